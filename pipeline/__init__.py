@@ -1,0 +1,1 @@
+"""A DVC pipeline that turns a PyTorch checkpoint into checked release artifacts."""
