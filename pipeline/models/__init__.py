@@ -1,0 +1,98 @@
+"""A model is what `model.factory` makes of `model.kwargs`.
+
+`model.factory` is `package.module:callable`. Its module may describe the model by itself, which is what
+happens when `model.signature` is null, through functions that need no torch (so that the module should
+import torch only inside its factory):
+
+    read_architecture(tensors, overrides) -> dict    required; the factory's keyword arguments, read off the
+                                                     weights: tensors is {name: (dtype, shape)}; overrides is
+                                                     model.kwargs, with image_size where that is set
+    signature(kwargs, inputs) -> Signature           required; inputs is model.inputs
+    describe(kwargs) -> dict                         what the model card says of the architecture
+    onnx_graph(kwargs, weights, signature, opset)    a direct ONNX route; see pipeline.export_onnx
+    huggingface_files(kwargs, config) -> dict        files that let transformers load the release
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pipeline.errors import ModelError, ParamsError
+from pipeline.params import ModelParams
+from pipeline.signature import Signature
+
+TensorShapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Tensor name → (safetensors dtype such as "F32", shape)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything needed to build the model and to call it."""
+
+    factory: str
+    kwargs: dict[str, Any]
+    signature: Signature
+
+    def to_json(self) -> dict[str, Any]:
+        """The architecture as checkpoint.json holds it under "model"."""
+        return {"factory": self.factory, "kwargs": self.kwargs, "signature": self.signature.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Architecture:
+        """Read what to_json wrote."""
+        return cls(value["factory"], dict(value["kwargs"]), Signature.from_json(value["signature"]))
+
+
+def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:
+    """The architecture that params.yaml states, or that the factory's module reads off the weights.
+
+    Raises:
+        ArchitectureError: the weights aren't those of such a model.
+        ModelError: the factory's module can't be imported, or doesn't describe itself and must be described.
+        ParamsError: model.signature, model.inputs or model.kwargs don't fit.
+    """
+    if model.signature is not None:
+        signature = Signature.from_json(model.signature)
+        return Architecture(model.factory, model.kwargs, _chosen(signature, model.inputs))
+    family = family_module(model.factory)
+    if not hasattr(family, "read_architecture") or not hasattr(family, "signature"):
+        raise ModelError(
+            f"model.signature is null, and {family.__name__} has no read_architecture and signature functions",
+            "state model.signature (and model.kwargs) in params.yaml; see README, 'Another architecture'",
+        )
+    overrides = {**model.kwargs, **({"image_size": model.image_size} if model.image_size else {})}
+    kwargs = family.read_architecture(tensors, overrides)
+    return Architecture(model.factory, kwargs, family.signature(kwargs, model.inputs))
+
+
+def family_module(factory: str) -> ModuleType:
+    """The module that holds the factory.
+
+    Raises:
+        ModelError: it can't be imported.
+    """
+    name = factory.partition(":")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"model.factory is {factory!r}, and importing {name} failed: {error}",
+            "name a module in this folder or an installed package, as package.module:callable",
+        ) from None
+
+
+def _chosen(signature: Signature, names: list[str] | None) -> Signature:
+    """The signature with only the named inputs, in the signature's own order; None takes them all."""
+    if names is None:
+        return signature
+    known = [spec.name for spec in signature.inputs]
+    if unknown := [name for name in names if name not in known]:
+        raise ParamsError(f"model.inputs names {unknown}, and the model's inputs are {known}", "choose among those")
+    inputs = tuple(spec for spec in signature.inputs if spec.name in names)
+    used = {size for spec in inputs for size in spec.shape or ()}
+    dimensions = {name: dimension for name, dimension in signature.dimensions.items() if name in used}
+    return Signature(inputs, signature.outputs, dimensions)

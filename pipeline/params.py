@@ -1,0 +1,181 @@
+"""params.yaml, read once and checked whole.
+
+The defaults stand in params.yaml and nowhere else: every key is required, unknown ones are refused. It is
+read as YAML 1.2 by the library that DVC itself uses, so that both see the same values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.errors import ParamsError
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+_BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class CheckpointParams(Section):
+    """checkpoint: what to read."""
+
+    path: Text
+    state_dict: Text | None
+    adapter: Text | None
+    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    salvage: bool
+    half_precision: Literal["keep", "cast", "refuse"]
+
+
+class ModelParams(Section):
+    """model: which nn.Module, and what its exports take."""
+
+    factory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    source: Text
+    kwargs: dict[str, Any]
+    signature: dict[str, Any] | None
+    inputs: list[Text] | None
+    image_size: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_length=2)] | None
+
+
+class FormatsParams(Section):
+    """formats: which artifacts to make."""
+
+    safetensors: bool
+    onnx: bool
+    torchscript: bool
+    torch_export: bool
+
+    def enabled(self) -> list[str]:
+        """The names of the formats that are switched on."""
+        return [name for name, on in self if on]
+
+
+class SafetensorsParams(Section):
+    """safetensors: how the weights are stored."""
+
+    dtype: Literal["keep", "float32", "float16", "bfloat16"]
+    max_shard_size: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*(KB|MB|GB|TB)?$")]
+
+    @property
+    def max_shard_bytes(self) -> int:
+        """max_shard_size in bytes (decimal units, as the Hub counts)."""
+        digits = re.match(r"\d+", self.max_shard_size)
+        count = digits.group() if digits else "0"
+        return int(count) * _BYTES[self.max_shard_size[len(count) :]]
+
+
+class OnnxParams(Section):
+    """onnx: what the graph must be."""
+
+    opset: int
+    exporter: Literal["auto", "direct", "torchscript", "dynamo"]
+    ir_version: Annotated[int, Field(ge=3)] | None
+    variants: list[Literal["float16", "int8"]]
+
+    @field_validator("opset")
+    @classmethod
+    def _within_reach(cls, opset: int) -> int:
+        if not 14 <= opset <= 25:
+            raise ValueError("no exporter here writes it; choose 14 to 25")
+        return opset
+
+
+class ParityParams(Section):
+    """parity: what is compared, and what is close enough."""
+
+    seed: Annotated[int, Field(ge=0)]
+    noise_multiple: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PublishParams(Section):
+    """publish: where the release goes."""
+
+    repo_id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None
+    revision: Text
+    private: bool
+    version: Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+([-+][\w.+-]+)?$")] | None
+    create_pr: bool
+    dry_run: bool
+    card: Literal["replace", "keep"]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    checkpoint: CheckpointParams
+    model: ModelParams
+    formats: FormatsParams
+    safetensors: SafetensorsParams
+    onnx: OnnxParams
+    parity: ParityParams
+    publish: PublishParams
+
+    @field_validator("formats")
+    @classmethod
+    def _some_format(cls, formats: FormatsParams) -> FormatsParams:
+        if not formats.enabled():
+            raise ValueError(f"no format is enabled; set one of {', '.join(FormatsParams.model_fields)} to true")
+        return formats
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ParamsError: it is missing, isn't YAML, or holds an unknown key, a wrong type or an impossible value;
+            the message names every such key, what was found and what is allowed.
+    """
+    try:
+        value = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing", "run in the project's root folder") from None
+    except (MarkedYAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}", "mend that line") from None
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path} holds {value!r}, not a mapping", "start from the params.yaml of the project")
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_problem(problem)}" for problem in error.errors())
+        raise ParamsError(f"{path}:\n{problems}", f"correct {path}; its comments say what each key takes") from None
+
+
+def _problem(problem: Any) -> str:
+    """One line for one pydantic error: the key's path, what was found, what is allowed."""
+    key = _key(problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key; allowed here: {', '.join(_siblings(problem['loc']))}"
+        case "missing":
+            return f"{key}: missing; {_describe(problem['loc'])}"
+        case _:
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{key}: found {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _key(location: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _siblings(location: Sequence[str | int]) -> list[str]:
+    section: Any = Params
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _describe(location: Sequence[str | int]) -> str:
+    where = _key(location[:-1])
+    return f"add it under {where}" if where else "add this section"

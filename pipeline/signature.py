@@ -1,0 +1,249 @@
+"""What a model takes and gives: named inputs and outputs, dynamic dimensions, sample inputs.
+
+Shapes are tuples in which a number is fixed and a name is a dynamic dimension; two inputs that name the
+same dimension agree on it. In params.yaml, config.json and checkpoint.json a signature reads:
+
+    inputs:
+      - {name: tokens, dtype: int64, shape: [batch, sequence], low: 0, high: 29}
+      - {name: image, dtype: float32, shape: [batch, 3, height, width]}
+    outputs:
+      - {name: logits}
+    dimensions:
+      sequence: {minimum: 1, maximum: 512, example: 12}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InferenceError, ParamsError
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    Attributes:
+        name: as the model's forward names it.
+        dtype: a numpy name out of DTYPES.
+        shape: numbers and names of dynamic dimensions; None for an output whose shape nobody stated.
+        low, high: integers lie in [low, high); both are None for floats.
+        description: what it means, with units, for people.
+    """
+
+    name: str
+    dtype: str = "float32"
+    shape: tuple[int | str, ...] | None = None
+    low: int | None = None
+    high: int | None = None
+    description: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON holds it; what isn't known is left out."""
+        value: dict[str, Any] = {"name": self.name, "dtype": self.dtype}
+        if self.shape is not None:
+            value["shape"] = list(self.shape)
+        if self.high is not None:
+            value["low"], value["high"] = self.low, self.high
+        if self.description:
+            value["description"] = self.description
+        return value
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the values are whole numbers in [low, high)."""
+        return np.dtype(self.dtype).kind in "iu"
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dynamic dimension: its bounds (inclusive; no maximum: unbounded) and the size that examples take."""
+
+    name: str
+    minimum: int = 1
+    maximum: int | None = None
+    example: int = 2
+
+    def to_json(self) -> dict[str, Any]:
+        """The bounds and the example as JSON holds them."""
+        return {"minimum": self.minimum, "maximum": self.maximum, "example": self.example}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A model's inputs and outputs, in order, and the dynamic dimensions that they name."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dimensions: dict[str, Dimension]
+
+    def to_json(self) -> dict[str, Any]:
+        """The signature as config.json and checkpoint.json hold it."""
+        return {
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": [spec.to_json() for spec in self.outputs],
+            "dimensions": {name: dimension.to_json() for name, dimension in self.dimensions.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Signature:
+        """Read what to_json wrote, or what a person wrote under model.signature.
+
+        Dimensions that are named in a shape and nowhere else get the defaults of Dimension.
+
+        Raises:
+            ParamsError: a key is unknown or missing, a dtype isn't one of DTYPES, an integer input has no
+                range, two tensors have one name.
+        """
+        _only(value, {"inputs", "outputs", "dimensions"}, "model.signature")
+        inputs = tuple(_tensor(item, f"model.signature.inputs[{i}]") for i, item in _items(value, "inputs"))
+        outputs = tuple(_tensor(item, f"model.signature.outputs[{i}]") for i, item in _items(value, "outputs"))
+        for spec in inputs:
+            where = f"model.signature: input {spec.name!r}"
+            if spec.shape is None:
+                raise ParamsError(f"{where} has no shape", "give it one, such as [batch, 3, 224, 224]")
+            if spec.is_integer and (spec.low is None or spec.high is None or spec.low >= spec.high):
+                raise ParamsError(
+                    f"{where} holds integers ({spec.dtype}) and has no range: low={spec.low}, high={spec.high}",
+                    "state low (included) and high (excluded), so that samples are values the model accepts",
+                )
+        names = [spec.name for spec in (*inputs, *outputs)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ParamsError(f"model.signature names {sorted(twice)} more than once", "give each tensor its own name")
+        stated = value.get("dimensions") or {}
+        used = [size for spec in inputs for size in spec.shape or () if isinstance(size, str)]
+        if unused := [name for name in stated if name not in used]:
+            raise ParamsError(f"model.signature.dimensions: no input's shape names {unused}", "remove or use them")
+        dimensions = {}
+        for name in dict.fromkeys(used):
+            bounds = stated.get(name) or {}
+            where = f"model.signature.dimensions.{name}"
+            _only(bounds, {"minimum", "maximum", "example"}, where)
+            dimension = Dimension(name, **bounds)
+            if not dimension.minimum <= dimension.example <= (dimension.maximum or dimension.example):
+                raise ParamsError(
+                    f"{where}: example {dimension.example} is outside [{dimension.minimum}, {dimension.maximum}]",
+                    "choose minimum ≤ example ≤ maximum",
+                )
+            dimensions[name] = dimension
+        return cls(inputs, outputs, dimensions)
+
+    def sizes(self, **overrides: int) -> dict[str, int]:
+        """Each dynamic dimension's example size, or the given one."""
+        return {name: overrides.get(name, dimension.example) for name, dimension in self.dimensions.items()}
+
+
+def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The spec's shape with numbers in the place of names."""
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape or ())
+
+
+def sample_inputs(signature: Signature, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -> Arrays:
+    """Random inputs: floats from a normal distribution times `scale`, integers uniform in their range.
+
+    The same seed gives the same values on every machine, and every input has a stream of its own, so that
+    adding an input leaves the values of the others alone.
+    """
+    arrays: Arrays = {}
+    for spec in signature.inputs:
+        random = np.random.Generator(np.random.PCG64([seed, *spec.name.encode()]))
+        shape = resolve_shape(spec, sizes)
+        if spec.is_integer:
+            arrays[spec.name] = random.integers(spec.low or 0, spec.high, shape).astype(spec.dtype)
+        elif spec.dtype == "bool":
+            arrays[spec.name] = random.integers(0, 2, shape).astype(bool)
+        else:
+            arrays[spec.name] = (random.standard_normal(shape) * scale).astype(spec.dtype)
+    return arrays
+
+
+def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Check named arrays against the signature and return the sizes of the dynamic dimensions.
+
+    Raises:
+        InferenceError: a name, dtype, shape or integer range isn't what the signature says.
+    """
+    expected = [spec.name for spec in signature.inputs]
+    if missing := [name for name in expected if name not in inputs]:
+        raise InferenceError(f"inputs {missing} are missing", f"give all of {expected}")
+    if extra := [name for name in inputs if name not in expected]:
+        raise InferenceError(f"inputs {extra} are not among the model's inputs", f"give exactly {expected}")
+    sizes: dict[str, int] = {}
+    for spec in signature.inputs:
+        array = np.asarray(inputs[spec.name])
+        wanted = f"{spec.dtype} {list(spec.shape or ())}"
+        got = f"{array.dtype} {list(array.shape)}"
+        if array.dtype != np.dtype(spec.dtype):
+            raise InferenceError(
+                f"input {spec.name!r} is {got}, and the model takes {wanted}",
+                f"convert it with .astype('{spec.dtype}')",
+            )
+        if array.ndim != len(spec.shape or ()):
+            raise InferenceError(f"input {spec.name!r} is {got}, and the model takes {wanted}", "reshape it")
+        for axis, (size, want) in enumerate(zip(array.shape, spec.shape or (), strict=True)):
+            if isinstance(want, int):
+                if size != want:
+                    raise InferenceError(
+                        f"input {spec.name!r} is {got}, and the model takes {wanted}",
+                        f"axis {axis} must have {want} entries",
+                    )
+                continue
+            if sizes.setdefault(want, size) != size:
+                raise InferenceError(
+                    f"input {spec.name!r} is {got}: its {want!r} is {size}, and another input's is {sizes[want]}",
+                    f"give every input the same {want!r}",
+                )
+            dimension = signature.dimensions[want]
+            if size < dimension.minimum or (dimension.maximum is not None and size > dimension.maximum):
+                raise InferenceError(
+                    f"input {spec.name!r} has {want!r} {size}, and allowed are {dimension.minimum} to "
+                    f"{dimension.maximum or 'any number'}",
+                    "give it a size within the bounds",
+                )
+        if spec.is_integer and array.size and (array.min() < (spec.low or 0) or array.max() >= (spec.high or 0)):
+            raise InferenceError(
+                f"input {spec.name!r} holds {array.min()} to {array.max()}, and the model takes {spec.low} to "
+                f"{(spec.high or 0) - 1}",
+                "clip or re-index the values",
+            )
+    return sizes
+
+
+def _items(value: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
+    items = value.get(key)
+    if not isinstance(items, list | tuple) or not items:
+        raise ParamsError(f"model.signature.{key} is {items!r}", f"list the model's {key}, in forward's order")
+    return list(enumerate(items))
+
+
+def _tensor(value: Any, where: str) -> TensorSpec:
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ParamsError(f"{where} is {value!r}", "give a mapping with at least a name")
+    _only(value, {"name", "dtype", "shape", "low", "high", "description"}, where)
+    if (dtype := value.get("dtype", "float32")) not in DTYPES:
+        raise ParamsError(f"{where}.dtype is {dtype!r}", f"choose one of {', '.join(DTYPES)}")
+    shape = value.get("shape")
+    if shape is not None:
+        if not isinstance(shape, list | tuple) or not all(isinstance(size, int | str) for size in shape):
+            raise ParamsError(f"{where}.shape is {shape!r}", "give a list of numbers and names of dimensions")
+        shape = tuple(shape)
+    return TensorSpec(**{**value, "shape": shape})
+
+
+def _only(value: Any, allowed: set[str], where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ParamsError(f"{where} is {value!r}", f"give a mapping with the keys {', '.join(sorted(allowed))}")
+    if unknown := [key for key in value if key not in allowed]:
+        raise ParamsError(f"{where}: unknown keys {unknown}", f"allowed are {', '.join(sorted(allowed))}")
