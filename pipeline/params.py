@@ -36,6 +36,7 @@ class CheckpointParams(Section):
     lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     salvage: bool
     half_precision: Literal["keep", "cast", "refuse"]
+    non_finite: Literal["refuse", "keep"]
 
 
 class ModelParams(Section):

@@ -44,7 +44,8 @@ def _restore_last_good() -> None:
         # The outputs themselves, not `dvc checkout`: the running `dvc repro` holds the lock on them.
         with Repo() as repo:
             for out in repo.stage.load_one(name=name.rpartition(":")[2]).outs:
-                if out.use_cache and out.hash_info and not out.exists:
+                if out.hash_info and not out.exists:
+                    out.use_cache = True  # DVC's run cache keeps the outputs that git tracks as well
                     out.checkout()
                     print(f"{out.def_path} is as the last good run left it", file=sys.stderr)
     except (DvcException, OSError):

@@ -1,0 +1,39 @@
+# make           the environment, then the release of the checkpoint that params.yaml names
+# make test      the fast tests          make test-all   and the slow ones
+# make bench     speed and memory        make check      ruff and mypy
+
+PYTHON ?= python3
+VENV   := .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: release env test test-slow test-all check bench
+
+release: env
+	dvc repro
+	@python -m pipeline.summary
+
+env: $(VENV)/installed
+
+$(VENV)/installed: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --requirement constraints.txt
+	touch $@
+
+test: env check
+	pytest -n 2
+
+test-slow: env
+	pytest -n 2 -m slow
+
+test-all: test test-slow
+
+check: env
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: env
+	python -m tests.bench

@@ -1,0 +1,193 @@
+"""Stage load: the .pth becomes weights and facts that no later stage has to be afraid of.
+
+Reads checkpoint.path (and checkpoint.adapter); writes artifacts/checkpoint: weights.safetensors and
+checkpoint.json. Nothing that the file names is imported or called, and torch isn't either.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  makes bfloat16 and float8 known to numpy
+import numpy as np
+
+from pipeline import stage
+from pipeline.errors import CheckpointError
+from pipeline.facts import plain_facts
+from pipeline.files import artifact_folder, sha256, write_json, write_manifest
+from pipeline.models import read_architecture
+from pipeline.params import CheckpointParams, load_params
+from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous
+from pipeline.safetensors_file import nbytes, write_safetensors
+from pipeline.state_dict import (
+    Weights,
+    cast_half,
+    find_adapter,
+    find_weights,
+    lora_alpha,
+    merge_lora,
+    without_prefix,
+)
+from pipeline.tensor import DTYPES, Tensor, TensorLike
+
+OUT = stage.ARTIFACTS / "checkpoint"
+# DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in dvc.yaml.
+ADAPTERS = Path("checkpoints/adapters")
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load_params()
+    path = Path(params.checkpoint.path)
+    checkpoint = _read(path, params.checkpoint)
+    found = find_weights(checkpoint.value, params.checkpoint.state_dict)
+    weights, prefix = without_prefix(found.weights)
+    weights, lora, adapter_origin = _adapt(weights, found.adapter_beside, checkpoint, params.checkpoint)
+    weights = cast_half(weights, params.checkpoint.half_precision)
+    shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
+    architecture = read_architecture(params.model, shapes)
+
+    origin = {
+        "sha256": sha256(path),
+        "size": path.stat().st_size,
+        "container": checkpoint.container,
+        "state_dict": found.key,
+        "prefix": prefix,
+        "half_precision": params.checkpoint.half_precision,
+    }
+    if adapter_origin:
+        origin["adapter"] = adapter_origin
+    facts = plain_facts(checkpoint.value, leave=frozenset({found.key.partition(".")[0]} if found.key else weights))
+    with artifact_folder(OUT) as folder:
+        checked: Weights = {
+            name: tensor if params.checkpoint.non_finite == "keep" else Finite(name, tensor)
+            for name, tensor in weights.items()
+        }
+        write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
+        write_json(
+            folder / "checkpoint.json",
+            {
+                "model": architecture.to_json(),
+                "tensors": _statistics(weights),
+                "training": facts,
+                "origin": origin,
+                "lora": lora,
+                "left_out": checkpoint.left_out,
+            },
+        )
+        made_from = {"checkpoint": origin["sha256"], **({"adapter": adapter_origin} if adapter_origin else {})}
+        write_manifest(folder, "checkpoint", made_from=made_from)
+    _report(path, weights, found.key, checkpoint, lora)
+
+
+def _read(path: Path, params: CheckpointParams) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    if not params.salvage:
+        refuse_dangerous(checkpoint)
+    return checkpoint
+
+
+def _adapt(
+    weights: Weights, beside: str, checkpoint: Checkpoint, params: CheckpointParams
+) -> tuple[Weights, Any, str | None]:
+    """Merge the LoRA factors that the checkpoint or checkpoint.adapter holds; the last is the adapter's sha256."""
+    if params.adapter is None:
+        if beside and params.state_dict is None:
+            raise CheckpointError(
+                f"{params.path} holds weights without adapters, and a LoRA adapter beside them ({beside})",
+                f"to merge it, set checkpoint.adapter to {params.path} too; to leave it out, name the weights "
+                "in checkpoint.state_dict",
+            )
+        alpha = lora_alpha(checkpoint.value, params.lora_alpha, weights)
+        merged, done = merge_lora(weights, None, alpha)
+        return merged, done, None
+    path = Path(params.adapter)
+    if not path.resolve().is_relative_to(ADAPTERS.resolve()) and path != Path(params.path):
+        print(
+            f"note: DVC watches {ADAPTERS}/ and not {path}: after changing it, run dvc repro -f load", file=sys.stderr
+        )
+    adapter_file = _read(path, params)
+    adapter, _ = find_adapter(adapter_file.value)
+    merged, done = merge_lora(weights, adapter, lora_alpha(adapter_file.value, params.lora_alpha, adapter))
+    return merged, done, sha256(path)
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A tensor that is looked through for NaN and infinity while its bytes go by."""
+
+    name: str
+    tensor: TensorLike
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors name of the element type."""
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.tensor.shape
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The elements, unchecked."""
+        return self.tensor.numpy()
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes in pieces.
+
+        Raises:
+            CheckpointError: a piece holds NaN or infinity.
+        """
+        dtype = DTYPES[self.dtype].numpy
+        floating = dtype is not None and (self.dtype.startswith(("F", "BF", "C")))
+        for piece in self.tensor.chunks():
+            if floating and not np.isfinite(values := np.frombuffer(piece, dtype)).all():
+                nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+                raise CheckpointError(
+                    f"{self.name} {list(self.shape)} holds at least {nan} NaN and {infinite} infinite values",
+                    "release a checkpoint from before training diverged, or set checkpoint.non_finite to keep "
+                    "if they are meant (such as the -inf of an attention mask)",
+                )
+            yield piece
+
+
+def _statistics(weights: Mapping[str, TensorLike]) -> dict[str, Any]:
+    """How many tensors and values there are, how large they are, which dtypes they have, which ones are tied."""
+    dtypes: Counter[str] = Counter()
+    views: dict[Any, list[str]] = {}
+    for name, tensor in weights.items():
+        dtypes[tensor.dtype] += int(np.prod(tensor.shape, dtype=np.int64))
+        if isinstance(tensor, Tensor) and nbytes(tensor):
+            view = (tensor.storage.key, tensor.offset, tensor.shape, tensor.strides, tensor.dtype)
+            views.setdefault(view, []).append(name)
+    return {
+        "count": len(weights),
+        "values": sum(dtypes.values()),
+        "bytes": sum(nbytes(tensor) for tensor in weights.values()),
+        "dtypes": dict(sorted(dtypes.items())),
+        "tied": sorted(names for names in views.values() if len(names) > 1),
+    }
+
+
+def _report(path: Path, weights: Weights, key: str, checkpoint: Checkpoint, lora: Any) -> None:
+    statistics = _statistics(weights)
+    print(
+        f"{path}: {checkpoint.container}, {key or 'a bare state dict'}: {statistics['count']} tensors, "
+        f"{statistics['values']:,} values ({statistics['bytes'] / 1e6:,.1f} MB)"
+    )
+    if lora:
+        print(f"merged LoRA into {len(lora['layers'])} layers: alpha {lora['alpha']}, rank {lora['rank']}")
+    for verdict, names in checkpoint.left_out.items():
+        if names:
+            listed = ", ".join(f"{name} ×{count}" for name, count in names.items())
+            print(f"left out, not run ({verdict}): {listed}")
+
+
+if __name__ == "__main__":
+    stage.run(main)
