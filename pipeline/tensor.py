@@ -1,0 +1,293 @@
+"""Tensors that live in a file: what they are, and their bytes when somebody asks.
+
+A checkpoint is larger than the memory one would like to spend on it, so a `Tensor` is a record (dtype, shape,
+strides, offset) over bytes that are mapped, not read. Nothing here imports torch. Dtypes go by their safetensors
+names.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+CHUNK = 4 << 20  # bytes handed on at a time: enough to run at disk speed, too few to be seen in memory
+
+
+@dataclass(frozen=True)
+class DType:
+    """A tensor's element type.
+
+    Attributes:
+        name: the name in a safetensors header; for types that safetensors lacks, named in the same manner.
+        bits: size of one element, in bits.
+        numpy: the numpy type that holds it, or None where numpy has none.
+        in_safetensors: whether safetensors 0.8 can hold it.
+    """
+
+    name: str
+    bits: int
+    numpy: np.dtype[Any] | None
+    in_safetensors: bool = True
+
+
+# In the order of the `Dtype` enumeration of safetensors 0.8, which is the order of its files read backwards.
+DTYPES = {
+    dtype.name: dtype
+    for dtype in (
+        DType("BOOL", 8, np.dtype(np.bool_)),
+        DType("F4", 4, None),  # two to a byte
+        DType("U8", 8, np.dtype(np.uint8)),
+        DType("I8", 8, np.dtype(np.int8)),
+        DType("F8_E5M2", 8, np.dtype(ml_dtypes.float8_e5m2)),
+        DType("F8_E4M3", 8, np.dtype(ml_dtypes.float8_e4m3fn)),
+        DType("F8_E8M0", 8, np.dtype(ml_dtypes.float8_e8m0fnu)),
+        DType("F8_E4M3FNUZ", 8, np.dtype(ml_dtypes.float8_e4m3fnuz)),
+        DType("F8_E5M2FNUZ", 8, np.dtype(ml_dtypes.float8_e5m2fnuz)),
+        DType("I16", 16, np.dtype(np.int16)),
+        DType("U16", 16, np.dtype(np.uint16)),
+        DType("F16", 16, np.dtype(np.float16)),
+        DType("BF16", 16, np.dtype(ml_dtypes.bfloat16)),
+        DType("I32", 32, np.dtype(np.int32)),
+        DType("U32", 32, np.dtype(np.uint32)),
+        DType("F32", 32, np.dtype(np.float32)),
+        DType("C64", 64, np.dtype(np.complex64)),
+        DType("F64", 64, np.dtype(np.float64)),
+        DType("I64", 64, np.dtype(np.int64)),
+        DType("U64", 64, np.dtype(np.uint64)),
+        DType("C32", 32, None, in_safetensors=False),
+        DType("C128", 128, np.dtype(np.complex128), in_safetensors=False),
+    )
+}
+_NAME_OF_NUMPY = {dtype.numpy: dtype.name for dtype in DTYPES.values() if dtype.numpy is not None}
+_COMPLEX = {"C32", "C64", "C128"}
+
+
+class TensorLike(Protocol):
+    """Anything whose bytes can be streamed: a mapped `Tensor`, or a `Computed` one."""
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors name of the element type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes of all elements, row-major and little-endian, in order and in pieces."""
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The elements as a numpy array."""
+
+
+class MappedFile:
+    """The bytes of a file, mapped read-only; `drop` gives back the memory of a part that has been used."""
+
+    def __init__(self, view: memoryview, pages: mmap.mmap | None = None) -> None:
+        self.view = view
+        self._pages = pages
+
+    @classmethod
+    def of_file(cls, path: Path) -> MappedFile:
+        """Map the whole of `path`. Raises OSError."""
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:  # mmap refuses to map nothing
+                return cls(memoryview(b""))
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(memoryview(pages), pages)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Say that bytes [start, stop) are no longer needed in memory. They can still be read again."""
+        if self._pages is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
+            start -= start % mmap.PAGESIZE
+            self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """A run of bytes that one or more tensors look at.
+
+    Attributes:
+        key: its identity within its file: tensors whose storages have the same key share memory.
+        start, nbytes: where the bytes lie within `mapping`.
+        big_endian: whether elements are stored most significant byte first.
+    """
+
+    key: str
+    mapping: MappedFile
+    start: int
+    nbytes: int
+    big_endian: bool = False
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes as they lie in the file."""
+        return self.mapping.view[self.start : self.start + self.nbytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A strided look at a storage, as in torch; offset and strides count elements.
+
+    Whoever makes one has checked that every element lies within the storage.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    storage: Storage
+    conjugate: bool = False
+    negate: bool = False
+
+    @classmethod
+    def of_numpy(cls, array: np.ndarray[Any, Any]) -> Tensor:
+        """A tensor over the memory of an array. Raises TypeError for types that tensors don't have."""
+        array = np.asarray(array)
+        array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        name = _NAME_OF_NUMPY.get(array.dtype)
+        if name is None:
+            raise TypeError(f"no tensor holds numpy's {array.dtype}")
+        view = array.reshape(-1).view(np.uint8).data
+        storage = Storage(f"array at {id(array):#x}", MappedFile(view), 0, array.nbytes)
+        return cls(name, array.shape, contiguous_strides(array.shape), 0, storage)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all elements laid out without gaps, in bytes."""
+        return -(-self.size * DTYPES[self.dtype].bits // 8)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie row-major and without gaps."""
+        return _is_contiguous(self.shape, self.strides)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The elements as an array: a read-only view of the file where that is possible, else a copy.
+
+        Raises TypeError for types that numpy can't hold (F4, C32).
+        """
+        dtype = DTYPES[self.dtype]
+        if dtype.numpy is None:
+            raise TypeError(f"numpy has no type for {self.dtype}")
+        plain = not (self.storage.big_endian or self.conjugate or self.negate)
+        if plain and self.size:
+            return self._strided(dtype.numpy, 1)
+        flat = np.frombuffer(bytearray().join(self.chunks()), dtype=dtype.numpy)
+        flat.flags.writeable = False
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The elements row-major and little-endian, in pieces. Memory of the file is given back behind each."""
+        if self.size == 0:
+            return
+        moved = self.storage.big_endian and DTYPES[self.dtype].bits > 8
+        if self.is_contiguous and not (moved or self.conjugate or self.negate):
+            start = self.storage.start + self.offset * DTYPES[self.dtype].bits // 8
+            for at in range(start, start + self.nbytes, CHUNK):
+                stop = min(at + CHUNK, start + self.nbytes)
+                yield self.storage.mapping.view[at:stop]
+                self.storage.mapping.drop(at, stop)
+            return
+        for block in _blocks(self._units()):
+            yield self._arranged(block).data.cast("B")
+        self.storage.mapping.drop(self.storage.start, self.storage.start + self.storage.nbytes)
+
+    def _units(self) -> np.ndarray[Any, Any]:
+        """The elements as unsigned integers in the stored byte order; of a complex number, two on a last axis."""
+        parts = 2 if self.dtype in _COMPLEX else 1
+        unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
+        return self._strided(unit.newbyteorder(">" if self.storage.big_endian else "<"), parts)
+
+    def _strided(self, dtype: np.dtype[Any], parts: int) -> np.ndarray[Any, Any]:
+        step = dtype.itemsize * parts
+        tail = ((2,), (dtype.itemsize,)) if parts == 2 else ((), ())
+        return np.ndarray(
+            self.shape + tail[0],
+            dtype,
+            buffer=self.storage.view,
+            offset=self.offset * step,
+            strides=tuple(stride * step for stride in self.strides) + tail[1],
+        )
+
+    def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A contiguous little-endian copy of a block of units, with the pending sign changes done."""
+        block = block.astype(block.dtype.newbyteorder("<"), order="C")
+        sign = np.array(1 << (block.dtype.itemsize * 8 - 1), block.dtype)
+        if self.conjugate:
+            block[..., 1] ^= sign
+        if self.negate:  # torch sets the bit on floating-point views of complex tensors only
+            block ^= sign
+        return block.reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A tensor computed when its bytes are asked for and forgotten after, so that casts and merges stay flat."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    compute: Callable[[], np.ndarray[Any, Any]]
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Compute the elements. Raises TypeError when they are not what the record says."""
+        array = self.compute()
+        if array.shape != self.shape or _NAME_OF_NUMPY.get(array.dtype) != self.dtype:
+            raise TypeError(f"computed {array.dtype}{array.shape} for a tensor of {self.dtype}{self.shape}")
+        return array
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The elements row-major and little-endian, in pieces."""
+        return Tensor.of_numpy(self.numpy()).chunks()
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The safetensors name of a numpy type. Raises TypeError where there is none."""
+    try:
+        return _NAME_OF_NUMPY[dtype]
+    except KeyError:
+        raise TypeError(f"no tensor holds numpy's {dtype}") from None
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides, in elements, of a row-major tensor without gaps."""
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    expected = contiguous_strides(shape)
+    return all(
+        size == 1 or stride == should for size, stride, should in zip(shape, strides, expected, strict=True)
+    )
+
+
+def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Split along the leading axes into blocks of about CHUNK bytes, in row-major order."""
+    if array.nbytes <= CHUNK or array.ndim <= 1:
+        yield array
+        return
+    row = array.nbytes // array.shape[0]
+    if row > CHUNK:
+        for part in array:
+            yield from _blocks(part)
+        return
+    rows = CHUNK // row
+    for at in range(0, array.shape[0], rows):
+        yield array[at : at + rows]
