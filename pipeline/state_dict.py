@@ -140,7 +140,7 @@ def merge_lora(weights: Weights, adapter: Mapping[str, TensorLike] | None, alpha
     injected = {name: tensor for name, tensor in weights.items() if _LORA.match(name)}
     if injected and adapter is not None:
         raise CheckpointError(
-            f"the checkpoint holds injected LoRA factors ({next(iter(injected))}, …), and checkpoint.adapter adds others",
+            f"the checkpoint holds LoRA factors ({next(iter(injected))}, …), and checkpoint.adapter adds others",
             "set checkpoint.adapter to null, or give a base checkpoint without adapters",
         )
     merged: Weights = {

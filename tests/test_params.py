@@ -44,7 +44,9 @@ def test_the_project_s_own_params_are_valid() -> None:
         ("  factory: pipeline.models.stick_figure:build", "  factory: build", ["model.factory", "'build'"]),
     ],
 )
-def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, said: list[str]
+) -> None:
     with pytest.raises(ParamsError) as error:
         load(tmp_path, replaced(old, new))
     for part in said:
@@ -65,7 +67,7 @@ def test_no_format_at_all_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_what_is_not_yaml_names_the_line(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="is not YAML.*line"):
+    with pytest.raises(ParamsError, match=r"is not YAML.*line"):
         load(tmp_path, TEXT + "\nonnx: [")
 
 

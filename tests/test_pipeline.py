@@ -94,9 +94,10 @@ def test_dvc_shows_the_pipeline_its_metrics_and_its_plots(project: Project) -> N
     assert json.loads(shown), "no plots"
     project.set(onnx__opset=18)
     assert "onnx.opset" in project.dvc("params", "diff").stdout
-    assert "artifacts/release" in project.dvc("artifacts", "get", "--help", check=False).stdout + (
-        project.path / "dvc.yaml"
-    ).read_text()
+    assert (
+        "artifacts/release"
+        in project.dvc("artifacts", "get", "--help", check=False).stdout + (project.path / "dvc.yaml").read_text()
+    )
 
 
 @pytest.mark.slow
