@@ -1,0 +1,137 @@
+"""Speed of the whole: a cold `dvc repro` against a plain script that does the same work, side by side.
+
+Run with `python -m tests.bench_pipeline [--sizes medium large] [--rounds 3]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.project import Project
+
+SIZES = {
+    "small": {"d_model": 256, "num_layers": 6, "nhead": 8},
+    "medium": {"d_model": 384, "num_layers": 8, "nhead": 12},
+    "large": {"d_model": 512, "num_layers": 10, "nhead": 16},
+}
+
+# What people write by hand: one process, unsafe load, three formats, one comparison.
+PLAIN_SCRIPT = """
+import sys, warnings
+import numpy, onnxruntime, torch
+from safetensors.torch import save_file
+from pipeline.models.stick_figure import build
+
+warnings.simplefilter("ignore")
+path, out, kwargs = sys.argv[1], sys.argv[2], __import__("json").loads(sys.argv[3])
+weights = torch.load(path, weights_only=False)["model_state_dict"]
+model = build(**kwargs)
+model.load_state_dict(weights)
+model.eval()
+save_file(weights, f"{out}/model.safetensors")
+
+class Plain(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = model
+    def forward(self, motion, text_embedding, action_sequence):
+        return tuple(self.model(motion, text_embedding, action_sequence))
+
+inputs = (torch.randn(250, 2, 48), torch.randn(2, 1024), torch.randint(0, 64, (250, 2)))
+names = ["motion", "text_embedding", "action_sequence"]
+outputs = ["pose", "position", "velocity", "action_logits", "physics", "environment"]
+axes = {"motion": {0: "sequence", 1: "batch"}, "text_embedding": {0: "batch"}, "action_sequence": {0: "sequence", 1: "batch"}}
+plain = Plain().eval()
+torch.onnx.export(plain, inputs, f"{out}/model.onnx", input_names=names, output_names=outputs, dynamic_axes=axes,
+                  opset_version=17, dynamo=False)
+torch.jit.trace(plain, inputs).save(f"{out}/model.pt")
+with torch.no_grad():
+    expected = plain(*inputs)
+session = onnxruntime.InferenceSession(f"{out}/model.onnx", providers=["CPUExecutionProvider"])
+got = session.run(None, dict(zip(names, (x.numpy() for x in inputs))))
+scripted = torch.jit.load(f"{out}/model.pt")(*inputs)
+for a, b, c in zip(expected, got, scripted):
+    assert numpy.abs(a.numpy() - b).max() < 1e-2 and (a - c).abs().max() < 1e-2
+"""
+
+
+def write_checkpoint(path: Path, **size: int) -> dict[str, object]:
+    """A training checkpoint with random weights; returns the constructor arguments."""
+    import torch
+
+    from pipeline.models.stick_figure import build
+
+    kwargs = {"input_dim": 48, "output_dim": 48, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1, **size}
+    torch.manual_seed(0)
+    torch.save({"epoch": 1, "model_state_dict": build(**kwargs).state_dict(), "train_loss": 0.5}, path)
+    return kwargs
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def bench(size: str, rounds: int, folder: Path) -> None:
+    project = Project.checkout(folder / size)
+    kwargs = write_checkpoint(project.path / "checkpoints/bench.pth", **SIZES[size])
+    megabytes = (project.path / "checkpoints/bench.pth").stat().st_size / 1e6
+    project.set(checkpoint__path="checkpoints/bench.pth")
+    (out := folder / f"{size}-plain").mkdir()
+    (folder / "plain.py").write_text(PLAIN_SCRIPT)
+    environment = {"PYTHONPATH": str(project.path), "OMP_NUM_THREADS": "2"}
+    command = (sys.executable, str(folder / "plain.py"), "checkpoints/bench.pth", str(out), json.dumps(kwargs))
+
+    plain: list[float] = []
+    cold: list[float] = []
+    nothing: list[float] = []
+    status: list[float] = []
+    toggled: list[float] = []
+    for _ in range(rounds):
+        plain.append(timed(lambda: project.run(*command, **environment)))
+        subprocess.run(["rm", "-rf", ".dvc/cache", ".dvc/tmp", "dvc.lock", "artifacts"], cwd=project.path, check=True)
+        cold.append(timed(lambda: project.dvc("repro", **environment)))
+        nothing.append(timed(lambda: project.dvc("repro")))
+        status.append(timed(lambda: project.dvc("status")))
+        project.set(formats__onnx=False)
+        toggled.append(timed(lambda: project.dvc("repro")))
+        project.set(formats__onnx=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    print(f"\n{size}: {megabytes:.0f} MB, medians of {rounds}")
+    for name, figures in {
+        "plain script": plain,
+        "cold dvc repro": cold,
+        "no-op dvc repro": nothing,
+        "dvc status": status,
+        "one format switched off": toggled,
+    }.items():
+        print(f"  {name:<26}{statistics.median(figures):7.2f} s")
+    print(
+        f"  cold / plain script       {statistics.median(cold) / statistics.median(plain):7.2f}   (wanted: at most 1.5)"
+    )
+    print(f"  no-op / status            {statistics.median(nothing) / statistics.median(status):7.2f}   (at most 1.2)")
+    print(f"  peak memory of any child  {peak:7.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["medium", "large"], choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for size in arguments.sizes:
+            bench(size, arguments.rounds, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
