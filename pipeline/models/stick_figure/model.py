@@ -2,14 +2,19 @@
 
 The file needs nothing but torch, so that a release can carry it as it is. It is written to be exported:
 
-- Attention is written out with `F.scaled_dot_product_attention`. `nn.MultiheadAttention` and
-  `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither checks nor generalises; only their
-  parameter names are kept, for checkpoints hold them.
-- The rotary embedding's cosines and sines are computed from `inv_freq` on every call, in the module's own dtype.
-  A table kept between calls would end up in an exported graph, and cap the sequence at the table's length.
+- Attention is written out with `scaled_dot_product_attention`. `nn.MultiheadAttention` and
+  `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither checks nor
+  generalises; only their parameter names are kept, for checkpoints hold them.
+- The rotary embedding's cosines and sines are computed from `inv_freq` on every call, in the module's
+  own dtype. A table kept between calls would end up in an exported graph, and cap the sequence at its
+  length.
 
-Dropout layers have no parameters and do nothing in evaluation; they stay because they number the layers after them.
+Dropout layers have no parameters and do nothing in evaluation; they stay because they number the layers
+after them.
 """
+
+# Calling a submodule gives Any, as torch declares it.
+# mypy: disable-error-code="no-any-return, no-untyped-call"
 
 from __future__ import annotations
 
@@ -17,8 +22,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
 RMS_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -46,7 +51,7 @@ class StickFigureOutput(NamedTuple):
     environment: Tensor
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # The encoder's block
 
 
@@ -101,7 +106,7 @@ class RotaryAttention(nn.Module):
         """[batch, length, d_model] → [batch, length, d_model]."""
         q, k, v = (split_heads(project(x), self.nhead) for project in (self.q_proj, self.k_proj, self.v_proj))
         cos, sin = self.rope(x.shape[1])
-        mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed = scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
         return self.out_proj(join_heads(mixed))
 
 
@@ -116,7 +121,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., d_model] → [..., d_model]."""
-        return self.output_proj(F.silu(self.gate_proj(x)) * self.value_proj(x))
+        return self.output_proj(silu(self.gate_proj(x)) * self.value_proj(x))
 
 
 class EncoderBlock(nn.Module):
@@ -160,7 +165,7 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # Image encoders: [batch, 3, height, width] → [batch, embedding_dim]
 
 
@@ -174,7 +179,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/2⌉, ⌈width/2⌉]."""
-        return F.gelu(self.bn(self.conv(x)))
+        return gelu(self.bn(self.conv(x)))
 
 
 class LightweightCNN(nn.Module):
@@ -215,8 +220,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/stride⌉, ⌈width/stride⌉]."""
-        y = F.gelu(self.bn1(self.conv1(x)))
-        return F.gelu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = gelu(self.bn1(self.conv1(x)))
+        return gelu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -314,11 +319,11 @@ class PostNormBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, width] → [batch, length, width]."""
         x = self.norm1(x + self.self_attn(x, x))
-        return self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
+        return self.norm2(x + self.linear2(gelu(self.linear1(x))))
 
 
 class PackedAttention(nn.Module):
-    """The computation and the parameter names of an `nn.MultiheadAttention`, batch first, without its fast path."""
+    """The computation and the parameter names of an `nn.MultiheadAttention`, batch first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -332,13 +337,13 @@ class PackedAttention(nn.Module):
         """query [batch, length, width], source [batch, other length, width] → the query's shape."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            split_heads(F.linear(x, weight, bias), self.heads)
+            split_heads(linear(x, weight, bias), self.heads)
             for x, weight, bias in zip((query, source, source), weights, biases, strict=True)
         )
-        return self.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        return self.out_proj(join_heads(scaled_dot_product_attention(q, k, v)))
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # Fusions of text [batch, E], image [batch, E] and perhaps a camera pose [batch, 7] → [batch, E]
 
 
@@ -369,8 +374,8 @@ class ConcatFusion(nn.Module):
     def __init__(self, embedding_dim: int, dropout: float) -> None:
         super().__init__()
         # Checkpoints hold these two, and nothing uses them.
-        self.text_weight = nn.Parameter(torch.tensor(1.0))
-        self.image_weight = nn.Parameter(torch.tensor(1.0))
+        self.text_weight = nn.Parameter(torch.ones(1))
+        self.image_weight = nn.Parameter(torch.ones(1))
         self.projection = nn.Sequential(
             nn.Linear(2 * embedding_dim + CAMERA_POSE, 2 * embedding_dim),
             nn.GELU(),
@@ -442,7 +447,7 @@ def camera_mlp(hidden: int, embedding_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(CAMERA_POSE, hidden), nn.GELU(), nn.Linear(hidden, embedding_dim))
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # The model
 
 
@@ -484,9 +489,7 @@ class StickFigureTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if d_model % 4 or d_model % (2 * nhead):
-            raise ValueError(
-                f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model} with nhead {nhead}"
-            )
+            raise ValueError(f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model} with nhead {nhead}")
         if enable_image_conditioning:
             self.image_encoder = image_encoder(image_encoder_arch, embedding_dim, image_size)
             self.fusion_module = fusion(fusion_strategy, embedding_dim, dropout)
@@ -537,9 +540,7 @@ class StickFigureTransformer(nn.Module):
         if image_tensor is not None:
             if not hasattr(self, "image_encoder"):
                 raise ValueError("this model takes no images (enable_image_conditioning is false)")
-            text_embedding = self.fusion_module(
-                text_embedding, self.image_encoder(image_tensor), image_camera_pose
-            )
+            text_embedding = self.fusion_module(text_embedding, self.image_encoder(image_tensor), image_camera_pose)
         text_token = self.text_projection(text_embedding)
 
         frames = self.motion_embedding(motion)
@@ -602,9 +603,7 @@ def fusion(strategy: str, embedding_dim: int, dropout: float) -> nn.Module:
 
 def frame_mlp(width: int, hidden: int, d_model: int) -> nn.Sequential:
     """[..., width] → [..., d_model]."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, d_model), nn.LayerNorm(d_model)
-    )
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, d_model), nn.LayerNorm(d_model))
 
 
 def decoder(d_model: int, hidden: int, width: int, dropout: float) -> nn.Sequential:
