@@ -10,7 +10,11 @@ import torch only inside its factory):
     signature(kwargs, inputs) -> Signature           required; inputs is model.inputs
     describe(kwargs) -> dict                         what the model card says of the architecture
     onnx_graph(kwargs, weights, signature, opset)    a direct ONNX route; see pipeline.export_onnx
-    huggingface_files(kwargs, config) -> dict        files that let transformers load the release
+    config(kwargs) -> dict                           what config.json says beside them: architectures, model_type,
+                                                     auto_map, frame rates
+    generation_config(kwargs) -> dict                what generation_config.json says
+    huggingface_files(kwargs, config) -> dict        files that let transformers load the release, by name
+    KEEP_FLOAT32                                     last parts of the names of tensors that no cast may touch
 """
 
 from __future__ import annotations
@@ -31,20 +35,42 @@ TensorShapes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything needed to build the model and to call it."""
+    """Everything needed to build the model and to call it.
+
+    Attributes:
+        factory: `package.module:callable`.
+        kwargs: the factory's keyword arguments.
+        signature: what the model takes and gives.
+        described: whether the factory's module described the model; any other may need torch to be imported.
+    """
 
     factory: str
     kwargs: dict[str, Any]
     signature: Signature
+    described: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The architecture as checkpoint.json holds it under "model"."""
-        return {"factory": self.factory, "kwargs": self.kwargs, "signature": self.signature.to_json()}
+        return {
+            "factory": self.factory,
+            "described": self.described,
+            "kwargs": self.kwargs,
+            "signature": self.signature.to_json(),
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Architecture:
         """Read what to_json wrote."""
-        return cls(value["factory"], dict(value["kwargs"]), Signature.from_json(value["signature"]))
+        signature = Signature.from_json(value["signature"])
+        return cls(value["factory"], dict(value["kwargs"]), signature, value.get("described", False))
+
+    def family(self) -> ModuleType | None:
+        """The factory's module if it described the model; None for any other, which isn't imported.
+
+        Raises:
+            ModelError: it can't be imported any more.
+        """
+        return family_module(self.factory) if self.described else None
 
 
 def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:
@@ -66,7 +92,7 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
         )
     overrides = {**model.kwargs, **({"image_size": model.image_size} if model.image_size else {})}
     kwargs = family.read_architecture(tensors, overrides)
-    return Architecture(model.factory, kwargs, family.signature(kwargs, model.inputs))
+    return Architecture(model.factory, kwargs, family.signature(kwargs, model.inputs), described=True)
 
 
 def family_module(factory: str) -> ModuleType:
