@@ -1,8 +1,8 @@
 """Safetensors files: a writer that streams and whose bytes never vary, and a reader that maps.
 
 The safetensors library needs every tensor in memory to write, copies each to read through numpy, and orders
-metadata at random. The format is small enough to be written here: eight bytes of header length, a JSON header, the
-data.
+metadata at random. The format is small enough to be written here: eight bytes of header length, a JSON
+header, the data.
 https://huggingface.co/docs/safetensors/index#format
 """
 
@@ -27,8 +27,8 @@ def write_safetensors(
 ) -> None:
     """Write tensors so that the same tensors and metadata always give the same bytes.
 
-    The order is the safetensors library's own: by dtype, the widest first, then by name; `metadata` is sorted by
-    key. Tensors are streamed one piece at a time, whatever their size.
+    The order is the safetensors library's own: by dtype, the widest first, then by name; `metadata` is sorted
+    by key. Tensors are streamed one piece at a time, whatever their size.
 
     Raises:
         CheckpointError: a dtype or a name that safetensors can't hold, or too little room on the disk.

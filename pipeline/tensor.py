@@ -1,8 +1,8 @@
 """Tensors that live in a file: what they are, and their bytes when somebody asks.
 
 A checkpoint is larger than the memory one would like to spend on it, so a `Tensor` is a record (dtype, shape,
-strides, offset) over bytes that are mapped, not read. Nothing here imports torch. Dtypes go by their safetensors
-names.
+strides, offset) over bytes that are mapped, not read. Nothing here imports torch. Dtypes go by their
+safetensors names.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class MappedFile:
             self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Storage:
     """A run of bytes that one or more tensors look at.
 
@@ -159,6 +159,9 @@ class Tensor:
         storage = Storage(f"array at {id(array):#x}", MappedFile(view), 0, array.nbytes)
         return cls(name, array.shape, contiguous_strides(array.shape), 0, storage)
 
+    def __repr__(self) -> str:
+        return f"<tensor {self.dtype} {list(self.shape)}>"
+
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -190,7 +193,7 @@ class Tensor:
         return flat.reshape(self.shape)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The elements row-major and little-endian, in pieces. Memory of the file is given back behind each."""
+        """The elements row-major and little-endian, in pieces, behind which memory is given back."""
         if self.size == 0:
             return
         moved = self.storage.big_endian and DTYPES[self.dtype].bits > 8
@@ -206,7 +209,7 @@ class Tensor:
         self.storage.mapping.drop(self.storage.start, self.storage.start + self.storage.nbytes)
 
     def _units(self) -> np.ndarray[Any, Any]:
-        """The elements as unsigned integers in the stored byte order; of a complex number, two on a last axis."""
+        """The elements as unsigned integers as stored; of a complex number two, on a last axis."""
         parts = 2 if self.dtype in _COMPLEX else 1
         unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
         return self._strided(unit.newbyteorder(">" if self.storage.big_endian else "<"), parts)
@@ -235,7 +238,7 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A tensor computed when its bytes are asked for and forgotten after, so that casts and merges stay flat."""
+    """A tensor computed when its bytes are asked for, and forgotten after: casts and merges stay flat."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -1,0 +1,58 @@
+"""What stands in a checkpoint's nest of values for the things that only code could make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(eq=False, slots=True)
+class Inert:
+    """Something the pickle asks code to make. Nothing was imported and nothing was called.
+
+    Attributes:
+        name: the dotted name of what would be called.
+        args: what it would be called with; None when the pickle means the function or class itself.
+        state: what would be set on the result: often the dict of an instance's attributes.
+        items: what would be appended to the result, for subclasses of list and the like.
+        entries: what would be set in the result by key, for subclasses of dict.
+        reason: why it can't be a tensor, for tensors of a kind that can't be exported.
+    """
+
+    name: str
+    args: tuple[Any, ...] | None = None
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+    entries: dict[Any, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, not run>"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a `.pth` holds.
+
+    Attributes:
+        path: the file.
+        value: a nest of dict, list and tuple (a set comes as a list, a frozenset as a tuple, in the file's
+        order)
+            over None, bool, int, float, complex, str, bytes, `Tensor` and `Inert`. It contains itself
+            nowhere, is at most 200 deep and walks as at most ten million values, Inert records counted as
+            leaves.
+        container: "zip" or "legacy" (before torch 1.6).
+        kind_of_file: "state dict", "pickled module" or "checkpoint" (any other nest).
+        left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that were not honoured,
+        counted
+            by the times that they would have been called (or by mentions, when never called), sorted by name.
+        notes: what a reader of the result should know, one sentence each.
+    """
+
+    path: Path
+    value: Any
+    container: str
+    kind_of_file: str
+    left_out: dict[str, dict[str, int]]
+    notes: tuple[str, ...] = ()
