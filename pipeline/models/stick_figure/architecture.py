@@ -185,8 +185,9 @@ def _dimensions(tensors: TensorShapes) -> dict[str, Any]:
             "set model.factory to the model that was trained, or checkpoint.state_dict to the key of its weights",
         )
     kwargs = {name: tensors[tensor][1][axis] for name, (tensor, axis) in READ_FROM.items()}
+    # Counted, not the highest number plus one: a name may claim any number, and the table has to stay finite.
     numbered = (re.match(r"transformer_encoder\.layers\.(\d+)\.", name) for name in tensors)
-    kwargs["num_layers"] = max(int(match[1]) for match in numbered if match) + 1
+    kwargs["num_layers"] = len({match[1] for match in numbered if match})
     half_head = tensors[INV_FREQ.format(0)][1][0]
     d_model = kwargs["d_model"]
     if half_head < 1 or d_model % (2 * half_head) or d_model % 4:
