@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.pth import Inert, Tensor, plain
+
 _LONGEST_TEXT = 2000
 _MOST_ITEMS = 64
 _DEEPEST = 6
@@ -15,8 +17,8 @@ _LEFT_OUT = object()
 def plain_facts(value: Any, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Everything in the checkpoint that is plain: numbers, booleans, text, and short nests of these.
 
-    Tensors and what is too long to be a fact are left out. JSON has no NaN and infinity, so those become the texts
-    "nan", "inf" and "-inf".
+    Objects come as their fields, tensors of one element as the number; larger tensors and what is too long to be a
+    fact are left out. JSON has no NaN and infinity, so those become the texts "nan", "inf" and "-inf".
 
     Args:
         value: what the checkpoint holds; no mapping: no facts.
@@ -30,6 +32,10 @@ def plain_facts(value: Any, leave: frozenset[str] = frozenset()) -> dict[str, An
 
 def _plain(value: Any, depth: int) -> Any:
     match value:
+        case Inert():
+            return _plain(plain(value), depth)
+        case Tensor():
+            return _plain(plain(value), depth) if value.size == 1 else _LEFT_OUT
         case None | bool():
             return value
         case int():

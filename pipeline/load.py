@@ -181,6 +181,8 @@ def _report(path: Path, weights: Weights, key: str, checkpoint: Checkpoint, lora
         f"{path}: {checkpoint.container}, {key or 'a bare state dict'}: {statistics['count']} tensors, "
         f"{statistics['values']:,} values ({statistics['bytes'] / 1e6:,.1f} MB)"
     )
+    for note in checkpoint.notes:
+        print(note)
     if lora:
         print(f"merged LoRA into {len(lora['layers'])} layers: alpha {lora['alpha']}, rank {lora['rank']}")
     for verdict, names in checkpoint.left_out.items():
