@@ -32,10 +32,9 @@ def model_config(checkpoint: Mapping[str, Any], dtype: str | None = None) -> dic
     architecture = Architecture.from_json(checkpoint["model"])
     own = architecture.to_json()
     name = architecture.factory.partition(":")[2]
-    family = architecture.family()
-    said: dict[str, Any] = family.config(architecture.kwargs) if hasattr(family, "config") else {}
     config = {"architectures": [name], "model_type": _snake_case(name), "dtype": dtype or weights_dtype(checkpoint)}
-    config |= said
+    if say := architecture.hook("config"):
+        config |= say(architecture.kwargs)
     return config | {key: value for key, value in architecture.kwargs.items() if key not in config | own} | own
 
 

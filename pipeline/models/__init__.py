@@ -64,13 +64,15 @@ class Architecture:
         signature = Signature.from_json(value["signature"])
         return cls(value["factory"], dict(value["kwargs"]), signature, value.get("described", False))
 
-    def family(self) -> ModuleType | None:
-        """The factory's module if it described the model; None for any other, which isn't imported.
+    def hook(self, name: str, default: Any = None) -> Any:
+        """What the factory's module has under that name, if it described the model.
+
+        Any other model's module isn't imported, and gives the default.
 
         Raises:
-            ModelError: it can't be imported any more.
+            ModelError: the module can't be imported any more.
         """
-        return family_module(self.factory) if self.described else None
+        return getattr(family_module(self.factory), name, default) if self.described else default
 
 
 def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:

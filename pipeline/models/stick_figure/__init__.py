@@ -13,15 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ParamsError
 from pipeline.models.stick_figure.architecture import check_weights, expected_tensors, read_architecture
+from pipeline.models.stick_figure.huggingface import (
+    FRAMES_PER_SECOND,
+    KEEP_FLOAT32,
+    TRAINING_FRAMES,
+    config,
+    generation_config,
+    huggingface_files,
+)
 from pipeline.signature import Dimension, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from pipeline.models.stick_figure.model import StickFigureTransformer
 
-__all__ = ["build", "check_weights", "describe", "read_architecture", "signature"]
+__all__ = [
+    "KEEP_FLOAT32",
+    "build",
+    "check_weights",
+    "config",
+    "describe",
+    "generation_config",
+    "huggingface_files",
+    "read_architecture",
+    "signature",
+]
 
-FRAMES_PER_SECOND = 25
-TRAINING_FRAMES = 250
 REQUIRED = ("motion", "text_embedding")
 SEGMENTS = {
     20: ("torso", "l_leg", "r_leg", "l_arm", "r_arm"),

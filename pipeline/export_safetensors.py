@@ -1,0 +1,163 @@
+"""Stage export-safetensors: the folder that Hugging Face's libraries load.
+
+Reads artifacts/checkpoint; writes artifacts/safetensors: the weights (one file, or shards and their index),
+config.json, training_args.json (what the checkpoint says of its training, and nothing else), and what the model's
+family adds: generation_config.json, and the code that lets transformers load the folder. Weights that stay as they
+are are copied byte for byte; a cast streams them. Torch isn't imported.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import stage
+from pipeline.config import model_config
+from pipeline.errors import ArtifactError, ExportError
+from pipeline.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
+from pipeline.models import Architecture
+from pipeline.params import SafetensorsParams, load_params
+from pipeline.safetensors_file import nbytes, open_safetensors, write_shards
+from pipeline.tensor import DTYPES, TensorLike
+
+CHECKPOINT = stage.ARTIFACTS / "checkpoint"
+OUT = stage.ARTIFACTS / "safetensors"
+WEIGHTS = CHECKPOINT / "weights.safetensors"
+
+_CASTS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # torch's name → safetensors'
+_FLOATS = frozenset({"F64", *_CASTS.values()})
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load_params()
+    with artifact_folder(OUT) as folder:
+        if not params.formats.safetensors:
+            write_manifest(folder, "safetensors", enabled=False)
+            return
+        source = read_manifest(CHECKPOINT)
+        checkpoint = read_json(CHECKPOINT / "checkpoint.json")
+        architecture = Architecture.from_json(checkpoint["model"])
+        facts = _write_weights(folder, params.safetensors, architecture)
+        dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
+        _write_configs(folder, checkpoint, architecture, dtype)
+        made_from = {name: entry.sha256 for name, entry in source.files.items()}
+        written = write_manifest(folder, "safetensors", made_from=made_from, facts=facts)
+        if not facts["cast"] and not facts["shards"]:
+            _check_copy(written.files["model.safetensors"].sha256, made_from[WEIGHTS.name])
+    _report(facts)
+
+
+def _write_weights(folder: Path, params: SafetensorsParams, architecture: Architecture) -> dict[str, Any]:
+    """Write model.safetensors or its shards; returns what was done, for the manifest."""
+    weights = open_safetensors(WEIGHTS)
+    target = _CASTS.get(params.dtype)
+    kept = tuple(architecture.hook("KEEP_FLOAT32", ()))
+    tensors: dict[str, TensorLike] = {
+        name: Cast(name, tensor, target) if target and _is_cast(name, tensor, target, kept) else tensor
+        for name, tensor in weights.items()
+    }
+    cast = [name for name, tensor in tensors.items() if isinstance(tensor, Cast)]
+    total = sum(nbytes(tensor) for tensor in tensors.values())
+    if cast or total > params.max_shard_bytes:
+        files = write_shards(folder, tensors, params.max_shard_bytes, weights.metadata)
+    else:
+        # A copy rather than a hard link: an edit of one must not change the other.
+        shutil.copyfile(WEIGHTS, folder / "model.safetensors")
+        files = ["model.safetensors"]
+    dtypes = Counter(tensor.dtype for tensor in tensors.values())
+    uncast = [name for name, tensor in tensors.items() if target and tensor.dtype in _FLOATS - {target}]
+    return {
+        "tensors": len(tensors),
+        "bytes": total,
+        "dtypes": dict(sorted(dtypes.items())),
+        "shards": len(files) - 1 if len(files) > 1 else 0,
+        "cast": {"to": target, "tensors": len(cast), "left_alone": sorted(uncast)} if target else None,
+    }
+
+
+def _write_configs(folder: Path, checkpoint: Mapping[str, Any], architecture: Architecture, dtype: str | None) -> None:
+    """Write config.json, training_args.json and what the model's family adds to them."""
+    config = model_config(checkpoint, dtype)
+    write_json(folder / "config.json", config)
+    write_json(folder / "training_args.json", checkpoint["training"])
+    if generation_config := architecture.hook("generation_config"):
+        write_json(folder / "generation_config.json", generation_config(architecture.kwargs))
+    if huggingface_files := architecture.hook("huggingface_files"):
+        for name, text in huggingface_files(architecture.kwargs, config).items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _is_cast(name: str, tensor: TensorLike, target: str, kept: tuple[str, ...]) -> bool:
+    """Whether a tensor is cast: every float of 16 to 64 bits, but for those that the family keeps from narrowing."""
+    if tensor.dtype not in _FLOATS or tensor.dtype == target:
+        return False
+    return target == "F32" or name.rpartition(".")[2] not in kept
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A tensor that is cast piece by piece while it is written.
+
+    Attributes:
+        name: for messages.
+        source: the tensor as it is.
+        dtype: safetensors' name of what it becomes; rounded to nearest, ties to even.
+    """
+
+    name: str
+    source: TensorLike
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.source.shape
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The cast elements as one array."""
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The cast elements in pieces.
+
+        Raises:
+            ExportError: a finite value doesn't fit into the dtype.
+        """
+        for piece in self.source.chunks():
+            values = np.frombuffer(piece, DTYPES[self.source.dtype].numpy)
+            with np.errstate(over="ignore"):
+                cast = values.astype(DTYPES[self.dtype].numpy)
+            if (lost := np.isfinite(values) & ~np.isfinite(cast)).any():
+                raise ExportError(
+                    f"safetensors.dtype: {self.name} {list(self.shape)} holds {values[lost][0]}, which is beyond "
+                    f"what {self.dtype} can hold",
+                    "choose bfloat16, which has float32's range, or keep",
+                )
+            yield cast.view(np.uint8).data
+
+
+def _check_copy(copied: str, expected: str) -> None:
+    if copied != expected:
+        raise ArtifactError(
+            f"{WEIGHTS} was changed after load wrote it: its sha256 is {copied[:12]}…, and the manifest beside it "
+            f"says {expected[:12]}…",
+            "run `dvc repro -f load`",
+        )
+
+
+def _report(facts: Mapping[str, Any]) -> None:
+    files = f"{facts['shards']} shards" if facts["shards"] else "one file"
+    dtypes = ", ".join(f"{count} {name}" for name, count in facts["dtypes"].items())
+    print(f"{OUT}: {facts['tensors']} tensors ({dtypes}), {facts['bytes'] / 1e6:,.1f} MB in {files}")
+
+
+if __name__ == "__main__":
+    stage.run(main)
