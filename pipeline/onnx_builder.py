@@ -1,8 +1,8 @@
 """Building an ONNX graph by hand: named values whose shapes are known, and the layers that every opset spells its way.
 
 A value's shape is stated where it is made and goes into the graph, so that a viewer shows it and the checker's
-inference can contradict it. Weights go in by their state-dict names, as references: dtype and dims, no bytes
-(`pipeline.onnx_file` puts those into the file). Linear layers keep their [out, in] weights through Gemm's transB.
+inference can contradict it. Weights go in by their state-dict names, with dtype and dims and without their bytes,
+which are streamed when the file is written. Linear layers keep their [out, in] weights through Gemm's transB.
 https://onnx.ai/onnx/operators/
 """
 
@@ -10,21 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.signature import TensorSpec
-
-if TYPE_CHECKING:
-    from pipeline.tensor import TensorLike
+from pipeline.signature import Array, TensorSpec
 
 Shape = tuple[int | str, ...]
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-# safetensors names of what a weight can be stored as
-ELEMENT_TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class GraphBuilder:
         opset: decides how a layer is spelt: as one operator where the opset has it.
     """
 
-    def __init__(self, weights: Mapping[str, TensorLike], opset: int) -> None:
+    def __init__(self, weights: Mapping[str, Array], opset: int) -> None:
         self.opset = opset
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -87,12 +82,14 @@ class GraphBuilder:
 
     def weight(self, name: str) -> Value:
         """A tensor of the state dict, under its own name; half precision is widened in the graph, which is exact."""
-        tensor = self._weights[name]
-        stored = ELEMENT_TYPES[tensor.dtype]
         if name not in self._initializers:
-            self._initializers[name] = TensorProto(name=name, data_type=stored, dims=tensor.shape)
-        value = Value(name, tuple(tensor.shape), stored)
-        if stored == FLOAT:
+            array = self._weights[name]
+            self._initializers[name] = TensorProto(
+                name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape
+            )
+        tensor = self._initializers[name]
+        value = Value(name, tuple(tensor.dims), tensor.data_type)
+        if value.dtype == FLOAT:
             return value
         wide = f"{name}/float32"
         return self._made.get(wide) or self.op("Cast", [value], value.shape, wide, dtype=FLOAT, to=FLOAT)

@@ -1,7 +1,7 @@
 """StickFigureTransformer: what it is, what it takes and gives, and how to build it.
 
 The files are `model.py`, the nn.Module; `architecture.py`, which reads the constructor's arguments off a state
-dict; `onnx_graph.py`, the ONNX graph written directly. Torch is imported only to build the module, onnx only to
+dict; `graph.py`, the ONNX graph written directly. Torch is imported only to build the module, onnx only to
 write the graph.
 """
 
@@ -21,9 +21,11 @@ from pipeline.models.stick_figure.huggingface import (
     generation_config,
     huggingface_files,
 )
-from pipeline.signature import Dimension, Signature, TensorSpec
+from pipeline.signature import Array, Dimension, Signature, TensorSpec
 
 if TYPE_CHECKING:
+    import onnx
+
     from pipeline.models.stick_figure.model import StickFigureTransformer
 
 __all__ = [
@@ -67,6 +69,23 @@ def build(**kwargs: Any) -> StickFigureTransformer:
     from pipeline.models.stick_figure.model import StickFigureTransformer
 
     return StickFigureTransformer(**kwargs)
+
+
+def onnx_graph(
+    kwargs: Mapping[str, Any],
+    weights: Mapping[str, Array],
+    signature: Signature,
+    opset: int,
+    ir_version: int | None = None,
+) -> onnx.ModelProto:
+    """The model as an ONNX graph, written directly; see `pipeline.models.stick_figure.graph`.
+
+    Raises:
+        OpsetError: the graph can't be written in this opset.
+    """
+    from pipeline.models.stick_figure.graph import onnx_graph
+
+    return onnx_graph(kwargs, weights, signature, opset, ir_version)
 
 
 def signature(kwargs: Mapping[str, Any], inputs: Sequence[str] | None) -> Signature:

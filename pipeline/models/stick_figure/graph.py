@@ -11,17 +11,14 @@ computed from the inputs once and shared by all layers, as are the rotary cosine
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 
 from pipeline.errors import OpsetError
 from pipeline.models.stick_figure.architecture import INV_FREQ, VIT_LAYERS, VIT_WIDTH
-from pipeline.onnx_builder import FLOAT, INT64, GraphBuilder, Shape, Value
-from pipeline.signature import Signature
-
-if TYPE_CHECKING:
-    from pipeline.tensor import TensorLike
+from pipeline.onnx_builder import FLOAT, GraphBuilder, Shape, Value
+from pipeline.signature import Array, Signature
 
 OPSETS = range(14, 26)
 RMS_EPSILON = 1e-6
@@ -36,7 +33,7 @@ Inputs = Mapping[str, Value]
 
 def onnx_graph(
     kwargs: Kwargs,
-    weights: Mapping[str, TensorLike],
+    weights: Mapping[str, Array],
     signature: Signature,
     opset: int,
     ir_version: int | None = None,
@@ -45,14 +42,14 @@ def onnx_graph(
 
     Args:
         kwargs: the constructor's arguments.
-        weights: the state dict, whose tensors are read only as far as the graph's form depends on them.
+        weights: the state dict, mapped: dtypes and shapes are looked at, and the bytes of the rotary buffers alone.
+            Half precision stays as it is in the file and is widened in the graph.
         signature: of the same model; inputs that it leaves out are left out of the computation.
         opset: 14 to 25.
         ir_version: None: the lowest that the opset allows.
 
     Returns:
-        A model whose initialisers name tensors of `weights` and hold no bytes; `pipeline.onnx_file.write_onnx`
-        writes it with them.
+        A model whose initialisers name tensors of `weights` and hold no bytes: whoever writes the file streams them.
 
     Raises:
         OpsetError: another opset.
@@ -175,7 +172,7 @@ class Rotary:
     them.
     """
 
-    def __init__(self, g: GraphBuilder, weights: Mapping[str, TensorLike], kwargs: Kwargs, shapes: Shapes) -> None:
+    def __init__(self, g: GraphBuilder, weights: Mapping[str, Array], kwargs: Kwargs, shapes: Shapes) -> None:
         self.g, self.weights, self.shapes = g, weights, shapes
         self.half = kwargs["d_model"] // kwargs["nhead"] // 2
         self.scale = (2 * self.half) ** -0.5
@@ -188,7 +185,7 @@ class Rotary:
     def at(self, layer: int) -> tuple[Value, ...]:
         """The layer's cosines and sines, in the form that the opset's attention takes."""
         name = INV_FREQ.format(layer)
-        key = self.weights[name].numpy().tobytes()
+        key = self.weights[name].tobytes()
         if key not in self._shared:
             self._shared[key] = self._compute(name)
         return self._shared[key]
@@ -213,9 +210,7 @@ class Rotary:
         return (*whole, *scaled)
 
 
-def encoder_block(
-    g: GraphBuilder, x: Value, name: str, heads: int, shapes: Shapes, rotary: tuple[Value, ...]
-) -> Value:
+def encoder_block(g: GraphBuilder, x: Value, name: str, heads: int, shapes: Shapes, rotary: tuple[Value, ...]) -> Value:
     """X + attention(norm1(x)), then x + ffn(norm2(x)), on rows."""
     normed = g.rms_norm(x, f"{name}.norm1", RMS_EPSILON)
     projections = [g.linear(normed, f"{name}.self_attn.{which}") for which in ("q_proj", "k_proj", "v_proj")]
@@ -292,7 +287,11 @@ def decode(g: GraphBuilder, sequence: Value, shapes: Shapes) -> None:
     """The six outputs, from [sequence, batch, d_model]."""
     d = shapes.d_model
     rows = g.reshape(sequence, [-1, d], (FRAME_ROWS, d), "decoders/rows")
-    for output, name in (("pose", "pose_decoder"), ("action_logits", "action_predictor"), ("physics", "physics_decoder")):
+    for output, name in (
+        ("pose", "pose_decoder"),
+        ("action_logits", "action_predictor"),
+        ("physics", "physics_decoder"),
+    ):
         decoded = decoder(g, rows, name, "")
         g.reshape(decoded, shapes.by_frame, ("sequence", "batch", decoded.shape[1]), output)
     pooled = g.mean(sequence, 0, False, "decoders/pooled")
