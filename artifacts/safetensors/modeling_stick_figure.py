@@ -1,0 +1,58 @@
+"""StickFigureTransformer for transformers' AutoModel.
+
+A release carries this file beside `model.py`, the model itself; together they need nothing but torch and
+transformers.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .configuration_stick_figure import StickFigureConfig
+from .model import ROTARY_BASE, RotaryEmbedding, StickFigureOutput, StickFigureTransformer
+
+
+class StickFigureModel(PreTrainedModel):
+    """The model's own parts under their own names, so that its state dict is the checkpoint's."""
+
+    config_class = StickFigureConfig
+    main_input_name = "motion"
+    _no_split_modules = ("EncoderBlock",)
+    _keep_in_fp32_modules_strict = ("rope",)
+
+    def __init__(self, config: StickFigureConfig) -> None:
+        super().__init__(config)
+        for name, part in StickFigureTransformer(**config.constructor()).named_children():
+            self.add_module(name, part)
+        self.post_init()
+
+    def forward(
+        self,
+        motion: Tensor,
+        text_embedding: Tensor,
+        action_sequence: Tensor | None = None,
+        camera_data: Tensor | None = None,
+        partner_motion: Tensor | None = None,
+        image_tensor: Tensor | None = None,
+        image_camera_pose: Tensor | None = None,
+    ) -> StickFigureOutput:
+        """As StickFigureTransformer.forward, which says what each input is."""
+        return StickFigureTransformer.forward(
+            self,
+            motion,
+            text_embedding,
+            action_sequence,
+            camera_data,
+            partner_motion,
+            image_tensor,
+            image_camera_pose,
+        )
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RotaryEmbedding):
+            # Where a file lacks it, transformers would leave whatever the memory held.
+            pairs = module.inv_freq.numel()
+            exponents = module.inv_freq.new_tensor([pair / pairs for pair in range(pairs)])
+            module.inv_freq.copy_(1.0 / ROTARY_BASE**exponents)
