@@ -19,11 +19,13 @@ from pipeline.pth.records import Inert
 from pipeline.pth.verdict import is_dangerous
 from pipeline.tensor import Tensor
 
-b"".decode("raw-unicode-escape")  # loads the codec now: reading a file must import nothing
+b"-".decode("raw-unicode-escape")  # loads the codec now: reading a file must import nothing
 
-MEMORY = 2 << 30  # bytes that a pickle's values may take, besides four times its own length
+MEMORY = 512 << 20  # bytes that a pickle's values may take, besides
+GROWTH = 16  # times its own length: a tensor is charged about 12 times what its pickle takes
 MAX_INTEGER = 256  # bytes; the largest integers that real checkpoints hold are 128-bit random states
 MAX_NAME = 400  # characters in a global's dotted name
+MAX_GLOBALS = 10_000  # different ones; the largest trainers save some hundreds
 MAX_ODD_KEYS = (
     5000  # keys whose hashes a file can choose to collide: tuples, and integers of more than 60 bits
 )
@@ -59,7 +61,7 @@ class Machine:
         self.dangerous: set[str] = set()
         self._builders = builders
         self._persistent = persistent
-        self._left = MEMORY + 4 * len(data)
+        self._left = MEMORY + GROWTH * len(data)
         self._odd_keys = 0
         self._globals: dict[tuple[str, str], Inert] = {}
 
@@ -91,8 +93,8 @@ class Machine:
         ) as error:
             if isinstance(error, IndexError) and self.at >= len(data):
                 self._damaged("it ends in the middle of a pickle")
-            name = chr(opcode) if 32 < opcode < 127 else f"0x{opcode:02x}"
-            self._damaged(f"{type(error).__name__} in the pickle's opcode {name!r} before byte {self.at}")
+            reason = str(error) if isinstance(error, ValueError) else ""
+            self._damaged(f"opcode 0x{opcode:02x} before byte {self.at} makes no sense: {reason or 'wrong operands'}")
 
     def charge(self, size: int) -> None:
         """Account for `size` bytes more of memory."""
@@ -253,10 +255,12 @@ class Machine:
         if known is None:
             if len(module) + len(name) > MAX_NAME:
                 self._damaged(f"it names a global of {len(module) + len(name)} characters")
+            if len(self._globals) == MAX_GLOBALS:
+                self._damaged(f"it names more than {MAX_GLOBALS} different globals")
             module = _RENAMED_MODULES.get(module, module)
             dotted = re.sub(r"[^\w.<>-]", lambda found: ascii(found[0])[1:-1], f"{module}.{name}")
             known = self._globals[module, name] = Inert(dotted)
-            if is_dangerous(module, name):
+            if is_dangerous(module, name) or dotted != f"{module}.{name}":
                 self.dangerous.add(dotted)
         self.mentioned[known.name] += 1
         self.stack.append(known)
@@ -346,7 +350,7 @@ class Machine:
 
     def _too_large(self) -> NoReturn:
         raise CheckpointError(
-            f"the pickle's values would take more than {(MEMORY + 4 * len(self.data)) >> 20} MiB of memory, "
+            f"the pickle's values would take more than {(MEMORY + GROWTH * len(self.data)) >> 20} MiB of memory, "
             "tensors left aside.",
             "This is how a pickle bomb looks. If the file is yours, save tensors rather than Python lists.",
         )

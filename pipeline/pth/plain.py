@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import CheckpointError
 from pipeline.pth.records import Inert
@@ -76,6 +76,8 @@ class _Settler:
                 self._done[id(node)] = self._instead_of(node)
             elif kind in _CONTAINERS:
                 above.add(id(node))
+                if len(above) > MAX_DEPTH:
+                    _refuse(len(above), 0)
                 todo.append((node, True))
                 children = node.values() if kind is dict else node
                 todo.extend((child, False) for child in children if type(child) in _COMPOSED)
@@ -98,11 +100,7 @@ class _Settler:
             nodes += below[0]
             depth = max(depth, below[1])
         if nodes > MAX_NODES or depth + 1 > MAX_DEPTH:
-            raise CheckpointError(
-                f"the checkpoint's nest of values is {depth + 1} deep and unfolds into {nodes} or more "
-                f"values; {MAX_DEPTH} and {MAX_NODES} are allowed.",
-                "This is how a pickle bomb looks. If the file is yours, save a plain state dict.",
-            )
+            _refuse(depth + 1, nodes)
         self._kept += [node, result]
         self._done[id(node)] = result
         self._sizes[id(result)] = (nodes, depth + 1)
@@ -153,6 +151,14 @@ class _Settler:
             ]
             todo.extend(reversed(submodules))
         return found
+
+
+def _refuse(depth: int, nodes: int) -> NoReturn:
+    much = f"is {depth} levels deep" if depth > MAX_DEPTH else f"unfolds into {nodes} values"
+    raise CheckpointError(
+        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed.",
+        "This is how a pickle bomb looks. If the file is yours, save a plain state dict.",
+    )
 
 
 _CONTAINERS = frozenset({dict, list, tuple})
