@@ -221,6 +221,14 @@ def test_inputs_come_in_the_order_of_forward_whatever_order_they_are_named_in() 
     assert list(square.dimensions) == ["sequence", "batch"]
 
 
+def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
+    chosen = ["motion", "text_embedding", "image_tensor"]
+    small = signature({**with_images("resnet", "film"), "image_size": [32, 80]}, chosen)
+    assert small.inputs[2].shape == ("batch", 3, 32, 80)
+    large = signature({**with_images("resnet", "film"), "image_size": [33, 80]}, chosen)
+    assert (large.dimensions["height"].minimum, large.dimensions["height"].example) == (33, 33)
+
+
 @pytest.mark.parametrize(
     ("inputs", "told"),
     [
