@@ -33,6 +33,7 @@ from tests.stick_figure import (
 
 OPSETS = range(14, 26)
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
+USUAL = ["motion", "text_embedding", "action_sequence"]
 EVERYTHING = ["motion", "text_embedding", *CONDITIONING, "image_tensor", "image_camera_pose"]
 MEDIUM = {
     "input_dim": 48,
@@ -171,7 +172,7 @@ def test_nothing_caps_the_length(opset: int) -> None:
     kwargs = {**MOTION_ONLY, "d_model": 8, "nhead": 1, "num_layers": 1}
     model = random_model(kwargs)
     weights = arrays(model)
-    found = signature(kwargs, None)
+    found = signature(kwargs, USUAL)
     graph = with_bytes(onnx_graph(kwargs, weights, found, opset), weights)
     assert disagreement(model, graph, sized(found, sequence=5200, batch=1)) < 4
 
@@ -198,7 +199,7 @@ def test_initialisers_are_the_state_dict_as_far_as_it_is_used(opset: int, encode
 
 
 def test_nothing_is_computed_ahead_of_time(motion_only: nn.Module) -> None:
-    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, None), 17).graph
+    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17).graph
     constants = [numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"]
     assert constants
     assert max(constant.size for constant in constants) <= 4
@@ -207,7 +208,7 @@ def test_nothing_is_computed_ahead_of_time(motion_only: nn.Module) -> None:
 @pytest.mark.parametrize(("opset", "most"), [(14, 530), (17, 520), (20, 480), (23, 260), (25, 260)])
 def test_the_graph_of_the_medium_model_is_small(opset: int, most: int) -> None:
     weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in expected_tensors(MEDIUM).items()}
-    graph = onnx_graph(MEDIUM, weights, signature(MEDIUM, None), opset)
+    graph = onnx_graph(MEDIUM, weights, signature(MEDIUM, USUAL), opset)
     raw = sum(4 * int(np.prod(tensor.dims)) for tensor in graph.graph.initializer)
     assert len(graph.graph.node) <= most
     assert graph.ByteSize() <= 0.005 * raw
@@ -234,7 +235,7 @@ def test_layers_with_frequencies_of_their_own_keep_them(motion_only: nn.Module) 
     model = copy.deepcopy(motion_only)
     model.transformer_encoder.layers[1].self_attn.rope.inv_freq.mul_(0.7)
     weights = arrays(model)
-    found = signature(MOTION_ONLY, None)
+    found = signature(MOTION_ONLY, USUAL)
     for opset in (17, 23):
         graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), weights)
         assert disagreement(model, graph, sized(found)) < 4
@@ -265,7 +266,7 @@ def test_stated_shapes_are_the_shapes_that_come_out(encoder: str, opset: int) ->
 
 
 def test_names_are_unique_and_follow_the_modules(motion_only: nn.Module) -> None:
-    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, None), 17).graph
+    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     assert "transformer_encoder.layers.1.self_attn.q_proj/linear" in names
@@ -276,18 +277,18 @@ def test_names_are_unique_and_follow_the_modules(motion_only: nn.Module) -> None
 def test_the_same_model_gives_the_same_graph(motion_only: nn.Module) -> None:
     weights = arrays(motion_only)
     other_order = dict(sorted(weights.items()))
-    graphs = [onnx_graph(MOTION_ONLY, w, signature(MOTION_ONLY, None), 17) for w in (weights, other_order)]
+    graphs = [onnx_graph(MOTION_ONLY, w, signature(MOTION_ONLY, USUAL), 17) for w in (weights, other_order)]
     assert graphs[0].SerializeToString() == graphs[1].SerializeToString()
 
 
 def test_an_opset_that_the_graph_does_not_have_is_refused_with_the_range(motion_only: nn.Module) -> None:
     for opset in (13, 26):
         with pytest.raises(OpsetError, match=f"opset is {opset}.*14 to 25"):
-            onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, None), opset)
+            onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), opset)
 
 
 def test_the_ir_version_can_be_pinned(motion_only: nn.Module) -> None:
-    assert onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, None), 17, 10).ir_version == 10
+    assert onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17, 10).ir_version == 10
 
 
 # ------------------------------------------------------------------------------
@@ -371,7 +372,7 @@ def test_a_mistake_in_the_graph_is_seen(
     motion_only: nn.Module, mistake: Callable[[onnx.ModelProto], None], opset: int
 ) -> None:
     weights = arrays(motion_only)
-    found = signature(MOTION_ONLY, None)
+    found = signature(MOTION_ONLY, USUAL)
     graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), weights)
     inputs = sized(found)
     assert disagreement(motion_only, graph, inputs) < 4
@@ -384,7 +385,7 @@ def test_a_mistake_in_the_graph_is_seen(
 )
 def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -> None:
     weights = arrays(motion_only)
-    found = signature(MOTION_ONLY, None)
+    found = signature(MOTION_ONLY, USUAL)
     (full,) = [key for key in weights if key.endswith(name) and ".layers.1." in key]
     wrong = {**weights, full: np.roll(weights[full], 1)}
     graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), wrong)

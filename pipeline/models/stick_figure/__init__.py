@@ -97,14 +97,13 @@ def signature(kwargs: Mapping[str, Any], inputs: Sequence[str] | None) -> Signat
 
     Args:
         kwargs: the constructor's arguments.
-        inputs: the inputs that exports take, in any order; each is then required. None: motion, text_embedding
-            and action_sequence.
+        inputs: the inputs that exports take, in any order; each is then required. None: all that the model has.
 
     Raises:
         ParamsError: an input that the model doesn't have, is named twice, can't be left out or needs another.
     """
-    chosen = list(inputs) if inputs is not None else [*REQUIRED, "action_sequence"]
     specs = _inputs(kwargs)
+    chosen = list(inputs) if inputs is not None else [spec.name for spec in specs]
     _check_choice(chosen, specs)
     taken = tuple(spec for spec in specs if spec.name in chosen)
     named = {size for spec in taken for size in spec.shape or () if isinstance(size, str)}
