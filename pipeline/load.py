@@ -51,6 +51,8 @@ def main() -> None:
     weights = cast_half(weights, params.checkpoint.half_precision)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
     architecture = read_architecture(params.model, shapes)
+    if check_weights := architecture.hook("check_weights"):
+        check_weights(architecture.kwargs, weights)
 
     origin = {
         "sha256": sha256(path),

@@ -78,3 +78,21 @@ def fixture_cases(name: str) -> list[tuple[dict[str, np.ndarray], dict[str, np.n
             )
         )
     return cases
+
+
+def fixture_weights(name: str) -> dict[str, torch.Tensor]:
+    """A fixture's weights, LoRA merged in float64 and rounded once."""
+    checkpoint = torch.load(FIXTURES / name / "checkpoint.pth", map_location="cpu", weights_only=False)
+    weights = checkpoint.get("model_state_dict", checkpoint)
+    if not checkpoint.get("lora_enabled"):
+        return weights
+    scale = checkpoint["lora_config"]["alpha"] / checkpoint["lora_config"]["rank"]
+    merged = {}
+    for key, tensor in weights.items():
+        if key.endswith(".base_layer.weight"):
+            layer = key.removesuffix(".base_layer.weight")
+            update = weights[f"{layer}.lora_B"].double() @ weights[f"{layer}.lora_A"].double()
+            tensor = (tensor.double() + scale * update).float()
+        if ".lora_" not in key:
+            merged[key.replace(".base_layer.", ".")] = tensor
+    return merged

@@ -175,7 +175,8 @@ def test_rotary_frequencies_are_checked_within_their_rounding(dtype: str) -> Non
     rounded = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
     right = (1.0 / 10000 ** (torch.arange(0, 128, 2).float() / 128)).to(rounded).float().numpy()
     check_weights(kwargs, {name: Plain(right, dtype)})
-    for value in (np.nan, 3.5e33, right[5] * 1.03):
+    check_weights(kwargs, {name: Plain(right, "F32")})  # widened
+    for value in (np.nan, np.inf, 3.5e33, 0.0, right[5] * 1.03, right[5] * np.float32(1.0001)):
         wrong = right.copy()
         wrong[5] = value
         with pytest.raises(ArchitectureError, match=r"inv_freq\[5\] is"):
@@ -184,7 +185,7 @@ def test_rotary_frequencies_are_checked_within_their_rounding(dtype: str) -> Non
 
 def test_a_signature_names_dimensions_ranges_and_shapes() -> None:
     kwargs = {**MOTION_ONLY, "input_dim": 48, "output_dim": 48}
-    found = signature(kwargs, None)
+    found = signature(kwargs, ["motion", "text_embedding", "action_sequence"])
     assert [(spec.name, spec.dtype, spec.shape) for spec in found.inputs] == [
         ("motion", "float32", ("sequence", "batch", 48)),
         ("text_embedding", "float32", ("batch", 16)),
@@ -219,6 +220,23 @@ def test_inputs_come_in_the_order_of_forward_whatever_order_they_are_named_in() 
     square = signature(with_images("mini_vit", "film"), chosen)
     assert square.inputs[3].shape == ("batch", 3, 32, 32)
     assert list(square.dimensions) == ["sequence", "batch"]
+
+
+def test_no_choice_is_every_input_that_the_model_has() -> None:
+    assert [spec.name for spec in signature(MOTION_ONLY, None).inputs][2:] == [
+        "action_sequence",
+        "camera_data",
+        "partner_motion",
+    ]
+    assert len(signature(with_images("resnet", "film"), None).inputs) == 7
+
+
+def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
+    chosen = ["motion", "text_embedding", "image_tensor"]
+    small = signature({**with_images("resnet", "film"), "image_size": [32, 80]}, chosen)
+    assert small.inputs[2].shape == ("batch", 3, 32, 80)
+    large = signature({**with_images("resnet", "film"), "image_size": [33, 80]}, chosen)
+    assert (large.dimensions["height"].minimum, large.dimensions["height"].example) == (33, 33)
 
 
 @pytest.mark.parametrize(

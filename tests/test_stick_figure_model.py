@@ -15,29 +15,12 @@ from tests.stick_figure import (
     every_kind,
     fixture_cases,
     fixture_kwargs,
+    fixture_weights,
     random_model,
     with_images,
 )
 
 FIXTURE_NAMES = sorted(path.parent.name for path in FIXTURES.glob("*/info.json"))
-
-
-def state_dict(name: str) -> dict[str, torch.Tensor]:
-    """A fixture's weights, LoRA merged in float64 and rounded once."""
-    checkpoint = torch.load(FIXTURES / name / "checkpoint.pth", map_location="cpu", weights_only=False)
-    weights = checkpoint.get("model_state_dict", checkpoint)
-    if not checkpoint.get("lora_enabled"):
-        return weights
-    scale = checkpoint["lora_config"]["alpha"] / checkpoint["lora_config"]["rank"]
-    merged = {}
-    for key, tensor in weights.items():
-        if key.endswith(".base_layer.weight"):
-            layer = key.removesuffix(".base_layer.weight")
-            update = weights[f"{layer}.lora_B"].double() @ weights[f"{layer}.lora_A"].double()
-            tensor = (tensor.double() + scale * update).float()
-        if ".lora_" not in key:
-            merged[key.replace(".base_layer.", ".")] = tensor
-    return merged
 
 
 def run(model: torch.nn.Module, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -56,7 +39,7 @@ def furthest(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> flo
 
 @pytest.mark.parametrize("name", FIXTURE_NAMES)
 def test_it_computes_what_the_original_computed(name: str) -> None:
-    weights = state_dict(name)
+    weights = fixture_weights(name)
     model = StickFigureTransformer(**fixture_kwargs(name)).eval()
     model.load_state_dict(weights, strict=True)
     assert list(model.state_dict()) == list(weights)
@@ -71,7 +54,7 @@ def test_it_computes_what_the_original_computed(name: str) -> None:
 
 def test_a_model_with_other_weights_is_told_from_the_original() -> None:
     model = StickFigureTransformer(**fixture_kwargs("v3_48_state_dict")).eval()
-    weights = state_dict("v3_48_state_dict")
+    weights = fixture_weights("v3_48_state_dict")
     weights["transformer_encoder.layers.1.norm2.weight"] = weights["transformer_encoder.layers.1.norm2.weight"] * 1.001
     model.load_state_dict(weights)
     inputs, _, wide_outputs = fixture_cases("v3_48_state_dict")[0]

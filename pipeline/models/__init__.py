@@ -9,6 +9,8 @@ import torch only inside its factory):
                                                      model.kwargs, with image_size where that is set
     signature(kwargs, inputs) -> Signature           required; inputs is model.inputs
     describe(kwargs) -> dict                         what the model card says of the architecture
+    check_weights(kwargs, weights)                   raises ArchitectureError for values that no such model has,
+                                                     such as a buffer that a conversion lost
     onnx_graph(kwargs, weights, signature, opset)    a direct ONNX route; see pipeline.export_onnx
     config(kwargs) -> dict                           what config.json says beside them: architectures, model_type,
                                                      auto_map, frame rates

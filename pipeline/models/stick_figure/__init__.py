@@ -41,6 +41,10 @@ __all__ = [
 ]
 
 REQUIRED = ("motion", "text_embedding")
+# Convolutional encoders halve an image five times. torch.export takes a dynamic side only as long as none of the
+# five results is a single pixel; so do the exports, and an image that is smaller keeps its own size.
+SMALLEST_DYNAMIC_SIDE = 33
+EXAMPLE_SIDE = 64
 SEGMENTS = {
     20: ("torso", "l_leg", "r_leg", "l_arm", "r_arm"),
     48: (
@@ -93,23 +97,22 @@ def signature(kwargs: Mapping[str, Any], inputs: Sequence[str] | None) -> Signat
 
     Args:
         kwargs: the constructor's arguments.
-        inputs: the inputs that exports take, in any order; each is then required. None: motion, text_embedding
-            and action_sequence.
+        inputs: the inputs that exports take, in any order; each is then required. None: all that the model has.
 
     Raises:
         ParamsError: an input that the model doesn't have, is named twice, can't be left out or needs another.
     """
-    chosen = list(inputs) if inputs is not None else [*REQUIRED, "action_sequence"]
     specs = _inputs(kwargs)
+    chosen = list(inputs) if inputs is not None else [spec.name for spec in specs]
     _check_choice(chosen, specs)
     taken = tuple(spec for spec in specs if spec.name in chosen)
     named = {size for spec in taken for size in spec.shape or () if isinstance(size, str)}
-    height, width = kwargs.get("image_size") or (64, 64)
+    height, width = kwargs.get("image_size") or (EXAMPLE_SIDE, EXAMPLE_SIDE)
     dimensions = (
         Dimension("sequence", example=FRAMES_PER_SECOND),
         Dimension("batch", example=2),
-        Dimension("height", example=height),
-        Dimension("width", example=width),
+        Dimension("height", SMALLEST_DYNAMIC_SIDE, example=height),
+        Dimension("width", SMALLEST_DYNAMIC_SIDE, example=width),
     )
     return Signature(taken, _outputs(kwargs), {d.name: d for d in dimensions if d.name in named})
 
@@ -176,8 +179,9 @@ def _inputs(kwargs: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
         ),
     ]
     if kwargs.get("enable_image_conditioning"):
-        square = kwargs["image_encoder_arch"] == "mini_vit"
-        sides = tuple(kwargs["image_size"]) if square else ("height", "width")
+        size = kwargs["image_size"]
+        fixed = kwargs["image_encoder_arch"] == "mini_vit" or (size and min(size) < SMALLEST_DYNAMIC_SIDE)
+        sides = tuple(size) if fixed else ("height", "width")
         specs += [
             TensorSpec("image_tensor", shape=("batch", 3, *sides), description="RGB image, scaled as in training"),
             TensorSpec(

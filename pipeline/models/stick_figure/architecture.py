@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
 from pipeline.errors import ArchitectureError, ParamsError
@@ -68,6 +69,8 @@ KWARGS = (
     "image_size",
 )
 FLOATS = ("F32", "F16", "BF16")
+# dtype, and by how much its rounding and that of the power may change a frequency: relative, absolute
+ROUNDINGS = ((np.float64, 1e-5, 0.0), (np.float16, 1e-3, 1e-7), (ml_dtypes.bfloat16, 1e-2, 0.0))
 SHOWN = 5
 
 
@@ -113,16 +116,20 @@ def check_weights(kwargs: Kwargs, weights: Mapping[str, TensorLike]) -> None:
     computes nonsense.
 
     Raises:
-        ArchitectureError: a layer's inv_freq isn't 1 / 10000^(2i / head_dim), within its dtype's rounding.
+        ArchitectureError: a layer's inv_freq isn't 1 / 10000^(2i / head_dim), within the rounding of the dtype that
+            holds it or held it: half precision may have been widened.
     """
     head_dim = kwargs["d_model"] // kwargs["nhead"]
     expected = 1.0 / 10000.0 ** (np.arange(0, head_dim, 2) / head_dim)
     for layer in range(kwargs["num_layers"]):
         name = INV_FREQ.format(layer)
-        tensor = weights[name]
-        relative, absolute = {"F16": (1e-3, 1e-7), "BF16": (1e-2, 0.0)}.get(tensor.dtype, (1e-5, 0.0))
-        found = tensor.numpy().astype(np.float64)
-        wrong = ~np.isclose(found, expected, rtol=relative, atol=absolute)  # NaN is not close
+        found = weights[name].numpy().astype(np.float64)
+        right = np.zeros(found.shape, bool)
+        with np.errstate(over="ignore"):
+            for dtype, relative, absolute in ROUNDINGS:
+                held = found.astype(dtype).astype(np.float64) == found
+                right |= held & np.isclose(found, expected, rtol=relative, atol=absolute)
+        wrong = ~right  # NaN among them
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             raise ArchitectureError(
