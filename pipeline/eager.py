@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import ModelError
 from pipeline.files import read_json
@@ -63,8 +64,13 @@ def build_model(architecture: Architecture) -> nn.Module:
     return model.eval()
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
     """Copy the weights in; half precision is widened, which is exact.
+
+    Args:
+        model: what build_model made.
+        weights: the state dict.
+        assign: take the tensors themselves where they have the model's dtype.
 
     Raises:
         ModelError: names or shapes don't fit, or a float64 weight would be rounded.
@@ -89,7 +95,41 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"{_few('left over', left_over)}; {_few('of another shape', reshaped)}",
             "set model.factory and model.kwargs to the model that was trained",
         )
-    model.load_state_dict(weights, strict=True)
+    if assign:
+        weights = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
+    model.load_state_dict(weights, strict=True, assign=assign)
+
+
+def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Build the model around the weights, in evaluation mode: they aren't copied, and stay mapped if they are.
+
+    For models that compute, not for exporters: mapped tensors share one storage, which some formats write whole.
+
+    Raises:
+        ModelError: as build_model and load_weights.
+    """
+    with _NoRandomParameters():
+        model = build_model(architecture)
+    load_weights(model, weights, assign=True)
+    return model
+
+
+class _NoRandomParameters(TorchFunctionMode):
+    """Random numbers for a parameter are not drawn: the strict load that follows replaces each of them.
+
+    Building on the meta device would be as fast, and lose every value that a constructor computes and no state
+    dict holds.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("uniform_", "normal_"):
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, nn.Parameter):
+                return target
+        return function(*args, **kwargs)
 
 
 class ExportModule(nn.Module):

@@ -4,13 +4,16 @@
     outputs = runtime.run({"motion": motion, "text_embedding": text})
 
 An artifact is opened from its files alone, as a user of the release would: the signature comes from the
-config.json beside it. torch is imported for the formats that need it and onnxruntime for ONNX, on opening.
+config.json beside it, or from inside the file. On opening, torch is imported for the formats that need it, and
+onnxruntime for ONNX.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +24,14 @@ import numpy as np
 from pipeline.errors import ArtifactError, InferenceError
 from pipeline.files import read_json
 from pipeline.models import Architecture
-from pipeline.signature import Array, Arrays, Signature, check_inputs
+from pipeline.signature import Array, Arrays, Dimension, Signature, TensorSpec, check_inputs
 
 FORMATS = ("checkpoint", "safetensors", "onnx", "torchscript", "torch_export")
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+_INTEGERS = ("int64", "int32", "int8", "uint8")
 FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "torch_export": "model.pt2"}
 
 Compute = Callable[[Sequence[Array]], Sequence[Array]]
@@ -96,6 +104,7 @@ def open_runtime(
     Args:
         format: one of FORMATS. "checkpoint" is the folder that `load` wrote, run eagerly.
         path: the artifact's folder, or one file of it (such as onnx/model_fp16.onnx) with config.json beside.
+            An ONNX file can do without, but then its integers have no range.
         threads: threads that one run uses. For the torch formats this sets the process's number.
         device: a torch device; for ONNX "cuda" puts that provider first.
         providers: ONNX Runtime's execution providers, in order; overrides device.
@@ -113,31 +122,42 @@ def open_runtime(
         raise ArtifactError(f"{path} is missing", "run `dvc repro`, or name the folder of an artifact")
     options = Options(threads, device, tuple(providers) if providers is not None else None, dtype)
     file = path / FILES[format] if format in FILES and path.is_dir() else path
-    folder = path if path.is_dir() else path.parent
     if format in FILES and not file.is_file():
         raise ArtifactError(f"{file} is missing", "run `dvc repro`, or name the artifact's file")
-    match format:
-        case "checkpoint":
-            signature, compute = _open_checkpoint(folder, options)
-        case "safetensors":
-            signature, compute = _open_safetensors(folder, options)
-        case _:
-            signature = Signature.from_json(_config(folder)["signature"])
-            openers = {
-                "onnx": _open_onnx,
-                "torchscript": _open_torchscript,
-                "torch_export": _open_torch_export,
-            }
-            compute = openers[format](file, signature, options)
+    openers = {
+        "checkpoint": _open_checkpoint,
+        "safetensors": _open_safetensors,
+        "onnx": _open_onnx,
+        "torchscript": _open_torchscript,
+        "torch_export": _open_torch_export,
+    }
+    signature, compute = openers[format](file, options)
     return Runtime(format, path, signature, compute)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or "signature" not in config:
+def _config(file: Path) -> dict[str, Any] | None:
+    """The config.json of this project beside a file or inside a folder, or inside an archive; None: there is none."""
+    beside = (file if file.is_dir() else file.parent) / "config.json"
+    if beside.is_file():
+        config = read_json(beside)
+        if isinstance(config, dict) and "signature" in config:
+            return config
+    if file.is_file() and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                if name.endswith("/extra/config.json"):  # where torch keeps extra files
+                    return dict(json.loads(archive.read(name)))
+    return None
+
+
+def _required_config(file: Path) -> dict[str, Any]:
+    config = _config(file)
+    if config is None:
+        beside = (file if file.is_dir() else file.parent) / "config.json"
+        found = "has no signature" if beside.is_file() else "is missing"
         raise ArtifactError(
-            f"{folder / 'config.json'} has no signature",
-            "use the config.json that this pipeline wrote beside the file",
+            f"{beside} {found}, and {file} doesn't say itself what it takes and gives",
+            "keep the file together with the config.json that this pipeline wrote beside it",
         )
     return config
 
@@ -149,25 +169,24 @@ def _config(folder: Path) -> dict[str, Any]:
 def _open_checkpoint(folder: Path, options: Options) -> tuple[Signature, Compute]:
     from pipeline.eager import build_eager
 
-    _torch_threads(options)
+    _torch_options(options)
     model, signature = build_eager(folder)
     return signature, _eager(model, signature, options)
 
 
-def _open_safetensors(folder: Path, options: Options) -> tuple[Signature, Compute]:
-    from pipeline.eager import build_model, load_weights
+def _open_safetensors(path: Path, options: Options) -> tuple[Signature, Compute]:
+    from pipeline.eager import load_model
 
-    _torch_threads(options)
-    config = _config(folder)
+    _torch_options(options)
+    config = _required_config(path)
     try:
         architecture = Architecture.from_json(config)
     except KeyError as error:
         raise ArtifactError(
-            f"{folder / 'config.json'} has no {error.args[0]!r}",
+            f"the config.json beside {path} has no {error.args[0]!r}",
             "use the config.json that this pipeline wrote",
         ) from None
-    model = build_model(architecture)
-    load_weights(model, _read_safetensors(folder))
+    model = load_model(architecture, _read_safetensors(path))
     return architecture.signature, _eager(model, architecture.signature, options)
 
 
@@ -188,12 +207,15 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_safetensors(folder: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors, mapped: of a folder, of a whole set of shards when one of them is named, or of one file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    folder = path if path.is_dir() else path.parent
+    sharded = (folder / "model.safetensors.index.json").is_file() and path in weight_files(folder)
     weights: dict[str, Any] = {}
-    for file in weight_files(folder):
+    for file in weight_files(folder) if path.is_dir() or sharded else [path]:
         try:
             weights.update(load_file(file))
         except SafetensorError as error:
@@ -216,38 +238,35 @@ def _eager(model: Any, signature: Signature, options: Options) -> Compute:
 # Files that hold a graph
 
 
-def _open_torchscript(file: Path, signature: Signature, options: Options) -> Compute:
+def _open_torchscript(file: Path, options: Options) -> tuple[Signature, Compute]:
     import torch
 
-    _torch_threads(options)
+    _torch_options(options)
+    signature = Signature.from_json(_required_config(file)["signature"])
     with _unreadable(file), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript itself is what was asked for
         module = torch.jit.load(str(file), map_location=options.device).eval()  # type: ignore[no-untyped-call]
-    return _call_torch(module, options)
+    return signature, _call_torch(module, options)
 
 
-def _open_torch_export(file: Path, signature: Signature, options: Options) -> Compute:
+def _open_torch_export(file: Path, options: Options) -> tuple[Signature, Compute]:
     import torch
 
-    _torch_threads(options)
+    _torch_options(options)
+    signature = Signature.from_json(_required_config(file)["signature"])
     with _unreadable(file):
         module = torch.export.load(str(file)).module().to(options.device)
-    return _call_torch(module, options)
+    return signature, _call_torch(module, options)
 
 
-def _open_onnx(file: Path, signature: Signature, options: Options) -> Compute:
-    import onnxruntime
-
-    providers = options.providers
-    if providers is None:
-        on_gpu = options.device.partition(":")[0] == "cuda"
-        providers = ("CUDAExecutionProvider", "CPUExecutionProvider") if on_gpu else ("CPUExecutionProvider",)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # what goes wrong is raised; warnings about kernels are not the user's
-    if options.threads is not None:
-        settings.intra_op_num_threads = settings.inter_op_num_threads = options.threads
-    with _unreadable(file):
-        session = onnxruntime.InferenceSession(str(file), settings, providers=list(providers))
+def _open_onnx(file: Path, options: Options) -> tuple[Signature, Compute]:
+    session = _onnx_session(file, options)
+    if config := _config(file):
+        signature = Signature.from_json(config["signature"])
+    elif said := session.get_modelmeta().custom_metadata_map.get("signature"):
+        signature = Signature.from_json(json.loads(said))
+    else:
+        signature = _graph_signature(file, session)
     for what, found, specs in (
         ("takes", session.get_inputs(), signature.inputs),
         ("gives", session.get_outputs(), signature.outputs),
@@ -263,15 +282,84 @@ def _open_onnx(file: Path, signature: Signature, options: Options) -> Compute:
     def compute(arrays: Sequence[Array]) -> Sequence[Array]:
         return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]
 
-    return compute
+    return signature, compute
+
+
+def _onnx_session(file: Path, options: Options) -> Any:
+    import onnxruntime
+
+    providers = options.providers
+    if providers is None:
+        providers = _PROVIDERS.get(options.device.partition(":")[0])
+    if providers is None:
+        raise InferenceError(
+            f"ONNX Runtime has no device {options.device!r}", "choose cpu or cuda, or name execution providers"
+        )
+    available = onnxruntime.get_available_providers()
+    if unknown := [name for name in providers if name not in available]:
+        raise InferenceError(
+            f"this onnxruntime has no {', '.join(unknown)}; it has {', '.join(available)}",
+            "choose among those, or install the onnxruntime package for your hardware",
+        )
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # what goes wrong is raised; warnings about kernels are not the user's
+    if options.threads is not None:
+        settings.intra_op_num_threads = settings.inter_op_num_threads = options.threads
+    with _unreadable(file):
+        return onnxruntime.InferenceSession(str(file), settings, providers=list(providers))
+
+
+def _graph_signature(file: Path, session: Any) -> Signature:
+    """What an ONNX graph says of itself; integers have the whole range of their dtype.
+
+    Raises:
+        InferenceError: an input or output isn't a tensor of numbers.
+    """
+    dtypes = {name: name for name in ("float16", "bool", *_INTEGERS)} | {"float": "float32", "double": "float64"}
+    dimensions: dict[str, Dimension] = {}
+
+    def spec(value: Any, is_input: bool) -> TensorSpec:
+        dtype = dtypes.get(value.type.removeprefix("tensor(").removesuffix(")"))
+        if dtype is None:
+            raise InferenceError(f"{file}: {value.name!r} is a {value.type}", "only tensors of numbers can be given")
+        shape = tuple(
+            size if isinstance(size, int) and size >= 0 else size or f"{value.name}_{axis}"
+            for axis, size in enumerate(value.shape)
+        )
+        if is_input:
+            dimensions.update({size: Dimension(size, minimum=0) for size in shape if isinstance(size, str)})
+        if dtype not in _INTEGERS:
+            return TensorSpec(value.name, dtype, shape)
+        limits = np.iinfo(dtype)
+        return TensorSpec(value.name, dtype, shape, int(limits.min), int(limits.max) + 1)
+
+    inputs = tuple(spec(value, True) for value in session.get_inputs())
+    outputs = tuple(spec(value, False) for value in session.get_outputs())
+    return Signature(inputs, outputs, dimensions)
 
 
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _torch_threads(options: Options) -> None:
+def _torch_options(options: Options) -> None:
+    """Set the number of threads and see that the device is there.
+
+    Raises:
+        InferenceError: it isn't, or execution providers were given, which are ONNX Runtime's.
+    """
     import torch
 
+    if options.providers is not None:
+        raise InferenceError(
+            f"providers {list(options.providers)} are ONNX Runtime's, and this isn't ONNX", "drop them"
+        )
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InferenceError(
+            f"torch can't use the device {options.device!r}: {_first_lines(error)}",
+            "choose cpu, or a device that this machine and this torch have",
+        ) from None
     if options.threads is not None:
         torch.set_num_threads(options.threads)
 
@@ -287,9 +375,7 @@ def _call_torch(module: Callable[..., Any], options: Options) -> Compute:
         with torch.inference_mode():
             tensors = [torch.tensor(array, device=options.device) for array in arrays]
             if options.dtype == "float64":
-                tensors = [
-                    tensor.to(floating) if tensor.is_floating_point() else tensor for tensor in tensors
-                ]
+                tensors = [tensor.to(floating) if tensor.is_floating_point() else tensor for tensor in tensors]
             return [tensor.cpu().numpy() for tensor in flatten(module(*tensors))]
 
     return compute

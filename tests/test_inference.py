@@ -1,0 +1,401 @@
+"""The loader: any format by its content, the same call, the same errors, and no library that isn't needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import model_config
+from pipeline.errors import ArtifactError, InferenceError, PipelineError, UnsafeCheckpointError
+from pipeline.files import read_json, write_json
+from pipeline.inference import load, main
+from pipeline.models import Architecture
+from pipeline.safetensors_file import open_safetensors, write_safetensors, write_shards
+from pipeline.signature import Arrays, sample_inputs
+from pipeline.tensor import Tensor
+from tests.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.project import ROOT
+
+FILES = {
+    "safetensors": "model.safetensors",
+    "onnx": "onnx/model.onnx",
+    "torchscript": "torchscript/model.pt",
+    "torch_export": "torch_export/model.pt2",
+    "pth": "checkpoint.pth",
+}
+
+
+@pytest.fixture(scope="session")
+def architecture() -> Architecture:
+    return stick_figure()
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory, architecture: Architecture) -> Path:
+    """A tiny model in every format, as a release holds them, exported with torch alone."""
+    import torch
+
+    from pipeline.eager import ExportModule, build_eager
+
+    root = tmp_path_factory.mktemp("release")
+    checkpoint = write_checkpoint(root / "checkpoint", architecture, state_dict(architecture), {"epoch": 3})
+    config = model_config(read_json(checkpoint / "checkpoint.json"))
+    for folder in (".", "onnx", "torchscript", "torch_export"):
+        write_json(root / folder / "config.json", config)
+    shutil.copy(checkpoint / "weights.safetensors", root / "model.safetensors")
+    model, signature = build_eager(checkpoint)
+    torch.save({"model_state_dict": model.state_dict(), "epoch": 3}, root / "checkpoint.pth")
+    module = ExportModule(model, signature).eval()
+    inputs = tuple(map(torch.from_numpy, sample_inputs(signature, signature.sizes(), 1).values()))
+    names = [spec.name for spec in signature.inputs]
+    axes = {
+        spec.name: {axis: size for axis, size in enumerate(spec.shape or ()) if isinstance(size, str)}
+        for spec in (*signature.inputs, *signature.outputs)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            inputs,
+            root / "onnx/model.onnx",
+            input_names=names,
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_axes=axes,
+            opset_version=17,
+            dynamo=False,
+        )
+        torch.jit.save(torch.jit.trace(module, inputs, check_trace=False), root / "torchscript/model.pt")
+        torch.export.save(torch.export.export(module, inputs), root / "torch_export/model.pt2")
+    return root
+
+
+@pytest.fixture(scope="session")
+def inputs(architecture: Architecture) -> Arrays:
+    return sample_inputs(architecture.signature, architecture.signature.sizes(), 2)
+
+
+@pytest.fixture(scope="session")
+def expected(release: Path, inputs: Arrays) -> Arrays:
+    """What the model itself computes."""
+    import torch
+
+    from pipeline.eager import build_eager
+
+    model, _ = build_eager(release / "checkpoint")
+    with torch.inference_mode():
+        outputs = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+    return {name: getattr(outputs, name).numpy() for name in outputs._fields}
+
+
+def open_file(path: Path, **options: Any) -> Any:
+    """Load, and let a .pth warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return load(path, **options)
+
+
+def assert_close(outputs: Arrays, expected: Arrays) -> None:
+    assert list(outputs) == list(expected)
+    for name, array in outputs.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_every_format_is_called_alike_and_computes_the_same(
+    release: Path, inputs: Arrays, expected: Arrays, format: str, architecture: Architecture
+) -> None:
+    model = open_file(release / FILES[format])
+    assert model.format == format
+    assert model.signature == architecture.signature
+    assert_close(model(**inputs), expected)
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_file_under_a_wrong_name_is_told_by_its_content(
+    release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays, format: str
+) -> None:
+    wrong = "weights.onnx" if format != "onnx" else "weights.pth"
+    shutil.copy(release / FILES[format], tmp_path / wrong)
+    shutil.copy(release / "config.json", tmp_path)
+    model = open_file(tmp_path / wrong)
+    assert model.format == format
+    assert_close(model(**inputs), expected)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "onnx", "torchscript", "torch_export", "checkpoint"])
+def test_a_folder_is_loaded_in_its_first_or_in_the_asked_format(
+    release: Path, inputs: Arrays, expected: Arrays, format: str
+) -> None:
+    assert load(release).format == "safetensors"
+    model = load(release / "checkpoint") if format == "checkpoint" else load(release, format=format)
+    assert model.format == format
+    assert_close(model(**inputs), expected)
+    if format not in ("safetensors", "checkpoint"):
+        assert load(release / format).format == format
+
+
+def test_shards_are_loaded_together_from_the_folder_or_from_one_of_them(
+    release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays
+) -> None:
+    names = write_shards(tmp_path, dict(open_safetensors(release / "model.safetensors")), 10_000)
+    shutil.copy(release / "config.json", tmp_path)
+    assert len(names) > 3
+    assert_close(load(tmp_path)(**inputs), expected)
+    assert_close(load(tmp_path / names[1])(**inputs), expected)
+    (tmp_path / names[0]).unlink()
+    with pytest.raises(ArtifactError, match=names[0]):
+        load(tmp_path)
+
+
+def test_half_precision_weights_compute_in_float32(release: Path, tmp_path: Path, inputs: Arrays) -> None:
+    halves = {
+        name: Tensor.of_numpy(tensor.numpy().astype(np.float16))
+        for name, tensor in open_safetensors(release / "model.safetensors").items()
+    }
+    write_safetensors(tmp_path / "model.safetensors", halves)
+    shutil.copy(release / "config.json", tmp_path)
+    outputs = load(tmp_path)(**inputs)
+    assert {array.dtype for array in outputs.values()} == {np.dtype("float32")}
+
+
+def test_onnx_without_a_config_describes_itself(
+    release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays, architecture: Architecture
+) -> None:
+    shutil.copy(release / "onnx/model.onnx", tmp_path / "lone.onnx")
+    model = load(tmp_path / "lone.onnx")
+    for own, stated in zip(model.signature.inputs, architecture.signature.inputs, strict=True):
+        assert (own.name, own.dtype, own.shape) == (stated.name, stated.dtype, stated.shape)
+    assert_close(model(**inputs), expected)
+    with pytest.raises(InferenceError, match="'motion' is float64"):
+        model(**{**inputs, "motion": inputs["motion"].astype(float)})
+
+
+def test_torchscript_may_carry_its_config(release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays) -> None:
+    import torch
+
+    lone = tmp_path / "lone.pt"
+    shutil.copy(release / "torchscript/model.pt", lone)
+    with pytest.raises(ArtifactError, match=r"config\.json is missing"):
+        load(lone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config = (release / "config.json").read_text()
+        torch.jit.save(torch.jit.load(str(lone)), lone, _extra_files={"config.json": config})
+    assert_close(load(lone)(**inputs), expected)
+
+
+def test_a_config_of_someone_else_is_not_taken_for_ours(release: Path, tmp_path: Path) -> None:
+    shutil.copy(release / "model.safetensors", tmp_path)
+    write_json(tmp_path / "config.json", {"model_type": "bert"})
+    with pytest.raises(ArtifactError, match="has no signature"):
+        load(tmp_path)
+
+
+def test_weights_of_another_model_are_refused_whole(release: Path, tmp_path: Path) -> None:
+    tensors = dict(open_safetensors(release / "model.safetensors"))
+    tensors["extra.weight"] = tensors.pop("pose_decoder.0.weight")
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    shutil.copy(release / "config.json", tmp_path)
+    with pytest.raises(PipelineError, match=r"pose_decoder\.0\.weight.*extra\.weight"):
+        load(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# .pth
+
+
+def test_a_pth_still_loads_and_says_how_to_leave_it(release: Path, inputs: Arrays, expected: Arrays) -> None:
+    path = release / "checkpoint.pth"
+    with pytest.warns(DeprecationWarning, match=r"dvc repro -S checkpoint\.path=.*checkpoint\.pth") as caught:
+        model = load(path)
+    assert caught[0].filename == __file__
+    assert_close(model(**inputs), expected)
+
+
+def test_a_pth_is_read_without_running_what_it_holds(release: Path, tmp_path: Path) -> None:
+    import torch
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "canary"),)
+
+    torch.save({"model_state_dict": {"w": torch.ones(2)}, "config": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(UnsafeCheckpointError, match="mkdir"):
+        open_file(tmp_path / "evil.pth")
+    assert not (tmp_path / "canary").exists()
+    torch.load(tmp_path / "evil.pth", weights_only=False)  # the payload does work
+    assert (tmp_path / "canary").exists()
+
+
+def test_a_pth_of_an_unknown_model_needs_a_config_beside_it(tmp_path: Path) -> None:
+    import torch
+
+    layer = torch.nn.Linear(3, 2)
+    torch.save(layer.state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(InferenceError, match=r"(?s)doesn't say which model.*state model\.factory"):
+        open_file(tmp_path / "linear.pth")
+    signature = {"inputs": [{"name": "input", "shape": ["batch", 3]}], "outputs": ["output"], "dimensions": {}}
+    write_json(
+        tmp_path / "config.json",
+        {"factory": "torch.nn:Linear", "kwargs": {"in_features": 3, "out_features": 2}, "signature": signature},
+    )
+    x = np.ones((4, 3), np.float32)
+    output = open_file(tmp_path / "linear.pth")(input=x)["output"]
+    np.testing.assert_allclose(output, layer(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What can't be loaded
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes/a.txt", "hello")
+
+
+UNKNOWN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "model.onnx": (lambda path: path.write_bytes(b""), "is empty: 0 bytes"),
+    "model.safetensors": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
+    "model.pt": (lambda path: path.write_text("<!DOCTYPE html><html>"), "web page"),
+    "model.pt2": (zipped, "zip archive of 1 files (a.txt"),
+    "model.pth": (lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 200), "damaged or cut short"),
+    "model.bin": (lambda path: path.write_bytes(b"GGUF" + b"\0" * 100), "GGUF"),
+    "notes.onnx": (lambda path: path.write_text("some notes, no model"), "though its name ends in .onnx"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_no_model_is_told_by_what_it_is(tmp_path: Path, name: str) -> None:
+    write, found = UNKNOWN[name]
+    write(tmp_path / name)
+    with pytest.raises(InferenceError) as caught:
+        load(tmp_path / name)
+    assert found in str(caught.value) and str(tmp_path / name) in str(caught.value)
+
+
+def test_cut_files_are_errors_of_the_pipeline(release: Path, tmp_path: Path) -> None:
+    for file in FILES.values():
+        content = (release / file).read_bytes()
+        (cut := tmp_path / Path(file).name).write_bytes(content[: len(content) // 2])
+        shutil.copy(release / "config.json", tmp_path)
+        with pytest.raises(PipelineError, match=cut.name):
+            open_file(cut)
+
+
+def test_a_folder_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InferenceError, match=r"holds manifest\.json\n.*switches off"):
+        load(tmp_path)
+
+
+def test_what_is_asked_for_has_to_be_there(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(InferenceError, match=r"missing\.onnx is missing"):
+        load(tmp_path / "missing.onnx")
+    with pytest.raises(InferenceError, match="is onnx, and torchscript was asked for"):
+        load(release / "onnx/model.onnx", format="torchscript")
+    with pytest.raises(InferenceError, match="no model in the format onnx"):
+        load(release / "torchscript", format="onnx")
+    with pytest.raises(InferenceError, match="there is no format 'tflite'"):
+        load(release, format="tflite")
+    with pytest.raises(InferenceError, match="revision"):
+        load(release, revision="v1.0.0")
+
+
+def test_devices_and_providers_that_are_not_there_are_named(release: Path) -> None:
+    with pytest.raises(InferenceError, match=r"NoSuchProvider; it has .*CPUExecutionProvider"):
+        load(release, providers=["NoSuchProvider"])
+    with pytest.raises(InferenceError, match="device 'nowhere'"):
+        load(release, device="nowhere")
+    with pytest.raises(InferenceError, match="ONNX Runtime's, and this isn't ONNX"):
+        load(release / "model.safetensors", providers=["CPUExecutionProvider"])
+    assert load(release, providers=["CPUExecutionProvider"], threads=1).format == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"motion": None}, r"inputs \['motion'\] are missing"),
+        ({"movement": np.zeros(1)}, r"\['movement'\] are not among"),
+        ({"motion": np.zeros((4, 2, 20))}, "'motion' is float64.*takes float32"),
+        ({"motion": np.zeros((4, 20), np.float32)}, r"takes float32 \['sequence', 'batch', 20\]"),
+        ({"motion": np.zeros((4, 2, 48), np.float32)}, "axis 2 must have 20"),
+        ({"action_sequence": np.full((25, 2), 5)}, "holds 5 to 5, and the model takes 0 to 4"),
+        ({"action_sequence": np.full((25, 2), -1)}, "holds -1 to -1"),
+        ({"text_embedding": np.zeros((3, 8), np.float32)}, "'batch' is 3, and another input's is 2"),
+    ],
+)
+@pytest.mark.parametrize("format", ["safetensors", "onnx"])
+def test_wrong_inputs_are_told_by_what_was_expected(
+    release: Path, inputs: Arrays, format: str, change: dict[str, Any], told: str
+) -> None:
+    given = {name: array for name, array in {**inputs, **change}.items() if array is not None}
+    with pytest.raises(InferenceError, match=told):
+        load(release, format=format)(**given)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What it costs
+
+
+@pytest.mark.parametrize(("format", "absent"), [("onnx", "torch"), ("safetensors", "onnxruntime")])
+def test_a_format_imports_only_what_it_needs(release: Path, inputs: Arrays, format: str, absent: str) -> None:
+    write_safetensors(release / "case.safetensors", {name: Tensor.of_numpy(x) for name, x in inputs.items()})
+    code = (
+        "import sys; from pipeline.inference import load, main\n"
+        "assert not {'torch', 'onnxruntime', 'onnx', 'huggingface_hub'} & set(sys.modules)\n"
+        f"main([{str(release)!r}, '--format', {format!r}, '--inputs', 'case.safetensors', '--outputs', 'o'])\n"
+        f"print({{'torch', 'onnxruntime', 'onnx', 'pydantic'}} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=release, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert absent not in done.stdout.splitlines()[-1]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Command line
+
+
+def test_the_command_line_runs_a_case(release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays) -> None:
+    case, out = tmp_path / "case.safetensors", tmp_path / "out.safetensors"
+    write_safetensors(case, {name: Tensor.of_numpy(array) for name, array in inputs.items()})
+    main([str(release / "onnx"), "--inputs", str(case), "--outputs", str(out)])
+    assert_close({name: open_safetensors(out)[name].numpy() for name in expected}, expected)
+
+
+def test_the_command_line_describes_a_model(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(release), "--describe"])
+    printed = capsys.readouterr().out
+    assert "motion           float32  [sequence, batch, 20]" in printed
+    assert "0 to 4" in printed and "action_logits" in printed and "sequence  1 to any number" in printed
+
+
+def test_the_command_line_tells_an_error_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "no.onnx"), "--describe"])
+    assert caught.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and "what to do: " in printed and "Traceback" not in printed
+
+
+def test_the_command_line_needs_something_to_do(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(release)])
+    assert caught.value.code == 2
+    assert "--describe" in capsys.readouterr().err
+
+
+def test_a_signature_is_plain_json(release: Path) -> None:
+    assert json.loads(json.dumps(load(release).signature.to_json()))["inputs"][0]["name"] == "motion"
