@@ -192,7 +192,13 @@ async def _paths_info(request: Request) -> Response:
 
 async def _commits(request: Request) -> Response:
     listed = [
-        {"id": made.oid, "title": made.title, "message": made.message, "date": made.date, "authors": [{"user": made.author}]}
+        {
+            "id": made.oid,
+            "title": made.title,
+            "message": made.message,
+            "date": made.date,
+            "authors": [{"user": made.author}],
+        }
         for made in _repo(request).history(_revision(request))
     ]
     return _page(request, listed)

@@ -218,9 +218,7 @@ class Repo:
                     raise HubError(400, f"unknown operation {key}")
         if branch not in self.branches:
             self.branches[branch] = start.oid
-        return self.commit(
-            branch, header["summary"], files, message=header.get("description", ""), author=author
-        )
+        return self.commit(branch, header["summary"], files, message=header.get("description", ""), author=author)
 
     def merge(self, number: int) -> Commit:
         """Merge a pull request into main, as a person does in the browser."""
