@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -291,6 +292,16 @@ class Hub:
             }
 
         return self._ask(read, f"listing {repo_id}")
+
+    def digest(self, repo_id: str, path: str, revision: str) -> str:
+        """The sha256 of one file's bytes, as they come from the Hub."""
+
+        def read() -> str:
+            with tempfile.TemporaryDirectory() as folder:
+                file = self.api.hf_hub_download(repo_id, path, revision=revision, local_dir=folder)
+                return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+        return self._ask(read, f"reading {path} of {repo_id}")
 
     def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
         """Look what the Hub holds and plan what is left to do.

@@ -287,9 +287,7 @@ def _call_torch(module: Callable[..., Any], options: Options) -> Compute:
         with torch.inference_mode():
             tensors = [torch.tensor(array, device=options.device) for array in arrays]
             if options.dtype == "float64":
-                tensors = [
-                    tensor.to(floating) if tensor.is_floating_point() else tensor for tensor in tensors
-                ]
+                tensors = [tensor.to(floating) if tensor.is_floating_point() else tensor for tensor in tensors]
             return [tensor.cpu().numpy() for tensor in flatten(module(*tensors))]
 
     return compute

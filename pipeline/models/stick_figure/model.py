@@ -484,9 +484,7 @@ class StickFigureTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if d_model % 4 or d_model % (2 * nhead):
-            raise ValueError(
-                f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model} with nhead {nhead}"
-            )
+            raise ValueError(f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model} with nhead {nhead}")
         if enable_image_conditioning:
             self.image_encoder = image_encoder(image_encoder_arch, embedding_dim, image_size)
             self.fusion_module = fusion(fusion_strategy, embedding_dim, dropout)
@@ -537,9 +535,7 @@ class StickFigureTransformer(nn.Module):
         if image_tensor is not None:
             if not hasattr(self, "image_encoder"):
                 raise ValueError("this model takes no images (enable_image_conditioning is false)")
-            text_embedding = self.fusion_module(
-                text_embedding, self.image_encoder(image_tensor), image_camera_pose
-            )
+            text_embedding = self.fusion_module(text_embedding, self.image_encoder(image_tensor), image_camera_pose)
         text_token = self.text_projection(text_embedding)
 
         frames = self.motion_embedding(motion)
@@ -602,9 +598,7 @@ def fusion(strategy: str, embedding_dim: int, dropout: float) -> nn.Module:
 
 def frame_mlp(width: int, hidden: int, d_model: int) -> nn.Sequential:
     """[..., width] → [..., d_model]."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, d_model), nn.LayerNorm(d_model)
-    )
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, d_model), nn.LayerNorm(d_model))
 
 
 def decoder(d_model: int, hidden: int, width: int, dropout: float) -> nn.Sequential:
