@@ -142,7 +142,8 @@ def _edited_card(hub: Hub, survey: Survey, target: Target, last: Mapping[str, An
     """Whether people edited the card on the Hub since it was last published from here."""
     if last is None or CARD not in survey.plan.changed or CARD not in last["files"] or survey.head is None:
         return False
-    return hub.digest(target.repo_id, CARD, survey.head) != last["files"][CARD]["sha256"]
+    published: str = last["files"][CARD]["sha256"]
+    return hub.digest(target.repo_id, CARD, survey.head) != published
 
 
 def _tell(survey: Survey, target: Target, entries: Mapping[str, FileEntry], endpoint: str, edited_card: bool) -> None:

@@ -39,7 +39,7 @@ def write_sbom(path: Path, files: Mapping[str, FileEntry], packages: Mapping[str
 
     digest = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
     bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
-    bom.metadata.timestamp = None
+    bom.metadata.timestamp = None  # type: ignore[assignment]
     bom.metadata.component = Component(name="release", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="release")
     for name, entry in sorted(files.items()):
         bom.components.add(
@@ -74,8 +74,7 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
         PublishError: the key can't be used.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
-    from google.protobuf import json_format
-    from in_toto_attestation.v1 import statement  # noqa: F401  (payload.statement's type)
+    from google.protobuf import json_format  # type: ignore[import-untyped]
     from model_signing import hashing
     from model_signing._signing import sign_ec_key, sign_sigstore_pb, signing
     from sigstore_models import intoto
@@ -89,10 +88,9 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
             value["subject"][0]["name"] = "release"  # otherwise the name of the folder
             value["predicate"]["serialization"]["ignore_paths"].sort()
             raw = json.dumps(value, indent=2, sort_keys=True).encode()
-            algorithm = ec.ECDSA(
-                sign_ec_key.get_ec_key_hash(self._private_key.public_key()), deterministic_signing=True
-            )
-            signed = self._private_key.sign(sign_sigstore_pb.pae(raw), algorithm)
+            key: Any = self._private_key
+            algorithm = ec.ECDSA(sign_ec_key.get_ec_key_hash(key.public_key()), deterministic_signing=True)
+            signed = key.sign(sign_sigstore_pb.pae(raw), algorithm)
             envelope = intoto.Envelope(
                 payload=base64.b64encode(raw),
                 payload_type=signing._IN_TOTO_JSON_PAYLOAD_TYPE,
@@ -100,7 +98,7 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
             )
             return sign_sigstore_pb.Signature(
                 bundle.Bundle(
-                    media_type=sign_sigstore_pb._BUNDLE_MEDIA_TYPE,
+                    media_type=sign_sigstore_pb._BUNDLE_MEDIA_TYPE,  # type: ignore[arg-type]
                     verification_material=self._get_verification_material(),
                     dsse_envelope=envelope,
                 )
@@ -110,14 +108,14 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
         signer = ReproducibleSigner(key)
     except FileNotFoundError:
         raise PublishError(f"publish.signing_key: {key} is missing", "name a private key, or set it to null") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise PublishError(
             f"publish.signing_key: {key} can't be used: {error}",
             "name an ECDSA private key in PEM without a password: "
             "openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
         ) from None
     paths = [SIGNATURE, *sorted(ignored)]
-    config = hashing.Config().set_ignored_paths(paths=paths, ignore_git_paths=True)
+    config = hashing.Config().set_ignored_paths(paths=paths, ignore_git_paths=True)  # type: ignore[no-untyped-call]
     signer.sign(signing.Payload(config.hash(folder))).write(folder / SIGNATURE)
 
 
@@ -126,7 +124,7 @@ def check_signature(folder: Path, key: Path) -> str | None:
     from model_signing import verifying
 
     try:
-        verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, folder / SIGNATURE)
+        verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, folder / SIGNATURE)  # type: ignore[no-untyped-call]
     except Exception as error:  # the library raises whatever a broken bundle leads it to
         return f"{type(error).__name__}: {error}"
     return None
