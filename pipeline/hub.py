@@ -248,15 +248,27 @@ class Hub:
         disable_progress_bars()
         if "HF_HUB_DISABLE_XET" not in os.environ:
             constants.HF_HUB_DISABLE_XET = True
-        for handler in logging.getLogger("huggingface_hub").handlers:
-            handler.addFilter(self._scrub_record)
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("huggingface_hub."):
+                logging.getLogger(name).addFilter(self._scrub_record)
 
     def _client(self) -> httpx2.Client:
         """huggingface_hub's own client, with the timeouts that it lacks."""
         client = default_client_factory()
-        client.timeout = httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0))
-        client.event_hooks = {**client.event_hooks, "response": [self._stop_endless_retries]}
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], self._bound_time],
+            "response": [*hooks["response"], self._stop_endless_retries],
+        }
         return client
+
+    def _bound_time(self, request: httpx2.Request) -> None:
+        """Set a limit to each step that has none; some of huggingface_hub's calls ask for none expressly."""
+        limits = httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)).as_dict()
+        asked = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            step: limit if asked.get(step) is None else min(asked[step], limit) for step, limit in limits.items()
+        }
 
     def _stop_endless_retries(self, response: httpx2.Response) -> None:
         """Two answers that huggingface_hub would obey for longer than anybody waits."""

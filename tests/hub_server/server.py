@@ -61,6 +61,12 @@ class HubServer:
         self._thread.join(10)
         self._socket.close()
 
+    def reset(self) -> None:
+        """Forget everything: a new Hub at the same address."""
+        self.hub.__init__()  # type: ignore[misc]
+        self.break_with()
+        self.requests.clear()
+
     @property
     def requests(self) -> list[tuple[str, str, int]]:
         """Every request so far: method, path, status (0 where none was sent)."""
