@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from pipeline.errors import ParamsError
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+_VERSION = (  # v and https://semver.org's own expression
+    r"^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-((0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    r"(\+([0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*))?$"
+)
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -103,13 +108,22 @@ class ParityParams(Section):
 class PublishParams(Section):
     """publish: where the release goes."""
 
-    repo_id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None
-    revision: Text
+    repo_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] | None
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+/-]*$")]
     private: bool
-    version: Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+([-+][\w.+-]+)?$")] | None
+    version: Annotated[str, StringConstraints(pattern=_VERSION)] | None
     create_pr: bool
     dry_run: bool
     card: Literal["replace", "keep"]
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sbom: bool
+    signing_key: Text | None
+
+    @model_validator(mode="after")
+    def _pull_requests_are_against_main(self) -> Self:
+        if self.create_pr and self.revision != "main":
+            raise ValueError(f"create_pr opens pull requests against main, and revision is {self.revision!r}")
+        return self
 
 
 class Params(Section):

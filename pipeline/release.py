@@ -1,0 +1,265 @@
+"""What a release holds: exactly the files of a Hub repository, assembled from artifacts that parity-check passed.
+
+release.json is its manifest (path → size, sha256), SHA256SUMS says the same to `sha256sum -c`. Neither holds a
+version, a time or a commit: the same artifacts make the same bytes, and the Hub's tag names the version.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import ArtifactError, PublishError
+from pipeline.files import MANIFEST, FileEntry, Manifest, artifact_folder, read_json, read_manifest, sha256, write_json
+from pipeline.signing import SBOM, SIGNATURE, sign, write_sbom
+
+CARD = "README.md"
+RELEASE = "release.json"
+SUMS = "SHA256SUMS"
+PARITY = "parity.json"
+FORMATS = {"safetensors": "", "onnx": "onnx", "torchscript": "torchscript", "torch_export": "torch_export"}
+"""Format → folder in the release ("" is the root, where transformers looks)."""
+SAMPLE = ("sample/inputs.safetensors", "sample/outputs.safetensors")
+"""Random inputs and what the checkpoint makes of them in float64, rounded to float32."""
+
+_REBUILD = "run `dvc repro`, which rebuilds and checks what changed"
+Copy = Callable[[Path, Path], FileEntry]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release's own description, from its release.json.
+
+    Attributes:
+        formats: format → folder in the release.
+        files: path → size and sha256; release.json, SHA256SUMS and the signature are not among them.
+        card: "replace" if the card is one of the files; "keep" if it is left to the people who edit it on the Hub.
+    """
+
+    formats: dict[str, str]
+    files: dict[str, FileEntry]
+    card: str
+
+    @property
+    def unlisted(self) -> frozenset[str]:
+        """Files that may be there without being listed."""
+        return frozenset({RELEASE, SUMS, SIGNATURE, ".gitattributes", *((CARD,) if self.card == "keep" else ())})
+
+
+# Assembling
+
+
+def assemble(
+    artifacts: Path,
+    *,
+    card: str = "replace",
+    sbom: Path | None = None,
+    signing_key: Path | None = None,
+    copy: Copy | None = None,
+) -> Path:
+    """Make artifacts/release, whole or not at all.
+
+    Args:
+        artifacts: the folder of all artifacts.
+        card: "keep" leaves the card out of the manifest, for on the Hub people may edit it.
+        sbom: a list of pinned packages (constraints.txt) to make a bill of materials of; None: no such paper.
+        signing_key: a private key in PEM to sign with; None: no signature.
+        copy: copies a file (source, destination) and digests it.
+
+    Returns:
+        The release's folder.
+
+    Raises:
+        ArtifactError: an artifact is missing, or isn't what its manifest says.
+        PublishError: it wasn't checked by parity-check, or the release can't be written.
+    """
+    copy = copy or copy_file
+    manifests = {name: read_manifest(artifacts / name) for name in FORMATS}
+    formats = {name: manifest for name, manifest in manifests.items() if manifest.enabled}
+    if not formats:
+        raise PublishError(f"no format in {artifacts} is enabled", "set one of formats to true, then run `dvc repro`")
+    _require_parity(artifacts, list(formats))
+    sources = _sources(artifacts, formats)
+    folder = artifacts / "release"
+    try:
+        with artifact_folder(folder) as staging:
+            files: dict[str, FileEntry] = {}
+            for name, (source, promised) in sorted(sources.items()):
+                (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                files[name] = copy(source, staging / name)
+                if files[name] != promised:
+                    raise ArtifactError(
+                        f"{source} was changed after it was written: it has sha256 {files[name].sha256[:12]}…, "
+                        f"and its manifest says {promised.sha256[:12]}…",
+                        _REBUILD,
+                    )
+            if sbom:
+                write_sbom(staging / SBOM, files, pinned_packages(sbom))
+                files[SBOM] = _entry(staging / SBOM)
+            _describe(staging, {name: FORMATS[name] for name in formats}, files, card)
+            if signing_key:
+                sign(staging, signing_key, ignored=frozenset({CARD}) if card == "keep" else frozenset())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{error.filename} is missing", _REBUILD) from None
+    except OSError as error:
+        problem = f"the release can't be written to {folder}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem += f" (it takes {sum(promised.size for _, promised in sources.values()):,} bytes)"
+        raise PublishError(problem, "make room or mend the disk, then run `dvc repro`; nothing was changed") from None
+    return folder
+
+
+def copy_file(source: Path, destination: Path) -> FileEntry:
+    """Copy a file and digest it on the way, in one reading."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as read, destination.open("wb") as write:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            size += write.write(block)
+    return FileEntry(size, digest.hexdigest())
+
+
+def _require_parity(artifacts: Path, formats: list[str]) -> None:
+    path = artifacts / PARITY
+    parity = read_json(path)
+    if not isinstance(parity, Mapping) or parity.get("passed") is not True:
+        raise PublishError(f"{path} does not say that parity-check passed", _REBUILD)
+    checked = parity.get("checked")
+    for name in formats:
+        seen = checked.get(name) if isinstance(checked, Mapping) else None
+        manifest = artifacts / name / MANIFEST
+        if seen is None:
+            raise PublishError(f"{artifacts / name} was not checked: {path} doesn't name it", _REBUILD)
+        if seen != sha256(manifest):
+            raise PublishError(
+                f"{artifacts / name} is not what parity-check saw: {manifest} has sha256 {sha256(manifest)[:12]}…, "
+                f"and {path} checked {str(seen)[:12]}…",
+                _REBUILD,
+            )
+
+
+def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tuple[Path, FileEntry]]:
+    """Path in the release → the artifact that it is copied from, and what it must be."""
+    found: dict[str, tuple[Path, FileEntry]] = {}
+
+    def add(name: str, source: Path, entry: FileEntry) -> None:
+        if name in found or name in (RELEASE, SUMS, SIGNATURE, SBOM):
+            taken = found[name][0] if name in found else "the release's own"
+            raise PublishError(f"{source} would be {name} in the release, and so would {taken}", "rename the file")
+        found[name] = source, entry
+
+    for format, manifest in formats.items():
+        for name, entry in manifest.files.items():
+            add((PurePosixPath(FORMATS[format]) / name).as_posix(), artifacts / format / name, entry)
+    for folder, names in (("parity", SAMPLE), ("model-card", (CARD,))):
+        listed = read_manifest(artifacts / folder).files
+        for name in names:
+            if name not in listed:
+                raise ArtifactError(f"{artifacts / folder / MANIFEST} does not list {name}", _REBUILD)
+            add(name, artifacts / folder / name, listed[name])
+    add(PARITY, artifacts / PARITY, _entry(artifacts / PARITY))
+    return found
+
+
+def _describe(folder: Path, formats: Mapping[str, str], files: Mapping[str, FileEntry], card: str) -> None:
+    """Write release.json and SHA256SUMS."""
+    listed = {name: entry for name, entry in sorted(files.items()) if card != "keep" or name != CARD}
+    described = {
+        "formats": dict(formats),
+        "sample": {"inputs": SAMPLE[0], "outputs": SAMPLE[1]},
+        "card": card,
+        "files": {name: asdict(entry) for name, entry in listed.items()},
+    }
+    write_json(folder / RELEASE, described)
+    listed[RELEASE] = _entry(folder / RELEASE)
+    lines = [f"{entry.sha256}  {name}\n" for name, entry in sorted(listed.items())]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(path.stat().st_size, sha256(path))
+
+
+def pinned_packages(constraints: Path) -> dict[str, str]:
+    """The packages that a constraints file names, with the versions that are really installed.
+
+    Raises:
+        PublishError: the file is missing.
+    """
+    try:
+        lines = constraints.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise PublishError(
+            f"{constraints} is missing, and publish.sbom needs it", "set publish.sbom to false"
+        ) from None
+    names = [line.split("==")[0].strip() for line in lines if "==" in line and not line.lstrip().startswith("#")]
+    packages = {}
+    for name in names:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # pinned for another platform
+    return packages
+
+
+# Reading
+
+
+def read_release(folder: Path) -> Release:
+    """Read a release's manifest, without looking at its files (see `differences`).
+
+    Raises:
+        ArtifactError: there is no release.json, or it isn't one.
+    """
+    path = folder / RELEASE
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {RELEASE}", "name the folder or the repository of a release")
+    value: Any = read_json(path)
+    try:
+        files = {_inside(name): FileEntry(**entry) for name, entry in value["files"].items()}
+        formats = {name: _inside(place) if place else "" for name, place in value["formats"].items()}
+        return Release(formats, files, value["card"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(f"{path} is not the manifest of a release: {error!r}", "get the release again") from None
+
+
+def _inside(name: str) -> str:
+    """A path that stays in the folder; a release from elsewhere may say anything."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{name!r} leads out of the release")
+    return name
+
+
+def differences(folder: Path, release: Release) -> list[str]:
+    """Where the folder isn't what release.json and SHA256SUMS say, one line each."""
+    found: list[str] = []
+    present = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in (".cache", ".git") and path.name != ".gitignore"
+    }
+    for name, entry in release.files.items():
+        if name not in present:
+            found.append(f"{name} is missing")
+        elif (there := _entry(present[name])) != entry:
+            found.append(
+                f"{name} is not what was released: {there.size} bytes with sha256 {there.sha256[:12]}…, "
+                f"and {RELEASE} says {entry.size} bytes with {entry.sha256[:12]}…"
+            )
+    found += [
+        f"{name} is not in {RELEASE}" for name in sorted(present.keys() - release.files.keys() - release.unlisted)
+    ]
+    listed = {name: entry.sha256 for name, entry in release.files.items()}
+    listed[RELEASE] = sha256(folder / RELEASE)
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
+    if not (folder / SUMS).is_file():
+        found.append(f"{SUMS} is missing")
+    elif (folder / SUMS).read_text(encoding="utf-8") != sums:
+        found.append(f"{SUMS} and {RELEASE} do not agree")
+    return found
