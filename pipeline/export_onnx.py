@@ -56,13 +56,7 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
         file = folder / "model.onnx"
         route, exported = _first_that_works(routes, source, params)
         config = model_config(checkpoint)
-        model = finish(
-            exported.model,
-            architecture.signature,
-            ir_version=ir_version,
-            title=config["architectures"][0],
-            facts={"exporter": route, "weights": "float32"},
-        )
+        model = finish(exported.model, ir_version=ir_version, facts={"exporter": route})
         write_onnx(file, model, exported.weights)
         check_onnx(file, architecture.signature, params.opset, ir_version, exported.eager)
         facts: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """What an exporter leaves behind, taken out of an ONNX graph, and what a reader of the graph wants, put in.
 
 Exporters leave scopes of their own packages, stack traces with absolute paths, constants as nodes, weights under
-numbers, and copies. `clean` takes a graph of torch's exporters to the shape that a direct route has from the start;
-`finish` gives either the words on it. Both work on models without weight data (see onnx_file).
+numbers, and copies. `clean` takes a graph of torch's exporters to the shape that the direct route has from the start;
+`finish` says on either who made it. Both work on models without weight data (see onnx_file).
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _DTYPES: dict[str, int] = {
 }
 
 
-def clean(model: ModelProto, signature: Signature, weights: Mapping[str, Array]) -> ModelProto:
+def clean(model: ModelProto, signature: Signature, weights: Mapping[str, Array], title: str) -> ModelProto:
     """The graph without what the exporter left, weights as initialisers under their state-dict names.
 
     Args:
         model: what torch's exporter wrote without weights, which are inputs after the signature's, named `model.x`.
         signature: what the model takes and gives.
         weights: state-dict name → array.
+        title: the graph's name.
     """
     import onnx_ir
     import onnxscript.optimizer
@@ -53,45 +54,26 @@ def clean(model: ModelProto, signature: Signature, weights: Mapping[str, Array])
     del graph.initializer[:]
     graph.initializer.extend(constants)
     graph.initializer.extend(weight(name, array) for name, array in weights.items() if name in read - own)
+    _strip(graph)
+    _import_used_domains(cleaned)
+    _describe(cleaned, signature)
+    graph.name = title
     return cleaned
 
 
-def finish(
-    model: ModelProto, signature: Signature, *, ir_version: int, title: str, facts: Mapping[str, str]
-) -> ModelProto:
-    """The model with stable words on it: who made it, what goes in and out, and the shape of everything between.
+def finish(model: ModelProto, *, ir_version: int, facts: Mapping[str, str]) -> ModelProto:
+    """The model with stable words on it: the same for the same model, whoever exports it, when and where.
 
     Args:
         model: a clean graph; it is changed and returned.
-        signature: names, types, named dimensions and descriptions of inputs and outputs.
         ir_version: the IR version to declare.
-        title: the graph's name.
-        facts: for the model's metadata; the same words for the same model, whoever exports it.
+        facts: for the model's metadata.
     """
-    graph = model.graph
-    for node in nodes(graph):
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for message in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
-        del message.metadata_props[:]
-        message.doc_string = ""
     model.ir_version = ir_version
     model.producer_name, model.producer_version = PRODUCER, ""
     model.domain, model.model_version, model.doc_string = "", 0, ""
-    graph.name = title
     del model.metadata_props[:]
     helper.set_model_props(model, dict(sorted(facts.items())))
-    used = {node.domain for node in nodes(graph)} | {""}
-    imports = [entry for entry in model.opset_import if entry.domain.replace("ai.onnx", "", 1) in used]
-    del model.opset_import[:]
-    model.opset_import.extend(imports)
-    inferred = {value.name: value for value in graph.output}
-    inputs = [_value_info(spec, None, signature) for spec in signature.inputs]
-    outputs = [_value_info(spec, inferred.get(spec.name), signature) for spec in signature.outputs]
-    del graph.input[:], graph.output[:], graph.value_info[:]
-    graph.input.extend(inputs)
-    graph.output.extend(outputs)
-    graph.value_info.extend(_without_made_up_names(infer_shapes(model).graph.value_info, signature))
     return model
 
 
@@ -236,7 +218,37 @@ def _scope(node: NodeProto) -> str:
     return ".".join(path[1:]) if path[:1] == [MODULE[:-1]] else ""
 
 
+def _strip(graph: GraphProto) -> None:
+    for node in nodes(graph):
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for subgraph in subgraphs(node):
+            _strip(subgraph)
+    for message in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
+        del message.metadata_props[:]
+        message.doc_string = ""
+
+
+def _import_used_domains(model: ModelProto) -> None:
+    used = {node.domain for node in nodes(model.graph)} | {""}
+    imports = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _describe(model: ModelProto, signature: Signature) -> None:
+    """Inputs and outputs as the signature describes them, and the shape of everything between, as it is inferred."""
+    graph = model.graph
+    traced = {value.name: value for value in graph.output}
+    inputs = [_value_info(spec, None, signature) for spec in signature.inputs]
+    outputs = [_value_info(spec, traced.get(spec.name), signature) for spec in signature.outputs]
+    del graph.input[:], graph.output[:], graph.value_info[:]
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+    graph.value_info.extend(_without_made_up_names(infer_shapes(model).graph.value_info, signature))
 
 
 def _value_info(spec: TensorSpec, inferred: ValueInfoProto | None, signature: Signature) -> ValueInfoProto:
@@ -245,8 +257,9 @@ def _value_info(spec: TensorSpec, inferred: ValueInfoProto | None, signature: Si
     if inferred is not None:
         dtype = inferred.type.tensor_type.elem_type or dtype
     if shape is None and inferred is not None and inferred.type.tensor_type.HasField("shape"):
+        known = signature.dimensions
         shape = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param if dim.dim_param in signature.dimensions else None
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param if dim.dim_param in known else None
             for dim in inferred.type.tensor_type.shape.dim
         ]
     return helper.make_tensor_value_info(spec.name, dtype, shape, doc_string=spec.description)

@@ -109,7 +109,7 @@ def _write_array(file: BinaryIO, array: Array) -> None:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     for start in range(0, flat.nbytes, _CHUNK):
-        file.write(flat[start : start + _CHUNK])
+        file.write(flat[start : start + _CHUNK].data)
 
 
 def _head(number: int, length: int) -> bytes:
@@ -136,25 +136,23 @@ def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
         path: the .onnx file.
         keep: initialisers of at most so many bytes keep their data, for shape inference looks at such.
     """
-    model = ModelProto()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as view:
-            for number, start, payload, stop in _fields(view, 0, len(view)):
-                if number != _MODEL_GRAPH:
-                    model.MergeFromString(bytes(view[start:stop]))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        model = ModelProto()
+        for number, start, payload, stop in _fields(view, 0, len(view)):
+            if number != _MODEL_GRAPH:
+                model.MergeFromString(bytes(view[start:stop]))
+                continue
+            for inner, inner_start, inner_payload, inner_stop in _fields(view, payload, stop):
+                if inner != _GRAPH_INITIALIZER:
+                    model.graph.MergeFromString(bytes(view[inner_start:inner_stop]))
                     continue
-                for inner, inner_start, inner_payload, inner_stop in _fields(view, payload, stop):
-                    if inner != _GRAPH_INITIALIZER:
-                        model.graph.MergeFromString(bytes(view[inner_start:inner_stop]))
-                        continue
-                    model.graph.initializer.add().ParseFromString(
-                        b"".join(
-                            bytes(view[a:c])
-                            for field, a, b, c in _fields(view, inner_payload, inner_stop)
-                            if field != _TENSOR_RAW_DATA or c - b <= keep
-                        )
-                    )
-    return model
+                parts = [
+                    bytes(view[start:stop])
+                    for field, start, payload, stop in _fields(view, inner_payload, inner_stop)
+                    if field != _TENSOR_RAW_DATA or stop - payload <= keep
+                ]
+                model.graph.initializer.add().ParseFromString(b"".join(parts))
+        return model
 
 
 def _fields(view: memoryview, at: int, stop: int) -> Iterator[tuple[int, int, int, int]]:

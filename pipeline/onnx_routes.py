@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
@@ -56,7 +55,7 @@ def plan(params: OnnxParams, architecture: Architecture) -> tuple[list[str], int
         OpsetError: no allowed route writes this opset, or the opset doesn't go with the pinned IR version.
         ExportError: the direct route is asked for, and the model's family has none.
     """
-    has_direct = hasattr(architecture.family(), "onnx_graph") if architecture.described else False
+    has_direct = architecture.hook("onnx_graph") is not None
     possible = [name for name in OPSETS if name != "direct" or has_direct]
     if params.exporter == "direct" and not has_direct:
         raise ExportError(
@@ -106,7 +105,7 @@ def export(route: str, checkpoint: Path, params: OnnxParams) -> Exported:
     except Exception as error:  # torch's exporters raise whatever the model met
         others = [name for name in ("torchscript", "dynamo") if name != route and params.opset in OPSETS[name]]
         raise ExportError(
-            f"the {route} route can't export the model at opset {params.opset}: {type(error).__name__}: {_cause(error)}",
+            f"the {route} route can't export the model at opset {params.opset}: {_cause(error)}",
             " or ".join(
                 [*(f"set onnx.exporter to {name}" for name in others), "change what forward does there"],
             ),
@@ -118,7 +117,7 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,20 +126,18 @@ def _cause(error: BaseException) -> str:
 def _direct(checkpoint: Path, opset: int) -> Exported:
     architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
     weights = MappedWeights(checkpoint / "weights.safetensors")
-    model = architecture.family().onnx_graph(architecture.kwargs, weights, architecture.signature, opset)
+    model = architecture.hook("onnx_graph")(architecture.kwargs, weights, architecture.signature, opset)
     return Exported(model, weights)
 
 
 class MappedWeights(Mapping[str, Array]):
-    """The checkpoint's weights as arrays over the mapped file; half precision is widened, which is exact."""
+    """The checkpoint's weights as arrays over the mapped file."""
 
     def __init__(self, path: Path) -> None:
         self._tensors = open_safetensors(path)
 
     def __getitem__(self, name: str) -> Array:
-        tensor = self._tensors[name]
-        array = tensor.numpy()
-        return array.astype(np.float32) if tensor.dtype in ("F16", "BF16") else array
+        return self._tensors[name].numpy()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -152,13 +149,13 @@ class MappedWeights(Mapping[str, Array]):
 def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
     import torch
 
-    module, signature, arguments, weights = _eager_module(checkpoint)
+    module, signature, arguments, weights, title = _eager_module(checkpoint)
     file = io.BytesIO()
     with _known_warnings(), torch.no_grad():
         torch.onnx.export(
             module,
             arguments,
-            file,
+            file,  # type: ignore[arg-type]  # the tracing exporter takes a file, its stub only paths
             dynamo=False,
             opset_version=opset,
             input_names=[spec.name for spec in signature.inputs],
@@ -170,14 +167,14 @@ def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
             do_constant_folding=False,
         )
     model = onnx.load_from_string(file.getvalue())
-    return Exported(clean(model, signature, weights), weights, _runner(module))
+    return Exported(clean(model, signature, weights, title), weights, _runner(module))
 
 
 def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
     import onnx_ir
     import torch
 
-    module, signature, arguments, weights = _eager_module(checkpoint)
+    module, signature, arguments, weights, title = _eager_module(checkpoint)
     shapes = dynamic_shapes(signature)
     with _known_warnings(), torch.no_grad():
         program = torch.onnx.export(
@@ -197,7 +194,7 @@ def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
         value = graph.initializers.pop(name)
         value.const_value = None
         graph.inputs.append(value)
-    return Exported(clean(onnx_ir.to_proto(program.model), signature, weights), weights, _runner(module))
+    return Exported(clean(onnx_ir.to_proto(program.model), signature, weights, title), weights, _runner(module))
 
 
 def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
@@ -219,8 +216,8 @@ def _named_axes(shape: Sequence[int | str] | None) -> dict[int, str]:
     return {axis: size for axis, size in enumerate(shape or ()) if isinstance(size, str)}
 
 
-def _eager_module(checkpoint: Path) -> tuple[Any, Signature, tuple[Any, ...], dict[str, Array]]:
-    """The module to export, its signature, example arguments, and its weights as arrays over its own memory."""
+def _eager_module(checkpoint: Path) -> tuple[Any, Signature, tuple[Any, ...], dict[str, Array], str]:
+    """The module to export, its signature, arguments, weights as arrays over its own memory, and the model's name."""
     import torch
 
     from pipeline.eager import ExportModule, build_eager
@@ -229,7 +226,8 @@ def _eager_module(checkpoint: Path) -> tuple[Any, Signature, tuple[Any, ...], di
     module = ExportModule(model, signature).eval()
     inputs = sample_inputs(signature, example_sizes(signature), seed=0)
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    return module, signature, tuple(torch.from_numpy(array) for array in inputs.values()), weights
+    arguments = tuple(torch.from_numpy(array) for array in inputs.values())
+    return module, signature, arguments, weights, type(model).__name__
 
 
 def _runner(module: Any) -> Run:
