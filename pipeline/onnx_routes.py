@@ -1,0 +1,263 @@
+"""The ways from a checkpoint to an ONNX graph, and the opsets that each can write.
+
+    direct       the family's own graph, without torch; the weights stay mapped and keep names and bytes
+    torchscript  torch.onnx.export by tracing (dynamo=False)
+    dynamo       torch.onnx.export by torch.export (dynamo=True); slow, and the only general way past opset 20
+
+A route gives a graph without weights (see onnx_file) and the arrays that belong into it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto, helper
+
+from pipeline.errors import ExportError, OpsetError, PipelineError
+from pipeline.files import read_json
+from pipeline.models import Architecture
+from pipeline.onnx_clean import MODULE, clean
+from pipeline.params import OnnxParams
+from pipeline.probe import Run, example_sizes
+from pipeline.safetensors_file import open_safetensors
+from pipeline.signature import Array, Signature, sample_inputs
+
+OPSETS = {"direct": range(14, 26), "torchscript": range(14, 21), "dynamo": range(18, 26)}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph on its way to a file.
+
+    Attributes:
+        model: a clean graph, its weights without data.
+        weights: name → array, for every initialiser without data.
+        eager: runs the torch model that it was made from; None on the direct route.
+    """
+
+    model: ModelProto
+    weights: Mapping[str, Array]
+    eager: Run | None = None
+
+
+def plan(params: OnnxParams, architecture: Architecture) -> tuple[list[str], int]:
+    """The routes to try, in order, and the IR version, decided before any work is done.
+
+    Raises:
+        OpsetError: no allowed route writes this opset, or the opset doesn't go with the pinned IR version.
+        ExportError: the direct route is asked for, and the model's family has none.
+    """
+    has_direct = architecture.hook("onnx_graph") is not None
+    possible = [name for name in OPSETS if name != "direct" or has_direct]
+    if params.exporter == "direct" and not has_direct:
+        raise ExportError(
+            f"onnx.exporter is direct, and {architecture.factory} describes no ONNX graph of its own",
+            "set onnx.exporter to auto",
+        )
+    allowed = possible if params.exporter == "auto" else [params.exporter]
+    routes = [name for name in allowed if params.opset in OPSETS[name]]
+    if not routes:
+        own = ", ".join(f"{name} {OPSETS[name].start} to {OPSETS[name].stop - 1}" for name in possible)
+        raise OpsetError(
+            f"onnx.opset is {params.opset}, and onnx.exporter {params.exporter} can't write it",
+            f"for this model choose among: {own}; or set onnx.exporter to auto",
+        )
+    return routes, _ir_version(params)
+
+
+def _ir_version(params: OnnxParams) -> int:
+    lowest = helper.find_min_ir_version_for([helper.make_opsetid("", params.opset)])
+    if params.ir_version is None:
+        return lowest
+    if not lowest <= params.ir_version <= onnx.IR_VERSION:
+        raise OpsetError(
+            f"onnx.ir_version is {params.ir_version}, and opset {params.opset} goes with {lowest} to {onnx.IR_VERSION}",
+            "set onnx.ir_version to null, or lower onnx.opset",
+        )
+    return params.ir_version
+
+
+def export(route: str, checkpoint: Path, params: OnnxParams) -> Exported:
+    """Take one route.
+
+    Args:
+        route: a key of OPSETS.
+        checkpoint: the folder that `load` wrote.
+        params: the opset counts.
+
+    Raises:
+        ExportError: the route can't export this model; the message names the cause and what to try.
+    """
+    routes: dict[str, Callable[[Path, int], Exported]]
+    routes = {"direct": _direct, "torchscript": _through_torchscript, "dynamo": _through_dynamo}
+    try:
+        return routes[route](checkpoint, params.opset)
+    except PipelineError:
+        raise
+    except Exception as error:  # torch's exporters raise whatever the model met
+        others = [name for name in ("torchscript", "dynamo") if name != route and params.opset in OPSETS[name]]
+        raise ExportError(
+            f"the {route} route can't export the model at opset {params.opset}: {_cause(error)}",
+            " or ".join(
+                [*(f"set onnx.exporter to {name}" for name in others), "change what forward does there"],
+            ),
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost error: torch wraps the model's own in pages of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _direct(checkpoint: Path, opset: int) -> Exported:
+    architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
+    weights = MappedWeights(checkpoint / "weights.safetensors")
+    model = architecture.hook("onnx_graph")(architecture.kwargs, weights, architecture.signature, opset)
+    return Exported(model, weights)
+
+
+class MappedWeights(Mapping[str, Array]):
+    """The checkpoint's weights as arrays over the mapped file."""
+
+    def __init__(self, path: Path) -> None:
+        self._tensors = open_safetensors(path)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._tensors[name].numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
+    import torch
+
+    module, signature, arguments, weights, title = _eager_module(checkpoint)
+    file = io.BytesIO()
+    with _known_warnings(), torch.no_grad():
+        torch.onnx.export(
+            module,
+            arguments,
+            file,  # type: ignore[arg-type]  # the tracing exporter takes a file, its stub only paths
+            dynamo=False,
+            opset_version=opset,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_axes={spec.name: _named_axes(spec.shape) for spec in signature.inputs},
+            # The weights are streamed later, under their own names; folding would put tables and transposed copies
+            # into the graph, computed by this machine's arithmetic.
+            export_params=False,
+            do_constant_folding=False,
+        )
+    model = onnx.load_from_string(file.getvalue())
+    return Exported(clean(model, signature, weights, title), weights, _runner(module))
+
+
+def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
+    import onnx_ir
+    import torch
+
+    module, signature, arguments, weights, title = _eager_module(checkpoint)
+    shapes = dynamic_shapes(signature)
+    with _known_warnings(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            arguments,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_shapes=(shapes,),
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101, torch's signature allows None for the other exporter
+    graph = program.model.graph
+    for name in [name for name in graph.initializers if name.removeprefix(MODULE) in weights]:
+        value = graph.initializers.pop(name)
+        value.const_value = None
+        graph.inputs.append(value)
+    return Exported(clean(onnx_ir.to_proto(program.model), signature, weights, title), weights, _runner(module))
+
+
+def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """For each input, axis → torch.export's dimension with the signature's bounds."""
+    import torch
+
+    dims = {
+        name: torch.export.Dim(name, min=dimension.minimum, max=dimension.maximum)
+        for name, dimension in signature.dimensions.items()
+        if dimension.minimum != dimension.maximum
+    }
+    return tuple(
+        {axis: dims[size] for axis, size in enumerate(spec.shape or ()) if isinstance(size, str) and size in dims}
+        for spec in signature.inputs
+    )
+
+
+def _named_axes(shape: Sequence[int | str] | None) -> dict[int, str]:
+    return {axis: size for axis, size in enumerate(shape or ()) if isinstance(size, str)}
+
+
+def _eager_module(checkpoint: Path) -> tuple[Any, Signature, tuple[Any, ...], dict[str, Array], str]:
+    """The module to export, its signature, arguments, weights as arrays over its own memory, and the model's name."""
+    import torch
+
+    from pipeline.eager import ExportModule, build_eager
+
+    model, signature = build_eager(checkpoint)
+    module = ExportModule(model, signature).eval()
+    inputs = sample_inputs(signature, example_sizes(signature), seed=0)
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    arguments = tuple(torch.from_numpy(array) for array in inputs.values())
+    return module, signature, arguments, weights, type(model).__name__
+
+
+def _runner(module: Any) -> Run:
+    import torch
+
+    def run(inputs: Sequence[Array]) -> Sequence[Array]:
+        with torch.inference_mode():
+            return [tensor.numpy() for tensor in module(*(torch.from_numpy(array) for array in inputs))]
+
+    return run
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    """Silence what torch's exporters say about what is dealt with here."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # that torchvision isn't installed
+    with warnings.catch_warnings():
+        for message in (
+            "You are using the legacy TorchScript-based ONNX export",  # chosen by opset, see OPSETS
+            r"# The axis name: .* will not be used",  # inputs share dimensions on purpose
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's own use of its own classes
+            "Exporting a model to ONNX with a batch_size other than 1",  # for LSTMs; the probe runs other sizes
+            "Model has no forward function",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        # A trace may have taken a size for a constant: the probe runs other sizes and tells for certain.
+        warnings.filterwarnings("ignore", message=".*[Tt]rac", category=UserWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
