@@ -22,9 +22,7 @@ MAX_HEADER = 100_000_000  # the library refuses a larger one
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors so that the same tensors and metadata always give the same bytes.
 
     The order is the safetensors library's own: by dtype, the widest first, then by name; `metadata` is sorted
@@ -45,9 +43,7 @@ def write_safetensors(
                 file.write(piece)
                 written += piece.nbytes
             if written != nbytes(tensors[name]):
-                raise CheckpointError(
-                    f"tensor {name!r} gave {written} bytes, its shape says {nbytes(tensors[name])}"
-                )
+                raise CheckpointError(f"tensor {name!r} gave {written} bytes, its shape says {nbytes(tensors[name])}")
 
 
 def write_shards(
@@ -118,9 +114,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     try:
         mapping = MappedFile.of_file(path)
     except OSError as error:
-        raise ArtifactError(
-            f"{path} can't be read: {error.strerror}", "Run the stage that writes it."
-        ) from None
+        raise ArtifactError(f"{path} can't be read: {error.strerror}", "Run the stage that writes it.") from None
     try:
         return _parse(mapping)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -142,9 +136,7 @@ def open_sharded(folder: Path, stem: str = "model") -> SafetensorsFile:
     try:
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"{index} is not an index of shards: {error}", "Write the folder again."
-        ) from None
+        raise ArtifactError(f"{index} is not an index of shards: {error}", "Write the folder again.") from None
     found: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for filename in sorted(set(weight_map.values())):
@@ -246,9 +238,7 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
         storage = Storage(name, mapping, data + start, stop - start)
         tensor = Tensor(entry["dtype"], shape, contiguous_strides(shape), 0, storage)
         if start != ends[-1] or stop - start != tensor.nbytes:
-            raise ValueError(
-                f"{name!r} lies at {start} to {stop}, not the {tensor.nbytes} bytes from {ends[-1]}"
-            )
+            raise ValueError(f"{name!r} lies at {start} to {stop}, not the {tensor.nbytes} bytes from {ends[-1]}")
         ends.append(stop)
         found[name] = tensor
     if data + ends[-1] != len(view):

@@ -276,9 +276,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
     expected = contiguous_strides(shape)
-    return all(
-        size == 1 or stride == should for size, stride, should in zip(shape, strides, expected, strict=True)
-    )
+    return all(size == 1 or stride == should for size, stride, should in zip(shape, strides, expected, strict=True))
 
 
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
