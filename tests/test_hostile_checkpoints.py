@@ -141,3 +141,17 @@ def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_are_judged(name: str, dangerous: bool) -> None:
     assert is_dangerous(*name.rsplit(".", 1)) is dangerous
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(3_000, id="thousands"), pytest.param(100_000, id="100,000", marks=pytest.mark.slow)]
+)
+def test_mutated_checkpoints_are_read_or_refused_within_bounds(count: int, tmp_path: Path) -> None:
+    """Never an execution, a crash, a second of time or a gigabyte of memory: the process would end in an error."""
+    command = [sys.executable, "-m", "tests.fuzz", str(count), str(count), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    came = json.loads(done.stdout)
+    assert came["read"] + came["refused"] == count
+    assert min(came["read"], came["refused"]) > count / 20, "mutations are neither too weak nor too strong"
+    assert came["peak"] < 300, "MiB"
