@@ -225,8 +225,12 @@ def _confused_archives(evil: bytes) -> dict[str, bytes]:
 
 def bombs() -> dict[str, bytes]:
     """Small files that would take gigabytes or hours."""
-    laughs = b"]" + b"(" + opcodes("ha") * 10 + b"e\x94" + b"".join(
-        b"](" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 9 + b"e\x94" for level in range(40)
+    laughs = (
+        b"]"
+        + b"("
+        + opcodes("ha") * 10
+        + b"e\x94"
+        + b"".join(b"](" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 9 + b"e\x94" for level in range(40))
     )
     tuples = b"K\x01" + b"".join(b"2\x86" for _ in range(60))
     long_text = opcodes("x" * 1_000_000) + b"\x940"
@@ -352,9 +356,10 @@ def _patched_end(archive: bytes, at: int, data: bytes) -> bytes:
 
 def _with_deflated(name: bytes, data: bytes, size: int, claim: int) -> bytes:
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0) + name + data
-    directory = struct.pack(
-        "<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0, 0, 0, 0, 0, 0
-    ) + name
+    directory = (
+        struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0, 0, 0, 0, 0, 0)
+        + name
+    )
     return local + directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)  # fmt: skip
 
 
@@ -367,8 +372,17 @@ def _overlapping() -> bytes:
 def _zip64(directory_size: int) -> bytes:
     archive = zipped(b"\x80\x02N.")
     end64 = struct.pack(
-        "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, directory_size, len(archive) - directory_size
-        if directory_size < len(archive) else 0,
+        "<4sQ2H2L4Q",
+        b"PK\x06\x06",
+        44,
+        45,
+        45,
+        0,
+        0,
+        2,
+        2,
+        directory_size,
+        len(archive) - directory_size if directory_size < len(archive) else 0,
     )
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(archive) - 22, 1)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import UnsafeCheckpointError
 from pipeline.pth import read_checkpoint, refuse_dangerous
+from pipeline.pth.verdict import is_dangerous
 from tests.containers import Call, pickled, tensor, zipped
 from tests.hostile import bombs, disguises, hiding_places, payloads
 
@@ -77,9 +78,7 @@ def test_payloads_are_inert_however_they_are_disguised(tmp_path: Path) -> None:
     assert not problems(report)
     assert not list(nest.iterdir())
     silent = {
-        name
-        for name, result in report["files"].items()
-        if not result["error"] and not result["outcome"]["dangerous"]
+        name for name, result in report["files"].items() if not result["error"] and not result["outcome"]["dangerous"]
     }
     # Behind the end of a pickle nothing is read, by torch neither; a backslash is no separator in a zip archive.
     assert silent == {"tail_second_pickle", "backslash_root"}
@@ -125,3 +124,34 @@ def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
     assert checkpoint.left_out == {"harmless": {"project.config.TrainConfig": 2}, "dangerous": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "dangerous"),
+    [
+        ("project.Config", False), ("__main__.Config", False), ("train.__main__.Config", False),
+        ("numpy.dtype", False), ("torch.optim.adam.Adam", False), ("torch.nn.modules.linear.Linear", False),
+        ("typing.Any", False), ("collections.OrderedDict", False), ("omegaconf.dictconfig.DictConfig", False),
+        ("builtins.ValueError", False), ("torch.device", False), ("numpy.random._pickle.__randomstate_ctor", False),
+        ("builtins.type", False), ("typing.get_type_hints", True), ("typing.sys", True), ("enum.sys", True),
+        ("datetime.sys.modules", True), ("project.os.system", True), ("project.Config.__init__.__globals__", True),
+        ("torch.ops.load_library", True), ("torch.utils.data.datapipes.utils.decoder.basichandlers", True),
+        ("operator.attrgetter", True), ("itertools.starmap", True), ("numpy.f2py.crackfortran.myeval", True),
+    ],
+)  # fmt: skip
+def test_names_are_judged(name: str, dangerous: bool) -> None:
+    assert is_dangerous(*name.rsplit(".", 1)) is dangerous
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(3_000, id="thousands"), pytest.param(100_000, id="100,000", marks=pytest.mark.slow)]
+)
+def test_mutated_checkpoints_are_read_or_refused_within_bounds(count: int, tmp_path: Path) -> None:
+    """Never an execution, a crash, a second of time or a gigabyte of memory: the process would end in an error."""
+    command = [sys.executable, "-m", "tests.fuzz", str(count), str(count), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    came = json.loads(done.stdout)
+    assert came["read"] + came["refused"] == count
+    assert min(came["read"], came["refused"]) > count / 20, "mutations are neither too weak nor too strong"
+    assert came["peak"] < 300, "MiB"

@@ -74,6 +74,12 @@ def careless(path: Path) -> Any:
     return {}
 
 
+def peak() -> int:
+    """The most memory that this process has had, in bytes; getrusage would count the process that started it too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
 def main(reader: Callable[[Path], Any], paths: list[str]) -> None:
     sys.addaudithook(hook)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -95,8 +101,7 @@ def main(reader: Callable[[Path], Any], paths: list[str]) -> None:
         signal.alarm(0)
         seconds = time.process_time() - begun
         results[file.name] = {"outcome": outcome, "error": error, "violations": violations[:5], "seconds": seconds}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(json.dumps({"files": results, "peak": peak}))
+    print(json.dumps({"files": results, "peak": peak() >> 20}))
 
 
 if __name__ == "__main__":

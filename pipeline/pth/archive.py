@@ -149,9 +149,7 @@ class Archive:
             raise _broken(f"its directory is garbled at byte {at}")
         raw_name = bytes(view[name_at:extra_at])
         name = raw_name.decode("utf-8")
-        size, packed, header = _long_sizes(
-            bytes(view[extra_at : extra_at + extra_length]), size, packed, header
-        )
+        size, packed, header = _long_sizes(bytes(view[extra_at : extra_at + extra_length]), size, packed, header)
         if flags & 1:
             raise _broken(f"{name} is encrypted")
         if method not in (0, 8) or (method == 0 and packed != size):
@@ -174,9 +172,7 @@ class Archive:
         if not agree:
             raise _broken(f"the two headers of {name} contradict each other")
         if start + packed > limit:
-            raise _broken(
-                f"{name} claims {packed} bytes at byte {start}, beyond the end of the data at {limit}"
-            )
+            raise _broken(f"{name} claims {packed} bytes at byte {start}, beyond the end of the data at {limit}")
         self._file.drop(header, header + 1)
         return Entry(name, start, packed, size, crc, method == 8), (header, start + packed), after
 

@@ -100,8 +100,7 @@ def pickle_name(archive: Archive) -> str:
     last = {name.rsplit("/", 1)[-1] for name in names}
     if "constants.pkl" in last:
         raise CheckpointError(
-            "the file is not a checkpoint but a TorchScript archive: a program with its weights, from "
-            "torch.jit.save.",
+            "the file is not a checkpoint but a TorchScript archive: a program with its weights, from torch.jit.save.",
             "Run torch.save(torch.jit.load(path).state_dict(), new_path) and point checkpoint.path there.",
         )
     if "archive_format" in last or "serialized_exported_program.json" in last:
@@ -113,9 +112,7 @@ def pickle_name(archive: Archive) -> str:
         raise CheckpointError("the file is not a checkpoint but a torch.package archive.", _SAVE)
     found = sorted(name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
     if len(found) > 1:
-        raise CheckpointError(
-            f"the zip archive holds {len(found)} checkpoints: {', '.join(found[:5])}.", _SAVE
-        )
+        raise CheckpointError(f"the zip archive holds {len(found)} checkpoints: {', '.join(found[:5])}.", _SAVE)
     if found:
         return found[0]
     if any(name.endswith(".npy") for name in names):

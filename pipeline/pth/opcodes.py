@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # Python 2's names, which protocol 2 still writes
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -26,9 +27,7 @@ GROWTH = 16  # times its own length: a tensor is charged about 12 times what its
 MAX_INTEGER = 256  # bytes; the largest integers that real checkpoints hold are 128-bit random states
 MAX_NAME = 400  # characters in a global's dotted name
 MAX_GLOBALS = 10_000  # different ones; the largest trainers save some hundreds
-MAX_ODD_KEYS = (
-    5000  # keys whose hashes a file can choose to collide: tuples, and integers of more than 60 bits
-)
+MAX_ODD_KEYS = 5000  # keys whose hashes a file can choose to collide: tuples, and integers of more than 60 bits
 
 Builder = Callable[["Machine", tuple[Any, ...]], Any]
 """Makes a value out of a call's arguments, or raises NotPlain."""
@@ -257,10 +256,10 @@ class Machine:
                 self._damaged(f"it names a global of {len(module) + len(name)} characters")
             if len(self._globals) == MAX_GLOBALS:
                 self._damaged(f"it names more than {MAX_GLOBALS} different globals")
-            module = _RENAMED_MODULES.get(module, module)
-            dotted = re.sub(r"[^\w.<>-]", lambda found: ascii(found[0])[1:-1], f"{module}.{name}")
+            today = NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
+            dotted = re.sub(r"[^\w.<>-]", lambda found: ascii(found[0])[1:-1], ".".join(today))
             known = self._globals[module, name] = Inert(dotted)
-            if is_dangerous(module, name) or dotted != f"{module}.{name}":
+            if is_dangerous(*today) or dotted != ".".join(today):
                 self.dangerous.add(dotted)
         self.mentioned[known.name] += 1
         self.stack.append(known)
@@ -315,9 +314,7 @@ class Machine:
     def _frame(self) -> None:
         size = self._number(8)
         if size > len(self.data) - self.at:
-            self._damaged(
-                f"a frame claims {size} bytes at byte {self.at}, where {len(self.data) - self.at} are left"
-            )
+            self._damaged(f"a frame claims {size} bytes at byte {self.at}, where {len(self.data) - self.at} are left")
 
     def _proto(self) -> None:
         if (version := self.take(1)[0]) > 5:
@@ -329,9 +326,7 @@ class Machine:
         raise _Stop
 
     def _unsupported(self) -> NoReturn:
-        self._damaged(
-            f"byte {self.at - 1} of the pickle, 0x{self.data[self.at - 1]:02x}, is no opcode torch writes"
-        )
+        self._damaged(f"byte {self.at - 1} of the pickle, 0x{self.data[self.at - 1]:02x}, is no opcode torch writes")
 
     def _number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -373,7 +368,6 @@ _SAFE_KEYS = {
     Inert,
     Tensor,
 }  # hashed by a secret, by identity, or into few values
-_RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}
 
 _OPERATIONS: list[Callable[[Machine], Any]] = [Machine._unsupported] * 256
 _COSTS = [64] * 256  # bytes charged for an opcode; the least also bounds how many there can be

@@ -233,9 +233,7 @@ class _Plain:
 
     def _record(self, record: Inert, depth: int) -> Any:
         state = record.state
-        if (
-            isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict)
-        ):  # an instance with slots
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # an instance with slots
             state = {**(state[0] if isinstance(state[0], dict) else {}), **state[1]}
         match record:
             case Inert(args=None):

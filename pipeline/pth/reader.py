@@ -30,9 +30,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         file = MappedFile.of_file(path)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} can't be read: {error.strerror}.", "Look at checkpoint.path."
-        ) from None
+        raise CheckpointError(f"{path} can't be read: {error.strerror}.", "Look at checkpoint.path.") from None
     try:
         container = recognize(file.view)
         value, machine = _read_zip(file) if container == "zip" else _read_legacy(file)
@@ -167,9 +165,7 @@ def _place(
         storage.start = at
         at += storage.nbytes
     if missing:
-        raise CheckpointError(
-            f"the checkpoint's storage {min(missing)!r} is missing.", "Copy or save it again."
-        )
+        raise CheckpointError(f"the checkpoint's storage {min(missing)!r} is missing.", "Copy or save it again.")
 
 
 def _storage_dtype(storage_type: Any) -> str | None:
@@ -195,8 +191,7 @@ def _whole(storage: Storage, dtype: str, count: Any) -> Tensor:
     claimed = count * DTYPES[dtype].bits // 8
     if claimed != storage.nbytes:
         raise CheckpointError(
-            f"the checkpoint's storage {storage.key!r} has {storage.nbytes} bytes, and a tensor claims "
-            f"{claimed}.",
+            f"the checkpoint's storage {storage.key!r} has {storage.nbytes} bytes, and a tensor claims {claimed}.",
             "Copy or download it again.",
         )
     return Tensor(dtype, (count,), (1,), 0, storage)

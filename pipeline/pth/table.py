@@ -44,9 +44,7 @@ HONOURED = re.compile(
 """The names that are not reported as left out: they came out as what they mean."""
 
 MAX_DIMENSIONS = 64  # torch's own limit
-MAX_CLAIM = (
-    64  # a file's tensors may claim this many times its size: views, ties and expanded tensors repeat bytes
-)
+MAX_CLAIM = 64  # a file's tensors may claim this many times its size: views, ties and expanded tensors repeat bytes
 
 
 class Tensors:
@@ -147,9 +145,7 @@ def array_of(record: Inert) -> Tensor | None:
         data = data.encode("latin-1", "replace")
     if type(data) is not bytes or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
         return None
-    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(
-        data
-    ):
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(data):
         return None
     strides = contiguous_strides(shape)
     if fortran:
@@ -166,9 +162,7 @@ def is_array(record: Inert) -> bool:
 
 
 _ARRAYS = {
-    f"numpy.{core}.{name}"
-    for core in ("core", "_core")
-    for name in ("multiarray._reconstruct", "numeric._frombuffer")
+    f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray._reconstruct", "numeric._frombuffer")
 }
 
 
@@ -355,9 +349,7 @@ def _date(kind: type[datetime.datetime] | type[datetime.date] | type[datetime.ti
 
 def _time_zone(record: Any) -> datetime.timezone:
     match record:
-        case Inert(
-            name="datetime.timezone", args=(Inert(name="datetime.timedelta", args=(days, seconds, micro)), *_)
-        ):
+        case Inert(name="datetime.timezone", args=(Inert(name="datetime.timedelta", args=(days, seconds, micro)), *_)):
             try:
                 return datetime.timezone(datetime.timedelta(days, seconds, micro))
             except (TypeError, ValueError, OverflowError):

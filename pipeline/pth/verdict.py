@@ -8,49 +8,49 @@ package is somebody's config.
 
 from __future__ import annotations
 
+import builtins
 import sys
+import typing
+
+_EXCEPTIONS = {
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+}
 
 _HARMLESS_IN_STDLIB = {
     "_codecs": {"encode"},
     "argparse": {"Namespace"},
     "array": {"array", "_array_reconstructor"},
-    "builtins": {
-        "ArithmeticError", "AttributeError", "BaseException", "Ellipsis", "Exception", "IndexError",
-        "KeyError", "LookupError", "NotImplemented", "NotImplementedError", "OSError",
-        "OverflowError", "RuntimeError", "StopIteration", "TypeError", "ValueError",
-        "ZeroDivisionError", "abs", "all", "any", "bool", "bytearray", "bytes", "complex", "dict",
-        "enumerate", "float", "frozenset", "int", "len", "list", "max", "min", "object", "property",
-        "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type",
-        "zip",
+    "builtins": _EXCEPTIONS | {
+        "Ellipsis", "NotImplemented", "abs", "all", "any", "bool", "bytearray", "bytes", "complex",
+        "dict", "enumerate", "float", "frozenset", "int", "len", "list", "max", "min", "object",
+        "property", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple",
+        "type", "zip",
     },
     "collections": {"Counter", "OrderedDict", "UserDict", "UserList", "defaultdict", "deque", "ChainMap"},
-    "collections.abc": None,
     "copyreg": {"_reconstructor", "__newobj__", "__newobj_ex__"},
     "dataclasses": {"Field", "_MISSING_TYPE"},
-    "datetime": None,
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone", "tzinfo"},
     "decimal": {"Decimal"},
-    "enum": None,
+    "enum": {"Enum", "Flag", "IntEnum", "IntFlag", "StrEnum", "auto"},
     "fractions": {"Fraction"},
     "functools": {"partial"},
     "logging": {"Logger", "getLogger", "_loggerClass"},
-    "math": None,
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
     "random": {"Random"},
     "re": {"_compile"},
-    "string": None,
     "time": {"struct_time"},
     "types": {"SimpleNamespace", "MappingProxyType", "NoneType"},
-    "typing": None,
+    "typing": {name for name in typing.__all__ if name[0].isupper()} | {"_GenericAlias", "_UnionGenericAlias"},
     "uuid": {"UUID", "SafeUUID"},
     "zoneinfo": {"ZoneInfo"},
 }  # fmt: skip
-"""Module to its harmless names; None stands for all of them."""
 
 _HARMLESS_IN_TORCH = (
     "torch.amp.",
+    "torch._C._nn.",
     "torch.ao.nn.",
-    "torch.backends.",
+    "torch.autograd.variable.",
     "torch.cuda.amp.",
     "torch.distributed._shard.",
     "torch.distributed._tensor.",
@@ -67,7 +67,10 @@ _HARMLESS_IN_TORCH = (
     "torch.storage._TypedStorage",
     "torch.storage._UntypedStorage",
     "torch.torch_version.",
-    "torch.utils.data.",
+    "torch.utils.data.dataloader.",
+    "torch.utils.data.dataset.",
+    "torch.utils.data.distributed.",
+    "torch.utils.data.sampler.",
     "torch.utils.hooks.",
     "torch._tensor._rebuild_",
     "torch.tensor._rebuild_",
@@ -108,17 +111,9 @@ _DANGEROUS_ANYWHERE = frozenset(
 )  # fmt: skip
 """A name that is dangerous as any component: `numpy.os.system` reaches the same function as `os.system`."""
 
-_OLD_NAMES = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
-    "exceptions": "builtins",
-    "UserDict": "collections",
-}
-
 
 def is_dangerous(module: str, name: str) -> bool:
     """Whether calling `name` of `module` could run code, read or write files, or reach the network."""
-    module = _OLD_NAMES.get(module, module)
     components = f"{module}.{name}".split(".")
     if any(_is_magic(part) for part in components[1:]) and (module, name) not in {
         ("copyreg", "__newobj__"),
@@ -126,14 +121,14 @@ def is_dangerous(module: str, name: str) -> bool:
     }:
         return True
     if components[0] in sys.stdlib_module_names:
-        allowed = _HARMLESS_IN_STDLIB.get(module, set())
-        return allowed is not None and name not in allowed
+        return name not in _HARMLESS_IN_STDLIB.get(module, ())
     if _DANGEROUS_ANYWHERE.intersection(components):
         return True
     if components[0] == "torch":
         if len(components) == 2:
             return name in {"classes", "compile", "hub", "jit", "load", "ops", "package", "save"}
-        return not f"{module}.{name}".startswith(_HARMLESS_IN_TORCH)
+        stored = components[:-1] == ["torch", "cuda"] and name.endswith(("Storage", "Tensor"))
+        return not stored and not f"{module}.{name}".startswith(_HARMLESS_IN_TORCH)
     prefixes = (".".join(components[:length]) for length in range(1, len(components) + 1))
     return any(prefix in _DANGEROUS_MODULES for prefix in prefixes)
 
