@@ -1,8 +1,8 @@
 """ONNX files: a writer that streams weights and whose bytes never vary, and a reader that leaves weights in the file.
 
 A model here is a `ModelProto` whose weights have a name, a type and dimensions but no data, so that it stays small.
-Their data is streamed from arrays, which may be mapped files: past the 2 GB that protobuf allows a message, into one
-external-data file beside the model, otherwise into the file itself.
+Their data is streamed, piece by piece, from arrays or from tensors of a mapped file: past the 2 GB that protobuf allows
+a message, into one external-data file beside the model, otherwise into the file itself.
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -12,18 +12,20 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from pipeline.errors import ExportError
+from pipeline.safetensors_file import nbytes
 from pipeline.signature import Array
+from pipeline.tensor import DTYPES, Tensor, TensorLike
 
 EMBEDDED_LIMIT = 2**31 - 2**20  # protobuf refuses messages of 2 GiB; a mebibyte is left for what readers add
 _ALIGNMENT = 64  # bytes; ONNX Runtime maps external data, and vector instructions like this
 _PAGE = 65536  # bytes; the largest granularity that an operating system maps files at
-_CHUNK = 4 << 20  # bytes written at a time
 _LENGTH_DELIMITED = 2
+_OWN_MISTAKE = "report this: the graph was made for other weights"
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
@@ -45,71 +47,81 @@ def is_streamed(tensor: TensorProto) -> bool:
 
 
 def write_onnx(
-    path: Path, model: ModelProto, weights: Mapping[str, Array], *, embedded_limit: int = EMBEDDED_LIMIT
+    path: Path, model: ModelProto, weights: Mapping[str, Array | TensorLike], *, embedded_limit: int = EMBEDDED_LIMIT
 ) -> None:
     """Write the model with its weights, or, where that is more than the limit, with `<file name>.data` beside it.
 
     Args:
         path: the .onnx file.
         model: initialisers without data take theirs from `weights`; the model is left as it is.
-        weights: name → array of the initialiser's type and dimensions.
+        weights: name → array or tensor of the initialiser's type and dimensions. A tensor of a mapped file gives its
+            memory back as it goes by, an array over one doesn't.
         embedded_limit: bytes that one file may have.
+
+    Raises:
+        ExportError: an initialiser has no weight, or one of another type or other dimensions.
     """
-    streamed = [tensor for tensor in model.graph.initializer if is_streamed(tensor)]
     kept = [tensor for tensor in model.graph.initializer if not is_streamed(tensor)]
-    total = sum(weights[tensor.name].nbytes for tensor in streamed)
+    streamed = [
+        (tensor, _matching(tensor, weights.get(tensor.name)))
+        for tensor in model.graph.initializer
+        if is_streamed(tensor)
+    ]
     skeleton = ModelProto()
     skeleton.CopyFrom(model)
     del skeleton.graph.initializer[:]
     skeleton.graph.initializer.extend(kept)
-    if total + model.ByteSize() <= embedded_limit:
-        _write_embedded(path, skeleton, streamed, weights)
+    if sum(nbytes(weight) for _, weight in streamed) + model.ByteSize() <= embedded_limit:
+        _write_embedded(path, skeleton, streamed)
     else:
-        _write_external(path, skeleton, streamed, weights)
+        _write_external(path, skeleton, streamed)
 
 
-def _write_embedded(
-    path: Path, skeleton: ModelProto, streamed: list[TensorProto], weights: Mapping[str, Array]
-) -> None:
+def _matching(tensor: TensorProto, weight: Array | TensorLike | None) -> TensorLike:
+    """The weight, if it is what the initialiser says."""
+    wanted = f"{TensorProto.DataType.Name(tensor.data_type)} {list(tensor.dims)}"
+    if weight is None:
+        raise ExportError(f"the graph's initialiser {tensor.name!r} ({wanted}) is none of the weights", _OWN_MISTAKE)
+    found = Tensor.of_numpy(weight) if isinstance(weight, np.ndarray) else weight
+    numpy_type = DTYPES[found.dtype].numpy
+    kind = helper.np_dtype_to_tensor_dtype(numpy_type) if numpy_type is not None else None
+    if kind != tensor.data_type or tuple(found.shape) != tuple(tensor.dims):
+        raise ExportError(
+            f"the graph's initialiser {tensor.name!r} is {wanted}, and the weight {found.dtype} {list(found.shape)}",
+            _OWN_MISTAKE,
+        )
+    return found
+
+
+def _write_embedded(path: Path, skeleton: ModelProto, streamed: list[tuple[TensorProto, TensorLike]]) -> None:
     graph = skeleton.graph.SerializeToString(deterministic=True)
     heads = []
-    for tensor in streamed:
-        head = tensor.SerializeToString(deterministic=True) + _head(_TENSOR_RAW_DATA, weights[tensor.name].nbytes)
-        heads.append(_head(_GRAPH_INITIALIZER, len(head) + weights[tensor.name].nbytes) + head)
-    size = len(graph) + sum(map(len, heads)) + sum(weights[tensor.name].nbytes for tensor in streamed)
+    for tensor, weight in streamed:
+        head = tensor.SerializeToString(deterministic=True) + _head(_TENSOR_RAW_DATA, nbytes(weight))
+        heads.append(_head(_GRAPH_INITIALIZER, len(head) + nbytes(weight)) + head)
+    size = len(graph) + sum(map(len, heads)) + sum(nbytes(weight) for _, weight in streamed)
     skeleton.ClearField("graph")
     with path.open("wb") as file:
         file.write(skeleton.SerializeToString(deterministic=True))
         file.write(_head(_MODEL_GRAPH, size))
         file.write(graph)
-        for tensor, head in zip(streamed, heads, strict=True):
+        for (_, weight), head in zip(streamed, heads, strict=True):
             file.write(head)
-            _write_array(file, weights[tensor.name])
+            file.writelines(weight.chunks())
 
 
-def _write_external(
-    path: Path, skeleton: ModelProto, streamed: list[TensorProto], weights: Mapping[str, Array]
-) -> None:
+def _write_external(path: Path, skeleton: ModelProto, streamed: list[tuple[TensorProto, TensorLike]]) -> None:
     data = path.with_name(path.name + ".data")
     with data.open("wb") as file:
-        for tensor in streamed:
-            array = weights[tensor.name]
-            file.write(bytes(-file.tell() % (_PAGE if array.nbytes >= _PAGE else _ALIGNMENT)))
+        for tensor, weight in streamed:
+            file.write(bytes(-file.tell() % (_PAGE if nbytes(weight) >= _PAGE else _ALIGNMENT)))
             entry = skeleton.graph.initializer.add()
             entry.CopyFrom(tensor)
             entry.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", data.name), ("offset", file.tell()), ("length", array.nbytes)):
+            for key, value in (("location", data.name), ("offset", file.tell()), ("length", nbytes(weight))):
                 entry.external_data.add(key=key, value=str(value))
-            _write_array(file, array)
+            file.writelines(weight.chunks())
     path.write_bytes(skeleton.SerializeToString(deterministic=True))
-
-
-def _write_array(file: BinaryIO, array: Array) -> None:
-    """Row-major little-endian bytes, as ONNX wants them on any machine."""
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
-    for start in range(0, flat.nbytes, _CHUNK):
-        file.write(flat[start : start + _CHUNK].data)
 
 
 def _head(number: int, length: int) -> bytes:
@@ -136,7 +148,11 @@ def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
         path: the .onnx file.
         keep: initialisers of at most so many bytes keep their data, for shape inference looks at such.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
         model = ModelProto()
         for number, start, payload, stop in _fields(view, 0, len(view)):
             if number != _MODEL_GRAPH:

@@ -29,6 +29,7 @@ from pipeline.params import OnnxParams
 from pipeline.probe import Run, example_sizes
 from pipeline.safetensors_file import open_safetensors
 from pipeline.signature import Array, Signature, sample_inputs
+from pipeline.tensor import Tensor, TensorLike
 
 OPSETS = {"direct": range(14, 26), "torchscript": range(14, 21), "dynamo": range(18, 26)}
 
@@ -39,12 +40,12 @@ class Exported:
 
     Attributes:
         model: a clean graph, its weights without data.
-        weights: name → array, for every initialiser without data.
+        weights: name → array, or tensor in a mapped file, for every initialiser without data.
         eager: runs the torch model that it was made from; None on the direct route.
     """
 
     model: ModelProto
-    weights: Mapping[str, Array]
+    weights: Mapping[str, Array | TensorLike]
     eager: Run | None = None
 
 
@@ -125,16 +126,16 @@ def _cause(error: BaseException) -> str:
 
 def _direct(checkpoint: Path, opset: int) -> Exported:
     architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
-    weights = MappedWeights(checkpoint / "weights.safetensors")
-    model = architecture.hook("onnx_graph")(architecture.kwargs, weights, architecture.signature, opset)
-    return Exported(model, weights)
+    tensors = open_safetensors(checkpoint / "weights.safetensors")
+    model = architecture.hook("onnx_graph")(architecture.kwargs, MappedArrays(tensors), architecture.signature, opset)
+    return Exported(model, tensors)
 
 
-class MappedWeights(Mapping[str, Array]):
-    """The checkpoint's weights as arrays over the mapped file."""
+class MappedArrays(Mapping[str, Array]):
+    """The tensors of a file as arrays over it, each made when it is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self._tensors = open_safetensors(path)
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
 
     def __getitem__(self, name: str) -> Array:
         return self._tensors[name].numpy()

@@ -31,6 +31,7 @@ KWARGS: dict[str, Any] = {
     "num_actions": 5,
     "dropout": 0.1,
 }
+ROTARY = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
 Run = Callable[..., dict[str, Any]]
 
 
@@ -158,6 +159,11 @@ def spoilt() -> dict[str, tuple[Any, type[PipelineError], str]]:
             {**good, "pose_decoder.3.bias": torch.ones(21)},
             ArchitectureError,
             "pose_decoder.3",
+        ),
+        "a buffer that a conversion lost": (
+            {**good, ROTARY: torch.full((4,), 3.5e33)},
+            ArchitectureError,
+            r"inv_freq\[0\] is 3\.5e\+33",
         ),
         "another model": (dict(torch.nn.LSTM(4, 4).state_dict()), ArchitectureError, "weight_ih_l0"),
         "no weights": ({"epoch": 3}, CheckpointError, "no state dict"),

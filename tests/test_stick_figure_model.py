@@ -78,6 +78,27 @@ def sample(kwargs: dict, names: tuple[str, ...], length: int = 5, batch: int = 2
     return inputs
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("buffers_too", [False, True])
+def test_half_precision_still_counts_positions(dtype: torch.dtype, buffers_too: bool) -> None:
+    """Bfloat16 holds no whole numbers beyond 256 without gaps; a model that counted in it would lose its place."""
+    kwargs = {**MOTION_ONLY, "d_model": 64, "nhead": 1}
+    model = random_model(kwargs)
+    inputs = sample(kwargs, ("motion", "text_embedding"), length=2000, batch=1)
+    frequencies = model.transformer_encoder.layers[0].self_attn.rope.inv_freq.clone()
+    expected = run(model, inputs)
+    model.to(dtype)
+    if not buffers_too:
+        for layer in model.transformer_encoder.layers:
+            layer.self_attn.rope.inv_freq = frequencies
+    cos, _ = model.transformer_encoder.layers[0].self_attn.rope(torch.zeros(1, 2000, 64, dtype=dtype))
+    assert cos.dtype == dtype
+    assert len(cos[1000:1064, 0].unique()) > 30
+    with torch.inference_mode():
+        pose = model(**{name: torch.from_numpy(array).to(dtype) for name, array in inputs.items()}).pose
+    assert np.abs(pose.float().numpy() - expected["pose"]).max() < 0.1
+
+
 @pytest.mark.parametrize("conditioning", ["action_sequence", "camera_data", "partner_motion"])
 def test_a_conditioning_input_left_out_is_not_one_of_zeros(conditioning: str) -> None:
     model = random_model(MOTION_ONLY)

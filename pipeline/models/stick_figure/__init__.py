@@ -1,8 +1,8 @@
 """StickFigureTransformer: what it is, what it takes and gives, and how to build it.
 
 The files are `model.py`, the nn.Module; `architecture.py`, which reads the constructor's arguments off a state
-dict; `graph.py`, the ONNX graph written directly. Torch is imported only to build the module, onnx only to
-write the graph.
+dict; `graph.py`, the ONNX graph written directly, with the help of `onnx_builder.py`. Torch is imported only to
+build the module, onnx only to write the graph.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import onnx
 
 from pipeline.errors import OpsetError
 from pipeline.models.stick_figure.architecture import INV_FREQ, VIT_LAYERS, VIT_WIDTH
-from pipeline.onnx_builder import FLOAT, GraphBuilder, Shape, Value
+from pipeline.models.stick_figure.onnx_builder import FLOAT, GraphBuilder, Shape, Value
 from pipeline.signature import Array, Signature
 
 OPSETS = range(14, 26)

@@ -5,8 +5,8 @@ The file needs nothing but torch, so that a release can carry it as it is. It is
 - Attention is written out with `scaled_dot_product_attention`. `nn.MultiheadAttention` and
   `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither checks nor
   generalises; only their parameter names are kept, for checkpoints hold them.
-- The rotary embedding's cosines and sines are computed from `inv_freq` on every call, in the module's
-  own dtype. A table kept between calls would end up in an exported graph, and cap the sequence at its
+- The rotary embedding's cosines and sines are computed from `inv_freq` on every call, in float64 for a
+  float64 model. A table kept between calls would end up in an exported graph, and cap the sequence at its
   length.
 
 Dropout layers have no parameters and do nothing in evaluation; they stay because they number the layers
@@ -77,11 +77,22 @@ class RotaryEmbedding(nn.Module):
         exponents = torch.arange(0, head_dim, 2).float() / head_dim
         self.register_buffer("inv_freq", 1.0 / ROTARY_BASE**exponents)
 
-    def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of position · inv_freq, each [length, head_dim / 2], positions counted from 0."""
-        positions = torch.arange(length, dtype=self.inv_freq.dtype, device=self.inv_freq.device)
-        angles = positions[:, None] * self.inv_freq
-        return angles.cos(), angles.sin()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of position · inv_freq for x [batch, length, …], positions counted from 0.
+
+        Returns:
+            Two of [length, head_dim / 2], of x's dtype. Half precision couldn't count past 256, so that the angles
+            of such a model are computed in float32.
+        """
+        wide = torch.promote_types(self.inv_freq.dtype, torch.float32)
+        positions = torch.arange(x.shape[1], dtype=wide, device=x.device)
+        angles = positions[:, None] * cast(self.inv_freq, wide)
+        return cast(angles.cos(), x.dtype), cast(angles.sin(), x.dtype)
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.to(dtype)`, but for a cast to the same dtype, which would stay in every exported graph."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -105,7 +116,7 @@ class RotaryAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, d_model] → [batch, length, d_model]."""
         q, k, v = (split_heads(project(x), self.nhead) for project in (self.q_proj, self.k_proj, self.v_proj))
-        cos, sin = self.rope(x.shape[1])
+        cos, sin = self.rope(x)
         mixed = scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
         return self.out_proj(join_heads(mixed))
 

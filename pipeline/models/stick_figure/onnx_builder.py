@@ -1,8 +1,8 @@
 """Building an ONNX graph by hand: named values whose shapes are known, and the layers that every opset spells its way.
 
 A value's shape is stated where it is made and goes into the graph, so that a viewer shows it and the checker's
-inference can contradict it. Weights go in by their state-dict names, with dtype and dims and without their bytes,
-which are streamed when the file is written. Linear layers keep their [out, in] weights through Gemm's transB.
+inference can contradict it. Weights go in by their state-dict names, with dtype and dims but no bytes:
+whoever writes the file streams those. Linear layers keep their [out, in] weights through Gemm's transB.
 https://onnx.ai/onnx/operators/
 """
 
