@@ -324,9 +324,10 @@ class Hub:
         """
         repo_id = target.repo_id
         nothing = Survey(compare(local, {}), False, None, False, None, False, None, {})
-        if not self._exists(repo_id):
+        repo = self._find(repo_id)
+        if repo is None:
             return nothing
-        if target.private and not self._info(repo_id).private:
+        if target.private and not repo.private:
             raise PublishError(
                 f"{repo_id} is public and publish.private is true",
                 "make the repository private in its settings on the Hub, or set publish.private to false",
@@ -360,14 +361,14 @@ class Hub:
             {path: file for path, file in remote.items() if path not in kept},
         )
 
-    def _exists(self, repo_id: str) -> bool:
+    def _find(self, repo_id: str) -> Any | None:
+        """What the Hub says of a repository; None if it isn't there (or this token may not see it)."""
         try:
-            self._info(repo_id)
+            return self._info(repo_id)
         except RequestError as trouble:
             if isinstance(trouble.__cause__, HfHubHTTPError) and trouble.__cause__.response.status_code == 404:
-                return False
+                return None
             raise
-        return True
 
     def _info(self, repo_id: str, revision: str | None = None) -> Any:
         return self._ask(lambda: self.api.model_info(repo_id, revision=revision), f"looking at {repo_id}")
@@ -420,7 +421,7 @@ class Hub:
         self._once(
             f"creating {repo_id}",
             lambda: self.api.create_repo(repo_id, private=target.private),
-            lambda: self._exists(repo_id) or None,
+            lambda: self._find(repo_id),
         )
 
     def _create_branch(self, target: Target, start: str) -> None:
