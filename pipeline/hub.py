@@ -315,6 +315,12 @@ class Hub:
 
         return self._ask(read, f"reading {path} of {repo_id}")
 
+    def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
+        """Fetch a repository's files into a folder, as anybody would."""
+        self._ask(
+            lambda: self.api.snapshot_download(repo_id, revision=revision, local_dir=folder), f"downloading {repo_id}"
+        )
+
     def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
         """Look what the Hub holds and plan what is left to do.
 
@@ -485,7 +491,7 @@ class Hub:
         additions = [CommitOperationAdd(path, local[path].path) for path in (*plan.added, *plan.changed)]
         deletions = [CommitOperationDelete(path, is_folder=False) for path in plan.deleted]
         size = sum(local[path].size for path in (*plan.added, *plan.changed))
-        self._say(f"uploading {len(additions)} files, {size:,} bytes")
+        self._say(f"committing {len(additions)} files, {size:,} bytes, and {len(deletions)} deletions")
         where: dict[str, Any] = {"revision": target.revision, "create_pr": target.create_pr}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -639,7 +645,7 @@ class Hub:
             case 404:
                 return RequestError(
                     f"{told} (it isn't there, or this token may not see it)",
-                    "check publish.repo_id and publish.revision, and what the token may see",
+                    "check the repository's name, the revision, and what the token may see",
                 )
             case 409:
                 return RequestError(told, _AGAIN, transient=True)
@@ -657,7 +663,7 @@ class Hub:
                 )
             case 408 | 500 | 502 | 503 | 504:
                 return RequestError(
-                    f"{told} (request {error.request_id})",
+                    f"{told} (request {error.request_id})" if error.request_id else told,
                     f"the Hub has a trouble of its own; {_AGAIN}",
                     transient=again,
                     look=True,

@@ -74,6 +74,7 @@ def nothing(publisher: Publisher) -> None:
 
 def earlier_release(publisher: Publisher) -> None:
     """A repository with another release, which had a format more; now with files in parts and lists in pages."""
+    fake_artifacts(publisher.artifacts)
     publisher.publish(version="v0.9.0")
     publisher.repo.edit({"retired.bin": b"of a retired format"}, title="Release v0.9.1")
     publisher.repo.tags["v0.9.1"] = publisher.repo.branches["main"]
