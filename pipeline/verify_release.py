@@ -62,7 +62,7 @@ def main() -> None:
         folder = Path(asked.release)
         if not folder.is_dir():
             folder = Path(temporary) / "release"
-            download(asked.release, asked.revision, folder)
+            download(Hub(default_endpoint(), get_token()), asked.release, asked.revision, folder)
         elif asked.revision:
             parser.error(f"--revision is of a repository on the Hub, and {folder} is a folder")
         checks = verify(folder, public_key=asked.public_key)
@@ -70,8 +70,8 @@ def main() -> None:
     sys.exit(0 if all(check.passed for check in checks) else 1)
 
 
-def download(repo_id: str, revision: str | None, folder: Path) -> None:
-    """Fetch a release from the Hub, with a token if there is one.
+def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
+    """Fetch a release from the Hub.
 
     Raises:
         ArtifactError: that is neither a folder nor the name of a repository.
@@ -79,7 +79,7 @@ def download(repo_id: str, revision: str | None, folder: Path) -> None:
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise ArtifactError(f"{repo_id} is neither a folder nor organisation/name", "name one of them")
-    Hub(default_endpoint(), get_token()).download(repo_id, revision, folder)
+    hub.download(repo_id, revision, folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes on the download
 
 
