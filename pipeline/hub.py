@@ -315,6 +315,12 @@ class Hub:
 
         return self._ask(read, f"reading {path} of {repo_id}")
 
+    def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
+        """Fetch a repository's files into a folder, as anybody would."""
+        self._ask(
+            lambda: self.api.snapshot_download(repo_id, revision=revision, local_dir=folder), f"downloading {repo_id}"
+        )
+
     def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
         """Look what the Hub holds and plan what is left to do.
 
@@ -324,9 +330,10 @@ class Hub:
         """
         repo_id = target.repo_id
         nothing = Survey(compare(local, {}), False, None, False, None, False, None, {})
-        if not self._exists(repo_id):
+        repo = self._find(repo_id)
+        if repo is None:
             return nothing
-        if target.private and not self._info(repo_id).private:
+        if target.private and not repo.private:
             raise PublishError(
                 f"{repo_id} is public and publish.private is true",
                 "make the repository private in its settings on the Hub, or set publish.private to false",
@@ -360,14 +367,14 @@ class Hub:
             {path: file for path, file in remote.items() if path not in kept},
         )
 
-    def _exists(self, repo_id: str) -> bool:
+    def _find(self, repo_id: str) -> Any | None:
+        """What the Hub says of a repository; None if it isn't there (or this token may not see it)."""
         try:
-            self._info(repo_id)
+            return self._info(repo_id)
         except RequestError as trouble:
             if isinstance(trouble.__cause__, HfHubHTTPError) and trouble.__cause__.response.status_code == 404:
-                return False
+                return None
             raise
-        return True
 
     def _info(self, repo_id: str, revision: str | None = None) -> Any:
         return self._ask(lambda: self.api.model_info(repo_id, revision=revision), f"looking at {repo_id}")
@@ -420,7 +427,7 @@ class Hub:
         self._once(
             f"creating {repo_id}",
             lambda: self.api.create_repo(repo_id, private=target.private),
-            lambda: self._exists(repo_id) or None,
+            lambda: self._find(repo_id),
         )
 
     def _create_branch(self, target: Target, start: str) -> None:
@@ -484,7 +491,7 @@ class Hub:
         additions = [CommitOperationAdd(path, local[path].path) for path in (*plan.added, *plan.changed)]
         deletions = [CommitOperationDelete(path, is_folder=False) for path in plan.deleted]
         size = sum(local[path].size for path in (*plan.added, *plan.changed))
-        self._say(f"uploading {len(additions)} files, {size:,} bytes")
+        self._say(f"committing {len(additions)} files, {size:,} bytes, and {len(deletions)} deletions")
         where: dict[str, Any] = {"revision": target.revision, "create_pr": target.create_pr}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -638,7 +645,7 @@ class Hub:
             case 404:
                 return RequestError(
                     f"{told} (it isn't there, or this token may not see it)",
-                    "check publish.repo_id and publish.revision, and what the token may see",
+                    "check the repository's name, the revision, and what the token may see",
                 )
             case 409:
                 return RequestError(told, _AGAIN, transient=True)
@@ -656,7 +663,7 @@ class Hub:
                 )
             case 408 | 500 | 502 | 503 | 504:
                 return RequestError(
-                    f"{told} (request {error.request_id})",
+                    f"{told} (request {error.request_id})" if error.request_id else told,
                     f"the Hub has a trouble of its own; {_AGAIN}",
                     transient=again,
                     look=True,

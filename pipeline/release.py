@@ -32,16 +32,24 @@ Copy = Callable[[Path, Path], FileEntry]
 
 
 @dataclass(frozen=True)
+class Runnable:
+    """Something in a release that computes: a format, and its folder or file in the release."""
+
+    format: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Release:
     """A release's own description, from its release.json.
 
     Attributes:
-        formats: format → folder in the release.
+        formats: name in parity.json (such as "onnx" or "onnx float16") → what to run.
         files: path → size and sha256; release.json, SHA256SUMS and the signature are not among them.
         card: "replace" if the card is one of the files; "keep" if it is left to the people who edit it on the Hub.
     """
 
-    formats: dict[str, str]
+    formats: dict[str, Runnable]
     files: dict[str, FileEntry]
     card: str
 
@@ -101,7 +109,7 @@ def assemble(
             if sbom:
                 write_sbom(staging / SBOM, files, pinned_packages(sbom))
                 files[SBOM] = _entry(staging / SBOM)
-            _describe(staging, {name: FORMATS[name] for name in formats}, files, card)
+            _describe(staging, _runnables(formats), files, card)
             if signing_key:
                 sign(staging, signing_key, ignored=frozenset({CARD}) if card == "keep" else frozenset())
     except FileNotFoundError as error:
@@ -143,6 +151,14 @@ def _require_parity(artifacts: Path, formats: list[str]) -> None:
             )
 
 
+def _require_current(artifacts: Path, folder: str, manifest: Manifest) -> None:
+    """Raise unless the folder was made from the very artifacts that go out."""
+    for name, digest in manifest.made_from.items():
+        path = artifacts / name if name == PARITY else artifacts / name / MANIFEST
+        if path.is_file() and sha256(path) != digest:
+            raise PublishError(f"{artifacts / folder} was made from another {path} than the one there is", _REBUILD)
+
+
 def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tuple[Path, FileEntry]]:
     """Path in the release → the artifact that it is copied from, and what it must be."""
     found: dict[str, tuple[Path, FileEntry]] = {}
@@ -157,7 +173,9 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tupl
         for name, entry in manifest.files.items():
             add((PurePosixPath(FORMATS[format]) / name).as_posix(), artifacts / format / name, entry)
     for folder, names in (("parity", SAMPLE), ("model-card", (CARD,))):
-        listed = read_manifest(artifacts / folder).files
+        manifest = read_manifest(artifacts / folder)
+        _require_current(artifacts, folder, manifest)
+        listed = manifest.files
         for name in names:
             if name not in listed:
                 raise ArtifactError(f"{artifacts / folder / MANIFEST} does not list {name}", _REBUILD)
@@ -166,11 +184,21 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tupl
     return found
 
 
-def _describe(folder: Path, formats: Mapping[str, str], files: Mapping[str, FileEntry], card: str) -> None:
+def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
+    """What computes: each format, and the variants that its manifest names (precision → file)."""
+    found: dict[str, Runnable] = {}
+    for format, manifest in formats.items():
+        found[format] = Runnable(format, FORMATS[format])
+        for precision, file in manifest.facts.get("variants", {}).items():
+            found[f"{format} {precision}"] = Runnable(format, f"{FORMATS[format]}/{file}")
+    return found
+
+
+def _describe(folder: Path, formats: Mapping[str, Runnable], files: Mapping[str, FileEntry], card: str) -> None:
     """Write release.json and SHA256SUMS."""
     listed = {name: entry for name, entry in sorted(files.items()) if card != "keep" or name != CARD}
     described = {
-        "formats": dict(formats),
+        "formats": {name: asdict(runnable) for name, runnable in formats.items()},
         "sample": {"inputs": SAMPLE[0], "outputs": SAMPLE[1]},
         "card": card,
         "files": {name: asdict(entry) for name, entry in listed.items()},
@@ -222,7 +250,9 @@ def read_release(folder: Path) -> Release:
     value: Any = read_json(path)
     try:
         files = {_inside(name): FileEntry(**entry) for name, entry in value["files"].items()}
-        formats = {name: _inside(place) if place else "" for name, place in value["formats"].items()}
+        formats = {name: Runnable(**runnable) for name, runnable in value["formats"].items()}
+        for runnable in formats.values():
+            _inside(runnable.path or RELEASE)
         return Release(formats, files, value["card"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ArtifactError(f"{path} is not the manifest of a release: {error!r}", "get the release again") from None

@@ -1,0 +1,178 @@
+"""Check a release as a stranger would: its hashes, its signature, and that every format still computes the sample.
+
+python -m pipeline.verify_release artifacts/release
+python -m pipeline.verify_release organisation/name --revision v1.0.0 --public-key publisher.pub
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from huggingface_hub import get_token
+from safetensors.numpy import load_file
+
+from pipeline import stage
+from pipeline.errors import ArtifactError, InferenceError, PipelineError
+from pipeline.files import read_json
+from pipeline.hub import Hub, default_endpoint
+from pipeline.release import PARITY, SAMPLE, Release, differences, read_release
+from pipeline.signing import SIGNATURE, check_signature
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class Runtime(Protocol):
+    """What pipeline.runtimes.open_runtime gives."""
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs, by name."""
+
+
+Opener = Callable[[str, Path], Runtime]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+def main() -> None:
+    """Verify the release that the command line names; exit 1 if anything is not as it was released."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.verify_release", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)")
+    parser.add_argument("--revision", help="branch, tag or commit; main by default")
+    parser.add_argument("--public-key", type=Path, help="PEM file of the publisher, to check model.sig with")
+    asked = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        folder = Path(asked.release)
+        if not folder.is_dir():
+            folder = Path(temporary) / "release"
+            download(Hub(default_endpoint(), get_token()), asked.release, asked.revision, folder)
+        elif asked.revision:
+            parser.error(f"--revision is of a repository on the Hub, and {folder} is a folder")
+        checks = verify(folder, public_key=asked.public_key)
+    print(report(checks))
+    sys.exit(0 if all(check.passed for check in checks) else 1)
+
+
+def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
+    """Fetch a release from the Hub.
+
+    Raises:
+        ArtifactError: that is neither a folder nor the name of a repository.
+        PublishError: the Hub doesn't give it.
+    """
+    if repo_id.count("/") != 1 or not all(repo_id.split("/")):
+        raise ArtifactError(f"{repo_id} is neither a folder nor organisation/name", "name one of them")
+    hub.download(repo_id, revision, folder)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes on the download
+
+
+def open_artifact(format: str, path: Path) -> Runtime:
+    """Open an artifact with what runs it in earnest."""
+    from pipeline.runtimes import open_runtime
+
+    return open_runtime(format, path)
+
+
+def verify(folder: Path, *, public_key: Path | None = None, opener: Opener = open_artifact) -> list[Check]:
+    """Check a release in a folder; nothing in it is run before its hashes are right.
+
+    Raises:
+        ArtifactError: it is no release.
+    """
+    release = read_release(folder)
+    wrong = differences(folder, release)
+    checks = [Check("files", False, problem) for problem in wrong]
+    if not wrong:
+        checks.append(Check("files", True, f"{len(release.files)} files are what release.json says"))
+    checks.append(_signature(folder, public_key))
+    if wrong:
+        return checks
+    return checks + _computations(folder, release, opener)
+
+
+def _signature(folder: Path, public_key: Path | None) -> Check:
+    signed = (folder / SIGNATURE).is_file()
+    if public_key is None:
+        return Check("signature", True, "not checked: no --public-key" if signed else "the release is not signed")
+    if not signed:
+        return Check("signature", False, "the release is not signed, and a public key was given")
+    problem = check_signature(folder, public_key)
+    return Check("signature", problem is None, problem or f"valid by {public_key.name}")
+
+
+def _computations(folder: Path, release: Release, opener: Opener) -> list[Check]:
+    parity = read_json(folder / PARITY)
+    inputs, expected = (load_file(folder / name) for name in SAMPLE)
+    checks = []
+    for name, runnable in release.formats.items():
+        try:
+            got = opener(runnable.format, folder / runnable.path).run(inputs)
+            checks += [_compare(name, output, got.get(output), want, parity) for output, want in expected.items()]
+        except PipelineError as error:
+            checks.append(Check(name, False, error.problem))
+    return checks
+
+
+def _compare(name: str, output: str, got: Array | None, want: Array, parity: Mapping[str, Any]) -> Check:
+    """Hold one output of one format against the sample."""
+    label = f"{name} {output}"
+    if got is None or got.shape != want.shape:
+        shape = "missing" if got is None else f"of shape {list(got.shape)}"
+        return Check(label, False, f"is {shape}, and the sample's is of shape {list(want.shape)}")
+    if not np.isfinite(got).all():
+        return Check(label, False, "holds NaN or infinity")
+    error = float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max(initial=0.0))
+    allowed = tolerance(name, output, want, parity)
+    return Check(label, error <= allowed, f"largest error {error:.2g}, allowed {allowed:.2g}")
+
+
+def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) -> float:
+    """The largest absolute error that the sample may show.
+
+    That is the largest one which parity-check accepted for this output of this format, or its noise rule applied to
+    the sample, if that is more: on another machine float32 rounds otherwise.
+
+    Raises:
+        InferenceError: parity.json says nothing of this output.
+    """
+    figures = [found for key, found in parity["formats"].items() if key == name] or [
+        found for key, found in parity["formats"].items() if key.split()[0] == name
+    ]
+    try:
+        accepted = float(figures[0]["outputs"][output]["max_abs_error"])
+        floor = float(parity["noise_floor"].get(output, {}).get("worst", 0.0))
+        multiple = float(parity["rule"]["noise_multiple"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise InferenceError(f"{PARITY} says nothing of {output} of {name} ({error!r})") from None
+    scale = float(np.sqrt(np.mean(np.square(want.astype(np.float64))))) if want.size else 0.0
+    return max(accepted, multiple * floor * scale)
+
+
+def report(checks: list[Check]) -> str:
+    """The checks as a table, and the verdict."""
+    width = max(len(check.name) for check in checks)
+    lines = [f"{'ok    ' if check.passed else 'FAILED'} {check.name:{width}}  {check.told}" for check in checks]
+    failed = sum(not check.passed for check in checks)
+    verdict = f"{failed} of {len(checks)} checks failed" if failed else "the release is what was published"
+    return "\n".join([*lines, verdict])
+
+
+if __name__ == "__main__":
+    stage.run(main)
