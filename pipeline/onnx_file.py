@@ -136,7 +136,11 @@ def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
         path: the .onnx file.
         keep: initialisers of at most so many bytes keep their data, for shape inference looks at such.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
         model = ModelProto()
         for number, start, payload, stop in _fields(view, 0, len(view)):
             if number != _MODEL_GRAPH:
