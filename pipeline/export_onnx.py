@@ -47,7 +47,7 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
     from pipeline.onnx_clean import finish
     from pipeline.onnx_file import write_onnx
     from pipeline.onnx_routes import plan
-    from pipeline.onnx_variants import write_variant
+    from pipeline.onnx_variants import make_variant
 
     checkpoint = read_json(source / "checkpoint.json")
     architecture = Architecture.from_json(checkpoint["model"])
@@ -64,11 +64,14 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
             "ir_version": ir_version,
             "exporter": route,
             "nodes": len(model.graph.node),
-            "variants": [
-                write_variant(precision, file, architecture.signature, params.opset, ir_version)
-                for precision in params.variants
-            ],
+            "variants": [],
         }
+        for precision in params.variants:
+            variant = make_variant(precision, model, exported.weights)
+            smaller = finish(variant.model, ir_version=ir_version, facts={"exporter": route, "precision": precision})
+            write_onnx(folder / variant.file, smaller, variant.weights)
+            check_onnx(folder / variant.file, architecture.signature, params.opset, ir_version)
+            facts["variants"].append({"file": variant.file, "precision": precision})
         write_json(folder / "config.json", config)
         write_manifest(
             folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +9,11 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from pipeline.errors import ExportError, OpsetError
+from pipeline.leaks import LEAKS
 from pipeline.onnx_clean import infer_shapes, names_read, nodes
 from pipeline.onnx_file import read_skeleton
 from pipeline.probe import Run, probe
 from pipeline.signature import Array, Signature, TensorSpec
-
-# Absolute paths, and what stack traces look like. Node names such as layers.0/MatMul are neither.
-LEAKS = re.compile(
-    rb"(?<![\w.:/])/(?:home|root|tmp|usr|var|opt|mnt|Users|private|work|workspace|app|srv|data|venv)/[\w.-]+"
-    rb"|(?<![\w.:/])/[\w./ -]+\.pyc?\b|[A-Za-z]:\\\\?[\w. -]+\\|site-packages|Traceback \(most|File \\?\""
-)
 
 _MISTAKE = "this is a mistake of the exporter: try another onnx.exporter or onnx.opset, and report it"
 

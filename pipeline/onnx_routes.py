@@ -10,13 +10,10 @@ A route gives a graph without weights (see onnx_file) and the arrays that belong
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import ModelProto, helper
@@ -26,10 +23,13 @@ from pipeline.files import read_json
 from pipeline.models import Architecture
 from pipeline.onnx_clean import MODULE, clean
 from pipeline.params import OnnxParams
-from pipeline.probe import Run, example_sizes
+from pipeline.probe import Run
 from pipeline.safetensors_file import open_safetensors
-from pipeline.signature import Array, Signature, sample_inputs
+from pipeline.signature import Array
 from pipeline.tensor import Tensor, TensorLike
+
+if TYPE_CHECKING:
+    from pipeline.tracing import Traceable
 
 OPSETS = {"direct": range(14, 26), "torchscript": range(14, 21), "dynamo": range(18, 26)}
 
@@ -150,12 +150,15 @@ class MappedArrays(Mapping[str, Array]):
 def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
     import torch
 
-    module, signature, arguments, weights, title = _eager_module(checkpoint)
+    from pipeline.tracing import Traceable, known_warnings
+
+    traceable = Traceable.open(checkpoint)
+    signature = traceable.signature
     file = io.BytesIO()
-    with _known_warnings(), torch.no_grad():
+    with known_warnings(), torch.no_grad():
         torch.onnx.export(
-            module,
-            arguments,
+            traceable.module,
+            traceable.arguments,
             file,  # type: ignore[arg-type]  # the tracing exporter takes a file, its stub only paths
             dynamo=False,
             opset_version=opset,
@@ -167,98 +170,44 @@ def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
             export_params=False,
             do_constant_folding=False,
         )
-    model = onnx.load_from_string(file.getvalue())
-    return Exported(clean(model, signature, weights, title), weights, _runner(module))
+    return _cleaned(onnx.load_from_string(file.getvalue()), traceable)
 
 
 def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
     import onnx_ir
     import torch
 
-    module, signature, arguments, weights, title = _eager_module(checkpoint)
-    shapes = dynamic_shapes(signature)
-    with _known_warnings(), torch.no_grad():
+    from pipeline.tracing import Traceable, known_warnings
+
+    traceable = Traceable.open(checkpoint)
+    signature = traceable.signature
+    with known_warnings(), torch.no_grad():
         program = torch.onnx.export(
-            module,
-            arguments,
+            traceable.module,
+            traceable.arguments,
             dynamo=True,
             opset_version=opset,
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
-            dynamic_shapes=(shapes,),
+            dynamic_shapes=(traceable.dynamic_shapes(),),
             optimize=False,
             verbose=False,
         )
-    assert program is not None  # noqa: S101, torch's signature allows None for the other exporter
+    assert program is not None  # noqa: S101, torch's stub allows None for the tracing exporter
     graph = program.model.graph
-    for name in [name for name in graph.initializers if name.removeprefix(MODULE) in weights]:
+    own = traceable.model.state_dict()
+    for name in [name for name in graph.initializers if name.removeprefix(MODULE) in own]:
         value = graph.initializers.pop(name)
         value.const_value = None
         graph.inputs.append(value)
-    return Exported(clean(onnx_ir.to_proto(program.model), signature, weights, title), weights, _runner(module))
+    return _cleaned(onnx_ir.to_proto(program.model), traceable)
 
 
-def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
-    """For each input, axis → torch.export's dimension with the signature's bounds."""
-    import torch
-
-    dims = {
-        name: torch.export.Dim(name, min=dimension.minimum, max=dimension.maximum)
-        for name, dimension in signature.dimensions.items()
-        if dimension.minimum != dimension.maximum
-    }
-    return tuple(
-        {axis: dims[size] for axis, size in enumerate(spec.shape or ()) if isinstance(size, str) and size in dims}
-        for spec in signature.inputs
-    )
+def _cleaned(model: ModelProto, traceable: Traceable) -> Exported:
+    weights = {name: tensor.numpy() for name, tensor in traceable.model.state_dict().items()}
+    cleaned = clean(model, traceable.signature, weights, type(traceable.model).__name__)
+    return Exported(cleaned, weights, traceable.run)
 
 
 def _named_axes(shape: Sequence[int | str] | None) -> dict[int, str]:
     return {axis: size for axis, size in enumerate(shape or ()) if isinstance(size, str)}
-
-
-def _eager_module(checkpoint: Path) -> tuple[Any, Signature, tuple[Any, ...], dict[str, Array], str]:
-    """The module to export, its signature, arguments, weights as arrays over its own memory, and the model's name."""
-    import torch
-
-    from pipeline.eager import ExportModule, build_eager
-
-    model, signature = build_eager(checkpoint)
-    module = ExportModule(model, signature).eval()
-    inputs = sample_inputs(signature, example_sizes(signature), seed=0)
-    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    arguments = tuple(torch.from_numpy(array) for array in inputs.values())
-    return module, signature, arguments, weights, type(model).__name__
-
-
-def _runner(module: Any) -> Run:
-    import torch
-
-    def run(inputs: Sequence[Array]) -> Sequence[Array]:
-        with torch.inference_mode():
-            return [tensor.numpy() for tensor in module(*(torch.from_numpy(array) for array in inputs))]
-
-    return run
-
-
-@contextmanager
-def _known_warnings() -> Iterator[None]:
-    """Silence what torch's exporters say about what is dealt with here."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # that torchvision isn't installed
-    with warnings.catch_warnings():
-        for message in (
-            "You are using the legacy TorchScript-based ONNX export",  # chosen by opset, see OPSETS
-            r"# The axis name: .* will not be used",  # inputs share dimensions on purpose
-            r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's own use of its own classes
-            "Exporting a model to ONNX with a batch_size other than 1",  # for LSTMs; the probe runs other sizes
-            "Model has no forward function",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        # A trace may have taken a size for a constant: the probe runs other sizes and tells for certain.
-        warnings.filterwarnings("ignore", message=".*[Tt]rac", category=UserWarning)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

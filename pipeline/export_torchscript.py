@@ -1,0 +1,198 @@
+"""Stage export-torchscript: the checkpoint as TorchScript, and as torch.export's .pt2 where asked for.
+
+    python -m pipeline.export_torchscript
+
+Reads artifacts/checkpoint; writes artifacts/torchscript (model.pt, config.json) and artifacts/torch_export (model.pt2,
+config.json). torch calls TorchScript deprecated and torch.export its successor; TorchScript is still what C++ and
+mobile programs load.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import stage
+from pipeline.config import model_config
+from pipeline.errors import ExportError, PipelineError
+from pipeline.files import artifact_folder, read_json, sha256, write_json, write_manifest
+from pipeline.params import load_params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.tracing import Traceable
+
+
+def main() -> None:
+    """Write artifacts/torchscript and artifacts/torch_export."""
+    formats = load_params().formats
+    checkpoint = stage.ARTIFACTS / "checkpoint"
+    for format, enabled, write in (
+        ("torchscript", formats.torchscript, write_torchscript),
+        ("torch_export", formats.torch_export, write_torch_export),
+    ):
+        if enabled:
+            export(checkpoint, stage.ARTIFACTS / format, format, write)
+        else:
+            with artifact_folder(stage.ARTIFACTS / format) as folder:
+                write_manifest(folder, format, enabled=False)
+
+
+def export(source: Path, target: Path, format: str, write: Callable[[Traceable, Path], None]) -> None:
+    """Write one format's folder.
+
+    Args:
+        source: the folder that `load` wrote.
+        target: the folder to replace, whole or not at all.
+        format: its name in the manifest.
+        write: write_torchscript or write_torch_export.
+
+    Raises:
+        ExportError: the model can't be exported, or what was written doesn't hold.
+    """
+    import torch
+
+    from pipeline.tracing import Traceable
+
+    checkpoint = read_json(source / "checkpoint.json")
+    traceable = Traceable.open(source)
+    with artifact_folder(target) as folder:
+        try:
+            write(traceable, folder)
+        except PipelineError:
+            raise
+        except Exception as error:  # tracing runs the model's own code
+            reason = " ".join(str(error).split())[:400]
+            raise ExportError(
+                f"{format}: exporting {type(traceable.model).__name__} failed: {type(error).__name__}: {reason}",
+                f"change what forward does there, or set formats.{format} to false",
+            ) from error
+        write_json(folder / "config.json", model_config(checkpoint))
+        write_manifest(
+            folder,
+            format,
+            made_from={name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")},
+            facts={"torch": torch.__version__},
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_torchscript(traceable: Traceable, folder: Path) -> None:
+    """Trace the model into model.pt, and check the file.
+
+    The trace is one flat function over a tree of modules that hold the weights by their own names: tracing the model
+    itself would make a method of every module, named after its Python package.
+
+    Raises:
+        ExportError: the file doesn't compute what the model does at other sizes, or takes other names.
+    """
+    import torch
+
+    from pipeline.probe import probe
+    from pipeline.torchscript_archive import is_debugging, rename_classes, rewrite
+    from pipeline.tracing import known_warnings, run
+
+    raw, file = folder / "raw.pt", folder / "model.pt"
+    with known_warnings():
+        with torch.no_grad():
+            # The tracer's own check runs the model once more at the same sizes; the probe runs the file at others.
+            traced = torch.jit.trace(_flat(traceable), traceable.arguments, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(raw))
+        rewrite(raw, file, drop=is_debugging, edit=rename_classes)
+        raw.unlink()
+        loaded = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
+    takes = [argument.name for argument in loaded.forward.schema.arguments[1:]]
+    expected = [spec.name for spec in traceable.signature.inputs]
+    if takes != expected:
+        raise ExportError(f"{file.name} takes {takes}, and the signature names {expected}", "rename the inputs")
+    check_archive(file)
+    probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+
+
+def _flat(traceable: Traceable) -> Any:
+    """A module with the model's weights and the signature's argument names, which computes what the model does."""
+    compute = traceable.module  # in a closure, so that the tracer sees one function and no modules
+    tree = _holder(traceable.model)
+
+    def forward(self: Any, *inputs: Any) -> Any:
+        return compute(*inputs)
+
+    names = ["self", *(spec.name for spec in traceable.signature.inputs)]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    type(tree).forward = forward
+    return tree
+
+
+def _holder(module: nn.Module) -> Any:
+    """The module's weights and submodules without its code, in a class of its own of the same name."""
+    from torch import nn
+
+    holder = type(type(module).__name__, (nn.Module,), {"__module__": "__main__"})()
+    for name, parameter in module._parameters.items():
+        holder.register_parameter(name, parameter)
+    for name, buffer in module._buffers.items():
+        holder.register_buffer(name, buffer, persistent=name not in module._non_persistent_buffers_set)
+    for name, child in module._modules.items():
+        if child is not None:
+            holder.add_module(name, _holder(child))
+    return holder.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_torch_export(traceable: Traceable, folder: Path) -> None:
+    """Export the model into model.pt2, and check the file.
+
+    Raises:
+        ExportError: the file doesn't compute what the model does at other sizes.
+    """
+    import torch
+
+    from pipeline.probe import probe
+    from pipeline.torchscript_archive import rewrite
+    from pipeline.tracing import known_warnings, run
+
+    raw, file = folder / "raw.pt2", folder / "model.pt2"
+    with known_warnings(), torch.no_grad():
+        program = torch.export.export(
+            traceable.module, traceable.arguments, dynamic_shapes=(traceable.dynamic_shapes(),)
+        )
+        for node in program.graph.nodes:  # stack traces, and scopes of the exported module
+            node.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
+        program.example_inputs = None  # they would be a pickle in the file
+        torch.export.save(program, str(raw))
+        rewrite(raw, file)
+        raw.unlink()
+        loaded = torch.export.load(str(file)).module()
+    check_archive(file)
+    probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+
+
+def check_archive(file: Path) -> None:
+    """Look for paths in the archive's code and pickles.
+
+    Raises:
+        ExportError: there is one.
+    """
+    from pipeline.leaks import LEAKS
+    from pipeline.torchscript_archive import is_text
+
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            if is_text(name) and (leak := LEAKS.search(archive.read(name))):
+                raise ExportError(
+                    f"{file.name}: {name} holds {leak.group().decode(errors='replace')!r}",
+                    "this is a mistake of the exporter: report it",
+                )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,97 @@
+"""What all of torch's exporters need: the eager module with example inputs, dynamic sizes, and quiet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+
+from pipeline.eager import ExportModule, build_eager
+from pipeline.probe import example_sizes
+from pipeline.signature import Array, Signature, sample_inputs
+
+
+@dataclass(frozen=True)
+class Traceable:
+    """An eager model on its way through an exporter.
+
+    Attributes:
+        model: the model itself, in evaluation mode and without gradients.
+        module: the same, taking the signature's inputs by position and giving a flat tuple.
+        signature: what it takes and gives.
+        arguments: example inputs.
+    """
+
+    model: nn.Module
+    module: ExportModule
+    signature: Signature
+    arguments: tuple[Tensor, ...]
+
+    @classmethod
+    def open(cls, checkpoint: Path) -> Traceable:
+        """Build the checkpoint's model.
+
+        Args:
+            checkpoint: the folder that `load` wrote.
+
+        Raises:
+            ModelError: the model can't be built, or the weights don't fit.
+        """
+        model, signature = build_eager(checkpoint)
+        model.requires_grad_(False)
+        inputs = sample_inputs(signature, example_sizes(signature), seed=0)
+        arguments = tuple(torch.from_numpy(array) for array in inputs.values())
+        return cls(model, ExportModule(model, signature).eval(), signature, arguments)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Compute the outputs eagerly."""
+        return run(self.module, inputs)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+        """For each input, axis → torch.export's dimension with the signature's bounds."""
+        dims = {
+            name: torch.export.Dim(name, min=dimension.minimum, max=dimension.maximum)
+            for name, dimension in self.signature.dimensions.items()
+            if dimension.minimum != dimension.maximum
+        }
+        return tuple(
+            {axis: dims[size] for axis, size in enumerate(spec.shape or ()) if isinstance(size, str) and size in dims}
+            for spec in self.signature.inputs
+        )
+
+
+def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
+    """Call any torch module on numpy arrays, by position; it gives a tuple of tensors."""
+    with torch.inference_mode():
+        return [tensor.numpy() for tensor in module(*(torch.from_numpy(array) for array in inputs))]
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Silence what torch's exporters say about things that are dealt with here, and nothing else."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # says that torchvision isn't installed
+    with warnings.catch_warnings():
+        for message in (
+            "You are using the legacy TorchScript-based ONNX export",  # chosen by opset, see onnx_routes
+            r"`torch\.jit\.\w+` is (deprecated|not supported)",  # TorchScript is what was asked for; README says more
+            r"# The axis name: .* will not be used",  # inputs share dimensions on purpose
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's use of its own classes
+            "Exporting a model to ONNX with a batch_size other than 1",  # of LSTMs; the probe runs other sizes
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        # A trace may have taken a size for a constant: the probe runs other sizes, and tells for certain.
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
