@@ -110,8 +110,9 @@ def _subjects(artifacts: Path, manifests: dict[str, Manifest], dtype: str) -> li
             subjects.append(Subject(f"{name} {dtype}", name, folder, REDUCED, dtype))
         else:
             subjects.append(Subject(name, name, folder, EXACT if name == "safetensors" else NOISE))
-        for precision, file in manifest.facts.get("variants", {}).items():
-            subjects.append(Subject(f"{name} {precision}", name, folder / file, REDUCED, precision))
+        for variant in manifest.facts.get("variants", []):
+            precision = variant["precision"]
+            subjects.append(Subject(f"{name} {precision}", name, folder / variant["file"], REDUCED, precision))
     return subjects
 
 

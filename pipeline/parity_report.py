@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.cases import Case
 from pipeline.compare import Arrays
+from pipeline.files import replace_file
 from pipeline.params import ParityParams
 from pipeline.parity_judge import REDUCED, Truth, Verdict
 from pipeline.signature import Signature
@@ -79,7 +80,7 @@ def _figures(verdict: Verdict, cases: Sequence[Case]) -> dict[str, Any]:
         figures["reduced_precision"] = subject.precision
     if held:
         figures["weights"] = {"bit_for_bit": held.found, "of": held.total}
-    figures["bit_identical"] = all(output.identical for output in verdict.outputs.values())
+    figures["bit_identical_cases"] = min((output.identical for output in verdict.outputs.values()), default=0)
     figures["outputs"] = {
         name: {
             "max_abs_error": stable(output.largest),
@@ -104,16 +105,14 @@ def stable(value: float) -> float:
 
 def write_sample(folder: Path, truth: Truth, cases: Sequence[Case]) -> None:
     """Inputs and outputs of one plain case of middling size; outputs are float64's, rounded to the model's dtype."""
-    from safetensors.numpy import save_file
-
     folder.mkdir(parents=True)
     plain = sorted(
         (number for number, case in enumerate(cases) if case.kind == "plain"),
         key=lambda number: (sum(array.size for array in cases[number].inputs.values()), number),
     )
     chosen = plain[len(plain) // 2]
-    save_file(_whole(cases[chosen].inputs), folder / "inputs.safetensors")
-    save_file(_rounded(truth, chosen), folder / "outputs.safetensors")
+    _save(folder / "inputs.safetensors", cases[chosen].inputs)
+    _save(folder / "outputs.safetensors", _rounded(truth, chosen))
 
 
 def write_plots(
@@ -228,17 +227,15 @@ FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "torch_export": "model
 
 def write_evidence(folder: Path, verdict: Verdict, truth: Truth, cases: Sequence[Case]) -> None:
     """Inputs, expected and got of the case that shows the failure, and a script that repeats it."""
-    from safetensors.numpy import save_file
-
     if verdict.case is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     inputs, subject = cases[verdict.case].inputs, verdict.subject
-    save_file(_whole(inputs), folder / "inputs.safetensors")
-    save_file(_rounded(truth, verdict.case), folder / "expected.safetensors")
+    _save(folder / "inputs.safetensors", inputs)
+    _save(folder / "expected.safetensors", _rounded(truth, verdict.case))
     got = verdict.ran.outputs.get("float32", [])
     if verdict.case < len(got):
-        save_file(_whole(got[verdict.case]), folder / "got.safetensors")
+        _save(folder / "got.safetensors", got[verdict.case])
     path = subject.path / FILES[subject.format] if subject.format in FILES and subject.path.is_dir() else subject.path
     script = folder / "reproduce.py"
     run = RUN[subject.format].format(path=path.as_posix(), inputs=list(inputs))
@@ -257,7 +254,7 @@ def _cell(verdict: Verdict, name: str) -> str:
     if output is None:
         return "–"
     mark = "" if output.passed else "!"
-    if output.identical:
+    if output.identical == len(verdict.ran.outputs["float32"]):
         return "="
     if verdict.subject.rule == REDUCED:
         return f"{output.amount:.2%}{mark}"
@@ -283,11 +280,13 @@ def _sizes(signature: Signature, inputs: Arrays) -> dict[str, int]:
 
 def _rounded(truth: Truth, number: int) -> dict[str, Any]:
     eager = truth.eager[number]
-    return _whole({name: array.astype(eager[name].dtype) for name, array in truth.reference[number].items()})
+    return {name: array.astype(eager[name].dtype) for name, array in truth.reference[number].items()}
 
 
-def _whole(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+def _save(path: Path, arrays: Arrays) -> None:
+    from safetensors.numpy import save
+
+    replace_file(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _largest(expected: Any, found: Any) -> float:

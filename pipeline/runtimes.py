@@ -31,6 +31,7 @@ _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+_ALIGNMENT = 64  # bytes, of torch's CPU allocator
 _INTEGERS = ("int64", "int32", "int8", "uint8")
 FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "torch_export": "model.pt2"}
 
@@ -241,7 +242,19 @@ def _eager(model: Any, signature: Signature, options: Options) -> Opened:
     from pipeline.eager import ExportModule
 
     module = ExportModule(model.to(options.device, getattr(torch, options.dtype)).eval(), signature)
+    _align(module)
     return _call_torch(module, options)
+
+
+def _align(module: Any) -> None:
+    """Give weights that are mapped from a file the alignment of torch's own memory.
+
+    Kernels round differently at other alignments, and where a tensor lies in a file follows from the length of its
+    header: the same weights out of two files would not compute the same bits.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 # ---------------------------------------------------------------------------------------------------------
