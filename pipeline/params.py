@@ -18,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from pipeline.errors import ParamsError
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _VERSION = (  # v and https://semver.org's own expression
     r"^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-((0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
@@ -98,11 +99,31 @@ class OnnxParams(Section):
         return opset
 
 
+class ToleranceParams(Section):
+    """One of parity.tolerances: the fixed tolerance of an output, |error| ≤ atol + rtol · |expected|."""
+
+    atol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rtol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ReducedParams(Section):
+    """parity.reduced: the typical error that reduced precision may have, as a share of the output's magnitude."""
+
+    float16: Positive
+    bfloat16: Positive
+    int8: Positive
+
+
 class ParityParams(Section):
     """parity: what is compared, and what is close enough."""
 
     seed: Annotated[int, Field(ge=0)]
-    noise_multiple: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    noise_multiple: Positive
+    sizes: dict[Text, list[Annotated[int, Field(gt=0)]]]
+    magnitudes: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    repeats: Annotated[int, Field(gt=0, le=1000)]
+    tolerances: dict[Text, ToleranceParams]
+    reduced: ReducedParams
 
 
 class PublishParams(Section):

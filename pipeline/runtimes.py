@@ -31,11 +31,20 @@ _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+_ALIGNMENT = 64  # bytes, of torch's CPU allocator
 _INTEGERS = ("int64", "int32", "int8", "uint8")
 FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "torch_export": "model.pt2"}
 
 Compute = Callable[[Sequence[Array]], Sequence[Array]]
 """Arrays in the signature's order → arrays in the artifact's order of outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """What a format's library can do with an artifact."""
+
+    compute: Compute
+    weights: Callable[[], Arrays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +65,13 @@ class Runtime:
         format: one of FORMATS.
         path: the file or folder that was opened.
         signature: what it takes and gives.
+        weights: reads the tensors that the artifact holds, by its own names for them, half precision widened.
     """
 
     format: str
     path: Path
     signature: Signature
+    weights: Callable[[], Arrays]
     _compute: Compute
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -131,8 +142,8 @@ def open_runtime(
         "torchscript": _open_torchscript,
         "torch_export": _open_torch_export,
     }
-    signature, compute = openers[format](file, options)
-    return Runtime(format, path, signature, compute)
+    signature, opened = openers[format](file, options)
+    return Runtime(format, path, signature, opened.weights, opened.compute)
 
 
 def _config(file: Path) -> dict[str, Any] | None:
@@ -166,7 +177,7 @@ def _required_config(file: Path) -> dict[str, Any]:
 # Eager torch modules
 
 
-def _open_checkpoint(folder: Path, options: Options) -> tuple[Signature, Compute]:
+def _open_checkpoint(folder: Path, options: Options) -> tuple[Signature, Opened]:
     from pipeline.eager import build_eager
 
     _torch_options(options)
@@ -174,7 +185,7 @@ def _open_checkpoint(folder: Path, options: Options) -> tuple[Signature, Compute
     return signature, _eager(model, signature, options)
 
 
-def _open_safetensors(path: Path, options: Options) -> tuple[Signature, Compute]:
+def _open_safetensors(path: Path, options: Options) -> tuple[Signature, Opened]:
     from pipeline.eager import load_model
 
     _torch_options(options)
@@ -225,20 +236,32 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     return weights
 
 
-def _eager(model: Any, signature: Signature, options: Options) -> Compute:
+def _eager(model: Any, signature: Signature, options: Options) -> Opened:
     import torch
 
     from pipeline.eager import ExportModule
 
     module = ExportModule(model.to(options.device, getattr(torch, options.dtype)).eval(), signature)
+    _align(module)
     return _call_torch(module, options)
+
+
+def _align(module: Any) -> None:
+    """Give weights that are mapped from a file the alignment of torch's own memory.
+
+    Kernels round differently at other alignments, and where a tensor lies in a file follows from the length of its
+    header: the same weights out of two files would not compute the same bits.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Files that hold a graph
 
 
-def _open_torchscript(file: Path, options: Options) -> tuple[Signature, Compute]:
+def _open_torchscript(file: Path, options: Options) -> tuple[Signature, Opened]:
     import torch
 
     _torch_options(options)
@@ -249,7 +272,7 @@ def _open_torchscript(file: Path, options: Options) -> tuple[Signature, Compute]
     return signature, _call_torch(module, options)
 
 
-def _open_torch_export(file: Path, options: Options) -> tuple[Signature, Compute]:
+def _open_torch_export(file: Path, options: Options) -> tuple[Signature, Opened]:
     import torch
 
     _torch_options(options)
@@ -259,7 +282,7 @@ def _open_torch_export(file: Path, options: Options) -> tuple[Signature, Compute
     return signature, _call_torch(module, options)
 
 
-def _open_onnx(file: Path, options: Options) -> tuple[Signature, Compute]:
+def _open_onnx(file: Path, options: Options) -> tuple[Signature, Opened]:
     session = _onnx_session(file, options)
     if config := _config(file):
         signature = Signature.from_json(config["signature"])
@@ -282,7 +305,13 @@ def _open_onnx(file: Path, options: Options) -> tuple[Signature, Compute]:
     def compute(arrays: Sequence[Array]) -> Sequence[Array]:
         return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]
 
-    return signature, compute
+    def weights() -> Arrays:
+        import onnx
+
+        graph = onnx.load(file).graph
+        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+    return signature, Opened(compute, weights)
 
 
 def _onnx_session(file: Path, options: Options) -> Any:
@@ -364,7 +393,7 @@ def _torch_options(options: Options) -> None:
         torch.set_num_threads(options.threads)
 
 
-def _call_torch(module: Callable[..., Any], options: Options) -> Compute:
+def _call_torch(module: Any, options: Options) -> Opened:
     import torch
 
     from pipeline.eager import flatten
@@ -378,7 +407,12 @@ def _call_torch(module: Callable[..., Any], options: Options) -> Compute:
                 tensors = [tensor.to(floating) if tensor.is_floating_point() else tensor for tensor in tensors]
             return [tensor.cpu().numpy() for tensor in flatten(module(*tensors))]
 
-    return compute
+    def weights() -> Arrays:
+        tensors = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+        halves = (torch.float16, torch.bfloat16)
+        return {name: (t.float() if t.dtype in halves else t).numpy() for name, t in tensors.items()}
+
+    return Opened(compute, weights)
 
 
 @contextmanager

@@ -1,0 +1,175 @@
+"""parity-check: every format computes what the checkpoint computes, or the pipeline stops here.
+
+The truth is the eager model in float64. Eager float32's own error against it is the noise floor, and a format passes
+when its error is a small multiple of that floor, output by output and case by case. What is checked are the files,
+each opened in a process of its own; nothing is left over from the export.
+
+Reads artifacts/checkpoint and the formats' folders. Writes artifacts/parity.json (the verdict and its figures) and
+artifacts/parity/ (plots, and sample inputs and outputs by which users of a release can check their own runtime).
+A format that is wrong ends the stage, and scratch/parity/ then holds what it takes to see the error again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from pipeline import parity_report, stage
+from pipeline.cases import Case, draw_cases, unknown_dimensions
+from pipeline.compare import noise_floors
+from pipeline.errors import ModelError, ParamsError, ParityError
+from pipeline.files import Manifest, artifact_folder, read_json, read_manifest, sha256, write_json, write_manifest
+from pipeline.fresh import Job, Ran, run_fresh, write_cases
+from pipeline.models import Architecture
+from pipeline.params import ParityParams, load_params
+from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
+from pipeline.safetensors_file import open_sharded
+from pipeline.signature import Signature
+from pipeline.weights import compare_by_name
+
+FORMATS = ("safetensors", "onnx", "torchscript", "torch_export")
+SCRATCH = Path("scratch/parity")
+
+
+def main() -> None:
+    """Judge every enabled format.
+
+    Raises:
+        ParityError: a format is wrong.
+        ArtifactError: an artifact isn't what its manifest says.
+        ModelError: the checkpoint's own model fails, or gives NaN or infinity.
+    """
+    params = load_params()
+    artifacts = stage.ARTIFACTS
+    checkpoint = artifacts / "checkpoint"
+    read_manifest(checkpoint).verify(checkpoint)
+    signature = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"]).signature
+    cases = _cases(signature, params.parity)
+    manifests = _manifests(artifacts)
+    subjects = _subjects(artifacts, manifests, params.safetensors.dtype)
+
+    truth, ran = _run_all(checkpoint, subjects, cases)
+    for subject in subjects:
+        if subject.format == "safetensors":
+            held = compare_by_name(open_sharded(subject.path), checkpoint, params.safetensors.dtype)
+            ran[subject.name] = replace(ran[subject.name], weights=held)
+    verdicts = [judge(subject, ran[subject.name], truth, cases, params.parity) for subject in subjects]
+    print(parity_report.table(verdicts, truth, params.parity))
+
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        raise _failure(failed, truth, cases)
+
+    checked = {name: sha256(artifacts / name / "manifest.json") for name in manifests if manifests[name].enabled}
+    with artifact_folder(artifacts / "parity") as folder:
+        parity_report.write_sample(folder / "sample", truth, cases)
+        parity_report.write_plots(folder / "plots", verdicts, truth, signature, cases)
+        write_manifest(folder, "parity", made_from=checked)
+    write_json(artifacts / "parity.json", parity_report.metrics(verdicts, truth, cases, params.parity, checked))
+
+
+def _cases(signature: Signature, params: ParityParams) -> list[Case]:
+    for name in unknown_dimensions(signature, params.sizes):
+        print(f"note: parity.sizes names {name!r}; this model has {list(signature.dimensions)}")
+    outputs = [spec.name for spec in signature.outputs]
+    if unknown := [name for name in params.tolerances if name not in outputs]:
+        raise ParamsError(
+            f"parity.tolerances names {unknown}, and the model's outputs are {outputs}", "name those outputs"
+        )
+    return draw_cases(
+        signature,
+        seed=params.seed,
+        sizes=params.sizes,
+        magnitudes=params.magnitudes,
+        repeats=params.repeats,
+    )
+
+
+def _manifests(artifacts: Path) -> dict[str, Manifest]:
+    """The formats' manifests, their files checked against them."""
+    manifests = {name: read_manifest(artifacts / name) for name in FORMATS}
+    for name, manifest in manifests.items():
+        manifest.verify(artifacts / name)
+    return manifests
+
+
+def _subjects(artifacts: Path, manifests: dict[str, Manifest], dtype: str) -> list[Subject]:
+    """Every file that computes: the enabled formats, and ONNX's variants."""
+    subjects = []
+    for name, manifest in manifests.items():
+        if not manifest.enabled:
+            continue
+        folder = artifacts / name
+        if name == "safetensors" and dtype in ("float16", "bfloat16"):
+            subjects.append(Subject(f"{name} {dtype}", name, folder, REDUCED, dtype))
+        else:
+            subjects.append(Subject(name, name, folder, EXACT if name == "safetensors" else NOISE))
+        for variant in manifest.facts.get("variants", []):
+            precision = variant["precision"]
+            subjects.append(Subject(f"{name} {precision}", name, folder / variant["file"], REDUCED, precision))
+    return subjects
+
+
+def _run_all(checkpoint: Path, subjects: list[Subject], cases: list[Case]) -> tuple[Truth, dict[str, Ran]]:
+    """The checkpoint and every artifact on every case, each in a process of its own, one to a core.
+
+    Raises:
+        ModelError: the checkpoint's own model fails, or gives NaN or infinity.
+    """
+    jobs = {"checkpoint": Job("checkpoint", str(checkpoint), ("float32", "float64"))}
+    for subject in subjects:
+        # safetensors is compared name by name, and reduced precision isn't the checkpoint's weights.
+        compared = str(checkpoint) if subject.rule == NOISE else None
+        jobs[subject.name] = Job(subject.format, str(subject.path), checkpoint=compared)
+    with TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        file = Path(temporary) / "cases.safetensors"
+        write_cases(file, [case.inputs for case in cases])
+        futures = {}
+        for number, (name, job) in enumerate(jobs.items()):
+            folder = Path(temporary) / str(number)
+            folder.mkdir()
+            futures[name] = pool.submit(run_fresh, job, file, folder)
+        ran = {name: future.result() for name, future in futures.items()}
+
+    own = ran.pop("checkpoint")
+    if own.failure is not None:
+        where = f" in the case {cases[own.failed_case].name!r}" if own.failed_case is not None else ""
+        raise ModelError(
+            f"the checkpoint's own model fails{where}: {own.failure}",
+            "correct the bounds in model.signature, so that they say what the model takes",
+        )
+    for dtype, outputs in own.outputs.items():
+        for case, arrays in zip(cases, outputs, strict=True):
+            if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+                raise ModelError(
+                    f"the checkpoint's own model, in {dtype}, gives NaN or infinity for {broken} "
+                    f"in the case {case.name!r}",
+                    "look at its weights; if only that magnitude is too much for it, take it out of parity.magnitudes",
+                )
+    reference, eager = own.outputs["float64"], own.outputs["float32"]
+    return Truth(reference, eager, noise_floors(reference, eager, [case.kind for case in cases])), ran
+
+
+def _failure(failed: list[Verdict], truth: Truth, cases: list[Case]) -> ParityError:
+    lines = []
+    for verdict in failed:
+        folder = SCRATCH / verdict.subject.name.replace(" ", "-")
+        lines.append(f"{verdict.subject.name}: {verdict.problem}")
+        if verdict.case is not None:
+            parity_report.write_evidence(folder, verdict, truth, cases)
+            lines.append(f"  see it again: python {folder / 'reproduce.py'}")
+    listed = "\n".join(f"  {line}" for line in lines)
+    return ParityError(
+        f"{len(failed)} of the formats don't compute what the checkpoint computes:\n{listed}",
+        "don't release it: export it again, by another exporter if need be",
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)
