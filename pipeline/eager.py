@@ -103,8 +103,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: boo
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
     """Build the model around the weights, in evaluation mode: they aren't copied, and stay mapped if they are.
 
-    For models that compute, not for exporters: mapped tensors share one storage, which some formats write whole.
-
     Raises:
         ModelError: as build_model and load_weights.
     """
@@ -125,10 +123,11 @@ class _NoRandomParameters(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(function, "__name__", "") in ("uniform_", "normal_"):
-            target = args[0] if args else kwargs.get("tensor")
-            if isinstance(target, nn.Parameter):
-                return target
+        target = args[0] if args else kwargs.get("tensor")
+        if isinstance(target, nn.Parameter) and (
+            getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.uniform_, Tensor.normal_)
+        ):
+            return target
         return function(*args, **kwargs)
 
 

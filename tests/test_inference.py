@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 
 from pipeline.config import model_config
+from pipeline.eager import build_model
 from pipeline.errors import ArtifactError, InferenceError, PipelineError, UnsafeCheckpointError
 from pipeline.files import read_json, write_json
 from pipeline.inference import load, main
 from pipeline.models import Architecture
 from pipeline.safetensors_file import open_safetensors, write_safetensors, write_shards
-from pipeline.signature import Arrays, sample_inputs
+from pipeline.signature import Arrays, Signature, sample_inputs
 from pipeline.tensor import Tensor
 from tests.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.hub_server import HubServer
 from tests.project import ROOT
 
 FILES = {
@@ -34,6 +36,7 @@ FILES = {
     "torch_export": "torch_export/model.pt2",
     "pth": "checkpoint.pth",
 }
+POSITIONS = {"inputs": [{"name": "x", "shape": ["length", 4]}], "outputs": ["output"]}
 
 
 @pytest.fixture(scope="session")
@@ -364,6 +367,36 @@ def test_a_format_imports_only_what_it_needs(release: Path, inputs: Arrays, form
     assert absent not in done.stdout.splitlines()[-1]
 
 
+def test_weights_are_not_copied_and_no_random_numbers_are_drawn_for_them(release: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from pipeline.eager import load_model
+
+    architecture = Architecture.from_json(read_json(release / "config.json"))
+    before = torch.get_rng_state()
+    weights = load_file(release / "model.safetensors")
+    model = load_model(architecture, weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(tensor.data_ptr() == weights[name].data_ptr() for name, tensor in model.state_dict().items())
+    build_model(architecture)
+    assert not torch.equal(torch.get_rng_state(), before)  # drawn where nothing replaces them
+
+
+def test_what_a_constructor_computes_and_no_state_dict_holds_survives(tmp_path: Path) -> None:
+    import torch
+
+    architecture = Architecture("tests.models:Positions", {"width": 4}, Signature.from_json(POSITIONS))
+    model = build_model(architecture)
+    assert list(model.state_dict()) == ["scale"]
+    weights = {"scale": np.full(4, 2, np.float32)}
+    write_safetensors(tmp_path / "model.safetensors", {name: Tensor.of_numpy(x) for name, x in weights.items()})
+    write_json(tmp_path / "config.json", architecture.to_json())
+    output = load(tmp_path)(x=np.ones((3, 4), np.float32))["output"]
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    np.testing.assert_array_equal(output, model(torch.ones(3, 4)).detach().numpy())
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Command line
 
@@ -399,3 +432,56 @@ def test_the_command_line_needs_something_to_do(release: Path, capsys: pytest.Ca
 
 def test_a_signature_is_plain_json(release: Path) -> None:
     assert json.loads(json.dumps(load(release).signature.to_json()))["inputs"][0]["name"] == "motion"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A repository on a Hub
+
+
+@pytest.fixture
+def hub(release: Path) -> Iterator[HubServer]:
+    with HubServer() as server:
+        names = ("config.json", "model.safetensors", "onnx/model.onnx", "onnx/config.json", "torchscript/model.pt")
+        repo = server.hub.create("ada/stick", private=False)
+        repo.edit({name: (release / name).read_bytes() for name in names})
+        yield server
+
+
+def from_hub(hub: HubServer, folder: Path, *arguments: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own: huggingface_hub reads its address when it is imported."""
+    environment = {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "NO_PROXY": "*"}
+    environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+    command = [sys.executable, "-m", "pipeline.inference", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_repository_is_fetched_as_far_as_it_is_needed_and_then_kept(
+    hub: HubServer, tmp_path: Path, inputs: Arrays, expected: Arrays
+) -> None:
+    write_safetensors(tmp_path / "case", {name: Tensor.of_numpy(array) for name, array in inputs.items()})
+    done = from_hub(hub, tmp_path, "ada/stick", "--format", "onnx", "--inputs", "case", "--outputs", "out")
+    assert done.returncode == 0, done.stderr
+    assert_close({name: open_safetensors(tmp_path / "out")[name].numpy() for name in expected}, expected)
+    fetched = {path.rpartition("/")[2] for _, path, _ in hub.requests}
+    assert "model.onnx" in fetched and not {"model.safetensors", "model.pt"} & fetched
+
+    offline = from_hub(hub, tmp_path, "ada/stick", "--format", "onnx", "--describe", offline=True)
+    assert offline.returncode == 0, offline.stderr
+    assert "motion" in offline.stdout
+
+
+def test_a_revision_is_what_is_loaded(hub: HubServer, tmp_path: Path) -> None:
+    first = hub.repo("ada/stick").history()[0].oid
+    hub.repo("ada/stick").edit({"onnx/model.onnx": b"spoilt"})
+    spoilt = from_hub(hub, tmp_path, "ada/stick", "--format", "onnx", "--describe")
+    assert spoilt.returncode == 1 and "model.onnx can't be opened" in spoilt.stderr
+    whole = from_hub(hub, tmp_path, "ada/stick", "--format", "onnx", "--revision", first, "--describe")
+    assert whole.returncode == 0, whole.stderr
+    assert "ada/stick: onnx" in whole.stdout
+
+
+def test_a_repository_that_is_not_there_is_one_clear_error(hub: HubServer, tmp_path: Path) -> None:
+    done = from_hub(hub, tmp_path, "ada/nothing", "--describe")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no ada/nothing on this machine")
+    assert "Traceback" not in done.stderr

@@ -6,6 +6,8 @@ transformers.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -25,6 +27,9 @@ class StickFigureModel(PreTrainedModel):
         super().__init__(config)
         for name, part in StickFigureTransformer(**config.constructor()).named_children():
             self.add_module(name, part)
+        for module in self.modules():
+            if isinstance(module, RotaryEmbedding):
+                module.register_forward_hook(self._in_own_dtype)
         self.post_init()
 
     def forward(
@@ -48,6 +53,10 @@ class StickFigureModel(PreTrainedModel):
             image_tensor,
             image_camera_pose,
         )
+
+    def _in_own_dtype(self, module: nn.Module, args: Any, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Angles are computed in float32 even in a half-precision model, whose dtype their sines then take."""
+        return tuple(part.to(self.dtype) for part in angles)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
