@@ -259,6 +259,8 @@ def files(made: Made) -> Iterator[File]:
         for path, entry in manifest.files.items():
             name = PLACES[format] + path
             purpose = next((text for pattern, text in PURPOSES if re.fullmatch(pattern, name)), "")
+            if purpose == "weights" and (cast := manifest.facts.get("cast")):
+                purpose += f", {cast['tensors']} tensors cast to {cast['to']}"
             if name == "onnx/model.onnx" and "opset" in manifest.facts:
                 purpose += f"; opset {manifest.facts['opset']}"
             if purpose == "weights" and (cast := manifest.facts.get("cast")):
@@ -304,21 +306,42 @@ def missing(made: Made, words: Words) -> list[dict[str, str]]:
     return [{"what": what, "how": how} for what, there, how in wanted if not there]
 
 
-@dataclass(frozen=True)
-class ParityRow:
-    """One line of the table of parity: an output of a file, its largest absolute error and how that was judged."""
-
-    file: str
-    output: str
-    error: str
-    allowed: str
-    against: str
-    verdict: str
-
-
 def parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
-    """What parity.json says, for a table."""
-    return {"how": "", "rows": []}
+    """What parity.json says: one row for each output, one column for each artifact, and a remark on each artifact."""
+    checked = parity["formats"]
+    outputs = list(dict.fromkeys(output for figures in checked.values() for output in figures["outputs"]))
+    return {
+        "rule": parity["rule"],
+        "subjects": list(checked),
+        "rows": {
+            output: [
+                parity["noise_floor"].get(output, {}).get("typical", ""),
+                *(_parity_cell(figures["outputs"].get(output)) for figures in checked.values()),
+            ]
+            for output in outputs
+        },
+        "remarks": {name: "; ".join(_remarks(figures)) for name, figures in checked.items()},
+    }
+
+
+def _parity_cell(figures: Mapping[str, Any] | None) -> str:
+    """The largest absolute error, and how much that is by the rule that the artifact was judged by."""
+    if figures is None:
+        return ""
+    error = f"{figures['max_abs_error']:.2g}"
+    if "share_of_output" in figures:
+        return f"{error} ({figures['share_of_output']:.2%})"
+    return f"{error} ({figures['times_floor']:.2g}×)"
+
+
+def _remarks(figures: Mapping[str, Any]) -> Iterator[str]:
+    if held := figures.get("weights"):
+        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's bit for bit"
+    if figures["bit_identical"]:
+        yield "all outputs are bit for bit those of the eager model in float32"
+    if precision := figures.get("reduced_precision"):
+        limit = max((output["limit"] for output in figures["outputs"].values()), default=0.0)
+        yield f"{precision} by request: in brackets the typical error as a share of the output, and {limit:.0%} passes"
 
 
 # How it is written

@@ -64,8 +64,18 @@ def _main_files(artifacts: Path, manifest: Manifest) -> str:
 
 
 def worst(parity: Mapping[str, Any]) -> str:
-    """The largest error of all formats, and how it compares with what is allowed."""
-    return ""
+    """The largest error of all artifacts in full precision, and of those in reduced precision."""
+    full, reduced = [], []
+    for format, figures in parity["formats"].items():
+        for output, of in figures["outputs"].items():
+            where = f"{of['max_abs_error']:.2g} ({format}, {output})"
+            if "share_of_output" in of:
+                reduced.append((of["share_of_output"], f"{where}, {of['share_of_output']:.2%} of the output"))
+            else:
+                said = f"{where}, {of['times_floor']:.2g}× float32's own error, {of['limit']:g}× allowed"
+                full.append((of["times_floor"], said))
+    texts = [max(found)[1] for found in (full, reduced) if found]
+    return f"{'passed' if parity['passed'] else 'FAILED'}; worst error {'; '.join(texts)}"
 
 
 if __name__ == "__main__":
