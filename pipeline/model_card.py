@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.signature import TensorSpec
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 # format → folder in the release, and what to say of its main files
 PLACES = {"safetensors": "", "onnx": "onnx/", "torchscript": "torchscript/", "torch_export": "torch_export/"}
+LIBRARIES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxruntime"), "torchscript": (), "torch_export": ()}
 PURPOSES = (
     (r"model(-\d+-of-\d+)?\.safetensors", "weights"),
     (r"model\.safetensors\.index\.json", "which file holds which weight"),
@@ -176,6 +178,7 @@ def render(made: Made, words: Words) -> str:
         "origin": made.checkpoint["origin"],
         "left_out": {name: count for names in made.checkpoint["left_out"].values() for name, count in names.items()},
         "made_with": dict(made_with(made)),
+        "versions": versions(made),
         "citation": words.citation,
         "authors": said.authors if said else [],
         "license": said and (said.license_name or said.license),
@@ -280,6 +283,15 @@ def made_with(made: Made) -> Iterator[tuple[str, dict[str, Any]]]:
         facts |= versions if isinstance(versions, dict) else {}
         if facts:
             yield format, facts
+
+
+def versions(made: Made) -> dict[str, str]:
+    """The installed versions of what wrote and checked the formats, without the build that they are of.
+
+    The build (such as +cpu) is left out: the same card is made wherever the same versions are installed.
+    """
+    libraries = dict.fromkeys(library for format in made.formats for library in LIBRARIES[format])
+    return {library: metadata.version(library).partition("+")[0] for library in ("torch", *libraries)}
 
 
 def missing(made: Made, words: Words) -> list[dict[str, str]]:

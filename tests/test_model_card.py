@@ -24,6 +24,7 @@ from pipeline.hub_terms import LICENSES, TASKS
 from pipeline.model_card import PLACES, write_card
 from pipeline.models import Architecture
 from pipeline.params import CardParams, load_params
+from pipeline.release import FORMATS
 from pipeline.signature import Signature
 from tests.checkpoint_folder import stick_figure, write_checkpoint
 from tests.parity_json import parity_json
@@ -293,6 +294,29 @@ def test_the_same_artifacts_make_the_same_bytes(artifacts: Artifacts, said: Call
     assert (artifacts.path / "model-card" / "manifest.json").read_bytes() == manifest
     assert str(artifacts.path) not in one.replace(said().words, "")
     read_manifest(artifacts.path / "model-card").verify(artifacts.path / "model-card")
+
+
+def test_the_parity_table_is_that_of_parity_check(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+    table = section(card(artifacts, said()), "Parity")
+    figures = read_json(artifacts.path / "parity.json")
+    assert "| output | floor, relative | `safetensors` | `onnx` | `torchscript` |" in table
+    for name, of in figures["formats"]["onnx"]["outputs"].items():
+        [row] = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.split(" | ")[3] == f"{of['max_abs_error']:.2g} ({of['times_floor']:.2g}×)"
+    assert "41 of 50 weights" in table and "11 cases" in table and "4× passes" in table
+
+
+def test_a_variant_of_reduced_precision_is_named_as_such(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+    figures = read_json(artifacts.path / "parity.json")["formats"]
+    outputs = {name: {**of, "share_of_output": 0.0123, "limit": 0.2} for name, of in figures["onnx"]["outputs"].items()}
+    int8 = {**figures["onnx"], "rule": "reduced", "reduced_precision": "int8", "outputs": outputs}
+    artifacts.check(formats={**figures, "onnx int8": int8})
+    table = section(card(artifacts, said()), "Parity")
+    assert "`onnx int8`" in table and "(1.23%)" in table and "int8 by request" in table and "20% passes" in table
+
+
+def test_the_card_and_the_release_agree_on_where_files_are() -> None:
+    assert {format: place.rstrip("/") for format, place in PLACES.items()} == FORMATS
 
 
 # What it refuses
