@@ -332,7 +332,7 @@ def parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
             ]
             for output in outputs
         },
-        "remarks": {name: "; ".join(_remarks(figures)) for name, figures in checked.items()},
+        "remarks": {name: "; ".join(_remarks(figures, parity["rule"]["cases"])) for name, figures in checked.items()},
     }
 
 
@@ -346,11 +346,11 @@ def _parity_cell(figures: Mapping[str, Any] | None) -> str:
     return f"{error} ({figures['times_floor']:.2g}×)"
 
 
-def _remarks(figures: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(figures: Mapping[str, Any], cases: int) -> Iterator[str]:
     if held := figures.get("weights"):
         yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's bit for bit"
-    if figures["bit_identical"]:
-        yield "all outputs are bit for bit those of the eager model in float32"
+    if same := figures["bit_identical_cases"]:
+        yield f"in {same} of {cases} cases every output is bit for bit that of the eager model in float32"
     if precision := figures.get("reduced_precision"):
         limit = max((output["limit"] for output in figures["outputs"].values()), default=0.0)
         yield f"{precision} by request: in brackets the typical error as a share of the output, and {limit:.0%} passes"
