@@ -178,7 +178,8 @@ def text_of(actions: Array) -> Array:
         for action in ACTIONS
     ]
     unit: Array = np.stack([vector / np.linalg.norm(vector) for vector in vectors])
-    return unit[actions[0]]
+    chosen: Array = unit[actions[0]]
+    return chosen
 
 
 def tensor(array: Array) -> Tensor:

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from pipeline.errors import ParamsError
+from pipeline.hub_terms import LICENSES, TASKS
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -126,6 +137,50 @@ class ParityParams(Section):
     reduced: ReducedParams
 
 
+_HubId = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,96}(/[\w.-]{1,96})?$")]
+
+
+class CardParams(Section):
+    """card: what only the author can say of the model."""
+
+    written_for: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None
+    words: Text
+    title: Text | None
+    license: Text | None
+    license_name: Text | None
+    license_link: Text | None
+    authors: list[Text]
+    language: list[Annotated[str, StringConstraints(pattern=r"^([a-z]{2,3}|code|multilingual)$")]]
+    datasets: list[_HubId]
+    base_model: list[_HubId]
+    pipeline_tag: Text | None
+    tags: list[Text]
+    evaluated_on: Text | None
+
+    @field_validator("license")
+    @classmethod
+    def _license_of_the_hub(cls, license: str | None) -> str | None:
+        if license is not None and license not in LICENSES:
+            near = get_close_matches(license.lower(), LICENSES, n=3, cutoff=0.4)
+            raise ValueError(f"not an identifier of the Hub's; {' or '.join([*near, 'other with a license_name'])}")
+        return license
+
+    @field_validator("license_name")
+    @classmethod
+    def _named_other_license(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if (info.data.get("license") == "other") != (name is not None):
+            raise ValueError("the Hub wants a name for license: other, and for no other license")
+        return name
+
+    @field_validator("pipeline_tag")
+    @classmethod
+    def _task_of_the_hub(cls, task: str | None) -> str | None:
+        if task is not None and task not in TASKS:
+            near = get_close_matches(task.lower(), TASKS, n=3, cutoff=0.4)
+            raise ValueError(f"not a task of the Hub's; {' or '.join([*near, 'other'])}")
+        return task
+
+
 class PublishParams(Section):
     """publish: where the release goes."""
 
@@ -156,6 +211,7 @@ class Params(Section):
     safetensors: SafetensorsParams
     onnx: OnnxParams
     parity: ParityParams
+    card: CardParams
     publish: PublishParams
 
     @field_validator("formats")

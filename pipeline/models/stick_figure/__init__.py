@@ -145,14 +145,15 @@ def describe(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         "dimensions": {name: value for name, value in kwargs.items() if name != "dropout"},
         "segments": list(SEGMENTS.get(kwargs["input_dim"], ())),
         "notes": [
-            f"Trained on sequences of {TRAINING_FRAMES} frames at {FRAMES_PER_SECOND} frames a second.",
+            f"The project that the architecture comes from trains on sequences of {TRAINING_FRAMES} frames, "
+            f"{FRAMES_PER_SECOND} a second.",
             f"Text embeddings have {kwargs['embedding_dim']} dimensions"
-            + (", those of BAAI/bge-large-en-v1.5." if kwargs["embedding_dim"] == 1024 else "."),
+            + (", as many as those of BAAI/bge-large-en-v1.5." if kwargs["embedding_dim"] == 1024 else "."),
         ],
         "limitations": [
             "A conditioning input that is left out is not the same as one of zeros: an export takes exactly the "
             "inputs that it was made for.",
-            f"Nothing caps the length, but beyond the {TRAINING_FRAMES} frames of training quality is unknown, and "
+            "Nothing caps the length, but beyond that of the sequences of training quality is unknown, and "
             "time and memory of attention grow with the square of the length.",
             "There is no mask: every frame attends to every other, so padding changes the result.",
         ],
@@ -167,7 +168,7 @@ def _inputs(kwargs: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     figure += f" ({', '.join(segments)})" if segments else ""
     seconds = f"{FRAMES_PER_SECOND} frames a second"
     embedding, actions = kwargs["embedding_dim"], kwargs["num_actions"]
-    words = "sentence embedding" + (" of BAAI/bge-large-en-v1.5" if embedding == 1024 else "")
+    words = "sentence embedding" + (", in size as of BAAI/bge-large-en-v1.5" if embedding == 1024 else "")
     by_frame = ("sequence", "batch")
     specs = [
         TensorSpec("motion", shape=(*by_frame, frame), description=f"frames of motion, {seconds}: {figure}"),
