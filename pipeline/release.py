@@ -185,12 +185,13 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tupl
 
 
 def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
-    """What computes: each format, and the variants that its manifest names (precision → file)."""
+    """What computes: each format, and the variants that its manifest names."""
     found: dict[str, Runnable] = {}
     for format, manifest in formats.items():
         found[format] = Runnable(format, FORMATS[format])
-        for precision, file in manifest.facts.get("variants", {}).items():
-            found[f"{format} {precision}"] = Runnable(format, f"{FORMATS[format]}/{file}")
+        for variant in manifest.facts.get("variants", []):
+            name = f"{format} {variant['precision']}"
+            found[name] = Runnable(format, f"{FORMATS[format]}/{variant['file']}")
     return found
 
 
