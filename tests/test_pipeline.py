@@ -38,7 +38,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
 
 
 def test_the_committed_lock_is_what_a_fresh_clone_arrives_at(built: Project) -> None:
-    """The session's checkout started without a cache, from the dvc.lock of this repository."""
+    """The checkout of these tests started without a cache, from the dvc.lock of this repository."""
     assert (built.path / "dvc.lock").read_text() == (ROOT / "dvc.lock").read_text()
 
 
