@@ -48,7 +48,7 @@ PURPOSES = (
 )
 _METRIC = re.compile(r"(val|valid|validation|best|eval|test)_[\w.-]{1,60}")
 _STATES = re.compile(r"optim|sched|scaler|state_dict|rng", re.IGNORECASE)
-_COUNTS = ("tensors", "bytes", "shards", "nodes")  # of a manifest's facts: nothing of how it was made
+_NOT_SHOWN = ("tensors", "bytes", "shards", "nodes", "torch")  # of a manifest's facts: sizes, and what `versions` has
 _MOST_FACTS = 60
 _REBUILD = "run `dvc repro`, which checks what changed"
 
@@ -277,7 +277,7 @@ def made_with(made: Made) -> Iterator[tuple[str, dict[str, Any]]]:
         facts = {
             name.replace("_", " "): value
             for name, value in manifest.facts.items()
-            if isinstance(value, str | int | float) and not isinstance(value, bool) and name not in _COUNTS
+            if isinstance(value, str | int | float) and not isinstance(value, bool) and name not in _NOT_SHOWN
         }
         versions = manifest.facts.get("versions")
         facts |= versions if isinstance(versions, dict) else {}

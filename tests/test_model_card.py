@@ -472,6 +472,7 @@ def test_every_snippet_runs_as_printed_in_the_release(built: Project, tmp_path: 
         )
         assert done.returncode == 0, done.stderr
         assert [line.split(" ")[0] for line in done.stdout.splitlines()] == outputs
+        assert all(float(line.rpartition(" ")[2]) < 1e-4 for line in done.stdout.splitlines()), done.stdout
 
 
 def test_the_demo_has_a_card_with_nothing_missing(built: Project) -> None:
