@@ -347,11 +347,13 @@ def _parity_cell(figures: Mapping[str, Any] | None) -> str:
 
 
 def _remarks(figures: Mapping[str, Any], cases: int) -> Iterator[str]:
+    precision = figures.get("reduced_precision")
     if held := figures.get("weights"):
-        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's bit for bit"
+        how = f"rounded to {precision}" if precision else "bit for bit"
+        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's, {how}"
     if same := figures["bit_identical_cases"]:
         yield f"in {same} of {cases} cases every output is bit for bit that of the eager model in float32"
-    if precision := figures.get("reduced_precision"):
+    if precision:
         limit = max((output["limit"] for output in figures["outputs"].values()), default=0.0)
         yield f"{precision} by request: in brackets the typical error as a share of the output, and {limit:.0%} passes"
 
