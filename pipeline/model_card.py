@@ -319,7 +319,18 @@ def missing(made: Made, words: Words) -> list[dict[str, str]]:
 
 
 def parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
-    """What parity.json says: one row for each output, one column for each artifact, and a remark on each artifact."""
+    """What parity.json says: one row for each output, one column for each artifact, and a remark on each artifact.
+
+    Raises:
+        CardError: it isn't as parity-check writes it.
+    """
+    try:
+        return _parity_table(parity)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CardError(f"parity.json is not as parity-check writes it: {error!r}", _REBUILD) from None
+
+
+def _parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
     checked = parity["formats"]
     outputs = list(dict.fromkeys(output for figures in checked.values() for output in figures["outputs"]))
     return {
