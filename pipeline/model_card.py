@@ -48,7 +48,7 @@ PURPOSES = (
 )
 _METRIC = re.compile(r"(val|valid|validation|best|eval|test)_[\w.-]{1,60}")
 _STATES = re.compile(r"optim|sched|scaler|state_dict|rng", re.IGNORECASE)
-_COUNTS = ("tensors", "bytes", "shards", "nodes")  # of a manifest's facts: nothing of how it was made
+_NOT_SHOWN = ("tensors", "bytes", "shards", "nodes", "torch")  # of a manifest's facts: sizes, and what `versions` has
 _MOST_FACTS = 60
 _REBUILD = "run `dvc repro`, which checks what changed"
 
@@ -277,7 +277,7 @@ def made_with(made: Made) -> Iterator[tuple[str, dict[str, Any]]]:
         facts = {
             name.replace("_", " "): value
             for name, value in manifest.facts.items()
-            if isinstance(value, str | int | float) and not isinstance(value, bool) and name not in _COUNTS
+            if isinstance(value, str | int | float) and not isinstance(value, bool) and name not in _NOT_SHOWN
         }
         versions = manifest.facts.get("versions")
         facts |= versions if isinstance(versions, dict) else {}
@@ -319,7 +319,18 @@ def missing(made: Made, words: Words) -> list[dict[str, str]]:
 
 
 def parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
-    """What parity.json says: one row for each output, one column for each artifact, and a remark on each artifact."""
+    """What parity.json says: one row for each output, one column for each artifact, and a remark on each artifact.
+
+    Raises:
+        CardError: it isn't as parity-check writes it.
+    """
+    try:
+        return _parity_table(parity)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CardError(f"parity.json is not as parity-check writes it: {error!r}", _REBUILD) from None
+
+
+def _parity_table(parity: Mapping[str, Any]) -> dict[str, Any]:
     checked = parity["formats"]
     outputs = list(dict.fromkeys(output for figures in checked.values() for output in figures["outputs"]))
     return {
@@ -347,11 +358,13 @@ def _parity_cell(figures: Mapping[str, Any] | None) -> str:
 
 
 def _remarks(figures: Mapping[str, Any], cases: int) -> Iterator[str]:
+    precision = figures.get("reduced_precision")
     if held := figures.get("weights"):
-        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's bit for bit"
+        how = f"rounded to {precision}" if precision else "bit for bit"
+        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's, {how}"
     if same := figures["bit_identical_cases"]:
         yield f"in {same} of {cases} cases every output is bit for bit that of the eager model in float32"
-    if precision := figures.get("reduced_precision"):
+    if precision:
         limit = max((output["limit"] for output in figures["outputs"].values()), default=0.0)
         yield f"{precision} by request: in brackets the typical error as a share of the output, and {limit:.0%} passes"
 
