@@ -358,6 +358,26 @@ def test_an_unreachable_endpoint_is_told_after_a_few_tries(publisher: Publisher)
     assert publisher.slept == [1, 2, 4, 8]
 
 
+@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://hub.example"])
+def test_an_endpoint_that_is_no_address_is_one_clear_error(publisher: Publisher, endpoint: str) -> None:
+    error = refusal(publisher, hub=lambda _, *arguments, **options: Hub(endpoint, *arguments, **options))
+    assert "is not an address" in error.problem and "HF_ENDPOINT" in error.remedy
+    assert publisher.slept == []
+
+
+def test_a_receipt_that_cannot_be_written_is_made_up_for_by_the_next_run(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.publish.write_json", full)
+        assert "No space left" in refusal(publisher).problem
+    publisher.publish()
+    publisher.require_published()
+
+
 def test_a_server_that_never_answers_is_given_up(publisher: Publisher) -> None:
     publisher.hub.break_with(Fault("hang", path="/api/models/*", times=99))
     error = refusal(publisher, timeout=0.1)

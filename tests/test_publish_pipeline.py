@@ -80,6 +80,7 @@ def test_a_publication_that_fails_loses_nothing_and_tells_no_secret(
     assert tree(project.path / "artifacts") == before
 
 
+@pytest.mark.slow
 def test_no_token_is_told_before_anything_is_sent(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
