@@ -490,6 +490,8 @@ class Hub:
         plan = survey.plan
         additions = [CommitOperationAdd(path, local[path].path) for path in (*plan.added, *plan.changed)]
         deletions = [CommitOperationDelete(path, is_folder=False) for path in plan.deleted]
+        for addition in additions:  # known already; the client would read the files once more
+            addition.upload_info.sha256 = bytes.fromhex(local[addition.path_in_repo].sha256)
         size = sum(local[path].size for path in (*plan.added, *plan.changed))
         self._say(f"committing {len(additions)} files, {size:,} bytes, and {len(deletions)} deletions")
         where: dict[str, Any] = {"revision": target.revision, "create_pr": target.create_pr}
@@ -607,6 +609,11 @@ class Hub:
                     transient=again,
                     look=True,
                 )
+            case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
+                return RequestError(
+                    f"{doing}: {scrub(self.endpoint)} is not an address ({_line(str(error), self.token)})",
+                    "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co, or unset it",
+                )
             case httpx2.HTTPError():
                 return RequestError(
                     f"{doing}: the connection was cut ({scrub(str(error), self.token) or type(error).__name__})",
@@ -622,7 +629,7 @@ class Hub:
                     look=True,
                 )
             case ValueError():
-                remedy = "correct the model card" if "README.md" in str(error) else "check publish in params.yaml"
+                remedy = "correct the model card" if "README.md" in str(error) else "see what the Hub says"
                 return RequestError(f"{doing}: {_line(str(error), self.token)}", remedy)
             case OSError():
                 return RequestError(f"{doing}: {_line(str(error), self.token)}", f"see to the disk, then {_AGAIN}")

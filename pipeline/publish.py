@@ -77,7 +77,7 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
     if last and _lasting(last) == _lasting(receipt):
         print(f"the Hub already holds exactly this release, as {artifacts / RECEIPT} says")
         return
-    write_json(artifacts / RECEIPT, receipt)
+    _write(artifacts / RECEIPT, receipt)
     where = done.pull_request or f"{endpoint}/{target.repo_id}/tree/{done.tag or target.revision}"
     print(f"{'published' if done.changed else 'the Hub already holds exactly this release'}: {where}")
 
@@ -211,8 +211,18 @@ def _lasting(receipt: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_statement(path: Path, reason: str, entries: Mapping[str, FileEntry]) -> None:
     files = {name: asdict(entry) for name, entry in entries.items()}
-    write_json(path, {"published": False, "reason": reason, "files": files})
+    _write(path, {"published": False, "reason": reason, "files": files})
     print(f"not published: {reason}")
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise PublishError(
+            f"{path} can't be written: {error.strerror or error}",
+            "make room or mend the disk, then run publish again: it finds what the Hub holds and writes that down",
+        ) from None
 
 
 if __name__ == "__main__":

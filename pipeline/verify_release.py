@@ -2,6 +2,10 @@
 
 python -m pipeline.verify_release artifacts/release
 python -m pipeline.verify_release organisation/name --revision v1.0.0 --public-key publisher.pub
+
+A safetensors folder is run by the model code that its config.json names. A release from elsewhere could name anything
+(subprocess:run is a callable too), so that only this project's own model, the one of params.yaml and those given by
+--trust are called.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +28,7 @@ from pipeline import stage
 from pipeline.errors import ArtifactError, InferenceError, PipelineError
 from pipeline.files import read_json
 from pipeline.hub import Hub, default_endpoint
+from pipeline.params import load_params
 from pipeline.release import PARITY, SAMPLE, Release, differences, read_release
 from pipeline.signing import SIGNATURE, check_signature
 
@@ -39,6 +44,7 @@ class Runtime(Protocol):
 
 
 Opener = Callable[[str, Path], Runtime]
+OWN_MODEL = "pipeline.models.stick_figure:build"
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ def main() -> None:
     parser.add_argument("release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)")
     parser.add_argument("--revision", help="branch, tag or commit; main by default")
     parser.add_argument("--public-key", type=Path, help="PEM file of the publisher, to check model.sig with")
+    parser.add_argument("--trust", action="append", default=[], metavar="FACTORY", help="model code that may run")
     asked = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = Path(asked.release)
@@ -65,7 +72,7 @@ def main() -> None:
             download(Hub(default_endpoint(), get_token()), asked.release, asked.revision, folder)
         elif asked.revision:
             parser.error(f"--revision is of a repository on the Hub, and {folder} is a folder")
-        checks = verify(folder, public_key=asked.public_key)
+        checks = verify(folder, public_key=asked.public_key, trusted=trusted_factories(asked.trust))
     print(report(checks))
     sys.exit(0 if all(check.passed for check in checks) else 1)
 
@@ -90,8 +97,26 @@ def open_artifact(format: str, path: Path) -> Runtime:
     return open_runtime(format, path)
 
 
-def verify(folder: Path, *, public_key: Path | None = None, opener: Opener = open_artifact) -> list[Check]:
+def trusted_factories(named: Sequence[str]) -> frozenset[str]:
+    """The model code that may be called: this project's, that of params.yaml where there is one, and those named."""
+    own = [load_params().model.factory] if Path("params.yaml").is_file() else []
+    return frozenset([OWN_MODEL, *own, *named])
+
+
+def verify(
+    folder: Path,
+    *,
+    public_key: Path | None = None,
+    trusted: frozenset[str] = frozenset({OWN_MODEL}),
+    opener: Opener = open_artifact,
+) -> list[Check]:
     """Check a release in a folder; nothing in it is run before its hashes are right.
+
+    Args:
+        folder: the release.
+        public_key: PEM file to check the signature with.
+        trusted: factories ("package.module:callable") that config.json may name.
+        opener: opens an artifact to run it.
 
     Raises:
         ArtifactError: it is no release.
@@ -104,7 +129,7 @@ def verify(folder: Path, *, public_key: Path | None = None, opener: Opener = ope
     checks.append(_signature(folder, public_key))
     if wrong:
         return checks
-    return checks + _computations(folder, release, opener)
+    return checks + _computations(folder, release, trusted, opener)
 
 
 def _signature(folder: Path, public_key: Path | None) -> Check:
@@ -117,12 +142,17 @@ def _signature(folder: Path, public_key: Path | None) -> Check:
     return Check("signature", problem is None, problem or f"valid by {public_key.name}")
 
 
-def _computations(folder: Path, release: Release, opener: Opener) -> list[Check]:
+def _computations(folder: Path, release: Release, trusted: frozenset[str], opener: Opener) -> list[Check]:
     parity = read_json(folder / PARITY)
     inputs, expected = (load_file(folder / name) for name in SAMPLE)
     checks = []
     for name, runnable in release.formats.items():
         try:
+            factory = read_json(folder / "config.json").get("factory") if runnable.format == "safetensors" else None
+            if factory is not None and factory not in trusted:
+                told = f"not run: config.json names {factory!r} as its model code; if you know it, --trust it"
+                checks.append(Check(name, False, told))
+                continue
             got = opener(runnable.format, folder / runnable.path).run(inputs)
             checks += [_compare(name, output, got.get(output), want, parity) for output, want in expected.items()]
         except PipelineError as error:

@@ -58,4 +58,5 @@ def publisher(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         sleep = staticmethod(publisher.slept.append)
 
     monkeypatch.setattr(_http, "time", Clock)
+    monkeypatch.chdir(tmp_path)  # outside git, whose state would be told in commits
     return publisher

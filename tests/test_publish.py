@@ -15,6 +15,7 @@ from pipeline.errors import ArtifactError, PublishError
 from pipeline.hub import Hub
 from pipeline.params import PublishParams
 from tests.hub_server import Account, Fault
+from tests.project import Project
 from tests.publishing import CARD, PARAMS, REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
@@ -142,6 +143,29 @@ def test_without_a_repository_the_release_is_assembled_and_nobody_is_asked(publi
     assert receipt["published"] is False and receipt["reason"] == "publish.repo_id is not set"
     assert receipt["files"].keys() == publisher.release.keys()
     assert publisher.hub.requests == []
+
+
+def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    Project(tmp_path).git("init", "-q")
+    (tmp_path / "dvc.lock").write_text("")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    Project(tmp_path).commit("Sources")
+    commit = Project(tmp_path).git("rev-parse", "HEAD").strip()
+    (tmp_path / "dvc.lock").write_text("written by the run itself\n")
+    assert publisher.publish()["git"] == {"commit": commit, "dirty": False}
+    assert publisher.repo.history()[0].message == f"Made from git commit {commit}"
+    assert not [name for name, content in publisher.on_hub().items() if commit.encode() in content]
+
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    fake_artifacts(publisher.artifacts, weights=b"other weights")
+    assert publisher.publish(version="v1.1.0")["git"] == {"commit": commit, "dirty": True}
+    assert publisher.repo.history()[0].message == f"Made from git commit {commit} with changes"
+
+
+def test_outside_git_the_receipt_names_no_commit(publisher: Publisher) -> None:
+    assert publisher.publish()["git"] is None
 
 
 # Versions
@@ -332,6 +356,26 @@ def test_an_unreachable_endpoint_is_told_after_a_few_tries(publisher: Publisher)
     error = refusal(publisher, hub=lambda _, *arguments, **options: Hub(address, *arguments, **options))
     assert "can't be reached" in error.problem and "HF_ENDPOINT" in error.remedy
     assert publisher.slept == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://hub.example"])
+def test_an_endpoint_that_is_no_address_is_one_clear_error(publisher: Publisher, endpoint: str) -> None:
+    error = refusal(publisher, hub=lambda _, *arguments, **options: Hub(endpoint, *arguments, **options))
+    assert "is not an address" in error.problem and "HF_ENDPOINT" in error.remedy
+    assert publisher.slept == []
+
+
+def test_a_receipt_that_cannot_be_written_is_made_up_for_by_the_next_run(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.publish.write_json", full)
+        assert "No space left" in refusal(publisher).problem
+    publisher.publish()
+    publisher.require_published()
 
 
 def test_a_server_that_never_answers_is_given_up(publisher: Publisher) -> None:

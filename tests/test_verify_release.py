@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.files import write_json
+from pipeline.files import write_json, write_manifest
 from pipeline.hub import Hub
 from pipeline.release import assemble, read_release
 from pipeline.verify_release import download, report, verify
 from tests.project import ROOT, Project
-from tests.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts
+from tests.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -95,6 +95,18 @@ def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> 
     described = (release / "release.json").read_text().replace(changed.files["config.json"].sha256, "0" * 64)
     (release / "release.json").write_text(described)
     assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+
+
+def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(tmp_path: Path) -> None:
+    artifacts = fake_artifacts(tmp_path / "artifacts")
+    write_json(artifacts / "safetensors/config.json", {"factory": "subprocess:run", "kwargs": {"args": ["id"]}})
+    write_manifest(artifacts / "safetensors", "safetensors")
+    write_parity(artifacts)
+    release = assemble(artifacts)
+    opener = Fixed({"y": [[1.0, 1.0]]})
+    told = [check.told for check in verify(release, opener=opener) if not check.passed]
+    assert len(told) == 1 and "subprocess:run" in told[0] and "safetensors" not in opener.opened
+    assert failures(release, trusted=frozenset({"subprocess:run"})) == []
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", ""])
