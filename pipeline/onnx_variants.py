@@ -77,9 +77,7 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array]) -> Va
     for node in nodes(graph):
         for i, name in enumerate(node.input):
             node.input[i] = wide.get(name, name)
-    casts = [
-        helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT) for name, cast in wide.items()
-    ]
+    casts = [helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT) for name, cast in wide.items()]
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *computed])
@@ -104,9 +102,7 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array]) -> Variant:
     helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # shapes are all inferred
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            whole, file, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, reduce_range=True
-        )
+        quantize_dynamic(whole, file, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, reduce_range=True)
         quantised = onnx.load(str(file))
     if not any(node.op_type == "MatMulInteger" for node in quantised.graph.node):
         raise ExportError(
