@@ -100,7 +100,7 @@ def test_what_cannot_be_had_is_refused_before_any_work(params: OnnxParams, told:
 
 def test_a_model_without_a_graph_of_its_own_has_no_direct_route(tmp_path: Path) -> None:
     architecture = Architecture("tests.generic_models:Tied", {}, Signature.from_json(models.SIGNATURES[models.Tied]))
-    with pytest.raises(ExportError, match="onnx.exporter is direct"):
+    with pytest.raises(ExportError, match=r"onnx\.exporter is direct"):
         plan(asked(exporter="direct"), architecture)
     assert plan(asked(17), architecture)[0] == ["torchscript"]
     assert plan(asked(19), architecture)[0] == ["torchscript", "dynamo"]
