@@ -182,14 +182,14 @@ def check_archive(file: Path) -> None:
     Raises:
         ExportError: there is one.
     """
-    from pipeline.leaks import LEAKS
+    from pipeline.leaks import find_leak
     from pipeline.torchscript_archive import is_text
 
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
-            if is_text(name) and (leak := LEAKS.search(archive.read(name))):
+            if is_text(name) and (leak := find_leak(archive.read(name))):
                 raise ExportError(
-                    f"{file.name}: {name} holds {leak.group().decode(errors='replace')!r}",
+                    f"{file.name}: {name} holds {leak!r}",
                     "this is a mistake of the exporter: report it",
                 )
 

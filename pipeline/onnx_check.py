@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from pipeline.errors import ExportError, OpsetError
-from pipeline.leaks import LEAKS
+from pipeline.leaks import find_leak
 from pipeline.onnx_clean import infer_shapes, names_read, nodes
 from pipeline.onnx_file import read_skeleton
 from pipeline.probe import Run, probe
@@ -43,8 +43,8 @@ def check_onnx(path: Path, signature: Signature, opset: int, ir_version: int, ea
     _check_values("output", path, model.graph.output, signature.outputs)
     _check_ranks(path, inferred)
     _check_initialisers(path, model)
-    if leak := LEAKS.search(model.SerializeToString()):
-        raise ExportError(f"{path.name} holds {leak.group().decode(errors='replace')!r}", _MISTAKE)
+    if leak := find_leak(model.SerializeToString()):
+        raise ExportError(f"{path.name} holds {leak!r}", _MISTAKE)
     probe(path.name, signature, _onnxruntime(path, signature), eager)
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import ExportError
 from pipeline.onnx_clean import nodes
 from pipeline.onnx_file import EMBEDDED_LIMIT, is_streamed, weight
 from pipeline.signature import Array
+from pipeline.tensor import TensorLike
 
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
@@ -39,10 +40,10 @@ class Variant:
 
     file: str
     model: ModelProto
-    weights: Mapping[str, Array]
+    weights: Mapping[str, Array | TensorLike]
 
 
-def make_variant(precision: str, model: ModelProto, weights: Mapping[str, Array]) -> Variant:
+def make_variant(precision: str, model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
     """Make one of onnx.variants from the float32 model.
 
     Args:
@@ -53,12 +54,12 @@ def make_variant(precision: str, model: ModelProto, weights: Mapping[str, Array]
     Raises:
         ExportError: the model can't be had in this precision.
     """
-    makers: dict[str, Callable[[ModelProto, Mapping[str, Array]], Variant]]
+    makers: dict[str, Callable[[ModelProto, Mapping[str, Array | TensorLike]], Variant]]
     makers = {"float16": _with_float16_weights, "int8": _quantised}
     return makers[precision](model, weights)
 
 
-def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array]) -> Variant:
+def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
     """Matrices and larger become float16 with a Cast behind them; vectors, which are few bytes, stay exact.
 
     Rotary frequencies are such vectors: rounded, they would turn late positions by wrong angles.
@@ -69,17 +70,17 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array]) -> Va
     arrays = dict(weights)
     wide: dict[str, str] = {}
     for tensor in graph.initializer:
-        large = is_streamed(tensor) and tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2
-        if large and np.abs(weights[tensor.name]).max(initial=0) <= _LARGEST_FLOAT16:
-            arrays[tensor.name] = weights[tensor.name].astype(np.float16)
+        if not is_streamed(tensor) or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        array = _array(weights[tensor.name])
+        if np.abs(array).max(initial=0) <= _LARGEST_FLOAT16:
+            arrays[tensor.name] = half = array.astype(np.float16)
             wide[tensor.name] = f"{tensor.name}/float32"
-            tensor.CopyFrom(weight(tensor.name, arrays[tensor.name]))
+            tensor.CopyFrom(weight(tensor.name, half))
     for node in nodes(graph):
         for i, name in enumerate(node.input):
             node.input[i] = wide.get(name, name)
-    casts = [
-        helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT) for name, cast in wide.items()
-    ]
+    casts = [helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT) for name, cast in wide.items()]
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *computed])
@@ -91,22 +92,20 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array]) -> Va
     return Variant("model_fp16.onnx", halved, arrays)
 
 
-def _quantised(model: ModelProto, weights: Mapping[str, Array]) -> Variant:
+def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
     """Matrix products in int8, with 7 bits of range for the weights.
 
     With all 8, processors that add pairs of products in 16 bits (x86 before VNNI) saturate and give wrong results.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    if sum(array.nbytes for array in weights.values()) > EMBEDDED_LIMIT:
+    if sum(_array(array).nbytes for array in weights.values()) > EMBEDDED_LIMIT:
         raise ExportError("onnx.variants: int8 needs a model below 2 GB", "remove int8 from onnx.variants")
     whole = _with_data(model, weights)
     helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # shapes are all inferred
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            whole, file, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, reduce_range=True
-        )
+        quantize_dynamic(whole, file, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, reduce_range=True)
         quantised = onnx.load(str(file))
     if not any(node.op_type == "MatMulInteger" for node in quantised.graph.node):
         raise ExportError(
@@ -120,12 +119,12 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array]) -> Variant:
     return Variant("model_int8.onnx", quantised, {})
 
 
-def _with_data(model: ModelProto, weights: Mapping[str, Array]) -> ModelProto:
+def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> ModelProto:
     """The model with its weights in it, and matrices that it transposes turned, where the quantiser can see them."""
     whole = ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
-    arrays = {tensor.name: weights[tensor.name] for tensor in graph.initializer if is_streamed(tensor)}
+    arrays = {tensor.name: _array(weights[tensor.name]) for tensor in graph.initializer if is_streamed(tensor)}
     reads = [name for node in nodes(graph) for name in node.input]
     kept = []
     for node in graph.node:
@@ -142,3 +141,7 @@ def _with_data(model: ModelProto, weights: Mapping[str, Array]) -> ModelProto:
         numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()
     )
     return whole
+
+
+def _array(weight: Array | TensorLike) -> Array:
+    return weight if isinstance(weight, np.ndarray) else weight.numpy()

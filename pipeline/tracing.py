@@ -86,6 +86,7 @@ def known_warnings() -> Iterator[None]:
             r"`torch\.jit\.\w+` is (deprecated|not supported)",  # TorchScript is what was asked for; README says more
             r"# The axis name: .* will not be used",  # inputs share dimensions on purpose
             r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's use of its own classes
+            "The feature will be removed. Please remove usage of this function",  # torch.onnx, of its own helpers
             "Exporting a model to ONNX with a batch_size other than 1",  # of LSTMs; the probe runs other sizes
         ):
             warnings.filterwarnings("ignore", message=message)
