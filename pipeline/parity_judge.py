@@ -62,6 +62,7 @@ class OutputVerdict:
         limit: what is allowed.
         identical: how many cases gave the same bits as eager float32.
         case: index of the worst case.
+        failing: indices of all cases beyond the limit.
         worst: the errors of that case.
         largest, mean, cosine, ulps, most_ulps: over all cases; cosine is the smallest, ulps the median of medians.
     """
@@ -71,6 +72,7 @@ class OutputVerdict:
     limit: float
     identical: int
     case: int
+    failing: tuple[int, ...]
     worst: Errors
     largest: float
     mean: float
@@ -167,6 +169,7 @@ def _judge_output(
         limit=limit,
         identical=same,
         case=worst,
+        failing=tuple(number for number, amount in enumerate(amounts) if amount > limit),
         worst=table[worst],
         largest=max(e.largest for e in table),
         mean=sum(e.mean * e.count for e in table) / max(sum(e.count for e in table), 1),
