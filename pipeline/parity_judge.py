@@ -114,10 +114,10 @@ def judge(subject: Subject, ran: Ran, truth: Truth, cases: Sequence[Case], param
             return Verdict(subject, ran, problem=f"{problem}, in the case {cases[number].name!r}", case=number)
     outputs = {name: _judge_output(name, subject, got, truth, params) for name in truth.reference[0]}
     problem, case = _numbers(subject, outputs, got, truth, cases)
-    if ran.weights and ran.weights.wrong:
-        wrong = ran.weights.wrong
+    wrong = [f"the weight {sentence}" for sentence in ran.weights.wrong] if ran.weights else []
+    if wrong := [*ran.faults, *wrong]:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        problem = f"the weight {wrong[0]}{more}" + (f"; {problem}" if problem else "")
+        problem = f"{wrong[0]}{more}" + (f"; {problem}" if problem else "")
         case = max(outputs.values(), key=lambda verdict: verdict.amount).case if case is None else case
     return Verdict(subject, ran, outputs, problem, case)
 
