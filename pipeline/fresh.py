@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
-from pipeline.runtimes import open_runtime
+from pipeline.onnx_random import training_nodes
+from pipeline.runtimes import FILES, open_runtime
 from pipeline.weights import Weights, compare_weights
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -49,12 +50,14 @@ class Ran:
     Attributes:
         outputs: by dtype, then by case: name → array, in the artifact's order. A failure leaves it shorter.
         weights: the comparison of weights, where it was asked for.
+        faults: one sentence for each thing in the file that is wrong whatever it computes.
         failure: what went wrong, or None.
         failed_case: the index of the case that failed, or None where the artifact couldn't even be opened.
     """
 
     outputs: dict[str, list[Arrays]] = field(default_factory=dict)
     weights: Weights | None = None
+    faults: list[str] = field(default_factory=list)
     failure: str | None = None
     failed_case: int | None = None
 
@@ -67,7 +70,7 @@ def run_fresh(job: Job, cases: Path, folder: Path) -> Ran:
         cases: file that write_cases wrote.
         folder: an empty folder for what passes between the processes.
     """
-    request = {**asdict(job), "cases": str(cases), "folder": str(folder)}
+    request = {"job": asdict(job), "cases": str(cases.absolute())}
     (folder / "job.json").write_text(json.dumps(request), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.fresh", str(folder / "job.json")],
@@ -83,7 +86,7 @@ def run_fresh(job: Job, cases: Path, folder: Path) -> Ran:
     said = json.loads(answer.read_text(encoding="utf-8"))
     outputs = {dtype: read_cases(folder / f"{dtype}.safetensors") for dtype in said["dtypes"]}
     weights = Weights(**said["weights"]) if said["weights"] else None
-    return Ran(outputs, weights, said["failure"], said["failed_case"])
+    return Ran(outputs, weights, said["faults"], said["failure"], said["failed_case"])
 
 
 def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
@@ -103,28 +106,44 @@ def read_cases(path: Path) -> list[Arrays]:
         return [{name: file.get_tensor(f"{i}/{name}") for name in case} for i, case in enumerate(names)]
 
 
-def main(job_file: str) -> None:
-    """Do the job that the file describes, and write answer.json beside it."""
-    said = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    folder, cases = Path(said["folder"]), read_cases(Path(said["cases"]))
-    done: list[str] = []
-    failure, failed_case, weights = None, None, None
+def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
+    """Run the job in this process."""
+    outputs: dict[str, list[Arrays]] = {}
+    failed: int | None = None
     try:
-        for dtype in said["dtypes"]:
-            failed_case = None
-            runtime = open_runtime(said["format"], said["path"], threads=1, dtype=dtype)
-            outputs: list[Arrays] = []
+        faults = training_nodes(_onnx_file(Path(job.path))) if job.format == "onnx" else []
+        for dtype in job.dtypes:
+            failed = None
+            runtime = open_runtime(job.format, job.path, threads=1, dtype=dtype)
+            computed: list[Arrays] = []
             for number, inputs in enumerate(cases):
-                failed_case = number
-                outputs.append(runtime.run(inputs))
-            write_cases(folder / f"{dtype}.safetensors", outputs)
-            done.append(dtype)
-        failed_case = None
-        if said["checkpoint"]:
-            weights = asdict(compare_weights(runtime.weights(), Path(said["checkpoint"])))
+                failed = number
+                computed.append(runtime.run(inputs))
+            outputs[dtype], failed = computed, None
+        weights = compare_weights(runtime.weights(), Path(job.checkpoint)) if job.checkpoint else None
     except PipelineError as error:
-        failure = error.problem
-    answer = {"dtypes": done, "failure": failure, "failed_case": failed_case, "weights": weights}
+        return Ran(outputs, failure=error.problem, failed_case=failed)
+    return Ran(outputs, weights, faults)
+
+
+def _onnx_file(path: Path) -> Path:
+    return path / FILES["onnx"] if path.is_dir() else path
+
+
+def main(job_file: str) -> None:
+    """Do the job that the file describes, and write answer.json and the outputs beside it."""
+    folder = Path(job_file).parent
+    said = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    ran = run_here(Job(**said["job"]), read_cases(Path(said["cases"])))
+    for dtype, outputs in ran.outputs.items():
+        write_cases(folder / f"{dtype}.safetensors", outputs)
+    answer = {
+        "dtypes": list(ran.outputs),
+        "weights": asdict(ran.weights) if ran.weights else None,
+        "faults": ran.faults,
+        "failure": ran.failure,
+        "failed_case": ran.failed_case,
+    }
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 

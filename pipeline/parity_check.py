@@ -23,6 +23,7 @@ import numpy as np
 from pipeline import parity_report, stage
 from pipeline.cases import Case, draw_cases, unknown_dimensions
 from pipeline.compare import noise_floors
+from pipeline.departure import explain_departure
 from pipeline.errors import ModelError, ParamsError, ParityError
 from pipeline.files import Manifest, artifact_folder, read_json, read_manifest, sha256, write_json, write_manifest
 from pipeline.fresh import Job, Ran, run_fresh, write_cases
@@ -64,7 +65,7 @@ def main() -> None:
 
     shutil.rmtree(SCRATCH, ignore_errors=True)
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
-        raise _failure(failed, truth, cases)
+        raise _failure(failed, truth, cases, checkpoint)
 
     checked = {name: sha256(artifacts / name / "manifest.json") for name in manifests if manifests[name].enabled}
     with artifact_folder(artifacts / "parity") as folder:
@@ -156,11 +157,13 @@ def _run_all(checkpoint: Path, subjects: list[Subject], cases: list[Case]) -> tu
     return Truth(reference, eager, noise_floors(reference, eager, [case.kind for case in cases])), ran
 
 
-def _failure(failed: list[Verdict], truth: Truth, cases: list[Case]) -> ParityError:
+def _failure(failed: list[Verdict], truth: Truth, cases: list[Case], checkpoint: Path) -> ParityError:
     lines = []
     for verdict in failed:
         folder = SCRATCH / verdict.subject.name.replace(" ", "-")
         lines.append(f"{verdict.subject.name}: {verdict.problem}")
+        if departure := _departure(verdict, cases, checkpoint):
+            lines.append(f"  {departure}")
         if verdict.case is not None:
             parity_report.write_evidence(folder, verdict, truth, cases)
             lines.append(f"  see it again: python {folder / 'reproduce.py'}")
@@ -169,6 +172,16 @@ def _failure(failed: list[Verdict], truth: Truth, cases: list[Case]) -> ParityEr
         f"{len(failed)} of the formats don't compute what the checkpoint computes:\n{listed}",
         "don't release it: export it again, by another exporter if need be",
     )
+
+
+def _departure(verdict: Verdict, cases: list[Case], checkpoint: Path) -> str | None:
+    """Where a float32 ONNX graph that runs and errs departs from the model."""
+    wrong = {name: output for name, output in verdict.outputs.items() if output.failing}
+    if verdict.subject.format != "onnx" or verdict.subject.rule != NOISE or not wrong:
+        return None
+    name = max(wrong, key=lambda n: wrong[n].amount)
+    smallest = min(wrong[name].failing, key=lambda i: sum(array.size for array in cases[i].inputs.values()))
+    return explain_departure(checkpoint, verdict.subject.path / "model.onnx", cases[smallest].inputs, name)
 
 
 if __name__ == "__main__":

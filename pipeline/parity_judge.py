@@ -62,6 +62,7 @@ class OutputVerdict:
         limit: what is allowed.
         identical: how many cases gave the same bits as eager float32.
         case: index of the worst case.
+        failing: indices of all cases beyond the limit.
         worst: the errors of that case.
         largest, mean, cosine, ulps, most_ulps: over all cases; cosine is the smallest, ulps the median of medians.
     """
@@ -71,6 +72,7 @@ class OutputVerdict:
     limit: float
     identical: int
     case: int
+    failing: tuple[int, ...]
     worst: Errors
     largest: float
     mean: float
@@ -112,10 +114,10 @@ def judge(subject: Subject, ran: Ran, truth: Truth, cases: Sequence[Case], param
             return Verdict(subject, ran, problem=f"{problem}, in the case {cases[number].name!r}", case=number)
     outputs = {name: _judge_output(name, subject, got, truth, params) for name in truth.reference[0]}
     problem, case = _numbers(subject, outputs, got, truth, cases)
-    if ran.weights and ran.weights.wrong:
-        wrong = ran.weights.wrong
+    wrong = [f"the weight {sentence}" for sentence in ran.weights.wrong] if ran.weights else []
+    if wrong := [*ran.faults, *wrong]:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        problem = f"the weight {wrong[0]}{more}" + (f"; {problem}" if problem else "")
+        problem = f"{wrong[0]}{more}" + (f"; {problem}" if problem else "")
         case = max(outputs.values(), key=lambda verdict: verdict.amount).case if case is None else case
     return Verdict(subject, ran, outputs, problem, case)
 
@@ -167,6 +169,7 @@ def _judge_output(
         limit=limit,
         identical=same,
         case=worst,
+        failing=tuple(number for number, amount in enumerate(amounts) if amount > limit),
         worst=table[worst],
         largest=max(e.largest for e in table),
         mean=sum(e.mean * e.count for e in table) / max(sum(e.count for e in table), 1),
