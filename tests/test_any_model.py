@@ -180,7 +180,7 @@ def lay(project: Project, wheel: zipfile.ZipFile, names: dict[str, str]) -> None
 
 def release(project: Project, **params: Any) -> dict[str, Any]:
     """Run the pipeline with these parameters; returns the parity report."""
-    project.set(model__inputs=None, model__image_size=None, formats__torch_export=True, **params)
+    project.set(model__inputs=None, model__image_size=None, **params)
     project.dvc("repro")
     parity: dict[str, Any] = json.loads((project.path / "artifacts/parity.json").read_text())
     assert parity["passed"] is True
@@ -189,7 +189,7 @@ def release(project: Project, **params: Any) -> dict[str, Any]:
 
 def assert_formats_agree(project: Project, expected: Arrays, inputs: Arrays) -> None:
     folder = project.path / "artifacts/release"
-    for format in ("onnx", "torchscript", "torch_export"):
+    for format in ("onnx", "torchscript"):
         outputs = load(folder, format=format)(**inputs)
         for name, array in expected.items():
             np.testing.assert_allclose(outputs[name], array, rtol=1e-3, atol=1e-4, err_msg=f"{format} {name}")
