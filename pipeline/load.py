@@ -54,8 +54,9 @@ def main() -> None:
     if check_weights := architecture.hook("check_weights"):
         check_weights(architecture.kwargs, weights)
 
-    origin = {
-        "sha256": sha256(path),
+    made_from = {"checkpoint": sha256(path), **({"adapter": adapter_origin} if adapter_origin else {})}
+    origin: dict[str, Any] = {
+        "sha256": made_from["checkpoint"],
         "size": path.stat().st_size,
         "container": checkpoint.container,
         "state_dict": found.key,
@@ -82,7 +83,6 @@ def main() -> None:
                 "left_out": checkpoint.left_out,
             },
         )
-        made_from = {"checkpoint": origin["sha256"], **({"adapter": adapter_origin} if adapter_origin else {})}
         write_manifest(folder, "checkpoint", made_from=made_from)
     _report(path, weights, found.key, checkpoint, lora)
 

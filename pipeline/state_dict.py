@@ -273,7 +273,9 @@ def _tensors(value: Mapping[Any, Any]) -> Weights:
 
     A few facts may lie among them, but a lone tensor among facts (a random state, class weights) is a fact.
     """
-    tensors = {name: item for name, item in value.items() if isinstance(name, str) and isinstance(item, Tensor)}
+    tensors: Weights = {
+        name: item for name, item in value.items() if isinstance(name, str) and isinstance(item, Tensor)
+    }
     others = sum(not (isinstance(name, str) and name.endswith("_extra_state")) for name in value) - len(tensors)
     return tensors if len(tensors) > others else {}
 
