@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.hf_api import GitRefs, RepoFile
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -333,15 +333,12 @@ class Hub:
         repo = self._find(repo_id)
         if repo is None:
             return nothing
-        if target.private and not repo.private:
+        if target.private and repo.private is False:
             raise PublishError(
                 f"{repo_id} is public and publish.private is true",
                 "make the repository private in its settings on the Hub, or set publish.private to false",
             )
-        refs = self._ask(
-            lambda: self.api.list_repo_refs(repo_id, include_pull_requests=target.create_pr),
-            f"reading refs of {repo_id}",
-        )
+        refs = self._refs(repo_id, pull_requests=target.create_pr)
         if target.tag and target.tag in {tag.name for tag in refs.tags}:
             commit = self._commit_of(repo_id, target.tag)
             remote = self.files(repo_id, commit)
@@ -378,6 +375,15 @@ class Hub:
 
     def _info(self, repo_id: str, revision: str | None = None) -> Any:
         return self._ask(lambda: self.api.model_info(repo_id, revision=revision), f"looking at {repo_id}")
+
+    def _refs(self, repo_id: str, *, pull_requests: bool = False) -> GitRefs:
+        return self._ask(
+            lambda: self.api.list_repo_refs(repo_id, include_pull_requests=pull_requests), f"reading refs of {repo_id}"
+        )
+
+    def _head(self, repo_id: str, branch: str) -> str | None:
+        heads = {found.name: found.target_commit for found in self._refs(repo_id).branches}
+        return heads.get(branch)
 
     def _commit_of(self, repo_id: str, revision: str) -> str:
         return str(self._info(repo_id, revision).sha)
@@ -431,15 +437,11 @@ class Hub:
         )
 
     def _create_branch(self, target: Target, start: str) -> None:
-        def there() -> bool | None:
-            refs = self._ask(lambda: self.api.list_repo_refs(target.repo_id), f"reading refs of {target.repo_id}")
-            return target.revision in {branch.name for branch in refs.branches} or None
-
         self._say(f"creating branch {target.revision}")
         self._once(
             f"creating branch {target.revision}",
             lambda: self.api.create_branch(target.repo_id, branch=target.revision, revision=start),
-            there,
+            lambda: self._head(target.repo_id, target.revision),
         )
 
     def _commit(self, local: Mapping[str, LocalFile], target: Target, survey: Survey) -> str:
@@ -450,7 +452,7 @@ class Hub:
             made.append(self._send(local, target, survey).oid)
 
         def look() -> str | None:
-            repo_id, head = target.repo_id, self._commit_of(target.repo_id, target.revision)
+            repo_id, head = target.repo_id, self._head(target.repo_id, target.revision)
             candidates = made[-1:] or self._commits_since(repo_id, head, survey.head)
             for commit in candidates:
                 plan = self._plan(local, self.files(repo_id, commit), target)
@@ -512,9 +514,9 @@ class Hub:
                 self._say(f"warning: {scrub(str(warning.message), self.token)}")
         return sent
 
-    def _commits_since(self, repo_id: str, head: str, base: str | None) -> list[str]:
+    def _commits_since(self, repo_id: str, head: str | None, base: str | None) -> list[str]:
         """Commits from head back to (without) base; a lost answer's commit is among them, if it was made."""
-        if head == base:
+        if head is None or head == base:
             return []
         listed = self._ask(lambda: self.api.list_repo_commits(repo_id, revision=head), f"reading history of {repo_id}")
         commits = [commit.commit_id for commit in listed]
@@ -523,8 +525,7 @@ class Hub:
     def _tag(self, local: Mapping[str, LocalFile], target: Target, tag: str, commit: str) -> None:
 
         def there() -> bool | None:
-            refs = self._ask(lambda: self.api.list_repo_refs(target.repo_id), f"reading refs of {target.repo_id}")
-            if tag not in {found.name for found in refs.tags}:
+            if tag not in {found.name for found in self._refs(target.repo_id).tags}:
                 return None
             at = self._commit_of(target.repo_id, tag)
             if at != commit:

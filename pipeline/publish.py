@@ -61,7 +61,7 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
     checkout = _checkout()
     target = _target(params, folder, checkout)
     endpoint = scrub(hub.endpoint)
-    if last and (last["endpoint"], last["repo_id"]) != (endpoint, target.repo_id):
+    if last and (last["endpoint"], last["repo"]) != (endpoint, target.repo_id):
         last = None  # it speaks of another repository
     _require_new_version(last, target, entries)
     survey = hub.survey(files, target)
@@ -178,7 +178,7 @@ def _last_receipt(path: Path) -> dict[str, Any] | None:
         value = read_json(path)
     except ArtifactError:
         return None
-    known = {"endpoint", "repo_id", "commit", "tag", "files"}
+    known = {"endpoint", "repo", "commit", "tag", "files"}
     return value if isinstance(value, dict) and value.get("published") is True and known <= value.keys() else None
 
 
@@ -193,7 +193,7 @@ def _receipt(
         "published": True,
         "changed": done.changed,
         "endpoint": endpoint,
-        "repo_id": target.repo_id,
+        "repo": target.repo_id,
         "revision": target.revision,
         "commit": done.commit,
         "tag": done.tag,

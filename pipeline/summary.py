@@ -50,7 +50,7 @@ def summary(artifacts: Path) -> Iterator[str]:
     yield f"  {'release':<12} {human_size(released):>9}  {artifacts / 'release'}, {len(receipt['files'])} files"
     yield ""
     if receipt["published"]:
-        yield f"Published as {receipt['repo_id']} {receipt.get('tag') or receipt['revision']} on {receipt['endpoint']}."
+        yield f"Published as {receipt['repo']} {receipt.get('tag') or receipt['revision']} on {receipt['endpoint']}."
     else:
         yield f"Not published: {receipt['reason']}."
         yield "Next: your own checkpoint (checkpoint.path in params.yaml), then `dvc repro`; a repository on the Hub"

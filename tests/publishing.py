@@ -133,7 +133,7 @@ class Publisher:
         receipt = self.receipt
         assert receipt["published"] is True
         assert (receipt["commit"], receipt["tag"]) == (head, version)
-        assert (receipt["repo_id"], receipt["endpoint"]) == (REPO, self.hub.url)
+        assert (receipt["repo"], receipt["endpoint"]) == (REPO, self.hub.url)
         release = self.artifacts / "release"
         assert receipt["files"] == {
             name: {"size": len(content), "sha256": sha256(release / name)}

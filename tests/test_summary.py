@@ -38,7 +38,7 @@ def test_it_says_what_was_made_and_where_and_how_exact(made: Path) -> None:
 
 
 def test_it_says_where_it_was_published(made: Path) -> None:
-    receipt = {"published": True, "repo_id": "org/name", "tag": "v1.0.0", "revision": "main", "endpoint": "https://hub"}
+    receipt = {"published": True, "repo": "org/name", "tag": "v1.0.0", "revision": "main", "endpoint": "https://hub"}
     write_json(made / "publish.json", {**read_json(made / "publish.json"), **receipt})
     assert list(summary(made))[-1] == "Published as org/name v1.0.0 on https://hub."
 
