@@ -111,7 +111,7 @@ def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
     outputs: dict[str, list[Arrays]] = {}
     failed: int | None = None
     try:
-        faults = training_nodes(_onnx_file(Path(job.path))) if job.format == "onnx" else []
+        faults: list[str] = []
         for dtype in job.dtypes:
             failed = None
             runtime = open_runtime(job.format, job.path, threads=1, dtype=dtype)
@@ -120,6 +120,8 @@ def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
                 failed = number
                 computed.append(runtime.run(inputs))
             outputs[dtype], failed = computed, None
+        if job.format == "onnx":
+            faults = training_nodes(_onnx_file(Path(job.path)))
         weights = compare_weights(runtime.weights(), Path(job.checkpoint)) if job.checkpoint else None
     except PipelineError as error:
         return Ran(outputs, failure=error.problem, failed_case=failed)

@@ -6,12 +6,7 @@ runtimes, and ONNX Runtime with optimisations off, do drop values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import onnx
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
@@ -30,7 +25,8 @@ def training_nodes(file: Path) -> list[str]:
         for node in graph.node:
             graphs += [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
             if node.op_type == "Constant":
-                constants |= {node.output[0]: attribute.t for attribute in _tensors(node)}
+                for attribute in node.attribute:
+                    constants[node.output[0]] = attribute.t
             elif node.op_type in RANDOM:
                 found.append(f"the node {node.op_type} {node.name!r} draws random numbers")
             elif node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
@@ -42,7 +38,3 @@ def training_nodes(file: Path) -> list[str]:
             ):
                 found.append(f"the node BatchNormalization {node.name!r} is in training mode")
     return found
-
-
-def _tensors(node: onnx.NodeProto) -> Iterator[onnx.AttributeProto]:
-    return (attribute for attribute in node.attribute if attribute.name == "value")

@@ -60,6 +60,7 @@ class OutputVerdict:
         amount: the error in the rule's terms, to be held against `limit`: multiples of the noise floor, a share of
             the tolerance, or a share of the output's magnitude.
         limit: what is allowed.
+        times_floor: the error in multiples of the noise floor, whatever the rule; None for whole numbers.
         identical: how many cases gave the same bits as eager float32.
         case: index of the worst case.
         failing: indices of all cases beyond the limit.
@@ -70,6 +71,7 @@ class OutputVerdict:
     passed: bool
     amount: float
     limit: float
+    times_floor: float | None
     identical: int
     case: int
     failing: tuple[int, ...]
@@ -138,6 +140,7 @@ def _judge_output(
 ) -> OutputVerdict:
     table: list[Errors] = []
     amounts: list[float] = []
+    multiples: list[float] = []
     same = 0
     limit = 0.0
     for number, arrays in enumerate(got):
@@ -145,6 +148,8 @@ def _judge_output(
         same += identical(eager, found)
         measured = errors(expected, found)
         table.append(measured)
+        if name in truth.floors:
+            multiples.append(truth.floors[name].multiple(number, measured))
         if name not in truth.floors:
             # Whole numbers and booleans: float32 may tip a decision over (an argmax between near equals), and an
             # artifact may then agree with either.
@@ -159,14 +164,14 @@ def _judge_output(
             amounts.append(measured.rms / scale if scale else math.inf if measured.rms else 0.0)
         else:
             limit = params.noise_multiple
-            finite = math.isfinite(measured.largest)
-            amounts.append(truth.floors[name].multiple(number, measured) if finite else math.inf)
+            amounts.append(multiples[-1])
     worst = int(np.argmax(amounts))
     passed = amounts[worst] <= limit and (same == len(got) or subject.rule != EXACT)
     return OutputVerdict(
         passed=passed,
         amount=amounts[worst],
         limit=limit,
+        times_floor=multiples[worst] if multiples else None,
         identical=same,
         case=worst,
         failing=tuple(number for number, amount in enumerate(amounts) if amount > limit),

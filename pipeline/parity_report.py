@@ -14,7 +14,7 @@ from pipeline.cases import Case
 from pipeline.compare import Arrays
 from pipeline.files import replace_file
 from pipeline.params import ParityParams
-from pipeline.parity_judge import REDUCED, Truth, Verdict
+from pipeline.parity_judge import REDUCED, OutputVerdict, Subject, Truth, Verdict
 from pipeline.signature import Signature
 
 DIGITS = 2  # significant ones: differences between machines' rounding stay out of parity.json for the most part
@@ -68,13 +68,12 @@ def metrics(
             name: {"typical": stable(floor.typical), "worst": stable(floor.worst)}
             for name, floor in truth.floors.items()
         },
-        "formats": {verdict.subject.name: _figures(verdict, cases) for verdict in verdicts},
+        "formats": {verdict.subject.name: _figures(verdict, cases, params) for verdict in verdicts},
     }
 
 
-def _figures(verdict: Verdict, cases: Sequence[Case]) -> dict[str, Any]:
+def _figures(verdict: Verdict, cases: Sequence[Case], params: ParityParams) -> dict[str, Any]:
     subject, held = verdict.subject, verdict.ran.weights
-    unit = {REDUCED: "share_of_output"}.get(subject.rule, "times_floor")
     figures: dict[str, Any] = {"passed": verdict.passed, "rule": subject.rule}
     if subject.precision:
         figures["reduced_precision"] = subject.precision
@@ -82,20 +81,33 @@ def _figures(verdict: Verdict, cases: Sequence[Case]) -> dict[str, Any]:
         figures["weights"] = {"bit_for_bit": held.found, "of": held.total}
     figures["bit_identical_cases"] = min((output.identical for output in verdict.outputs.values()), default=0)
     figures["outputs"] = {
-        name: {
-            "max_abs_error": stable(output.largest),
-            "mean_abs_error": stable(output.mean),
-            unit: stable(output.amount),
-            "limit": output.limit,
-            "cosine": round(output.cosine, 6),
-            "ulps": stable(output.ulps),
-            "max_ulps": stable(output.most_ulps),
-            "worst_case": cases[output.case].name,
-            "worst_index": ",".join(str(i) for i in output.worst.index),
-        }
-        for name, output in verdict.outputs.items()
+        name: _output(subject, output, cases, name in params.tolerances) for name, output in verdict.outputs.items()
     }
     return figures
+
+
+def _output(subject: Subject, output: OutputVerdict, cases: Sequence[Case], fixed: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "max_abs_error": stable(output.largest),
+        "mean_abs_error": stable(output.mean),
+    }
+    limit = output.limit
+    if fixed:
+        # What the tolerance comes to, at the worst place, in multiples of the floor.
+        figures["share_of_tolerance"] = stable(output.amount)
+        limit = stable(output.times_floor / output.amount) if output.times_floor and output.amount else limit
+    if subject.rule == REDUCED and not fixed:
+        figures["share_of_output"] = stable(output.amount)
+    else:
+        figures["times_floor"] = stable(output.amount if output.times_floor is None else output.times_floor)
+    return figures | {
+        "limit": limit,
+        "cosine": round(output.cosine, 6),
+        "ulps": stable(output.ulps),
+        "max_ulps": stable(output.most_ulps),
+        "worst_case": cases[output.case].name,
+        "worst_index": ",".join(str(i) for i in output.worst.index),
+    }
 
 
 def stable(value: float) -> float:
@@ -258,7 +270,7 @@ def _cell(verdict: Verdict, name: str) -> str:
         return "="
     if verdict.subject.rule == REDUCED:
         return f"{output.amount:.2%}{mark}"
-    return f"{_short(output.amount)}{mark}"
+    return f"{_short(output.amount if output.times_floor is None else output.times_floor)}{mark}"
 
 
 def _short(value: float) -> str:

@@ -300,8 +300,8 @@ def interleaved(x: Any, cos: Any, sin: Any) -> Any:
 
 
 def rotary_from(position: Callable[[Any], Any]) -> Callable[..., Any]:
-    def forward(self: Any, length: int) -> Any:
-        positions = position(torch.arange(length, dtype=self.inv_freq.dtype))
+    def forward(self: Any, x: Any) -> Any:
+        positions = position(torch.arange(x.shape[1], dtype=self.inv_freq.dtype))
         angles = positions[:, None] * self.inv_freq
         return angles.cos(), angles.sin()
 
@@ -452,6 +452,7 @@ def test_a_fixed_tolerance_replaces_the_rule_for_its_output_alone(world: World, 
     assert with_tolerance(1e-2).passed
     strict = with_tolerance(1e-12)
     assert [name for name, output in strict.outputs.items() if not output.passed] == ["velocity"]
+    assert "times its tolerance" in str(strict.problem)
 
 
 # ---------------------------------------------------------------------------------------------------------
