@@ -51,5 +51,5 @@ def test_every_dependency_is_justified() -> None:
     dependencies = re.search(r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
     assert dependencies
     names = re.findall(r'"([\w.-]+)', dependencies[1])
-    explained = section("Dependencies").lower()
-    assert names and not [name for name in names if f"`{name.lower()}`" not in explained]
+    explained = section("Dependencies")
+    assert names and not [name for name in names if f"`{name}`" not in explained]
