@@ -160,6 +160,8 @@ def _tell(survey: Survey, target: Target, entries: Mapping[str, FileEntry], endp
     for name in plan.deleted:
         print(f"  delete {name} ({survey.remote[name].size:,} bytes)")
     print(f"  {len(plan.unchanged)} files unchanged" + ("; nothing to upload" if plan.empty else ""))
+    if plan.deleted and RELEASE not in survey.remote:
+        print(f"  note: {target.repo_id} holds no {RELEASE}; what is deleted there was not published by this pipeline")
     kept = target.kept & survey.remote.keys()
     if kept:
         print(f"  keep   {', '.join(sorted(kept))} as it is on the Hub (publish.card is keep)")

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.hub import Hub
+from pipeline.hub import Hub, find_token, scrub
 from pipeline.params import PublishParams
 from tests.hub_server import Account, Fault
 from tests.project import Project
@@ -128,6 +128,18 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(
     assert "create the repository (private)" in told and "add    model.safetensors (7 bytes)" in told
     assert REPO not in publisher.hub.hub.repos
     assert {method for method, _, _ in publisher.hub.requests} == {"GET"}
+
+
+def test_deleting_what_others_put_there_is_said_aloud(publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:
+    publisher.publish()
+    shutil.rmtree(publisher.artifacts / "onnx")
+    fake_artifacts(publisher.artifacts, onnx=False)
+    publisher.publish(version="v1.1.0", dry_run=True)
+    assert "not published by this pipeline" not in capsys.readouterr().out
+    publisher.hub.hub.create("ada/other").edit({"model.bin": b"another model"})
+    publisher.publish(repo_id="ada/other", dry_run=True)
+    told = capsys.readouterr().out
+    assert "delete model.bin (13 bytes)" in told and "not published by this pipeline" in told
 
 
 def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
@@ -301,14 +313,19 @@ def refusal(publisher: Publisher, **asked: object) -> PublishError:
 
 
 def test_no_token_is_one_clear_error(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.hub import find_token
-
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(PublishError, match="no token") as caught:
         find_token()
     assert "hf auth login" in caught.value.remedy
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert find_token() == TOKEN
+
+
+def test_the_token_that_hf_auth_login_stored_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     assert find_token() == TOKEN
 
 
@@ -502,7 +519,5 @@ def test_the_token_shows_nowhere(
 
 
 def test_passwords_and_signatures_in_addresses_are_scrubbed() -> None:
-    from pipeline.hub import scrub
-
     text = "PUT https://ada:pw@hub.example/x?X-Amz-Signature=abc failed for hf_abcdefghijk"
     assert scrub(text) == "PUT https://hub.example/x failed for (token)"
