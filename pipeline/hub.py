@@ -186,7 +186,7 @@ class RequestError(PublishError):
         self.transient, self.look, self.wait = transient, look or transient, wait
 
 
-_AGAIN = "run publish again: it looks what the Hub holds and does only what is left"
+_AGAIN = "run this again: it looks what the Hub holds and does only what is left"
 
 
 def scrub(text: str, token: str | None = None) -> str:
@@ -329,10 +329,9 @@ class Hub:
                 the Hub can't be asked.
         """
         repo_id = target.repo_id
-        nothing = Survey(compare(local, {}), False, None, False, None, False, None, {})
         repo = self._find(repo_id)
         if repo is None:
-            return nothing
+            return Survey(compare(local, {}), False, None, False, None, False, None, {})
         if target.private and repo.private is False:
             raise PublishError(
                 f"{repo_id} is public and publish.private is true",
@@ -523,7 +522,6 @@ class Hub:
         return commits[: commits.index(base)] if base in commits else commits[:1]
 
     def _tag(self, local: Mapping[str, LocalFile], target: Target, tag: str, commit: str) -> None:
-
         def there() -> bool | None:
             if tag not in {found.name for found in self._refs(target.repo_id).tags}:
                 return None
