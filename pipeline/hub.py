@@ -11,10 +11,8 @@ Uploads go over plain HTTP (git LFS) unless HF_HUB_DISABLE_XET=0 is set: only th
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import re
 import tempfile
 import time
 import warnings
@@ -26,12 +24,13 @@ from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitRefs, RepoFile
-from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
+from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pipeline.errors import PublishError
+from pipeline.hub_errors import AGAIN, Circumstances, RequestError, asked_wait, explain, scrub
 
 T = TypeVar("T")
 
@@ -167,35 +166,7 @@ class Published:
     changed: bool
 
 
-# Errors
-
-
-class RequestError(PublishError):
-    """A request that failed.
-
-    Attributes:
-        transient: whether trying again may help.
-        look: whether the server may have acted all the same.
-        wait: seconds that the server asked to wait, or None.
-    """
-
-    def __init__(
-        self, problem: str, remedy: str, *, transient: bool = False, look: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(problem, remedy)
-        self.transient, self.look, self.wait = transient, look or transient, wait
-
-
-_AGAIN = "run this again: it looks what the Hub holds and does only what is left"
-
-
-def scrub(text: str, token: str | None = None) -> str:
-    """The text without secrets: the token, anything that looks like one, passwords and signatures in URLs."""
-    if token:
-        text = text.replace(token, "(token)")
-    text = re.sub(r"\b(hf|api_org)_[A-Za-z0-9_-]{6,}", "(token)", text)
-    text = re.sub(r"(?<=://)[^/@\s]+@", "", text)
-    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1", text)
+# Who and where
 
 
 def find_token() -> str:
@@ -277,12 +248,12 @@ class Hub:
             and response.request.url.path == "/api/repos/create"
             and b"another conflicting operation" in response.read()
         ):
-            raise RequestError("creating the repository: the Hub is at it already (409)", _AGAIN, transient=True)
-        wait = _asked_wait(response)
+            raise RequestError("creating the repository: the Hub is at it already (409)", AGAIN, transient=True)
+        wait = asked_wait(response)
         if response.status_code in (429, 503) and wait is not None and wait > LONGEST_WAIT:
             raise RequestError(
                 f"the Hub asks to wait {wait:.0f} s before the next request (status {response.status_code})",
-                f"wait that long, then {_AGAIN}",
+                f"wait that long, then {AGAIN}",
                 look=True,
             )
 
@@ -570,7 +541,7 @@ class Hub:
                 if found is not None:
                     return found
             if wait is None or (trouble and not trouble.transient):
-                raise trouble or RequestError(f"{doing}: the Hub says that it is done, and doesn't show it", _AGAIN)
+                raise trouble or RequestError(f"{doing}: the Hub says that it is done, and doesn't show it", AGAIN)
             self._pause(trouble, wait)
         raise AssertionError("the last wait is None")
 
@@ -580,137 +551,13 @@ class Hub:
         self._sleep(seconds)
 
     def _trouble(self, error: BaseException, doing: str) -> RequestError:
-        """What went wrong, in words, and whether it may pass. Anything that isn't of the Hub is raised on."""
-        if isinstance(error, RuntimeError) and error.__cause__:  # "Error while uploading 'model.onnx' to the Hub."
-            return self._trouble(error.__cause__, f"{doing}: {str(error).rstrip('.')}")
-        again = _retries_are_ours(error)
-        match error:
-            case RequestError():
-                return error
-            case PublishError():
-                raise error
-            case HfHubHTTPError():
-                return self._refused(error, doing, again)
-            case OfflineModeIsEnabled():
-                return RequestError(f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish")
-            case httpx2.ConnectError() | httpx2.ConnectTimeout():
-                reason = scrub(str(error), self.token) or "no answer"
-                return RequestError(
-                    f"{doing}: {scrub(self.endpoint)} can't be reached ({reason})",
-                    f"check the network and HF_ENDPOINT, then {_AGAIN}",
-                    transient=again,
-                    look=True,
-                )
-            case httpx2.TimeoutException():
-                return RequestError(
-                    f"{doing}: no answer within {self.timeout:g} s",
-                    f"{_AGAIN}; on a slow line raise publish.timeout",
-                    transient=again,
-                    look=True,
-                )
-            case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
-                return RequestError(
-                    f"{doing}: {scrub(self.endpoint)} is not an address ({_line(str(error), self.token)})",
-                    "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co, or unset it",
-                )
-            case httpx2.HTTPError():
-                return RequestError(
-                    f"{doing}: the connection was cut ({scrub(str(error), self.token) or type(error).__name__})",
-                    _AGAIN,
-                    transient=again,
-                    look=True,
-                )
-            case json.JSONDecodeError() | KeyError():
-                return RequestError(
-                    f"{doing}: the Hub's answer is not what it should be ({error!r})",
-                    f"check that HF_ENDPOINT is a Hub, then {_AGAIN}",
-                    transient=again,
-                    look=True,
-                )
-            case ValueError():
-                remedy = "correct the model card" if "README.md" in str(error) else "see what the Hub says"
-                return RequestError(f"{doing}: {_line(str(error), self.token)}", remedy)
-            case OSError():
-                return RequestError(f"{doing}: {_line(str(error), self.token)}", f"see to the disk, then {_AGAIN}")
-        raise error
-
-    def _refused(self, error: HfHubHTTPError, doing: str, again: bool) -> RequestError:
-        status, said = error.response.status_code, _line(error.server_message or "", self.token)
-        told = f"{doing}: status {status}" + (f", “{said}”" if said else "")
-        match status:
-            case 401:
-                return RequestError(
-                    f"{doing}: the Hub doesn't accept the token (401{', “' + said + '”' if said else ''})",
-                    "set HF_TOKEN to a valid token, or run `hf auth login` again",
-                )
-            case 403:
-                return RequestError(
-                    f"{doing}: {self._who()} has no right to do that (403{', “' + said + '”' if said else ''})",
-                    "use a token with write access to that namespace, or change publish.repo_id",
-                )
-            case 404:
-                return RequestError(
-                    f"{told} (it isn't there, or this token may not see it)",
-                    "check the repository's name, the revision, and what the token may see",
-                )
-            case 409:
-                return RequestError(told, _AGAIN, transient=True)
-            case 412:
-                return RequestError(told, _AGAIN, look=True)
-            case 429:
-                wait = _asked_wait(error.response)
-                asked = f"; it asks to wait {wait:.0f} s" if wait is not None else ""
-                return RequestError(
-                    f"{doing}: too many requests (429){asked}",
-                    f"wait a while, then {_AGAIN}",
-                    transient=again,
-                    look=True,
-                    wait=wait,
-                )
-            case 408 | 500 | 502 | 503 | 504:
-                return RequestError(
-                    f"{told} (request {error.request_id})" if error.request_id else told,
-                    f"the Hub has a trouble of its own; {_AGAIN}",
-                    transient=again,
-                    look=True,
-                    wait=_asked_wait(error.response),
-                )
-        return RequestError(told, "see what the Hub says, and check publish in params.yaml")
+        return explain(error, doing, Circumstances(self.endpoint, self.token, self.timeout, self._who))
 
     def _who(self) -> str:
         try:
             return f"the token of {self.api.whoami()['name']}"
         except Exception:  # only to word a message: whatever goes wrong, there is another word for it
             return "this token"
-
-
-_NOT_RETRIED = re.compile(
-    r"/api/(repos/create|validate-yaml|models/[^/]+/[^/]+(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
-)
-"""Requests that huggingface_hub sends once. It retries all others itself, for 23 s in all."""
-
-
-def _retries_are_ours(error: BaseException) -> bool:
-    """Whether another try is up to us, because the client made only one."""
-    try:
-        request = error.request  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # no request, or none known
-        return True
-    return bool(_NOT_RETRIED.search(request.url.raw_path.decode().partition("?")[0]))
-
-
-def _asked_wait(response: httpx2.Response) -> float | None:
-    """Seconds that a response asks to wait, by RateLimit or Retry-After."""
-    limit = parse_ratelimit_headers(response.headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else None
-
-
-def _line(text: str, token: str | None) -> str:
-    """What a server said, on one line, without secrets."""
-    return " ".join(scrub(text, token).split())[:300]
 
 
 def _short(commit: str | None) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 from pipeline import stage
 from pipeline.errors import ArtifactError, PublishError
 from pipeline.files import FileEntry, read_json, sha256, write_json
-from pipeline.hub import Hub, LocalFile, Published, Survey, Target, default_endpoint, find_token, scrub
+from pipeline.hub import Hub, LocalFile, Published, Survey, Target, default_endpoint, find_token
+from pipeline.hub_errors import scrub
 from pipeline.params import PublishParams, load_params
 from pipeline.release import CARD, RELEASE, assemble, read_release
 from pipeline.stage import ARTIFACTS

@@ -12,7 +12,8 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.hub import Hub, find_token, scrub
+from pipeline.hub import Hub, find_token
+from pipeline.hub_errors import scrub
 from pipeline.params import PublishParams
 from tests.hub_server import Account, Fault
 from tests.project import Project
