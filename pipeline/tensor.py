@@ -8,6 +8,7 @@ safetensors names.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import sys
@@ -100,7 +101,9 @@ class MappedFile:
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
-        """Map the whole of `path`. Raises OSError."""
+        """Map the whole of `path`. Raises OSError, also for what is no regular file: a pipe would never end."""
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with path.open("rb") as file:
             if path.stat().st_size == 0:  # mmap refuses to map nothing
                 return cls(memoryview(b""))

@@ -9,6 +9,7 @@ import datetime
 import enum
 import functools
 import io
+import os
 import pathlib
 import struct
 import sys
@@ -474,8 +475,18 @@ def test_what_is_no_checkpoint_is_named(content: Any, message: str, tmp_path: Pa
 def test_a_missing_file_or_a_folder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         read_checkpoint(tmp_path / "missing.pth")
-    with pytest.raises(CheckpointError, match="can't be read"):
+    with pytest.raises(CheckpointError, match="not a regular file"):
         read_checkpoint(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(tmp_path / "pipe")
+
+
+def test_calls_that_stay_records_are_counted_even_of_names_that_are_honoured(tmp_path: Path) -> None:
+    (tmp_path / "odd.pth").write_bytes(zipped(pickled({"weight": tensor(), "x": Call("builtins.bytearray", 1 << 40)})))
+    checkpoint = read_checkpoint(tmp_path / "odd.pth")
+    assert isinstance(checkpoint.value["x"], Inert)
+    assert checkpoint.left_out == {"harmless": {"builtins.bytearray": 1}, "dangerous": {}}
 
 
 @pytest.mark.parametrize("zip_container", [True, False])

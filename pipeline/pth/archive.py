@@ -96,8 +96,8 @@ class Archive:
         inflated = sum(entry.size for entry in entries.values() if entry.deflated)
         if inflated > (64 << 20) + MAX_INFLATED * len(self._view):
             raise CheckpointError(
-                f"the checkpoint's compressed entries claim {inflated} bytes in a file of {len(self._view)}.",
-                "This is how a zip bomb looks. If the file is yours, unzip it and pack it again with zip -0.",
+                f"the checkpoint's compressed entries claim {inflated} bytes in a file of {len(self._view)}",
+                "leave it alone: this is how a zip bomb looks; if it is yours, unzip it and pack it again with zip -0",
             )
         return entries
 
@@ -194,6 +194,6 @@ def _long_sizes(extra: bytes, size: int, packed: int, header: int) -> tuple[int,
 
 def _broken(how: str) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint's zip archive is broken: {how}.",
-        "Copy or download the checkpoint again, or save it again.",
+        f"the checkpoint's zip archive is broken: {how}",
+        "copy or download the checkpoint again, or save it again",
     )

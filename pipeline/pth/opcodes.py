@@ -58,6 +58,7 @@ class Machine:
         self.called: Counter[str] = Counter()
         self.mentioned: Counter[str] = Counter()
         self.dangerous: set[str] = set()
+        self.unhonoured: Counter[str] = Counter()  # calls of names in the closed table that stayed records
         self._builders = builders
         self._persistent = persistent
         self._left = MEMORY + GROWTH * len(data)
@@ -123,6 +124,7 @@ class Machine:
             try:
                 return builder(self, args)
             except NotPlain as problem:
+                self.unhonoured[function.name] += 1
                 return Inert(function.name, args, reason=str(problem))
         return Inert(function.name, args)
 
@@ -341,13 +343,13 @@ class Machine:
         return window[:end]
 
     def _damaged(self, how: str) -> NoReturn:
-        raise CheckpointError(f"the pickle is damaged: {how}.", "Copy or download the checkpoint again.")
+        raise CheckpointError(f"the pickle is damaged: {how}", "copy or download the checkpoint again")
 
     def _too_large(self) -> NoReturn:
         raise CheckpointError(
             f"the pickle's values would take more than {(MEMORY + GROWTH * len(self.data)) >> 20} MiB of memory, "
-            "tensors left aside.",
-            "This is how a pickle bomb looks. If the file is yours, save tensors rather than Python lists.",
+            "tensors left aside",
+            "leave it alone: this is how a pickle bomb looks; if it is yours, save tensors rather than Python lists",
         )
 
 

@@ -68,8 +68,8 @@ class _Settler:
                 continue
             elif id(node) in above:
                 raise CheckpointError(
-                    f"the checkpoint holds a {kind.__name__} that contains itself.",
-                    "Save a plain state dict instead.",
+                    f"the checkpoint holds a {kind.__name__} that contains itself",
+                    "save a plain state dict instead",
                 )
             elif kind is Inert:
                 self._kept.append(node)
@@ -131,14 +131,14 @@ class _Settler:
             members = _members(module)
             if members is None or depth > MAX_DEPTH:
                 raise CheckpointError(
-                    f"the pickled module {root.name} can't be walked at {prefix!r}.",
-                    "Save model.state_dict() instead of the model.",
+                    f"the pickled module {root.name} can't be walked at {prefix!r}",
+                    "save model.state_dict() instead of the model",
                 )
             parameters, buffers, modules, passing = members
             here = {**parameters, **{name: value for name, value in buffers.items() if name not in passing}}
             self._named += (len(prefix) + 64) * (1 + len(here) + len(modules))
             if self._named > MAX_NAMES:
-                raise CheckpointError(f"the pickled module {root.name} unfolds into too many tensors.")
+                raise CheckpointError(f"the pickled module {root.name} unfolds into too many tensors")
             for name, value in here.items():
                 if isinstance(value, Inert):
                     value = array_of(value) if is_array(value) else self._wait(value)
@@ -156,8 +156,8 @@ class _Settler:
 def _refuse(depth: int, nodes: int) -> NoReturn:
     much = f"is {depth} levels deep" if depth > MAX_DEPTH else f"unfolds into {nodes} values"
     raise CheckpointError(
-        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed.",
-        "This is how a pickle bomb looks. If the file is yours, save a plain state dict.",
+        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed",
+        "leave it alone: this is how a pickle bomb looks; if it is yours, save a plain state dict",
     )
 
 

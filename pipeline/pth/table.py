@@ -312,8 +312,6 @@ def _numpy_dtype(record: Any) -> np.dtype[Any]:
     """The numpy type of plain numbers that a record of `numpy.dtype(code, align, copy)` and its state mean."""
     if not isinstance(record, Inert) or not record.args:
         raise NotPlain
-    if record.name.startswith("ml_dtypes."):
-        raise NotPlain
     if record.name != "numpy.dtype":
         raise NotPlain
     code = record.args[0]
