@@ -35,7 +35,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: M
     ordered = sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
     header, total = _header(ordered, tensors, metadata)
     _check_room(path, len(header) + total)
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be written: {error.strerror}") from None
+    with file:
         file.write(header)
         for name in ordered:
             written = 0
@@ -224,7 +228,11 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
         raise ValueError(f"its header claims {length} bytes, the file has {len(view)}")
     header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_duplicates)
+    if type(header) is not dict:
+        raise ValueError("its header is no JSON object")
     metadata = header.pop("__metadata__", {})
+    if type(metadata) is not dict:
+        raise ValueError("its metadata is no JSON object")
     data = 8 + length
     ends = [0]
     found = {}

@@ -242,7 +242,26 @@ def bombs() -> dict[str, bytes]:
     huge = 10**13
     zeros = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = zeros.compress(bytes(64 << 20)) + zeros.flush()
+    long_key = opcodes("0" * 1_000_000) + b"\x940" + opcodes(Name("torch", "FloatStorage")) + b"\x940"
+    named_again = b"(" + opcodes("storage") + b"h\x01h\x00" + opcodes("cpu") + b"K\x04tQ"
+    long_shape = b"(" + b"K\x01" * 100_000 + b"t\x940" + opcodes(storage("0")) + b"\x940"
+    long_shape += opcodes(Name("torch._utils", "_rebuild_tensor")) + b"\x940"
+    look_alike = opcodes(dict.fromkeys(range(50000))) + b"\x940"
+    modules = b"cx\ny\n)R}(" + opcodes("_parameters") + b"h\x00" + opcodes("_buffers") + b"h\x00" + opcodes("_modules")
+    array = opcodes(Call("numpy.core.multiarray._reconstruct", Name("numpy", "ndarray"), (0,), b"b"))
+    array += b"(K\x01" + opcodes((1_000_000,)) + opcodes(Call("numpy.dtype", "u1")) + b"\x89h\x00tb"
     return {
+        "shape_that_prints_forever": zipped(pickled({"w": tensor(shape=(Raw(tuples),))})),
+        "version_that_prints_forever": legacy(1, {}, version=Raw(tuples)),
+        "one_shape_again_and_again": zipped(
+            b"\x80\x04" + long_shape + b"](" + b"h\x02(h\x01K\x00h\x00h\x00tR" * 20_000 + b"e."
+        ),
+        "one_key_again_and_again": zipped(b"\x80\x04" + long_key + b"](" + named_again * 20_000 + b"e."),
+        "one_text_as_many_arrays": zipped(b"\x80\x04" + long_text + b"](" + array * 5_000 + b"e."),
+        "look_alikes_of_modules": zipped(
+            b"\x80\x04" + look_alike + b"](" + (modules + b"h\x00ub") * 20_000 + b"e."
+        ),
+        "many_short_lines": zipped(b"\x80\x02" + b"Va\n0" * 200_000 + b"N."),
         "billion_laughs": zipped(b"\x80\x04" + laughs + b"."),
         "doubled_tuples": zipped(b"\x80\x02" + tuples + b"."),
         "doubled_tuples_as_key": zipped(b"\x80\x02}" + tuples + b"Ns."),

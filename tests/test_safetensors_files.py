@@ -268,3 +268,28 @@ def test_memory_stays_flat_however_large_the_checkpoint(tmp_path: Path) -> None:
 
     assert peak("streamed") < size / 10
     assert peak("all at once") > size
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(at=st.integers(0, 400), byte=st.integers(0, 255), insert=st.booleans())
+def test_a_file_with_one_byte_changed_is_read_or_refused(
+    at: int, byte: int, insert: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = bytearray(safetensors.torch.save({"a": torch.ones(3), "b": torch.ones(2, 2), "c": torch.ones(0)}))
+    at %= len(data)
+    data[at : at + (not insert)] = bytes([byte])
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    path.write_bytes(data)
+    try:
+        file = open_safetensors(path)
+    except ArtifactError:
+        return
+    for tensor in file.values():
+        assert tensor.numpy().nbytes == tensor.nbytes
+
+
+def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    for text in (b"[]", b"1", b'"a"', b"null", b'{"__metadata__": 1}', b'{"a": 1}', b'{"a": []}'):
+        (tmp_path / "a").write_bytes(header(text))
+        with pytest.raises(ArtifactError):
+            open_safetensors(tmp_path / "a")

@@ -17,6 +17,7 @@ from pipeline.errors import CheckpointError
 from pipeline.tensor import MappedFile
 
 MAX_DIRECTORY = 64 << 20  # bytes; about half a million tensors
+MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
 MAX_INFLATED = 20  # times the file's size, besides 64 MiB; torch.save itself never compresses
 
 _END = struct.Struct("<4s4H2LH")
@@ -149,6 +150,8 @@ class Archive:
             raise _broken(f"its directory is garbled at byte {at}")
         raw_name = bytes(view[name_at:extra_at])
         name = raw_name.decode("utf-8")
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise _broken(f"its directory has a name of {len(name)} characters, or with invisible ones")
         size, packed, header = _long_sizes(bytes(view[extra_at : extra_at + extra_length]), size, packed, header)
         if flags & 1:
             raise _broken(f"{name} is encrypted")

@@ -118,6 +118,7 @@ class Machine:
             args = (args,)
         if function.args is not None:  # the pickle calls the result of a call
             return Inert(f"{function.name}()", args)
+        self.charge(8 * len(args))
         self.called[function.name] += 1
         builder = self._builders.get(function.name)
         if builder is not None:
@@ -335,10 +336,11 @@ class Machine:
 
     def _line(self, limit: int) -> bytes:
         """The bytes up to the next newline, which is passed over."""
-        window = bytes(self.data[self.at : self.at + limit + 1])
-        end = window.find(b"\n")
-        if end < 0:
-            self._damaged(f"a line at byte {self.at} has no end")
+        size = 64
+        while (end := (window := bytes(self.data[self.at : self.at + size])).find(b"\n")) < 0:
+            if len(window) < size or size > limit:
+                self._damaged(f"a line at byte {self.at} has no end")
+            size *= 4
         self.at += end + 1
         return window[:end]
 

@@ -16,6 +16,7 @@ from pipeline.pth.table import HONOURED, STORAGES, Tensors
 from pipeline.tensor import DTYPES, MappedFile, Storage, Tensor
 
 PROTOCOL_VERSION = 1001
+MAX_KEY = 100  # characters in a storage's key, which torch makes of a number
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -80,7 +81,7 @@ def _read_zip(file: MappedFile) -> tuple[Any, Machine]:
 
     def persistent(pid: tuple[Any, ...]) -> Any:
         kind, storage_type, key, _, count = pid
-        if kind not in ("storage", b"storage") or type(key) is not str:
+        if kind not in ("storage", b"storage") or type(key) is not str or len(key) > MAX_KEY:
             raise ValueError
         dtype = _storage_dtype(storage_type)
         if dtype is None:
@@ -110,8 +111,10 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Machine]:
         if pid[0] in ("module", b"module"):  # a class, and its source code for comparison
             return pid[1]
         kind, storage_type, key, _, count, view = (*pid, None)[:6]
+        if kind not in ("storage", b"storage") or type(key) not in (str, bytes) or len(key) > MAX_KEY:
+            raise ValueError
         key = key.decode() if type(key) is bytes else key
-        if kind not in ("storage", b"storage") or type(key) is not str or type(count) is not int or count < 0:
+        if type(count) is not int or count < 0:
             raise ValueError
         dtype = _storage_dtype(storage_type)
         width = _width(storage_type)
@@ -134,8 +137,10 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Machine]:
             "the file is a pickle, but torch.save didn't write it",
             "load it where it was made, and use torch.save",
         )
-    if (version := machine.load()) != PROTOCOL_VERSION:
-        raise CheckpointError(f"the checkpoint is of version {version!r}, which no torch wrote")
+    version = machine.load()
+    if version != PROTOCOL_VERSION:
+        shown = version if type(version) is int else f"a {type(version).__name__}"
+        raise CheckpointError(f"the checkpoint's version is {shown}, and torch wrote none but {PROTOCOL_VERSION}")
     machine.load()  # the system; storages are little-endian whatever it says
     value = machine.load()
     keys = machine.load()

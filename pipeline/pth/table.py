@@ -76,11 +76,11 @@ class Tensors:
         self, base: Tensor, dtype: str, offset: Any, shape: Any, strides: Any, metadata: Any = None
     ) -> Tensor | Inert:
         """A strided look at a storage, checked to lie within it."""
-        numbers = (offset, *shape, *strides)
-        if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-            raise ValueError(f"a tensor has the shape {shape}, strides {strides} and offset {offset}")
         if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
+        for number in (offset, *shape, *strides):
+            if type(number) is not int or not 0 <= number < 1 << 62:
+                raise ValueError("a tensor's shape, strides or offset are not what torch writes")
         width = DTYPES[dtype].bits // 8
         skipped = base.offset * DTYPES[base.dtype].bits // 8
         if skipped % width:
@@ -121,7 +121,7 @@ class Tensors:
             raise NotPlain
         dtype = args[6].name.removeprefix("torch.")
         if dtype not in TORCH_DTYPES:
-            raise NotPlain(f"a tensor of dtype {dtype}, which nothing but torch can hold")
+            raise NotPlain(f"a tensor of dtype {dtype}, which this pipeline can't carry")
         return self.tensor(base, TORCH_DTYPES[dtype], offset, shape, strides, *args[7:])
 
 
@@ -142,7 +142,7 @@ def array_of(record: Inert) -> Tensor | None:
     except (TypeError, ValueError, NotPlain):
         return None
     if type(data) is str:
-        data = data.encode("latin-1", "replace")
+        data = data.encode()  # a Python 2 string that happened to be UTF-8
     if type(data) is not bytes or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
         return None
     if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(data):
