@@ -357,6 +357,7 @@ class AttrDict(dict):
         (Mode, "tests.test_reading_checkpoints.Mode"),
         (AttrDict(lr=0.1, inner=AttrDict(a=1)), {"lr": 0.1, "inner": {"a": 1}}),
         (argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("runs")), {"lr": 0.1, "out": "runs"}),
+        ([np.str_("né"), np.str_("")], ["né", ""]),
         (types.SimpleNamespace(lr=np.float32(0.5)), {"lr": 0.5}),
         (datetime.timedelta(seconds=90), 90.0),
         (datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), "2024-01-02T00:00:00+00:00"),

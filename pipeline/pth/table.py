@@ -43,6 +43,9 @@ HONOURED = re.compile(
 )
 """The names that are not reported as left out: they came out as what they mean."""
 
+b"-\0\0\0".decode("utf-32-le")  # loads the codec now: reading a file must import nothing
+
+MAX_TEXT = 1 << 16  # bytes of a numpy string
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_CLAIM = 64  # a file's tensors may claim this many times its size: views, ties and expanded tensors repeat bytes
 
@@ -325,8 +328,13 @@ def _numpy_dtype(record: Any) -> np.dtype[Any]:
 def _scalar(machine: Machine, args: tuple[Any, ...]) -> Any:
     if len(args) != 2:
         raise NotPlain
-    dtype = _numpy_dtype(args[0])
     data = args[1].encode() if type(args[1]) is str else args[1]
+    match args[0]:
+        case Inert(name="numpy.dtype", args=(str() as code, *_), state=(_, "<", *_)) if code[:1] == "U":
+            if type(data) is not bytes or len(data) > MAX_TEXT:
+                raise NotPlain
+            return data.decode("utf-32-le").rstrip("\0")
+    dtype = _numpy_dtype(args[0])
     if type(data) is not bytes or len(data) != dtype.itemsize:
         raise NotPlain
     return np.frombuffer(data, dtype)[0].item()

@@ -70,6 +70,7 @@ _HARMLESS_IN_TORCH = (
     "torch.nn.",
     "torch.optim.",
     "torch.quantization.",
+    "torch.return_types.",
     "torch.serialization._get_layout",
     "torch.sparse.",
     "torch.storage.TypedStorage",
