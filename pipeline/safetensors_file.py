@@ -183,9 +183,7 @@ def _check(tensors: Mapping[str, TensorLike]) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise CheckpointError(
-                f"the tensor name {name!r} is not valid Unicode", "rename it before saving"
-            ) from None
+            raise CheckpointError(f"the tensor name {name!r} is not valid Unicode", "rename it before saving") from None
 
 
 def _header(

@@ -22,6 +22,7 @@ import numpy as np
 
 CHUNK = 1 << 20  # bytes handed on at a time: they fit a processor's cache, and memory doesn't see them
 
+_FAULT_AROUND = 1 << 16  # bytes that Linux maps around a byte that is touched
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python has no name for
 
 
@@ -120,7 +121,8 @@ class MappedFile:
     def drop(self, start: int, stop: int) -> None:
         """Say that bytes [start, stop) are no longer needed in memory. They can still be read again."""
         if self._pages is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
-            start -= start % mmap.PAGESIZE
+            start -= start % _FAULT_AROUND
+            stop = min(stop + -stop % _FAULT_AROUND, len(self.view))
             self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 

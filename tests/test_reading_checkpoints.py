@@ -156,7 +156,7 @@ def nests(draw: st.DrawFn) -> Any:
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize("zip_container", [True, False])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(value=nests())
 def test_random_nests_are_read_as_torch_reads_them(
     value: Any, zip_container: bool, tmp_path_factory: pytest.TempPathFactory

@@ -167,6 +167,7 @@ def _place(
                 f"byte {at}, the file ends at {len(file.view)} and says {count} elements there",
                 "copy or download it again",
             )
+        file.drop(at - 8, at)
         storage.start = at
         at += storage.nbytes
     if missing:
