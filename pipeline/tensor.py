@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 CHUNK = 1 << 20  # bytes handed on at a time: they fit a processor's cache, and memory doesn't see them
 
@@ -221,8 +222,13 @@ class Tensor:
                 yield self.storage.mapping.view[at:stop]
                 self.storage.mapping.drop(at, stop)
             return
+        base = np.frombuffer(self.storage.view, np.uint8)
+        begin = self.storage.start - byte_bounds(base)[0]
         for block in _blocks(self._units()):
             yield self._arranged(block).data.cast("B")
+            low, high = byte_bounds(block)
+            if high - low < 4 * block.nbytes:  # else it is transposed, and the next block needs the same pages
+                self.storage.mapping.drop(begin + low, begin + high)
         self.storage.mapping.drop(self.storage.start, self.storage.start + self.storage.nbytes)
 
     def _units(self) -> np.ndarray[Any, Any]:
@@ -298,7 +304,7 @@ def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     """Split along the leading axes into blocks of about CHUNK bytes, in row-major order."""
-    if array.nbytes <= CHUNK or array.ndim <= 1:
+    if array.nbytes <= CHUNK:
         yield array
         return
     row = array.nbytes // array.shape[0]

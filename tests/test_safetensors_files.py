@@ -273,6 +273,14 @@ def test_memory_stays_flat_however_large_the_checkpoint(
     assert peak(tmp_path, "streamed") < (tmp_path / "a.pth").stat().st_size / 10
 
 
+@pytest.mark.parametrize(
+    "view", [lambda whole: whole[:, 3:], lambda whole: whole.reshape(-1)[::2]], ids=["columns", "every second value"]
+)
+def test_memory_stays_flat_for_a_large_view(view: Any, tmp_path: Path) -> None:
+    torch.save({"w": view(torch.zeros(1 << 17, 160, dtype=torch.float64))}, tmp_path / "a.pth")
+    assert peak(tmp_path, "streamed") < (tmp_path / "a.pth").stat().st_size / 10
+
+
 def test_the_measurement_sees_a_file_that_is_read_whole(tmp_path: Path) -> None:
     """The control of the test above."""
     torch.save({"w": torch.zeros(1 << 22, dtype=torch.float64)}, tmp_path / "a.pth")
