@@ -35,7 +35,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: M
     ordered = sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
     header, total = _header(ordered, tensors, metadata)
     _check_room(path, len(header) + total)
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be written: {error.strerror}") from None
+    with file:
         file.write(header)
         for name in ordered:
             written = 0
@@ -114,13 +118,13 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     try:
         mapping = MappedFile.of_file(path)
     except OSError as error:
-        raise ArtifactError(f"{path} can't be read: {error.strerror}", "Run the stage that writes it.") from None
+        raise ArtifactError(f"{path} can't be read: {error.strerror}", "run the stage that writes it") from None
     try:
         return _parse(mapping)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(
-            f"{path} is not a whole safetensors file: {reason}", "Run the stage that writes it again."
+            f"{path} is not a whole safetensors file: {reason}", "run the stage that writes it again"
         ) from None
 
 
@@ -136,25 +140,25 @@ def open_sharded(folder: Path, stem: str = "model") -> SafetensorsFile:
     try:
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{index} is not an index of shards: {error}", "Write the folder again.") from None
+        raise ArtifactError(f"{index} is not an index of shards: {error}", "write the folder again") from None
     found: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for filename in sorted(set(weight_map.values())):
         if Path(filename).name != filename:
-            raise ArtifactError(f"{index} names {filename!r}, which is not a file beside it.", "")
+            raise ArtifactError(f"{index} names {filename!r}, which is not a file beside it", "")
         shard = open_safetensors(folder / filename)
         metadata |= shard.metadata
         for name, tensor in shard.items():
             if weight_map.get(name) != filename:
                 raise ArtifactError(
-                    f"{filename} holds {name!r}, which {index.name} places in {weight_map.get(name)!r}.",
-                    "Write the folder again.",
+                    f"{filename} holds {name!r}, which {index.name} places in {weight_map.get(name)!r}",
+                    "write the folder again",
                 )
             found[name] = tensor
     if missing := sorted(weight_map.keys() - found.keys()):
         raise ArtifactError(
-            f"{index} names {len(missing)} tensors that are in no shard, first of them {missing[0]!r}.",
-            "Write the folder again.",
+            f"{index} names {len(missing)} tensors that are in no shard, first of them {missing[0]!r}",
+            "write the folder again",
         )
     return SafetensorsFile(dict(sorted(found.items())), metadata)
 
@@ -168,20 +172,18 @@ def _check(tensors: Mapping[str, TensorLike]) -> None:
     for name, tensor in tensors.items():
         if not DTYPES[tensor.dtype].in_safetensors:
             raise CheckpointError(
-                f"tensor {name!r} has dtype {tensor.dtype}, which safetensors can't hold.",
-                "Cast it in the training code before saving, or leave it out of the state dict.",
+                f"tensor {name!r} has dtype {tensor.dtype}, which safetensors can't hold",
+                "cast it in the training code before saving, or leave it out of the state dict",
             )
         if name == "__metadata__":
             raise CheckpointError(
-                "a tensor is named '__metadata__', which safetensors keeps for itself.",
-                "Rename it before saving.",
+                "a tensor is named '__metadata__', which safetensors keeps for itself",
+                "rename it before saving",
             )
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise CheckpointError(
-                f"the tensor name {name!r} is not valid Unicode.", "Rename it before saving."
-            ) from None
+            raise CheckpointError(f"the tensor name {name!r} is not valid Unicode", "rename it before saving") from None
 
 
 def _header(
@@ -204,7 +206,7 @@ def _header(
     if len(text) > MAX_HEADER:
         raise CheckpointError(
             f"the names and shapes of {len(ordered)} tensors take {len(text)} bytes, and safetensors allows "
-            f"{MAX_HEADER}."
+            f"{MAX_HEADER}"
         )
     return len(text).to_bytes(8, "little") + text, at
 
@@ -213,8 +215,8 @@ def _check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise CheckpointError(
-            f"{path.name} would take {size} bytes, and its disk has {free} left.",
-            "Make room, or look whether the checkpoint's tensors are as large as they should be.",
+            f"{path.name} would take {size} bytes, and its disk has {free} left",
+            "make room, or look whether the checkpoint's tensors are as large as they should be",
         )
 
 
@@ -224,7 +226,11 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
         raise ValueError(f"its header claims {length} bytes, the file has {len(view)}")
     header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_duplicates)
+    if type(header) is not dict:
+        raise ValueError("its header is no JSON object")
     metadata = header.pop("__metadata__", {})
+    if type(metadata) is not dict:
+        raise ValueError("its metadata is no JSON object")
     data = 8 + length
     ends = [0]
     found = {}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import CheckpointError
+from pipeline.pth import Inert
 from pipeline.tensor import DTYPES, Computed, Tensor, TensorLike
 
 Weights = dict[str, TensorLike]
@@ -272,11 +273,22 @@ def _tensors(value: Mapping[Any, Any]) -> Weights:
     """The tensors that lie directly in a mapping, where they look like a state dict's.
 
     A few facts may lie among them, but a lone tensor among facts (a random state, class weights) is a fact.
+
+    Raises:
+        CheckpointError: among them are sparse, quantized or other tensors that safetensors can't hold.
     """
     tensors: Weights = {
         name: item for name, item in value.items() if isinstance(name, str) and isinstance(item, Tensor)
     }
+    lost = {name: item.reason for name, item in value.items() if isinstance(item, Inert) and item.reason}
     others = sum(not (isinstance(name, str) and name.endswith("_extra_state")) for name in value) - len(tensors)
+    if lost and len(tensors) + 2 * len(lost) > others:
+        name, reason = next(iter(lost.items()))
+        raise CheckpointError(
+            f"{len(lost)} of the checkpoint's tensors can't be released, first of them {name}: {reason}",
+            "make them dense (such as tensor.to_dense() or tensor.dequantize()) before saving, or name another "
+            "state dict in checkpoint.state_dict",
+        )
     return tensors if len(tensors) > others else {}
 
 

@@ -8,6 +8,7 @@ safetensors names.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import sys
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 CHUNK = 1 << 20  # bytes handed on at a time: they fit a processor's cache, and memory doesn't see them
 
+_FAULT_AROUND = 1 << 16  # bytes that Linux maps around a byte that is touched
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python has no name for
 
 
@@ -100,7 +103,9 @@ class MappedFile:
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
-        """Map the whole of `path`. Raises OSError."""
+        """Map the whole of `path`. Raises OSError, also for what is no regular file: a pipe would never end."""
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with path.open("rb") as file:
             if path.stat().st_size == 0:  # mmap refuses to map nothing
                 return cls(memoryview(b""))
@@ -117,7 +122,8 @@ class MappedFile:
     def drop(self, start: int, stop: int) -> None:
         """Say that bytes [start, stop) are no longer needed in memory. They can still be read again."""
         if self._pages is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
-            start -= start % mmap.PAGESIZE
+            start -= start % _FAULT_AROUND
+            stop = min(stop + -stop % _FAULT_AROUND, len(self.view))
             self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
@@ -216,8 +222,13 @@ class Tensor:
                 yield self.storage.mapping.view[at:stop]
                 self.storage.mapping.drop(at, stop)
             return
+        base = np.frombuffer(self.storage.view, np.uint8)
+        begin = self.storage.start - byte_bounds(base)[0]
         for block in _blocks(self._units()):
             yield self._arranged(block).data.cast("B")
+            low, high = byte_bounds(block)
+            if high - low < 4 * block.nbytes:  # else it is transposed, and the next block needs the same pages
+                self.storage.mapping.drop(begin + low, begin + high)
         self.storage.mapping.drop(self.storage.start, self.storage.start + self.storage.nbytes)
 
     def _units(self) -> np.ndarray[Any, Any]:
@@ -293,7 +304,7 @@ def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     """Split along the leading axes into blocks of about CHUNK bytes, in row-major order."""
-    if array.nbytes <= CHUNK or array.ndim <= 1:
+    if array.nbytes <= CHUNK:
         yield array
         return
     row = array.nbytes // array.shape[0]

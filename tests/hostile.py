@@ -242,18 +242,37 @@ def bombs() -> dict[str, bytes]:
     huge = 10**13
     zeros = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = zeros.compress(bytes(64 << 20)) + zeros.flush()
+    long_key = opcodes("0" * 1_000_000) + b"\x940" + opcodes(Name("torch", "FloatStorage")) + b"\x940"
+    named_again = b"(" + opcodes("storage") + b"h\x01h\x00" + opcodes("cpu") + b"K\x04tQ"
+    long_shape = b"(" + b"K\x01" * 100_000 + b"t\x940" + opcodes(storage("0")) + b"\x940"
+    long_shape += opcodes(Name("torch._utils", "_rebuild_tensor")) + b"\x940"
+    look_alike = opcodes(dict.fromkeys(range(50000))) + b"\x940"
+    modules = b"cx\ny\n)R}(" + opcodes("_parameters") + b"h\x00" + opcodes("_buffers") + b"h\x00" + opcodes("_modules")
+    array = opcodes(Call("numpy.core.multiarray._reconstruct", Name("numpy", "ndarray"), (0,), b"b"))
+    array += b"(K\x01" + opcodes((1_000_000,)) + opcodes(Call("numpy.dtype", "u1")) + b"\x89h\x00tb"
     return {
+        "shape_that_prints_forever": zipped(pickled({"w": tensor(shape=(Raw(tuples),))})),
+        "version_that_prints_forever": legacy(1, {}, version=Raw(tuples)),
+        "one_shape_again_and_again": zipped(
+            b"\x80\x04" + long_shape + b"](" + b"h\x02(h\x01K\x00h\x00h\x00tR" * 20_000 + b"e."
+        ),
+        "one_key_again_and_again": zipped(b"\x80\x04" + long_key + b"](" + named_again * 20_000 + b"e."),
+        "one_text_as_many_arrays": zipped(b"\x80\x04" + long_text + b"](" + array * 5_000 + b"e."),
+        "look_alikes_of_modules": zipped(
+            b"\x80\x04" + look_alike + b"](" + (modules + b"h\x00ub") * 20_000 + b"e."
+        ),
+        "many_short_lines": zipped(b"\x80\x02" + b"Va\n0" * 200_000 + b"N."),
         "billion_laughs": zipped(b"\x80\x04" + laughs + b"."),
         "doubled_tuples": zipped(b"\x80\x02" + tuples + b"."),
         "doubled_tuples_as_key": zipped(b"\x80\x02}" + tuples + b"Ns."),
         "colliding_integers": zipped(b"\x80\x02" + colliding + b"."),
         "colliding_tuples": zipped(b"\x80\x02" + colliding_tuples + b"."),
-        "deep_lists": zipped(b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b"."),
-        "deep_tuples": zipped(b"\x80\x02N" + b"\x85" * 500_000 + b"."),
-        "deep_marks": zipped(b"\x80\x02" + b"(" * 500_000 + b"t" * 500_000 + b"."),
+        "deep_lists": zipped(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."),
+        "deep_tuples": zipped(b"\x80\x02N" + b"\x85" * 200_000 + b"."),
+        "deep_marks": zipped(b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b"."),
         "deep_calls": zipped(b"\x80\x02cx\ny\n" + b")R" * 100_000 + b"."),
-        "deep_new_objects": zipped(b"\x80\x02" + b"ccopyreg\n__newobj__\n" + b"(" + b"ccopyreg\n__newobj__\n" * 20_000 + b"tR."),
-        "deep_states": zipped(b"\x80\x02" + b"cx\ny\n)R" * 100_000 + b"b" * 99_999 + b"."),
+        "deep_new_objects": zipped(b"\x80\x02ccopyreg\n__newobj__\n(" + b"ccopyreg\n__newobj__\n" * 20_000 + b"tR."),
+        "deep_states": zipped(b"\x80\x02" + b"cx\ny\n)R" * 30_000 + b"b" * 29_999 + b"."),
         "list_in_itself": zipped(b"\x80\x02]q\x00h\x00a."),
         "dict_in_itself": zipped(b"\x80\x02}q\x00" + opcodes("x") + b"h\x00s."),
         "tuple_in_itself": zipped(b"\x80\x02]q\x00(h\x00tq\x01ah\x01."),
@@ -275,7 +294,8 @@ def bombs() -> dict[str, bytes]:
             b"\x80\x04" + long_text + encode + b"](" + b"h\x01h\x00h\x02\x86R" * 50_000 + b"e."
         ),
         "copied_again_and_again": zipped(
-            b"\x80\x04" + many + opcodes(Name("builtins", "frozenset")) + b"\x940](" + b"h\x01h\x00\x85R" * 50_000 + b"e."
+            b"\x80\x04" + many + opcodes(Name("builtins", "frozenset")) + b"\x940]("
+            + b"h\x01h\x00\x85R" * 50_000 + b"e."
         ),
         "joined_again_and_again": zipped(
             b"\x80\x04" + long_text + opcodes(Name("pathlib", "PurePosixPath")) + b"\x940]("
@@ -290,7 +310,7 @@ def bombs() -> dict[str, bytes]:
         "frame_of_an_exabyte": zipped(b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"N."),
         "memo_of_four_billion": zipped(b"\x80\x02Nr\xff\xff\xff\xff."),
         "name_without_end": zipped(b"\x80\x02c" + b"a" * 1_000_000),
-        "many_sets": zipped(b"\x80\x04](" + b"\x8f" * 300_000 + b"e."),
+        "many_sets": zipped(b"\x80\x04](" + b"\x8f" * 100_000 + b"e."),
         "many_names": zipped(b"\x80\x02](" + b"".join(b"cm\n%d\n" % n for n in range(30_000)) + b"e."),
         "tensor_of_ten_terabytes": zipped(pickled({"w": tensor(shape=(huge,))})),
         "tensor_repeated_to_ten_terabytes": zipped(pickled({"w": tensor(shape=(huge,), strides=(0,))})),
@@ -360,7 +380,8 @@ def _with_deflated(name: bytes, data: bytes, size: int, claim: int) -> bytes:
         struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0, 0, 0, 0, 0, 0)
         + name
     )
-    return local + directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)  # fmt: skip
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    return local + directory + end  # fmt: skip
 
 
 def _overlapping() -> bytes:

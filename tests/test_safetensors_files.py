@@ -257,14 +257,56 @@ print(peak() - before)
 """
 
 
-def test_memory_stays_flat_however_large_the_checkpoint(tmp_path: Path) -> None:
-    """At most a tenth of the file above the interpreter; the control reads it all."""
-    torch.save({f"w{n}": torch.zeros(1 << 20, dtype=torch.float64) for n in range(24)}, tmp_path / "a.pth")
-    size = (tmp_path / "a.pth").stat().st_size
+def peak(folder: Path, how: str) -> int:
+    command = [sys.executable, "-c", MEASURED, str(folder / "a.pth"), str(folder / "out"), how]
+    return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
-    def peak(how: str) -> int:
-        command = [sys.executable, "-c", MEASURED, str(tmp_path / "a.pth"), str(tmp_path / "out"), how]
-        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
-    assert peak("streamed") < size / 10
-    assert peak("all at once") > size
+@pytest.mark.parametrize(("count", "size"), [(12, 1 << 20), (640, 20_000)], ids=["large tensors", "many tensors"])
+@pytest.mark.parametrize("zip_container", [True, False])
+def test_memory_stays_flat_however_large_the_checkpoint(
+    count: int, size: int, zip_container: bool, tmp_path: Path
+) -> None:
+    """At most a tenth of the file above the interpreter."""
+    tensors = {f"w{n}": torch.zeros(size, dtype=torch.float64) for n in range(count)}
+    torch.save(tensors, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_container)
+    assert peak(tmp_path, "streamed") < (tmp_path / "a.pth").stat().st_size / 10
+
+
+@pytest.mark.parametrize(
+    "view", [lambda whole: whole[:, 3:], lambda whole: whole.reshape(-1)[::2]], ids=["columns", "every second value"]
+)
+def test_memory_stays_flat_for_a_large_view(view: Any, tmp_path: Path) -> None:
+    torch.save({"w": view(torch.zeros(1 << 17, 160, dtype=torch.float64))}, tmp_path / "a.pth")
+    assert peak(tmp_path, "streamed") < (tmp_path / "a.pth").stat().st_size / 10
+
+
+def test_the_measurement_sees_a_file_that_is_read_whole(tmp_path: Path) -> None:
+    """The control of the test above."""
+    torch.save({"w": torch.zeros(1 << 22, dtype=torch.float64)}, tmp_path / "a.pth")
+    assert peak(tmp_path, "all at once") > (tmp_path / "a.pth").stat().st_size
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(at=st.integers(0, 400), byte=st.integers(0, 255), insert=st.booleans())
+def test_a_file_with_one_byte_changed_is_read_or_refused(
+    at: int, byte: int, insert: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = bytearray(safetensors.torch.save({"a": torch.ones(3), "b": torch.ones(2, 2), "c": torch.ones(0)}))
+    at %= len(data)
+    data[at : at + (not insert)] = bytes([byte])
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    path.write_bytes(data)
+    try:
+        file = open_safetensors(path)
+    except ArtifactError:
+        return
+    for tensor in file.values():
+        assert tensor.numpy().nbytes == tensor.nbytes
+
+
+def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    for text in (b"[]", b"1", b'"a"', b"null", b'{"__metadata__": 1}', b'{"a": 1}', b'{"a": []}'):
+        (tmp_path / "a").write_bytes(header(text))
+        with pytest.raises(ArtifactError):
+            open_safetensors(tmp_path / "a")

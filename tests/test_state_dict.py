@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CheckpointError
+from pipeline.pth import Inert
 from pipeline.state_dict import cast_half, find_adapter, find_weights, lora_alpha, merge_lora, without_prefix
 from pipeline.tensor import Tensor
 
@@ -38,6 +39,16 @@ def test_a_bare_state_dict_has_no_key() -> None:
 
 def test_a_few_facts_among_bare_weights_do_not_hide_them() -> None:
     assert set(find_weights({**linear(), "epoch": 3}, None).weights) == {"layer.weight", "layer.bias"}
+
+
+@pytest.mark.parametrize("dense", [linear(), {}])
+def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: dict[str, Tensor]) -> None:
+    sparse = Inert("torch._utils._rebuild_sparse_tensor", (), reason="a sparse tensor, which safetensors can't hold")
+    with pytest.raises(CheckpointError, match=r"1 of the checkpoint's tensors .* embed: a sparse tensor"):
+        find_weights({"model": {**dense, "embed": sparse}}, None)
+    with pytest.raises(CheckpointError, match="a sparse tensor"):
+        find_weights({"model": {**dense, "embed": sparse}}, "model")
+    assert find_weights({"model": linear(), "optimizer": {"embed": sparse}}, None).key == "model"
 
 
 def test_the_optimizer_s_tensors_are_no_candidates() -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import CheckpointError
 from pipeline.tensor import MappedFile
 
 MAX_DIRECTORY = 64 << 20  # bytes; about half a million tensors
+MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
 MAX_INFLATED = 20  # times the file's size, besides 64 MiB; torch.save itself never compresses
 
 _END = struct.Struct("<4s4H2LH")
@@ -96,8 +97,8 @@ class Archive:
         inflated = sum(entry.size for entry in entries.values() if entry.deflated)
         if inflated > (64 << 20) + MAX_INFLATED * len(self._view):
             raise CheckpointError(
-                f"the checkpoint's compressed entries claim {inflated} bytes in a file of {len(self._view)}.",
-                "This is how a zip bomb looks. If the file is yours, unzip it and pack it again with zip -0.",
+                f"the checkpoint's compressed entries claim {inflated} bytes in a file of {len(self._view)}",
+                "leave it alone: this is how a zip bomb looks; if it is yours, unzip it and pack it again with zip -0",
             )
         return entries
 
@@ -149,6 +150,8 @@ class Archive:
             raise _broken(f"its directory is garbled at byte {at}")
         raw_name = bytes(view[name_at:extra_at])
         name = raw_name.decode("utf-8")
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise _broken(f"its directory has a name of {len(name)} characters, or with invisible ones")
         size, packed, header = _long_sizes(bytes(view[extra_at : extra_at + extra_length]), size, packed, header)
         if flags & 1:
             raise _broken(f"{name} is encrypted")
@@ -194,6 +197,6 @@ def _long_sizes(extra: bytes, size: int, packed: int, header: int) -> tuple[int,
 
 def _broken(how: str) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint's zip archive is broken: {how}.",
-        "Copy or download the checkpoint again, or save it again.",
+        f"the checkpoint's zip archive is broken: {how}",
+        "copy or download the checkpoint again, or save it again",
     )

@@ -58,6 +58,7 @@ class Machine:
         self.called: Counter[str] = Counter()
         self.mentioned: Counter[str] = Counter()
         self.dangerous: set[str] = set()
+        self.unhonoured: Counter[str] = Counter()  # calls of names in the closed table that stayed records
         self._builders = builders
         self._persistent = persistent
         self._left = MEMORY + GROWTH * len(data)
@@ -117,12 +118,14 @@ class Machine:
             args = (args,)
         if function.args is not None:  # the pickle calls the result of a call
             return Inert(f"{function.name}()", args)
+        self.charge(8 * len(args))
         self.called[function.name] += 1
         builder = self._builders.get(function.name)
         if builder is not None:
             try:
                 return builder(self, args)
             except NotPlain as problem:
+                self.unhonoured[function.name] += 1
                 return Inert(function.name, args, reason=str(problem))
         return Inert(function.name, args)
 
@@ -333,21 +336,22 @@ class Machine:
 
     def _line(self, limit: int) -> bytes:
         """The bytes up to the next newline, which is passed over."""
-        window = bytes(self.data[self.at : self.at + limit + 1])
-        end = window.find(b"\n")
-        if end < 0:
-            self._damaged(f"a line at byte {self.at} has no end")
+        size = 64
+        while (end := (window := bytes(self.data[self.at : self.at + size])).find(b"\n")) < 0:
+            if len(window) < size or size > limit:
+                self._damaged(f"a line at byte {self.at} has no end")
+            size *= 4
         self.at += end + 1
         return window[:end]
 
     def _damaged(self, how: str) -> NoReturn:
-        raise CheckpointError(f"the pickle is damaged: {how}.", "Copy or download the checkpoint again.")
+        raise CheckpointError(f"the pickle is damaged: {how}", "copy or download the checkpoint again")
 
     def _too_large(self) -> NoReturn:
         raise CheckpointError(
             f"the pickle's values would take more than {(MEMORY + GROWTH * len(self.data)) >> 20} MiB of memory, "
-            "tensors left aside.",
-            "This is how a pickle bomb looks. If the file is yours, save tensors rather than Python lists.",
+            "tensors left aside",
+            "leave it alone: this is how a pickle bomb looks; if it is yours, save tensors rather than Python lists",
         )
 
 

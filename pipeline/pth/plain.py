@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pipeline.errors import CheckpointError
@@ -19,7 +20,7 @@ from pipeline.tensor import Tensor
 MAX_DEPTH = 200
 MAX_NODES = 10_000_000
 MAX_FACTS = 100_000
-MAX_NAMES = 64 << 20  # characters in the names of a pickled module's tensors, all together
+MAX_COPIED = 64 << 20  # characters in the names of pickled modules' tensors and in arrays kept as text, all together
 
 _Size = tuple[int, int]
 """As how many values a container walks, and how deep it is."""
@@ -52,7 +53,7 @@ class _Settler:
         self._done: dict[int, Any] = {}
         self._sizes: dict[int, _Size] = {}
         self._kept: list[Any] = []  # keeps every id above from being used again
-        self._named = 0
+        self._left = MAX_COPIED
 
     def settle(self, root: Any) -> Any:
         """Settle everything below `root` down to the records, whose own insides wait in `records`."""
@@ -68,8 +69,8 @@ class _Settler:
                 continue
             elif id(node) in above:
                 raise CheckpointError(
-                    f"the checkpoint holds a {kind.__name__} that contains itself.",
-                    "Save a plain state dict instead.",
+                    f"the checkpoint holds a {kind.__name__} that contains itself",
+                    "save a plain state dict instead",
                 )
             elif kind is Inert:
                 self._kept.append(node)
@@ -108,7 +109,7 @@ class _Settler:
 
     def _instead_of(self, record: Inert) -> Any:
         if is_array(record):
-            return array_of(record) or self._wait(record)
+            return self._array(record)
         if _members(record) is None:
             return self._wait(record)
         tensors = self._module(record)
@@ -122,6 +123,16 @@ class _Settler:
         self.records.append(record)
         return record
 
+    def _array(self, record: Inert) -> Any:
+        if isinstance(record.state, tuple):
+            self._charge(record, sum(len(part) for part in record.state[:8] if type(part) is str))
+        return array_of(record) or self._wait(record)
+
+    def _charge(self, record: Inert, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise CheckpointError(f"what {record.name} stands for is repeated too often in the checkpoint")
+
     def _module(self, root: Inert) -> dict[str, Any]:
         """The state dict of a pickled module: parameters, persistent buffers and submodules, in torch's order."""
         found: dict[str, Any] = {}
@@ -131,21 +142,19 @@ class _Settler:
             members = _members(module)
             if members is None or depth > MAX_DEPTH:
                 raise CheckpointError(
-                    f"the pickled module {root.name} can't be walked at {prefix!r}.",
-                    "Save model.state_dict() instead of the model.",
+                    f"the pickled module {root.name} can't be walked at {prefix!r}",
+                    "save model.state_dict() instead of the model",
                 )
             parameters, buffers, modules, passing = members
-            here = {**parameters, **{name: value for name, value in buffers.items() if name not in passing}}
-            self._named += (len(prefix) + 64) * (1 + len(here) + len(modules))
-            if self._named > MAX_NAMES:
-                raise CheckpointError(f"the pickled module {root.name} unfolds into too many tensors.")
-            for name, value in here.items():
+            self._charge(root, (len(prefix) + 64) * (1 + len(parameters) + len(buffers) + len(modules)))
+            left_out = {name for name in passing[:MAX_DEPTH] if type(name) is str}
+            for name, value in (*parameters.items(), *buffers.items()):
                 if isinstance(value, Inert):
-                    value = array_of(value) if is_array(value) else self._wait(value)
-                if value is not None:
-                    found[f"{prefix}{name}"] = value
+                    value = self._array(value) if is_array(value) else self._wait(value)
+                if value is not None and (name in parameters or name not in left_out):
+                    found[f"{prefix}{_short(name)}"] = value
             submodules = [
-                (f"{prefix}{name}.", submodule, depth + 1)
+                (f"{prefix}{_short(name)}.", submodule, depth + 1)
                 for name, submodule in modules.items()
                 if submodule is not None
             ]
@@ -156,8 +165,8 @@ class _Settler:
 def _refuse(depth: int, nodes: int) -> NoReturn:
     much = f"is {depth} levels deep" if depth > MAX_DEPTH else f"unfolds into {nodes} values"
     raise CheckpointError(
-        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed.",
-        "This is how a pickle bomb looks. If the file is yours, save a plain state dict.",
+        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed",
+        "leave it alone: this is how a pickle bomb looks; if it is yours, save a plain state dict",
     )
 
 
@@ -165,15 +174,21 @@ _CONTAINERS = frozenset({dict, list, tuple})
 _COMPOSED = _CONTAINERS | {Inert}
 
 
-def _members(record: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any] | None:
+def _members(record: Any) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], Sequence[Any]] | None:
     """A pickled module's parameters, buffers, submodules and the names of the buffers that aren't saved."""
     if not isinstance(record, Inert) or type(record.state) is not dict:
         return None
     parts: list[Any] = [record.state.get(key) for key in ("_parameters", "_buffers", "_modules")]
-    if not all(type(part) is dict and all(type(name) is str for name in part) for part in parts):
+    if not all(type(part) is dict for part in parts):
         return None
     passing = record.state.get("_non_persistent_buffers_set")
     return parts[0], parts[1], parts[2], passing if isinstance(passing, list | tuple) else ()
+
+
+def _short(name: Any) -> str:
+    if type(name) is not str or len(name) > 200:
+        raise CheckpointError("a pickled module has a name in it that no attribute can have")
+    return name
 
 
 def plain(value: Any) -> Any:
@@ -201,6 +216,7 @@ class _Plain:
             case float():
                 return value if math.isfinite(value) else str(value)
             case str():
+                self.left -= len(value) >> 6
                 return value.encode("utf-8", "backslashreplace").decode()
             case bytes():
                 return f"{len(value)} bytes"

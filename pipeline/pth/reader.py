@@ -16,6 +16,7 @@ from pipeline.pth.table import HONOURED, STORAGES, Tensors
 from pipeline.tensor import DTYPES, MappedFile, Storage, Tensor
 
 PROTOCOL_VERSION = 1001
+MAX_KEY = 100  # characters in a storage's key, which torch makes of a number
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -30,7 +31,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         file = MappedFile.of_file(path)
     except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}.", "Look at checkpoint.path.") from None
+        raise CheckpointError(f"{path} can't be read: {error.strerror}", "look at checkpoint.path") from None
     try:
         container = recognize(file.view)
         value, machine = _read_zip(file) if container == "zip" else _read_legacy(file)
@@ -44,7 +45,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         kind_of_file=_kind(value, modules),
         left_out=_left_out(machine),
         notes=tuple(
-            f"The module {name} was pickled whole: its tensors were taken, its code was not."
+            f"the module {name} was pickled whole: its tensors were taken, its code was not"
             for name in sorted(set(modules))
         ),
     )
@@ -62,9 +63,9 @@ def refuse_dangerous(checkpoint: Checkpoint) -> None:
         more = f" and {len(dangerous) - 10} more" if len(dangerous) > 10 else ""
         raise UnsafeCheckpointError(
             f"{checkpoint.path} names code that could do harm if another program loaded it: {shown}{more}. "
-            "Nothing of it was run.",
-            "Don't load this file with torch.load. Ask whoever made it for a plain state dict; or, to take the "
-            "tensors and leave the code, set checkpoint.salvage to true in params.yaml.",
+            "Nothing of it was run",
+            "don't load this file with torch.load. Ask whoever made it for a plain state dict; or, to take the "
+            "tensors and leave the code, set checkpoint.salvage to true in params.yaml",
         )
 
 
@@ -75,12 +76,12 @@ def _read_zip(file: MappedFile) -> tuple[Any, Machine]:
     order = archive.entries.get(f"{root}byteorder")
     byteorder = bytes(archive.data(order).view) if order else b"little"
     if byteorder not in (b"little", b"big"):
-        raise CheckpointError(f"the checkpoint's byte order is {byteorder[:20]!r}, neither little nor big.")
+        raise CheckpointError(f"the checkpoint's byte order is {byteorder[:20]!r}, neither little nor big")
     storages: dict[str, Storage] = {}
 
     def persistent(pid: tuple[Any, ...]) -> Any:
         kind, storage_type, key, _, count = pid
-        if kind not in ("storage", b"storage") or type(key) is not str:
+        if kind not in ("storage", b"storage") or type(key) is not str or len(key) > MAX_KEY:
             raise ValueError
         dtype = _storage_dtype(storage_type)
         if dtype is None:
@@ -89,7 +90,7 @@ def _read_zip(file: MappedFile) -> tuple[Any, Machine]:
             entry = archive.entries.get(f"{root}data/{key}")
             if entry is None:
                 raise CheckpointError(
-                    f"the checkpoint's storage {key!r} is missing from its archive.", "Copy or save it again."
+                    f"the checkpoint's storage {key!r} is missing from its archive", "copy or save it again"
                 )
             if entry.deflated:
                 storages[key] = Storage(key, archive.data(entry), 0, entry.size, byteorder == b"big")
@@ -110,8 +111,10 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Machine]:
         if pid[0] in ("module", b"module"):  # a class, and its source code for comparison
             return pid[1]
         kind, storage_type, key, _, count, view = (*pid, None)[:6]
+        if kind not in ("storage", b"storage") or type(key) not in (str, bytes) or len(key) > MAX_KEY:
+            raise ValueError
         key = key.decode() if type(key) is bytes else key
-        if kind not in ("storage", b"storage") or type(key) is not str or type(count) is not int or count < 0:
+        if type(count) is not int or count < 0:
             raise ValueError
         dtype = _storage_dtype(storage_type)
         width = _width(storage_type)
@@ -131,16 +134,18 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Machine]:
     machine = Machine(file.view, Tensors(len(file.view)).table(), persistent)
     if machine.load() != LEGACY_MAGIC:
         raise CheckpointError(
-            "the file is a pickle, but torch.save didn't write it.",
-            "Load it where it was made, and use torch.save.",
+            "the file is a pickle, but torch.save didn't write it",
+            "load it where it was made, and use torch.save",
         )
-    if (version := machine.load()) != PROTOCOL_VERSION:
-        raise CheckpointError(f"the checkpoint is of version {version!r}, which no torch wrote.")
+    version = machine.load()
+    if version != PROTOCOL_VERSION:
+        shown = version if type(version) is int else f"a {type(version).__name__}"
+        raise CheckpointError(f"the checkpoint's version is {shown}, and torch wrote none but {PROTOCOL_VERSION}")
     machine.load()  # the system; storages are little-endian whatever it says
     value = machine.load()
     keys = machine.load()
     if type(keys) is not list or any(type(key) is not str for key in keys) or len(set(keys)) != len(keys):
-        raise CheckpointError("the checkpoint's list of storages is garbled.", "Copy or download it again.")
+        raise CheckpointError("the checkpoint's list of storages is garbled", "copy or download it again")
     _place(file, machine.at, keys, storages, widths)
     return value, machine
 
@@ -152,20 +157,21 @@ def _place(
     missing = storages.keys() - set(keys)
     for key in keys:
         if key not in storages:
-            raise CheckpointError(f"the checkpoint has a storage {key!r} that none of its tensors names.")
+            raise CheckpointError(f"the checkpoint has a storage {key!r} that none of its tensors names")
         storage = storages[key]
         count = int.from_bytes(file.view[at : at + 8], "little", signed=True)
         at += 8
         if count * widths[key] != storage.nbytes or at + storage.nbytes > len(file.view):
             raise CheckpointError(
                 f"the checkpoint is cut short or damaged: storage {key!r} should have {storage.nbytes} bytes at "
-                f"byte {at}, the file ends at {len(file.view)} and says {count} elements there.",
-                "Copy or download it again.",
+                f"byte {at}, the file ends at {len(file.view)} and says {count} elements there",
+                "copy or download it again",
             )
+        file.drop(at - 8, at)
         storage.start = at
         at += storage.nbytes
     if missing:
-        raise CheckpointError(f"the checkpoint's storage {min(missing)!r} is missing.", "Copy or save it again.")
+        raise CheckpointError(f"the checkpoint's storage {min(missing)!r} is missing", "copy or save it again")
 
 
 def _storage_dtype(storage_type: Any) -> str | None:
@@ -191,8 +197,8 @@ def _whole(storage: Storage, dtype: str, count: Any) -> Tensor:
     claimed = count * DTYPES[dtype].bits // 8
     if claimed != storage.nbytes:
         raise CheckpointError(
-            f"the checkpoint's storage {storage.key!r} has {storage.nbytes} bytes, and a tensor claims {claimed}.",
-            "Copy or download it again.",
+            f"the checkpoint's storage {storage.key!r} has {storage.nbytes} bytes, and a tensor claims {claimed}",
+            "copy or download it again",
         )
     return Tensor(dtype, (count,), (1,), 0, storage)
 
@@ -209,4 +215,6 @@ def _left_out(machine: Machine) -> dict[str, dict[str, int]]:
         if name in machine.dangerous or not HONOURED.fullmatch(name):
             verdict = "dangerous" if name in machine.dangerous else "harmless"
             found[verdict][name] = machine.called[name] or machine.mentioned[name]
+        elif machine.unhonoured[name]:  # with arguments that only code could make sense of
+            found["harmless"][name] = machine.unhonoured[name]
     return found

@@ -43,6 +43,9 @@ HONOURED = re.compile(
 )
 """The names that are not reported as left out: they came out as what they mean."""
 
+b"-\0\0\0".decode("utf-32-le")  # loads the codec now: reading a file must import nothing
+
+MAX_TEXT = 1 << 16  # bytes of a numpy string
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_CLAIM = 64  # a file's tensors may claim this many times its size: views, ties and expanded tensors repeat bytes
 
@@ -76,11 +79,11 @@ class Tensors:
         self, base: Tensor, dtype: str, offset: Any, shape: Any, strides: Any, metadata: Any = None
     ) -> Tensor | Inert:
         """A strided look at a storage, checked to lie within it."""
-        numbers = (offset, *shape, *strides)
-        if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-            raise ValueError(f"a tensor has the shape {shape}, strides {strides} and offset {offset}")
         if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
+        for number in (offset, *shape, *strides):
+            if type(number) is not int or not 0 <= number < 1 << 62:
+                raise ValueError("a tensor's shape, strides or offset are not what torch writes")
         width = DTYPES[dtype].bits // 8
         skipped = base.offset * DTYPES[base.dtype].bits // 8
         if skipped % width:
@@ -121,7 +124,7 @@ class Tensors:
             raise NotPlain
         dtype = args[6].name.removeprefix("torch.")
         if dtype not in TORCH_DTYPES:
-            raise NotPlain(f"a tensor of dtype {dtype}, which nothing but torch can hold")
+            raise NotPlain(f"a tensor of dtype {dtype}, which this pipeline can't carry")
         return self.tensor(base, TORCH_DTYPES[dtype], offset, shape, strides, *args[7:])
 
 
@@ -142,7 +145,7 @@ def array_of(record: Inert) -> Tensor | None:
     except (TypeError, ValueError, NotPlain):
         return None
     if type(data) is str:
-        data = data.encode("latin-1", "replace")
+        data = data.encode()  # a Python 2 string that happened to be UTF-8
     if type(data) is not bytes or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
         return None
     if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(data):
@@ -312,8 +315,6 @@ def _numpy_dtype(record: Any) -> np.dtype[Any]:
     """The numpy type of plain numbers that a record of `numpy.dtype(code, align, copy)` and its state mean."""
     if not isinstance(record, Inert) or not record.args:
         raise NotPlain
-    if record.name.startswith("ml_dtypes."):
-        raise NotPlain
     if record.name != "numpy.dtype":
         raise NotPlain
     code = record.args[0]
@@ -327,8 +328,13 @@ def _numpy_dtype(record: Any) -> np.dtype[Any]:
 def _scalar(machine: Machine, args: tuple[Any, ...]) -> Any:
     if len(args) != 2:
         raise NotPlain
-    dtype = _numpy_dtype(args[0])
     data = args[1].encode() if type(args[1]) is str else args[1]
+    match args[0]:
+        case Inert(name="numpy.dtype", args=(str() as code, *_), state=(_, "<", *_)) if code[:1] == "U":
+            if type(data) is not bytes or len(data) > MAX_TEXT:
+                raise NotPlain
+            return data.decode("utf-32-le").rstrip("\0")
+    dtype = _numpy_dtype(args[0])
     if type(data) is not bytes or len(data) != dtype.itemsize:
         raise NotPlain
     return np.frombuffer(data, dtype)[0].item()

@@ -9,6 +9,7 @@ package is somebody's config.
 from __future__ import annotations
 
 import builtins
+import collections.abc
 import sys
 import typing
 
@@ -26,6 +27,8 @@ _HARMLESS_IN_STDLIB = {
         "property", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple",
         "type", "zip",
     },
+    "_io": {"BytesIO", "StringIO"},
+    "collections.abc": set(collections.abc.__all__),
     "collections": {"Counter", "OrderedDict", "UserDict", "UserList", "defaultdict", "deque", "ChainMap"},
     "copyreg": {"_reconstructor", "__newobj__", "__newobj_ex__"},
     "dataclasses": {"Field", "_MISSING_TYPE"},
@@ -34,25 +37,32 @@ _HARMLESS_IN_STDLIB = {
     "enum": {"Enum", "Flag", "IntEnum", "IntFlag", "StrEnum", "auto"},
     "fractions": {"Fraction"},
     "functools": {"partial"},
+    "io": {"BytesIO", "StringIO"},
+    "itertools": {"count", "cycle", "repeat"},
     "logging": {"Logger", "getLogger", "_loggerClass"},
+    "optparse": {"Values"},
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
     "random": {"Random"},
     "re": {"_compile"},
     "time": {"struct_time"},
-    "types": {"SimpleNamespace", "MappingProxyType", "NoneType"},
+    "types": {"GenericAlias", "MappingProxyType", "NoneType", "SimpleNamespace", "UnionType"},
     "typing": {name for name in typing.__all__ if name[0].isupper()} | {"_GenericAlias", "_UnionGenericAlias"},
     "uuid": {"UUID", "SafeUUID"},
-    "zoneinfo": {"ZoneInfo"},
+    "zoneinfo": {"ZoneInfo", "ZoneInfo._unpickle"},
 }  # fmt: skip
 
 _HARMLESS_IN_TORCH = (
     "torch.amp.",
     "torch._C._nn.",
+    "torch._C.Generator",
     "torch.ao.nn.",
+    "torch.ao.quantization.",
     "torch.autograd.variable.",
     "torch.cuda.amp.",
     "torch.distributed._shard.",
+    "torch.distributed.device_mesh.",
+    "torch.distributed.fsdp.",
     "torch.distributed._tensor.",
     "torch.distributed.tensor.",
     "torch.distributions.",
@@ -60,6 +70,7 @@ _HARMLESS_IN_TORCH = (
     "torch.nn.",
     "torch.optim.",
     "torch.quantization.",
+    "torch.return_types.",
     "torch.serialization._get_layout",
     "torch.sparse.",
     "torch.storage.TypedStorage",
@@ -100,16 +111,22 @@ _DANGEROUS_MODULES = frozenset(
 )  # fmt: skip
 """What runs commands, opens connections or makes code out of data, and modules gone from newer Pythons."""
 
-_DANGEROUS_ANYWHERE = frozenset(
+_DANGEROUS_PARTS = frozenset(
     {
-        "__builtin__", "__builtins__", "breakpoint", "builtins", "compile", "ctypes", "delattr",
-        "eval", "exec", "exec_module", "execfile", "getattr", "globals", "import_module",
-        "importlib", "load_library", "load_module", "load_state_dict_from_url", "locals", "nt",
-        "open", "os", "pickle", "popen", "posix", "posixpath", "pty", "runpy", "setattr", "shutil",
-        "socket", "spawn", "subprocess", "sys", "system", "vars",
+        "__builtin__", "__builtins__", "builtins", "ctypes", "importlib", "nt", "os", "pickle", "posix", "posixpath",
+        "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     }
 )  # fmt: skip
-"""A name that is dangerous as any component: `numpy.os.system` reaches the same function as `os.system`."""
+"""Modules that are dangerous as any part of a name: `numpy.os.system` reaches the same function as `os.system`."""
+
+_DANGEROUS_FUNCTIONS = frozenset(
+    {
+        "breakpoint", "compile", "delattr", "eval", "exec", "exec_module", "execfile", "getattr", "globals",
+        "import_module", "load_library", "load_module", "load_state_dict_from_url", "locals", "open", "popen",
+        "setattr", "spawn", "system", "vars",
+    }
+)  # fmt: skip
+"""Functions that are dangerous in whatever module they are found."""
 
 
 def is_dangerous(module: str, name: str) -> bool:
@@ -122,7 +139,7 @@ def is_dangerous(module: str, name: str) -> bool:
         return True
     if components[0] in sys.stdlib_module_names:
         return name not in _HARMLESS_IN_STDLIB.get(module, ())
-    if _DANGEROUS_ANYWHERE.intersection(components):
+    if components[-1] in _DANGEROUS_FUNCTIONS or _DANGEROUS_PARTS.intersection(components):
         return True
     if components[0] == "torch":
         if len(components) == 2:
