@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -27,7 +29,7 @@ from pipeline.compare import errors, identical, noise_floors
 from pipeline.eager import ExportModule, build_model
 from pipeline.errors import ParamsError
 from pipeline.files import read_json, write_json, write_manifest
-from pipeline.fresh import Job, run_here
+from pipeline.fresh import Job, run_fresh, run_here
 from pipeline.models import Architecture
 from pipeline.models.stick_figure import model as stick_figure
 from pipeline.models.stick_figure import signature as stick_figure_signature
@@ -492,6 +494,33 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
     ran = replace(verdict.ran, outputs={"float32": changed})
     wrong = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
     assert [name for name, output in wrong.outputs.items() if not output.passed] == ["winner"]
+
+
+class Fatal(Counter):
+    """Ends the process that runs it, as a fault in a native library would."""
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Path) -> None:
+    good = counter_architecture()
+    fatal = Architecture(f"{__name__}:Fatal", {}, good.signature)
+    for name, architecture in (("good", good), ("fatal", fatal)):
+        write_checkpoint(tmp_path / name, architecture, trained(good))
+    (tmp_path / "not-onnx").mkdir()
+    (tmp_path / "not-onnx/model.onnx").write_bytes(b"no graph")
+    jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "good")}
+    jobs["not-onnx"] = Job("onnx", str(tmp_path / "not-onnx"))
+    ran = run_fresh(jobs, [case.inputs for case in draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])])
+    assert "ended with -9" in str(ran["fatal"].failure) and not ran["fatal"].outputs
+    assert ran["good"].failure is None and list(ran["good"].outputs["float32"][0]) == [
+        "scores",
+        "winner",
+        "tokens_again",
+    ]
+    assert "can't be opened" in str(ran["not-onnx"].failure)
 
 
 # ---------------------------------------------------------------------------------------------------------
