@@ -28,11 +28,13 @@ class Case:
     Attributes:
         name: what it tries, such as "zeros, sequence=5, batch=5"; unique.
         kind: cases of one kind have values of one magnitude, so that they share a scale.
+        magnitude: of the float inputs; 1 is plain.
         inputs: by name, as the signature has them.
     """
 
     name: str
     kind: str
+    magnitude: float
     inputs: Arrays
 
 
@@ -73,7 +75,7 @@ def draw_cases(
             if name in ("first index", "last index"):
                 inputs |= _extreme_indices(signature, inputs, last=name == "last index")
             words = [name, *(f"{dimension}={size}" for dimension, size in shape.items())]
-            cases.append(Case(", ".join(words + [f"draw {draw + 1}"] * (draw > 0)), kind, inputs))
+            cases.append(Case(", ".join(words + [f"draw {draw + 1}"] * (draw > 0)), kind, scale, inputs))
     return cases
 
 

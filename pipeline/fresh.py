@@ -1,7 +1,7 @@
-"""Run an artifact in a process of its own, from its files, as somebody would who has nothing else.
+"""Run artifacts from their files, each in a process of its own, as somebody would who has nothing else.
 
-The process is `python -m pipeline.fresh JOB`: it opens the artifact, calls it with the arrays of a safetensors file
-and writes what came out to another. It has one thread, so that it computes the same on every run.
+Such a process opens the artifact, calls it with the arrays of a safetensors file and writes what came out to another.
+It has one thread, so that it computes the same on every run.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ from pipeline.runtimes import FILES, open_runtime
 from pipeline.weights import Weights, compare_weights
 
 Arrays = dict[str, npt.NDArray[Any]]
+CASES, JOB, ANSWER = "cases.safetensors", "job.json", "answer.json"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -62,28 +65,54 @@ class Ran:
     failed_case: int | None = None
 
 
-def run_fresh(job: Job, cases: Path, folder: Path) -> Ran:
-    """Run the job in a new process.
+def run_fresh(jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Ran]:
+    """Run every job on all cases, each in a process of its own, and as many at once as there are cores.
 
     Args:
-        job: what to run.
-        cases: file that write_cases wrote.
-        folder: an empty folder for what passes between the processes.
+        jobs: what to run, by any names.
+        cases: inputs of every case.
+
+    Returns:
+        What came of each job, by the same names; a job that fails or kills its process is no error here.
     """
-    request = {"job": asdict(job), "cases": str(cases.absolute())}
-    (folder / "job.json").write_text(json.dumps(request), encoding="utf-8")
+    with TemporaryDirectory() as temporary:
+        write_cases(Path(temporary) / CASES, cases)
+        folders = {}
+        for number, (name, job) in enumerate(jobs.items()):
+            folders[name] = Path(temporary) / str(number)
+            folders[name].mkdir()
+            (folders[name] / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
+        # Those that need torch come first: they share a parent that has imported it, and take longest.
+        alone = [[folder] for name, folder in folders.items() if jobs[name].format == "onnx"]
+        shared = [folder for name, folder in folders.items() if jobs[name].format != "onnx"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_start, [shared, *alone] if shared else alone))
+        return {name: _read(folder) for name, folder in folders.items()}
+
+
+def _start(folders: Sequence[Path]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.fresh", str(folder / "job.json")],
+        [sys.executable, "-m", "pipeline.fresh", *map(str, folders)],
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
     )
-    answer = folder / "answer.json"
-    if done.returncode != 0 or not answer.exists():
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        return Ran(failure=f"the process that ran it ended with {done.returncode}: {last[0]}")
-    said = json.loads(answer.read_text(encoding="utf-8"))
+    for folder in folders:
+        if not (folder / ANSWER).exists():
+            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            _answer(folder, Ran(failure=f"the process that ran it ended with {done.returncode}: {last[0]}"))
+
+
+def _answer(folder: Path, ran: Ran) -> None:
+    for dtype, outputs in ran.outputs.items():
+        write_cases(folder / f"{dtype}.safetensors", outputs)
+    said = {**asdict(replace(ran, outputs={})), "dtypes": list(ran.outputs)}
+    (folder / ANSWER).write_text(json.dumps(said), encoding="utf-8")
+
+
+def _read(folder: Path) -> Ran:
+    said = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     outputs = {dtype: read_cases(folder / f"{dtype}.safetensors") for dtype in said["dtypes"]}
     weights = Weights(**said["weights"]) if said["weights"] else None
     return Ran(outputs, weights, said["faults"], said["failure"], said["failed_case"])
@@ -132,22 +161,50 @@ def _onnx_file(path: Path) -> Path:
     return path / FILES["onnx"] if path.is_dir() else path
 
 
-def main(job_file: str) -> None:
-    """Do the job that the file describes, and write answer.json and the outputs beside it."""
-    folder = Path(job_file).parent
-    said = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    ran = run_here(Job(**said["job"]), read_cases(Path(said["cases"])))
-    for dtype, outputs in ran.outputs.items():
-        write_cases(folder / f"{dtype}.safetensors", outputs)
-    answer = {
-        "dtypes": list(ran.outputs),
-        "weights": asdict(ran.weights) if ran.weights else None,
-        "faults": ran.faults,
-        "failure": ran.failure,
-        "failed_case": ran.failed_case,
-    }
-    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+def main(folders: Sequence[Path]) -> None:
+    """Do the job of each folder in a process of its own.
+
+    Importing torch takes longer than all else together. Where the system can fork, it is imported once, and each job
+    gets a process that has imported torch and done nothing else.
+    """
+    if len(folders) == 1 or not hasattr(os, "fork"):
+        for folder in folders:
+            _do(folder)
+        return
+    import pipeline.eager  # noqa: F401 (torch, before the fork)
+
+    running: dict[int, Path] = {}
+    for folder in folders:
+        if len(running) >= (os.cpu_count() or 1):
+            _finish(running)
+        process = os.fork()
+        if process == 0:
+            try:
+                _do(folder)
+            finally:
+                os._exit(0)  # without this process's copies of the parent's buffers and hooks
+        running[process] = folder
+    while running:
+        _finish(running)
+
+
+def _finish(running: dict[int, Path]) -> None:
+    """Wait for one of the processes; one that was killed before it could answer is answered for."""
+    process, status = os.wait()
+    folder = running.pop(process)
+    if not (folder / ANSWER).exists():
+        code = os.waitstatus_to_exitcode(status)
+        _answer(folder, Ran(failure=f"the process that ran it ended with {code} and said nothing"))
+
+
+def _do(folder: Path) -> None:
+    job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
+    try:
+        ran = run_here(job, read_cases(folder.parent / CASES))
+    except Exception as error:  # what a library raises on an artifact that is broken
+        ran = Ran(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+    _answer(folder, ran)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main([Path(name) for name in sys.argv[1:]])

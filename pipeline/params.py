@@ -130,6 +130,7 @@ class ParityParams(Section):
 
     seed: Annotated[int, Field(ge=0)]
     noise_multiple: Positive
+    large_multiple: Positive
     sizes: dict[Text, list[Annotated[int, Field(gt=0)]]]
     magnitudes: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     repeats: Annotated[int, Field(gt=0, le=1000)]

@@ -11,12 +11,9 @@ A format that is wrong ends the stage, and scratch/parity/ then holds what it ta
 
 from __future__ import annotations
 
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -26,7 +23,7 @@ from pipeline.compare import noise_floors
 from pipeline.departure import explain_departure
 from pipeline.errors import ModelError, ParamsError, ParityError
 from pipeline.files import Manifest, artifact_folder, read_json, read_manifest, sha256, write_json, write_manifest
-from pipeline.fresh import Job, Ran, run_fresh, write_cases
+from pipeline.fresh import Job, Ran, run_fresh
 from pipeline.models import Architecture
 from pipeline.params import ParityParams, load_params
 from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
@@ -118,7 +115,7 @@ def _subjects(artifacts: Path, manifests: dict[str, Manifest], dtype: str) -> li
 
 
 def _run_all(checkpoint: Path, subjects: list[Subject], cases: list[Case]) -> tuple[Truth, dict[str, Ran]]:
-    """The checkpoint and every artifact on every case, each in a process of its own, one to a core.
+    """The checkpoint and every artifact on every case, each in a process of its own.
 
     Raises:
         ModelError: the checkpoint's own model fails, or gives NaN or infinity.
@@ -128,16 +125,7 @@ def _run_all(checkpoint: Path, subjects: list[Subject], cases: list[Case]) -> tu
         # safetensors is compared name by name, and reduced precision isn't the checkpoint's weights.
         compared = str(checkpoint) if subject.rule == NOISE else None
         jobs[subject.name] = Job(subject.format, str(subject.path), checkpoint=compared)
-    with TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
-        file = Path(temporary) / "cases.safetensors"
-        write_cases(file, [case.inputs for case in cases])
-        futures = {}
-        for number, (name, job) in enumerate(jobs.items()):
-            folder = Path(temporary) / str(number)
-            folder.mkdir()
-            futures[name] = pool.submit(run_fresh, job, file, folder)
-        ran = {name: future.result() for name, future in futures.items()}
-
+    ran = run_fresh(jobs, [case.inputs for case in cases])
     own = ran.pop("checkpoint")
     if own.failure is not None:
         where = f" in the case {cases[own.failed_case].name!r}" if own.failed_case is not None else ""

@@ -38,7 +38,10 @@ def table(verdicts: Sequence[Verdict], truth: Truth, params: ParityParams) -> st
     lines = [
         "  ".join(_pad(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows
     ]
-    notes = [f"{len(truth.reference)} cases; up to {params.noise_multiple:g}× the floor passes; = is bit for bit"]
+    notes = [
+        f"{len(truth.reference)} cases; up to {params.noise_multiple:g}× the floor passes "
+        f"({params.large_multiple:g}× for inputs of large magnitude); = is bit for bit"
+    ]
     floors = ", ".join(
         f"{name} {floor.typical:.1e}" for name, floor in truth.floors.items() if name in (shown or names[:3])
     )
@@ -63,7 +66,12 @@ def metrics(
     return {
         "passed": all(verdict.passed for verdict in verdicts),
         "checked": dict(checked),
-        "rule": {"noise_multiple": params.noise_multiple, "seed": params.seed, "cases": len(cases)},
+        "rule": {
+            "noise_multiple": params.noise_multiple,
+            "large_multiple": params.large_multiple,
+            "seed": params.seed,
+            "cases": len(cases),
+        },
         "noise_floor": {
             name: {"typical": stable(floor.typical), "worst": stable(floor.worst)}
             for name, floor in truth.floors.items()

@@ -60,7 +60,16 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> Weights:
         if not homes:
             missing.append(name)
     rest = {name: array for name, array in held.items() if name not in used and array.dtype.kind == "f"}
-    wrong, joined = [], 0
+    # Where two weights are equal, the copy of one is found at the other's home: what has its name must be it too.
+    wrong = [
+        f"{name} (there: {home}) {how}"
+        for home, array in rest.items()
+        for name in _named_like(home, expected)
+        if name not in missing
+        for how in (_damage(form, array) for form in _forms(expected[name]) if form.shape == array.shape)
+        if how
+    ]
+    joined = 0
     for name in missing:
         verdict = _search(name, expected[name], rest)
         if verdict is True:
@@ -113,6 +122,10 @@ def _search(name: str, array: Array, rest: Mapping[str, Array]) -> str | bool:
                 if not damaged and (how := _damage(form, part)):
                     damaged = f"{name} (there: {home}) {how}"
     return damaged
+
+
+def _named_like(home: str, expected: Mapping[str, Array]) -> list[str]:
+    return [name for name in expected if home == name or home.endswith(f".{name}")]
 
 
 def _damage(array: Array, other: Array) -> str | None:

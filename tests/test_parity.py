@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -27,7 +29,7 @@ from pipeline.compare import errors, identical, noise_floors
 from pipeline.eager import ExportModule, build_model
 from pipeline.errors import ParamsError
 from pipeline.files import read_json, write_json, write_manifest
-from pipeline.fresh import Job, run_here
+from pipeline.fresh import Job, run_fresh, run_here
 from pipeline.models import Architecture
 from pipeline.models.stick_figure import model as stick_figure
 from pipeline.models.stick_figure import signature as stick_figure_signature
@@ -403,13 +405,21 @@ def test_all_positions_shifted_by_one_is_the_same_function_and_passes(
     assert world.judge("onnx", folder).passed
 
 
+def test_a_weight_whose_equal_is_intact_elsewhere_is_still_compared(world: World, tmp_path: Path) -> None:
+    """The rotary frequencies are the same in every layer."""
+    folder = world.export("torchscript", tmp_path / "torchscript")
+    change_one_weight("torchscript", folder, "transformer_encoder.layers.1.self_attn.rope.inv_freq")
+    verdict = world.judge("torchscript", folder)
+    assert "layers.1.self_attn.rope.inv_freq" in str(verdict.problem) and "1 of 8 elements" in str(verdict.problem)
+
+
 def test_a_defect_in_one_case_of_many_is_not_averaged_away(world: World, exported: dict[str, Path]) -> None:
     verdict = world.judge("onnx", exported["onnx"])
     outputs = [dict(arrays) for arrays in verdict.ran.outputs["float32"]]
-    for number in range(len(outputs)):
+    for number, case in enumerate(world.cases):
         changed = [dict(arrays) for arrays in outputs]
         pose = changed[number]["pose"].copy()
-        pose.reshape(-1)[-1] += 1e-3 * float(np.abs(pose).max())
+        pose.reshape(-1)[-1] += 1e-4 * (10 if case.magnitude > 1 else 1) * float(np.abs(pose).max())
         changed[number]["pose"] = pose
         ran = replace(verdict.ran, outputs={"float32": changed})
         again = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
@@ -425,7 +435,7 @@ def test_nan_and_infinity_never_pass_not_even_with_a_huge_tolerance(
     changed[2]["physics"] = changed[2]["physics"].copy()
     changed[2]["physics"][0, 0, 0] = bad
     ran = replace(verdict.ran, outputs={"float32": changed})
-    lenient = PARITY.model_copy(update={"noise_multiple": 1e30})
+    lenient = PARITY.model_copy(update={"noise_multiple": 1e30, "large_multiple": 1e30})
     assert not judge(verdict.subject, ran, world.truth, world.cases, lenient).passed
 
 
@@ -492,6 +502,33 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
     ran = replace(verdict.ran, outputs={"float32": changed})
     wrong = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
     assert [name for name, output in wrong.outputs.items() if not output.passed] == ["winner"]
+
+
+class Fatal(Counter):
+    """Ends the process that runs it, as a fault in a native library would."""
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Path) -> None:
+    good = counter_architecture()
+    fatal = Architecture(f"{__name__}:Fatal", {}, good.signature)
+    for name, architecture in (("good", good), ("fatal", fatal)):
+        write_checkpoint(tmp_path / name, architecture, trained(good))
+    (tmp_path / "not-onnx").mkdir()
+    (tmp_path / "not-onnx/model.onnx").write_bytes(b"no graph")
+    jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "good")}
+    jobs["not-onnx"] = Job("onnx", str(tmp_path / "not-onnx"))
+    ran = run_fresh(jobs, [case.inputs for case in draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])])
+    assert "ended with -9" in str(ran["fatal"].failure) and not ran["fatal"].outputs
+    assert ran["good"].failure is None and list(ran["good"].outputs["float32"][0]) == [
+        "scores",
+        "winner",
+        "tokens_again",
+    ]
+    assert "can't be opened" in str(ran["not-onnx"].failure)
 
 
 # ---------------------------------------------------------------------------------------------------------
