@@ -184,6 +184,15 @@ def test_onnx_without_a_config_describes_itself(
         model(**{**inputs, "motion": inputs["motion"].astype(float)})
 
 
+def test_onnx_may_carry_its_signature(release: Path, tmp_path: Path, architecture: Architecture) -> None:
+    import onnx
+
+    model = onnx.load(release / "onnx/model.onnx")
+    onnx.helper.set_model_props(model, {"signature": json.dumps(architecture.signature.to_json())})
+    onnx.save(model, tmp_path / "lone.onnx")
+    assert load(tmp_path / "lone.onnx").signature == architecture.signature
+
+
 def test_torchscript_may_carry_its_config(release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays) -> None:
     import torch
 
