@@ -120,7 +120,7 @@ def load(
     if found == "pth":
         warnings.warn(
             f"loading {given}: .pth is deprecated, for it is a pickle with no description of the model. Convert it "
-            f"once with `dvc repro -S checkpoint.path={given}` and load artifacts/release",
+            f"once: set checkpoint.path to {given} in params.yaml, run `dvc repro`, and load artifacts/release",
             DeprecationWarning,
             stacklevel=2,
         )

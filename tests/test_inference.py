@@ -229,7 +229,7 @@ def test_weights_of_another_model_are_refused_whole(release: Path, tmp_path: Pat
 
 def test_a_pth_still_loads_and_says_how_to_leave_it(release: Path, inputs: Arrays, expected: Arrays) -> None:
     path = release / "checkpoint.pth"
-    with pytest.warns(DeprecationWarning, match=r"dvc repro -S checkpoint\.path=.*checkpoint\.pth") as caught:
+    with pytest.warns(DeprecationWarning, match=r"set checkpoint\.path to .*checkpoint\.pth in params") as caught:
         model = load(path)
     assert caught[0].filename == __file__
     assert_close(model(**inputs), expected)
