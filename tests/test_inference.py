@@ -235,6 +235,23 @@ def test_a_pth_still_loads_and_says_how_to_leave_it(release: Path, inputs: Array
     assert_close(model(**inputs), expected)
 
 
+def test_a_pth_takes_the_conditioning_it_is_given_and_leaves_out_the_rest(release: Path, inputs: Arrays) -> None:
+    import torch
+
+    from pipeline.eager import build_eager
+
+    model, eager = open_file(release / "checkpoint.pth"), build_eager(release / "checkpoint")[0]
+    for names in (["motion", "text_embedding"], ["motion", "text_embedding", "camera_data"]):
+        given = {name: inputs[name] for name in names}
+        with torch.inference_mode():
+            expected = eager(**{name: torch.from_numpy(array) for name, array in given.items()})
+        np.testing.assert_allclose(model(**given)["pose"], expected.pose.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InferenceError, match=r"inputs \['text_embedding'\] are missing"):
+        model(motion=inputs["motion"])
+    with pytest.raises(InferenceError, match=r"\['camera'\] are not among"):
+        model(**inputs, camera=inputs["camera_data"])
+
+
 def test_a_pth_is_read_without_running_what_it_holds(release: Path, tmp_path: Path) -> None:
     import torch
 
