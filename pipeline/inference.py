@@ -17,20 +17,27 @@ without onnxruntime. On the command line:
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from pipeline.detect import FORMATS, SUPPORTED, detect
 from pipeline.errors import ArchitectureError, InferenceError, PipelineError
-from pipeline.runtimes import Runtime, open_runtime
+from pipeline.files import read_json
+from pipeline.models import Architecture, family_module
+from pipeline.runtimes import Runtime, open_runtime, run_module
 from pipeline.signature import Arrays, Signature, TensorSpec
+from pipeline.tensor import TensorLike
+
+Run = Callable[[Arrays], Arrays]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin", ".ckpt")
@@ -45,17 +52,18 @@ class Model:
         signature: inputs and outputs by name, with dtypes, shapes and ranges.
     """
 
-    def __init__(self, path: str, format: str, runtime: Runtime) -> None:
+    def __init__(self, path: str, format: str, signature: Signature, run: Run) -> None:
         self.path = path
         self.format = format
-        self.signature: Signature = runtime.signature
-        self._runtime = runtime
+        self.signature = signature
+        self._run = run
 
     def __call__(self, **inputs: npt.ArrayLike) -> Arrays:
         """Compute the outputs.
 
         Args:
-            inputs: exactly the signature's inputs, as arrays in its dtypes and shapes.
+            inputs: exactly the signature's inputs, as arrays in its dtypes and shapes. Only of a .pth may those be
+                left out that the model's forward can do without.
 
         Returns:
             Output name → array, in the signature's order.
@@ -63,7 +71,7 @@ class Model:
         Raises:
             InferenceError: a name, dtype, shape or range isn't what the signature says.
         """
-        return self._runtime.run(inputs)  # type: ignore[arg-type]  # checked there, and told with names
+        return self._run({name: np.asarray(array) for name, array in inputs.items()})
 
     def __repr__(self) -> str:
         takes = ", ".join(spec.name for spec in self.signature.inputs)
@@ -120,12 +128,13 @@ def load(
     if found == "pth":
         warnings.warn(
             f"loading {given}: .pth is deprecated, for it is a pickle with no description of the model. Convert it "
-            f"once with `dvc repro -S checkpoint.path={given}` and load artifacts/release",
+            f"once: set checkpoint.path to {given} in params.yaml, run `dvc repro`, and load artifacts/release",
             DeprecationWarning,
             stacklevel=2,
         )
-        return Model(given, found, _open_pth(target, options))
-    return Model(given, found, open_runtime(found, target, **options))
+        return Model(given, found, *_open_pth(target, options))
+    runtime = open_runtime(found, target, aligned=False, **options)
+    return Model(given, found, runtime.signature, runtime.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.describe:
             print(model.describe())
         if asked.inputs and asked.outputs:
-            _run(model, asked.inputs, asked.outputs)
+            _run_case(model, asked.inputs, asked.outputs)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -198,16 +207,18 @@ def _fetch(repo_id: str, format: str | None, revision: str | None) -> Path:
     raise InferenceError(f"{repo_id} on the Hub holds no model that this can run", SUPPORTED)
 
 
-def _open_pth(path: Path, options: Mapping[str, Any]) -> Runtime:
-    """Read a checkpoint without running anything in it, and open its weights as a release's.
+def _open_pth(path: Path, options: Mapping[str, Any]) -> tuple[Signature, Run]:
+    """Read a checkpoint without running anything in it, and build the model around its weights.
 
-    The model is what the config.json beside the file says, or else the stick-figure family.
+    The model is what the config.json beside the file says, or else one of the stick-figure family. No export has
+    settled which inputs it takes, so each call takes those that it is given.
 
     Raises:
         InferenceError: it is neither.
     """
-    from pipeline.files import read_json, write_json
-    from pipeline.models import Architecture, family_module
+    from safetensors.torch import load_file
+
+    from pipeline.eager import load_model
     from pipeline.pth import read_checkpoint, refuse_dangerous
     from pipeline.safetensors_file import write_safetensors
     from pipeline.state_dict import find_weights, lora_alpha, merge_lora, without_prefix
@@ -216,29 +227,46 @@ def _open_pth(path: Path, options: Mapping[str, Any]) -> Runtime:
     refuse_dangerous(checkpoint)
     weights, _ = without_prefix(find_weights(checkpoint.value, None).weights)
     weights, _ = merge_lora(weights, None, lora_alpha(checkpoint.value, None, weights))
+    architecture = _architecture_of_pth(path, weights)
+    with tempfile.TemporaryDirectory() as folder:
+        write_safetensors(Path(folder) / "weights.safetensors", weights)
+        module = load_model(architecture, load_file(Path(folder) / "weights.safetensors"))
+    everything = architecture.signature
+    parameters = inspect.signature(module.forward).parameters.values()
+    optional = {parameter.name for parameter in parameters if parameter.default is not parameter.empty}
+    runtimes: dict[tuple[str, ...], Runtime] = {}
+
+    def run(inputs: Arrays) -> Arrays:
+        taken = tuple(spec for spec in everything.inputs if spec.name in inputs or spec.name not in optional)
+        names = tuple(spec.name for spec in taken)
+        if names not in runtimes:
+            used = {size for spec in taken for size in spec.shape or ()}
+            dimensions = {name: bounds for name, bounds in everything.dimensions.items() if name in used}
+            chosen = Signature(taken, everything.outputs, dimensions)
+            runtimes[names] = run_module(path, module, chosen, **options)
+        return runtimes[names].run(inputs)
+
+    return everything, run
+
+
+def _architecture_of_pth(path: Path, weights: Mapping[str, TensorLike]) -> Architecture:
     beside = path.parent / "config.json"
     if beside.is_file() and "factory" in (config := read_json(beside)):
-        architecture = Architecture.from_json(config)
-    else:
-        factory = "pipeline.models.stick_figure:build"
-        family = family_module(factory)
-        try:
-            shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
-            kwargs = family.read_architecture(shapes, {})
-        except ArchitectureError as error:
-            raise InferenceError(
-                f"{path} doesn't say which model its weights are of, and it isn't a StickFigureTransformer: "
-                f"{error.problem}",
-                "state model.factory and model.signature in params.yaml, run `dvc repro`, and load artifacts/release",
-            ) from None
-        architecture = Architecture(factory, kwargs, family.signature(kwargs, None))
-    with tempfile.TemporaryDirectory() as folder:
-        write_safetensors(Path(folder) / "model.safetensors", weights)
-        write_json(Path(folder) / "config.json", architecture.to_json())
-        return open_runtime("safetensors", Path(folder), **options)
+        return Architecture.from_json(config)
+    factory = "pipeline.models.stick_figure:build"
+    family = family_module(factory)
+    try:
+        kwargs = family.read_architecture({name: (each.dtype, each.shape) for name, each in weights.items()}, {})
+    except ArchitectureError as error:
+        raise InferenceError(
+            f"{path} doesn't say which model its weights are of, and it isn't a StickFigureTransformer: "
+            f"{error.problem}",
+            "state model.factory and model.signature in params.yaml, run `dvc repro`, and load artifacts/release",
+        ) from None
+    return Architecture(factory, kwargs, family.signature(kwargs, None))
 
 
-def _run(model: Model, inputs: Path, outputs: Path) -> None:
+def _run_case(model: Model, inputs: Path, outputs: Path) -> None:
     from pipeline.safetensors_file import open_safetensors, write_safetensors
     from pipeline.tensor import Tensor
 

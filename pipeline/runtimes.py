@@ -49,12 +49,13 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to run; threads None leaves the library's default, dtype counts for the eager formats."""
+    """How to run; threads None leaves the library's default, dtype and aligned count for the eager formats."""
 
     threads: int | None = None
     device: str = "cpu"
     providers: tuple[str, ...] | None = None
     dtype: Literal["float32", "float64"] = "float32"
+    aligned: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,7 @@ def open_runtime(
     device: str = "cpu",
     providers: Sequence[str] | None = None,
     dtype: Literal["float32", "float64"] = "float32",
+    aligned: bool = True,
 ) -> Runtime:
     """Open an artifact.
 
@@ -120,6 +122,8 @@ def open_runtime(
         device: a torch device; for ONNX "cuda" puts that provider first.
         providers: ONNX Runtime's execution providers, in order; overrides device.
         dtype: what the eager formats (checkpoint and safetensors) compute in.
+        aligned: whether the eager formats' weights are copied to where kernels round alike whatever file they are
+            from; otherwise they stay mapped.
 
     Raises:
         ArtifactError: a file is missing, can't be read, or doesn't fit the signature.
@@ -131,7 +135,7 @@ def open_runtime(
     path = Path(path)
     if not path.exists():
         raise ArtifactError(f"{path} is missing", "run `dvc repro`, or name the folder of an artifact")
-    options = Options(threads, device, tuple(providers) if providers is not None else None, dtype)
+    options = Options(threads, device, tuple(providers) if providers is not None else None, dtype, aligned)
     file = path / FILES[format] if format in FILES and path.is_dir() else path
     if format in FILES and not file.is_file():
         raise ArtifactError(f"{file} is missing", "run `dvc repro`, or name the artifact's file")
@@ -144,6 +148,29 @@ def open_runtime(
     }
     signature, opened = openers[format](file, options)
     return Runtime(format, path, signature, opened.weights, opened.compute)
+
+
+def run_module(
+    path: Path,
+    module: Any,
+    signature: Signature,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    providers: Sequence[str] | None = None,
+) -> Runtime:
+    """Run an nn.Module that somebody built.
+
+    Args:
+        path: where it is from, for messages.
+        module: with its weights, in evaluation mode.
+        signature: which of forward's inputs to take, and what comes back.
+        threads, device, providers: as for open_runtime.
+    """
+    options = Options(threads, device, tuple(providers) if providers is not None else None, aligned=False)
+    _torch_options(options)
+    opened = _eager(module, signature, options)
+    return Runtime("checkpoint", path, signature, opened.weights, opened.compute)
 
 
 def _config(file: Path) -> dict[str, Any] | None:
@@ -242,7 +269,8 @@ def _eager(model: Any, signature: Signature, options: Options) -> Opened:
     from pipeline.eager import ExportModule
 
     module = ExportModule(model.to(options.device, getattr(torch, options.dtype)).eval(), signature)
-    _align(module)
+    if options.aligned:
+        _align(module)
     return _call_torch(module, options)
 
 

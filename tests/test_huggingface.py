@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.export_safetensors import main
+from pipeline.inference import load
 from pipeline.safetensors_file import open_sharded, write_safetensors
 from pipeline.signature import sample_inputs
 from pipeline.tensor import Tensor
@@ -181,3 +182,18 @@ def test_the_hub_mixin_loads_the_folder_strictly() -> None:
     write_safetensors(OUT / "model.safetensors", lacking, {"format": "pt"})
     with pytest.raises(AssertionError, match=r"pose_decoder\.0\.bias"):
         run(MIXIN, str(OUT.absolute()))
+
+
+def test_the_release_itself_loads_everywhere(built: Project) -> None:
+    folder = built.path / "artifacts/release"
+    model = load(folder)
+    case = sample_inputs(model.signature, model.signature.sizes(), 1)
+    write_safetensors(Path("case.safetensors"), {name: Tensor.of_numpy(array) for name, array in case.items()})
+    told = json.loads(run(AUTO_MODEL, str(folder), "case.safetensors").splitlines()[-1])
+    assert (told["missing"], told["unexpected"]) == ([], [])
+    outputs = loaded("outputs.safetensors")
+    # optimum and transformers.js look for onnx/model.onnx below the folder that holds config.json.
+    assert (folder / "onnx/model.onnx").is_file() and (folder / "config.json").is_file()
+    for format in ("safetensors", "onnx", "torchscript"):
+        for name, array in load(folder, format=format)(**case).items():
+            np.testing.assert_allclose(array, outputs[name].numpy(), rtol=1e-3, atol=1e-4, err_msg=f"{format} {name}")

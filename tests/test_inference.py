@@ -184,6 +184,15 @@ def test_onnx_without_a_config_describes_itself(
         model(**{**inputs, "motion": inputs["motion"].astype(float)})
 
 
+def test_onnx_may_carry_its_signature(release: Path, tmp_path: Path, architecture: Architecture) -> None:
+    import onnx
+
+    model = onnx.load(release / "onnx/model.onnx")
+    onnx.helper.set_model_props(model, {"signature": json.dumps(architecture.signature.to_json())})
+    onnx.save(model, tmp_path / "lone.onnx")
+    assert load(tmp_path / "lone.onnx").signature == architecture.signature
+
+
 def test_torchscript_may_carry_its_config(release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays) -> None:
     import torch
 
@@ -220,10 +229,27 @@ def test_weights_of_another_model_are_refused_whole(release: Path, tmp_path: Pat
 
 def test_a_pth_still_loads_and_says_how_to_leave_it(release: Path, inputs: Arrays, expected: Arrays) -> None:
     path = release / "checkpoint.pth"
-    with pytest.warns(DeprecationWarning, match=r"dvc repro -S checkpoint\.path=.*checkpoint\.pth") as caught:
+    with pytest.warns(DeprecationWarning, match=r"set checkpoint\.path to .*checkpoint\.pth in params") as caught:
         model = load(path)
     assert caught[0].filename == __file__
     assert_close(model(**inputs), expected)
+
+
+def test_a_pth_takes_the_conditioning_it_is_given_and_leaves_out_the_rest(release: Path, inputs: Arrays) -> None:
+    import torch
+
+    from pipeline.eager import build_eager
+
+    model, eager = open_file(release / "checkpoint.pth"), build_eager(release / "checkpoint")[0]
+    for names in (["motion", "text_embedding"], ["motion", "text_embedding", "camera_data"]):
+        given = {name: inputs[name] for name in names}
+        with torch.inference_mode():
+            expected = eager(**{name: torch.from_numpy(array) for name, array in given.items()})
+        np.testing.assert_allclose(model(**given)["pose"], expected.pose.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InferenceError, match=r"inputs \['text_embedding'\] are missing"):
+        model(motion=inputs["motion"])
+    with pytest.raises(InferenceError, match=r"\['camera'\] are not among"):
+        model(**inputs, camera=inputs["camera_data"])
 
 
 def test_a_pth_is_read_without_running_what_it_holds(release: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ class StickFigureModel(PreTrainedModel):
     config_class = StickFigureConfig
     main_input_name = "motion"
     _no_split_modules = ("EncoderBlock",)
-    _keep_in_fp32_modules_strict = ("rope",)
 
     def __init__(self, config: StickFigureConfig) -> None:
         super().__init__(config)
