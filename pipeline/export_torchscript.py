@@ -72,12 +72,11 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
         write_json(folder / "config.json", model_config(checkpoint))
-        write_manifest(
-            folder,
-            format,
-            made_from={name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")},
-            facts={"torch": torch.__version__},
-        )
+        made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
+        facts = {"versions": {"torch": str(torch.__version__)}}
+        manifest = write_manifest(folder, format, made_from=made_from, facts=facts)
+    size = sum(entry.size for entry in manifest.files.values())
+    print(f"{target}: {size / 1e6:,.1f} MB, torch {torch.__version__}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +91,22 @@ def known_warnings() -> Iterator[None]:
             "Exporting a model to ONNX with a batch_size other than 1",  # of LSTMs; the probe runs other sizes
         ):
             warnings.filterwarnings("ignore", message=message)
-        # A trace may have taken a size for a constant: the probe runs other sizes, and tells for certain.
-        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("always", category=TracerWarning)
+        warnings.showwarning = _noting_the_tracer_s(warnings.showwarning)
         try:
             yield
         finally:
             logger.setLevel(level)
+
+
+def _noting_the_tracer_s(show: Callable[..., None]) -> Callable[..., None]:
+    """What the tracer says it can't follow is told in a line; whether it matters, the probe and parity-check find."""
+
+    def note(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if issubclass(category, TracerWarning):
+            said = str(message).partition(". ")[0]
+            print(f"note: {Path(filename).name}:{lineno}: {said}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, *rest)
+
+    return note

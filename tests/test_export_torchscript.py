@@ -119,6 +119,15 @@ def test_tensors_lie_at_multiples_of_64_bytes(exported: Path, format: str) -> No
             assert (info.header_offset + 30 + name + extra) % 64 == 0
 
 
+def test_what_the_tracer_cannot_follow_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = models.checkpoint(tmp_path / "checkpoint", models.Forking)
+    with pytest.raises(ExportError):
+        export(checkpoint, tmp_path / "torchscript", "torchscript", write_torchscript)
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.partition(".py:")[0] for note in notes] == ["note: generic_models"]
+    assert "Converting a tensor to a Python boolean might cause the trace to be incorrect" in notes[0]
+
+
 def test_a_dimension_baked_in_by_tracing_is_caught(tmp_path: Path) -> None:
     checkpoint = models.checkpoint(tmp_path / "checkpoint", models.Baked)
     with pytest.raises(ExportError, match=r"model.pt at .*sequence 8.* off the eager model's by"):
