@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from pipeline.eager import ExportModule, build_eager
+from pipeline.eager import ExportModule, load_model
+from pipeline.files import read_json
+from pipeline.models import Architecture
 from pipeline.probe import example_sizes
 from pipeline.signature import Array, Signature, sample_inputs
 
@@ -38,7 +41,7 @@ class Traceable:
 
     @classmethod
     def open(cls, checkpoint: Path) -> Traceable:
-        """Build the checkpoint's model.
+        """Build the checkpoint's model; its weights stay in the mapped file.
 
         Args:
             checkpoint: the folder that `load` wrote.
@@ -46,8 +49,9 @@ class Traceable:
         Raises:
             ModelError: the model can't be built, or the weights don't fit.
         """
-        model, signature = build_eager(checkpoint)
-        model.requires_grad_(False)
+        architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
+        signature = architecture.signature
+        model = load_model(architecture, load_file(checkpoint / "weights.safetensors")).requires_grad_(False)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
         return cls(model, ExportModule(model, signature).eval(), signature, arguments)
