@@ -95,6 +95,15 @@ def test_weights_keep_their_names_and_ask_for_no_gradient(figure: Path, exported
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_torch_export_keeps_the_names_of_weights_and_inputs(figure: Path, exported: Path) -> None:
+    from pipeline.eager import build_eager
+
+    program = torch.export.load(exported / "torch_export/model.pt2")
+    assert program.state_dict.keys() == build_eager(figure)[0].state_dict().keys()
+    assert list(program.graph_signature.user_inputs) == ["motion", "text_embedding", "action_sequence"]
+    assert not any(node.meta.get("stack_trace") for node in program.graph.nodes)
+
+
 def test_the_archive_holds_no_scopes_no_debugging_and_no_numbers_of_the_process(exported: Path) -> None:
     with zipfile.ZipFile(exported / "torchscript/model.pt") as archive:
         names = archive.namelist()
