@@ -43,7 +43,7 @@ def check_onnx(path: Path, signature: Signature, opset: int, ir_version: int, ea
     _check_values("output", path, model.graph.output, signature.outputs)
     _check_ranks(path, inferred)
     _check_initialisers(path, model)
-    if leak := find_leak(model.SerializeToString()):
+    if leak := find_leak(read_skeleton(path, keep=0).SerializeToString()):
         raise ExportError(f"{path.name} holds {leak!r}", _MISTAKE)
     external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
     run = _onnxruntime(path, signature, external)
