@@ -97,7 +97,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: boo
         )
     if assign:
         weights = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
+    shared: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shared.setdefault(parameter, []).append(name)
     model.load_state_dict(weights, strict=True, assign=assign)
+    if assign:  # which gave every name a tensor of its own
+        for *others, last in shared.values():
+            for name in others:
+                module, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(module), leaf, model.get_parameter(last))
 
 
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -8,15 +8,25 @@ params.yaml asks for, and config.json. torch is imported only where the model ha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import onnx
+from onnx import ModelProto
 
 from pipeline import stage
 from pipeline.config import model_config
 from pipeline.errors import ExportError
-from pipeline.files import artifact_folder, read_json, write_json, write_manifest
-from pipeline.files import sha256 as digest
+from pipeline.files import artifact_folder, read_json, sha256, write_json, write_manifest
+from pipeline.models import Architecture
+from pipeline.onnx_check import check_onnx
+from pipeline.onnx_clean import finish
+from pipeline.onnx_file import write_onnx
+from pipeline.onnx_routes import Exported, Weights, export, plan
+from pipeline.onnx_variants import make_variant
 from pipeline.params import OnnxParams, load_params
+from pipeline.probe import Run
 
 
 def main() -> None:
@@ -31,7 +41,7 @@ def main() -> None:
 
 
 def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
-    """Write, verify and describe the ONNX files.
+    """Write, check and describe the ONNX files.
 
     Args:
         source: the folder that `load` wrote.
@@ -42,57 +52,77 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
         OpsetError: the opset or IR version can't be had; raised before any work.
         ExportError: no route can export the model, or what was written isn't what was asked for.
     """
-    from pipeline.models import Architecture
-    from pipeline.onnx_check import check_onnx
-    from pipeline.onnx_clean import finish
-    from pipeline.onnx_file import write_onnx
-    from pipeline.onnx_routes import plan
-    from pipeline.onnx_variants import make_variant
-
     checkpoint = read_json(source / "checkpoint.json")
-    architecture = Architecture.from_json(checkpoint["model"])
-    routes, ir_version = plan(params, architecture)
+    request = Request(source, Architecture.from_json(checkpoint["model"]), params)
+    routes, ir_version = plan(params, request.architecture)
     with artifact_folder(target) as folder:
-        file = folder / "model.onnx"
-        route, exported = _first_that_works(routes, source, params)
-        config = model_config(checkpoint)
-        model = finish(exported.model, ir_version=ir_version, facts={"exporter": route})
-        write_onnx(file, model, exported.weights)
-        check_onnx(file, architecture.signature, params.opset, ir_version, exported.eager)
+        route, exported = _first_that_works(routes, request, ir_version, folder)
         facts: dict[str, Any] = {
             "opset": params.opset,
             "ir_version": ir_version,
             "exporter": route,
-            "nodes": len(model.graph.node),
+            "nodes": len(exported.model.graph.node),
+            "versions": _versions(route),
             "variants": [],
         }
         for precision in params.variants:
-            variant = make_variant(precision, model, exported.weights)
-            smaller = finish(variant.model, ir_version=ir_version, facts={"exporter": route, "precision": precision})
-            write_onnx(folder / variant.file, smaller, variant.weights)
-            check_onnx(folder / variant.file, architecture.signature, params.opset, ir_version)
+            variant = make_variant(precision, exported.model, exported.weights)
+            finish(variant.model, ir_version=ir_version, facts={"exporter": route, "precision": precision})
+            _write(folder / variant.file, variant.model, variant.weights, request, ir_version)
             facts["variants"].append({"file": variant.file, "precision": precision})
-        write_json(folder / "config.json", config)
-        write_manifest(
-            folder,
-            "onnx",
-            made_from={name: digest(source / name) for name in ("checkpoint.json", "weights.safetensors")},
-            facts=facts,
-        )
+        write_json(folder / "config.json", model_config(checkpoint))
+        made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
+        manifest = write_manifest(folder, "onnx", made_from=made_from, facts=facts)
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    print(f"{target}: opset {params.opset}, IR version {ir_version}, {facts['nodes']} nodes, {size:,.1f} MB ({route})")
 
 
-def _first_that_works(routes: list[str], source: Path, params: OnnxParams) -> tuple[str, Any]:
-    from pipeline.onnx_routes import export
+@dataclass(frozen=True)
+class Request:
+    """What is to be exported, and how."""
 
+    source: Path
+    architecture: Architecture
+    params: OnnxParams
+
+
+def _first_that_works(routes: list[str], request: Request, ir_version: int, folder: Path) -> tuple[str, Exported]:
+    """Export by the first route whose file passes its check; what a general route can do shows only when it is tried.
+
+    Raises:
+        ExportError: none does.
+    """
     failures = []
     for route in routes:
         try:
-            return route, export(route, source, params)
+            exported = export(route, request.source, request.params)
+            finish(exported.model, ir_version=ir_version, facts={"exporter": route})
+            _write(folder / "model.onnx", exported.model, exported.weights, request, ir_version, exported.eager)
         except ExportError as error:
             failures.append(error)
+            for left in folder.iterdir():
+                left.unlink()
+        else:
+            return route, exported
     if len(failures) == 1:
         raise failures[0]
-    raise ExportError("\n".join(error.problem for error in failures), failures[-1].remedy)
+    raise ExportError("; ".join(error.problem for error in failures), failures[-1].remedy)
+
+
+def _write(
+    file: Path, model: ModelProto, weights: Weights, request: Request, ir_version: int, eager: Run | None = None
+) -> None:
+    write_onnx(file, model, weights)
+    check_onnx(file, request.architecture.signature, request.params.opset, ir_version, eager)
+
+
+def _versions(route: str) -> dict[str, str]:
+    versions = {"onnx": onnx.__version__}
+    if route != "direct":
+        import torch
+
+        versions["torch"] = str(torch.__version__)
+    return versions
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ mobile programs load.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import zipfile
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pipeline.params import load_params
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipeline.signature import Signature
     from pipeline.tracing import Traceable
 
 
@@ -72,12 +74,11 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
         write_json(folder / "config.json", model_config(checkpoint))
-        write_manifest(
-            folder,
-            format,
-            made_from={name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")},
-            facts={"torch": torch.__version__},
-        )
+        made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
+        facts = {"versions": {"torch": str(torch.__version__)}}
+        manifest = write_manifest(folder, format, made_from=made_from, facts=facts)
+    size = sum(entry.size for entry in manifest.files.values())
+    print(f"{target}: {size / 1e6:,.1f} MB, torch {torch.__version__}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -123,11 +124,16 @@ def _flat(traceable: Traceable) -> Any:
     def forward(self: Any, *inputs: Any) -> Any:
         return compute(*inputs)
 
-    names = ["self", *(spec.name for spec in traceable.signature.inputs)]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
-    type(tree).forward = forward
+    type(tree).forward = _with_argument_names(forward, traceable.signature)
     return tree
+
+
+def _with_argument_names(forward: Callable[..., Any], signature: Signature) -> Callable[..., Any]:
+    """A method that takes `*inputs`, declared as taking the signature's: the exporters ask `inspect` for the names."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["self", *(spec.name for spec in signature.inputs)]
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    return forward
 
 
 def _holder(module: nn.Module) -> Any:
@@ -162,9 +168,7 @@ def write_torch_export(traceable: Traceable, folder: Path) -> None:
 
     raw, file = folder / "raw.pt2", folder / "model.pt2"
     with known_warnings(), torch.no_grad():
-        program = torch.export.export(
-            traceable.module, traceable.arguments, dynamic_shapes=(traceable.dynamic_shapes(),)
-        )
+        program = torch.export.export(_named(traceable), traceable.arguments, dynamic_shapes=traceable.dynamic_shapes())
         for node in program.graph.nodes:  # stack traces, and scopes of the exported module
             node.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
         program.example_inputs = None  # they would be a pickle in the file
@@ -174,6 +178,21 @@ def write_torch_export(traceable: Traceable, folder: Path) -> None:
         loaded = torch.export.load(str(file)).module()
     check_archive(file)
     probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+
+
+def _named(traceable: Traceable) -> nn.Module:
+    """The model itself, and so with its own names of weights, with a forward as the signature has it."""
+    from pipeline.eager import flatten
+
+    names, own = [spec.name for spec in traceable.signature.inputs], type(traceable.model).forward
+
+    def forward(self: Any, *inputs: Any) -> Any:
+        return tuple(flatten(own(self, **dict(zip(names, inputs, strict=True)))))
+
+    kind = type(traceable.model)
+    named = copy.copy(traceable.model)
+    named.__class__ = type(kind.__name__, (kind,), {"forward": _with_argument_names(forward, traceable.signature)})
+    return named
 
 
 def check_archive(file: Path) -> None:

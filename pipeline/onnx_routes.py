@@ -31,6 +31,9 @@ from pipeline.tensor import Tensor, TensorLike
 if TYPE_CHECKING:
     from pipeline.tracing import Traceable
 
+Weights = Mapping[str, Array | TensorLike]
+"""Name → array, or tensor in a mapped file."""
+
 OPSETS = {"direct": range(14, 26), "torchscript": range(14, 21), "dynamo": range(18, 26)}
 
 
@@ -45,7 +48,7 @@ class Exported:
     """
 
     model: ModelProto
-    weights: Mapping[str, Array | TensorLike]
+    weights: Weights
     eager: Run | None = None
 
 
@@ -183,13 +186,12 @@ def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
     signature = traceable.signature
     with known_warnings(), torch.no_grad():
         program = torch.onnx.export(
-            traceable.module,
-            traceable.arguments,
+            # Given a module, the exporter falls back on ways that quietly make constants of dynamic sizes.
+            torch.export.export(traceable.module, traceable.arguments, dynamic_shapes=(traceable.dynamic_shapes(),)),
             dynamo=True,
             opset_version=opset,
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
-            dynamic_shapes=(traceable.dynamic_shapes(),),
             optimize=False,
             verbose=False,
         )

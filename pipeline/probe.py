@@ -33,7 +33,7 @@ def probe_sizes(signature: Signature) -> Iterator[dict[str, int]]:
     found: list[dict[str, int]] = []
     for sizes in (
         example_sizes(signature),
-        {name: _other(dimension) for name, dimension in dimensions.items()},
+        {name: _other(dimension, example_sizes(signature)[name]) for name, dimension in dimensions.items()},
         {name: dimension.minimum for name, dimension in dimensions.items()},
     ):
         if sizes not in found:
@@ -56,12 +56,17 @@ def probe(what: str, signature: Signature, exported: Run, eager: Run | None = No
     for sizes in probe_sizes(signature):
         where = f"{what} at {', '.join(f'{name} {size}' for name, size in sizes.items()) or 'its fixed sizes'}"
         inputs = list(sample_inputs(signature, sizes, seed=0).values())
-        expected = eager(inputs) if eager is not None else None
+        try:
+            expected = eager(inputs) if eager is not None else None
+        except Exception as error:  # the model is anybody's code
+            raise ExportError(
+                f"{where}: the eager model itself fails: {_one_line(error)}",
+                "state the sizes that it takes as minimum and maximum under model.signature.dimensions",
+            ) from error
         try:
             outputs = exported(inputs)
         except Exception as error:  # a runtime can fail in any way
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(f"{where} fails: {type(error).__name__}: {reason}", _BAKED) from error
+            raise ExportError(f"{where} fails: {_one_line(error)}", _BAKED) from error
         _check(where, signature, sizes, dict(zip((s.name for s in signature.outputs), outputs, strict=True)), expected)
 
 
@@ -100,9 +105,13 @@ def _check(
             raise ExportError(f"{where}: output {spec.name!r} is off the eager model's by {error:.3g}", _BAKED)
 
 
-def _other(dimension: Dimension) -> int:
-    """A size that is not the example's: one and a half times it, or what the bounds allow."""
-    wanted = dimension.example + (dimension.example + 1) // 2
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _other(dimension: Dimension, traced: int) -> int:
+    """A size that wasn't traced at: one and a half times it, or what the bounds allow."""
+    wanted = traced + (traced + 1) // 2
     if dimension.maximum is None or wanted <= dimension.maximum:
         return wanted
-    return dimension.maximum if dimension.maximum != dimension.example else dimension.minimum
+    return dimension.maximum if dimension.maximum != traced else dimension.minimum

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from pipeline.eager import ExportModule, build_eager
+from pipeline.eager import ExportModule, load_model
+from pipeline.files import read_json
+from pipeline.models import Architecture
 from pipeline.probe import example_sizes
 from pipeline.signature import Array, Signature, sample_inputs
 
@@ -37,7 +41,7 @@ class Traceable:
 
     @classmethod
     def open(cls, checkpoint: Path) -> Traceable:
-        """Build the checkpoint's model.
+        """Build the checkpoint's model; its weights stay in the mapped file.
 
         Args:
             checkpoint: the folder that `load` wrote.
@@ -45,8 +49,9 @@ class Traceable:
         Raises:
             ModelError: the model can't be built, or the weights don't fit.
         """
-        model, signature = build_eager(checkpoint)
-        model.requires_grad_(False)
+        architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
+        signature = architecture.signature
+        model = load_model(architecture, load_file(checkpoint / "weights.safetensors")).requires_grad_(False)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
         return cls(model, ExportModule(model, signature).eval(), signature, arguments)
@@ -90,9 +95,22 @@ def known_warnings() -> Iterator[None]:
             "Exporting a model to ONNX with a batch_size other than 1",  # of LSTMs; the probe runs other sizes
         ):
             warnings.filterwarnings("ignore", message=message)
-        # A trace may have taken a size for a constant: the probe runs other sizes, and tells for certain.
-        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("always", category=TracerWarning)
+        warnings.showwarning = _noting_the_tracer_s(warnings.showwarning)
         try:
             yield
         finally:
             logger.setLevel(level)
+
+
+def _noting_the_tracer_s(show: Callable[..., None]) -> Callable[..., None]:
+    """What the tracer says it can't follow is told in a line; whether it matters, the probe and parity-check find."""
+
+    def note(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if issubclass(category, TracerWarning):
+            said = str(message).partition(". ")[0]
+            print(f"note: {Path(filename).name}:{lineno}: {said}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, *rest)
+
+    return note

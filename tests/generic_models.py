@@ -86,8 +86,20 @@ class Baked(nn.Module):
         return self.head(features).cumsum(1) / float(steps)
 
 
-class Unexportable(nn.Module):
-    """Leaves torch in the middle."""
+class Forking(nn.Module):
+    """Does one thing or another, by the length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.head(features)
+        return x if features.shape[1] <= 6 else 1 + 2 * x
+
+
+class Spectrum(nn.Module):
+    """A Fourier transform, which torch's tracing exporter doesn't know."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +130,8 @@ SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
         "dimensions": _SEQUENCE,
     },
     Baked: {"inputs": [_FEATURES], "outputs": [{"name": "means"}], "dimensions": _SEQUENCE},
-    Unexportable: {"inputs": [_FEATURES], "outputs": [{"name": "spectrum"}], "dimensions": _SEQUENCE},
+    Forking: {"inputs": [_FEATURES], "outputs": [{"name": "either"}], "dimensions": _SEQUENCE},
+    Spectrum: {"inputs": [_FEATURES], "outputs": [{"name": "spectrum"}], "dimensions": _SEQUENCE},
 }
 
 

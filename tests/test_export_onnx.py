@@ -17,7 +17,7 @@ from torch import nn
 
 from pipeline.eager import build_eager
 from pipeline.errors import ExportError, OpsetError, PipelineError
-from pipeline.export_onnx import export_onnx
+from pipeline.export_onnx import export_onnx, main
 from pipeline.files import read_manifest
 from pipeline.models import Architecture
 from pipeline.onnx_check import check_onnx
@@ -184,13 +184,44 @@ def test_a_dimension_baked_in_by_tracing_is_caught(tmp_path: Path) -> None:
 
 
 def test_a_model_that_a_route_cannot_export_is_one_clear_error(tmp_path: Path) -> None:
-    folder = models.checkpoint(tmp_path / "checkpoint", models.Unexportable)
+    folder = models.checkpoint(tmp_path / "checkpoint", models.Spectrum)
     with pytest.raises(ExportError) as error:
         export_onnx(folder, asked(18, "torchscript"), tmp_path / "onnx")
     assert "the torchscript route can't export the model at opset 18" in error.value.problem
     assert "fft_rfft" in error.value.problem
     assert "\n" not in error.value.problem
     assert "set onnx.exporter to dynamo" in error.value.remedy
+
+
+def test_where_nothing_can_export_the_model_each_route_s_cause_is_told(tmp_path: Path) -> None:
+    folder = models.checkpoint(tmp_path / "checkpoint", models.Forking)
+    with pytest.raises(ExportError) as error:
+        export_onnx(folder, asked(18), tmp_path / "onnx")
+    assert "model.onnx at" in error.value.problem  # the trace took one side of the fork
+    assert "the dynamo route can't export the model at opset 18" in error.value.problem
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.slow
+def test_a_model_that_tracing_cannot_export_takes_the_other_route(tmp_path: Path) -> None:
+    folder = models.checkpoint(tmp_path / "checkpoint", models.Spectrum)
+    export_onnx(folder, asked(18), tmp_path / "onnx")
+    assert read_manifest(tmp_path / "onnx").facts["exporter"] == "dynamo"
+    assert largest_error(folder, tmp_path / "onnx", sequence=9, batch=3) < 1e-5
+
+
+def test_the_format_switched_off_leaves_a_folder_that_says_so(
+    figure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/checkpoint").symlink_to(figure)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    for on in (True, False):
+        (tmp_path / "params.yaml").write_text(text.replace("  onnx: true", f"  onnx: {str(on).lower()}"))
+        main()
+        assert read_manifest(tmp_path / "artifacts/onnx").enabled == on
+    assert [path.name for path in (tmp_path / "artifacts/onnx").iterdir()] == ["manifest.json"]
 
 
 # --------------------------------------------------------------------------------------------------------------------

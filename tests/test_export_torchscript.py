@@ -95,6 +95,15 @@ def test_weights_keep_their_names_and_ask_for_no_gradient(figure: Path, exported
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_torch_export_keeps_the_names_of_weights_and_inputs(figure: Path, exported: Path) -> None:
+    from pipeline.eager import build_eager
+
+    program = torch.export.load(exported / "torch_export/model.pt2")
+    assert program.state_dict.keys() == build_eager(figure)[0].state_dict().keys()
+    assert list(program.graph_signature.user_inputs) == ["motion", "text_embedding", "action_sequence"]
+    assert not any(node.meta.get("stack_trace") for node in program.graph.nodes)
+
+
 def test_the_archive_holds_no_scopes_no_debugging_and_no_numbers_of_the_process(exported: Path) -> None:
     with zipfile.ZipFile(exported / "torchscript/model.pt") as archive:
         names = archive.namelist()
@@ -117,6 +126,15 @@ def test_tensors_lie_at_multiples_of_64_bytes(exported: Path, format: str) -> No
         for info in archive.infolist():
             name, extra = (int.from_bytes(content[info.header_offset + at :][:2], "little") for at in (26, 28))
             assert (info.header_offset + 30 + name + extra) % 64 == 0
+
+
+def test_what_the_tracer_cannot_follow_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = models.checkpoint(tmp_path / "checkpoint", models.Forking)
+    with pytest.raises(ExportError):
+        export(checkpoint, tmp_path / "torchscript", "torchscript", write_torchscript)
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.partition(".py:")[0] for note in notes] == ["note: generic_models"]
+    assert "Converting a tensor to a Python boolean might cause the trace to be incorrect" in notes[0]
 
 
 def test_a_dimension_baked_in_by_tracing_is_caught(tmp_path: Path) -> None:
