@@ -15,17 +15,27 @@ from torch import nn
 
 from pipeline import export_torchscript as stage
 from pipeline.errors import ExportError
+from pipeline.export_onnx import export_onnx
 from pipeline.export_torchscript import check_archive, export, write_torch_export, write_torchscript
 from pipeline.files import read_manifest
+from pipeline.params import OnnxParams
 from pipeline.runtimes import open_runtime
 from pipeline.signature import sample_inputs
 from pipeline.torchscript_archive import is_debugging, rename_classes, rewrite
 from tests import generic_models as models
 from tests.checkpoint_folder import state_dict, stick_figure, write_checkpoint
 from tests.project import ROOT
+from tests.stick_figure import with_images
 
 WRITERS = {"torchscript": write_torchscript, "torch_export": write_torch_export}
 FILES = {"torchscript": "model.pt", "torch_export": "model.pt2"}
+# Each encoder and each fusion at least once.
+IMAGES = [
+    ("lightweight_cnn", "gated"),
+    ("resnet", "cross_attention"),
+    ("mini_vit", "film"),
+    ("lightweight_cnn", "concat"),
+]
 KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax]
 
 
@@ -59,6 +69,20 @@ def test_it_computes_what_the_model_does_at_any_size(
     figure: Path, exported: Path, format: str, sequence: int, batch: int
 ) -> None:
     assert error_of(format, figure, exported / format, sequence=sequence, batch=batch) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoder", "fusion"), IMAGES)
+def test_models_with_images_are_exported(encoder: str, fusion: str, tmp_path: Path) -> None:
+    architecture = stick_figure(with_images(encoder, fusion))
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, state_dict(architecture))
+    for format, write in WRITERS.items():
+        export(checkpoint, tmp_path / format, format, write)
+        assert error_of(format, checkpoint, tmp_path / format, sequence=4, batch=3) < 1e-4
+    for opset in (17, 23):
+        params = OnnxParams(opset=opset, exporter="auto", ir_version=None, variants=["float16", "int8"])
+        export_onnx(checkpoint, params, tmp_path / "onnx")
+        assert error_of("onnx", checkpoint, tmp_path / "onnx", sequence=4, batch=3) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
