@@ -2,9 +2,9 @@
 
 - safetensors holds the checkpoint's weights bit for bit, and a model built from it computes the same bits as eager.
 - Every other float32 format may err, against float64, by `noise_multiple` times what eager float32 errs; where inputs
-  have a magnitude above 1, by `large_multiple` times. Kernels approximate, and some approximations show only there:
-  ONNX Runtime's erf stops a last place short of ±1, so that GELU gives small negative numbers where it should give
-  zero, and these add up.
+  have a magnitude above 1, by `large_multiple` times. Large inputs reach the tails of functions, where kernels differ:
+  ONNX Runtime's sigmoid is right to 1e-7, but at −10 that is 2e-4 of its value and at −16 half of it, and torch's is
+  right in every digit. A normalisation after it brings such an error up.
 - Reduced precision is asked for and named as such; it is held to a share of the output's magnitude.
 - parity.tolerances replaces the rule for the outputs that it names.
 """
