@@ -32,7 +32,7 @@ import numpy.typing as npt
 from pipeline.detect import FORMATS, SUPPORTED, detect
 from pipeline.errors import ArchitectureError, InferenceError, PipelineError
 from pipeline.files import read_json
-from pipeline.models import Architecture, family_module
+from pipeline.models import Architecture, family_module, is_trusted
 from pipeline.runtimes import Runtime, open_runtime, run_module
 from pipeline.signature import Arrays, Signature, TensorSpec
 from pipeline.tensor import TensorLike
@@ -101,6 +101,7 @@ def load(
     threads: int | None = None,
     providers: Sequence[str] | None = None,
     revision: str | None = None,
+    trust: Sequence[str] = (),
 ) -> Model:
     """Load a model, told by what its file holds rather than by its name.
 
@@ -112,9 +113,11 @@ def load(
         threads: threads that one run uses; None leaves the library's default.
         providers: ONNX Runtime's execution providers, in order.
         revision: branch, tag or commit of the repository.
+        trust: model code ("package.module:callable") that config.json may name, beside this project's own and that
+            of params.yaml. ONNX, TorchScript and torch.export need none.
 
     Raises:
-        InferenceError: it isn't there, or isn't a model that this can run.
+        InferenceError: it isn't there, isn't a model that this can run, or names model code that isn't trusted.
         ArtifactError: it is damaged, or its config.json is missing.
     """
     given = str(path)
@@ -124,6 +127,8 @@ def load(
         format = "onnx"
     local = _local(given, format, revision)
     found, target = detect(local, format)
+    if found in ("safetensors", "pth"):
+        _refuse_unknown_code(target if target.is_dir() else target.parent, trust)
     options: dict[str, Any] = {"device": device, "threads": threads, "providers": providers}
     if found == "pth":
         warnings.warn(
@@ -149,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="threads that one run uses")
     parser.add_argument("--providers", nargs="+", metavar="NAME", help="ONNX Runtime's execution providers")
     parser.add_argument("--revision", help="branch, tag or commit of a repository")
+    parser.add_argument("--trust", action="append", default=[], metavar="FACTORY", help="model code that may run")
     asked = parser.parse_args(arguments)
     if not asked.describe and not (asked.inputs and asked.outputs):
         parser.error("give --inputs and --outputs, or --describe")
@@ -160,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             threads=asked.threads,
             providers=asked.providers,
             revision=asked.revision,
+            trust=asked.trust,
         )
         if asked.describe:
             print(model.describe())
@@ -168,6 +175,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _refuse_unknown_code(folder: Path, trust: Sequence[str]) -> None:
+    config = folder / "config.json"
+    factory = read_json(config).get("factory") if config.is_file() else None
+    if factory is not None and not is_trusted(factory, trust):
+        raise InferenceError(
+            f"{config} names {factory!r} as its model code, which is not known here",
+            f"if you know and trust it, give trust=[{factory!r}] (--trust {factory}); or load the ONNX file, which "
+            "needs no model code",
+        )
 
 
 def _local(given: str, format: str | None, revision: str | None) -> Path:

@@ -28,7 +28,7 @@ from pipeline import stage
 from pipeline.errors import ArtifactError, InferenceError, PipelineError
 from pipeline.files import read_json
 from pipeline.hub import Hub, default_endpoint
-from pipeline.params import load_params
+from pipeline.models import is_trusted
 from pipeline.release import PARITY, SAMPLE, Release, differences, read_release
 from pipeline.signing import SIGNATURE, check_signature
 
@@ -44,7 +44,6 @@ class Runtime(Protocol):
 
 
 Opener = Callable[[str, Path], Runtime]
-OWN_MODEL = "pipeline.models.stick_figure:build"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def main() -> None:
             download(Hub(default_endpoint(), get_token()), asked.release, asked.revision, folder)
         elif asked.revision:
             parser.error(f"--revision is of a repository on the Hub, and {folder} is a folder")
-        checks = verify(folder, public_key=asked.public_key, trusted=trusted_factories(asked.trust))
+        checks = verify(folder, public_key=asked.public_key, trust=asked.trust)
     print(report(checks))
     sys.exit(0 if all(check.passed for check in checks) else 1)
 
@@ -97,17 +96,11 @@ def open_artifact(format: str, path: Path) -> Runtime:
     return open_runtime(format, path)
 
 
-def trusted_factories(named: Sequence[str]) -> frozenset[str]:
-    """The model code that may be called: this project's, that of params.yaml where there is one, and those named."""
-    own = [load_params().model.factory] if Path("params.yaml").is_file() else []
-    return frozenset([OWN_MODEL, *own, *named])
-
-
 def verify(
     folder: Path,
     *,
     public_key: Path | None = None,
-    trusted: frozenset[str] = frozenset({OWN_MODEL}),
+    trust: Sequence[str] = (),
     opener: Opener = open_artifact,
 ) -> list[Check]:
     """Check a release in a folder; nothing in it is run before its hashes are right.
@@ -115,7 +108,7 @@ def verify(
     Args:
         folder: the release.
         public_key: PEM file to check the signature with.
-        trusted: factories ("package.module:callable") that config.json may name.
+        trust: factories ("package.module:callable") that config.json may name, beside those of is_trusted.
         opener: opens an artifact to run it.
 
     Raises:
@@ -129,7 +122,7 @@ def verify(
     checks.append(_signature(folder, public_key))
     if wrong:
         return checks
-    return checks + _computations(folder, release, trusted, opener)
+    return checks + _computations(folder, release, trust, opener)
 
 
 def _signature(folder: Path, public_key: Path | None) -> Check:
@@ -142,14 +135,14 @@ def _signature(folder: Path, public_key: Path | None) -> Check:
     return Check("signature", problem is None, problem or f"valid by {public_key.name}")
 
 
-def _computations(folder: Path, release: Release, trusted: frozenset[str], opener: Opener) -> list[Check]:
+def _computations(folder: Path, release: Release, trust: Sequence[str], opener: Opener) -> list[Check]:
     parity = read_json(folder / PARITY)
     inputs, expected = (load_file(folder / name) for name in SAMPLE)
     checks = []
     for name, runnable in release.formats.items():
         try:
             factory = read_json(folder / "config.json").get("factory") if runnable.format == "safetensors" else None
-            if factory is not None and factory not in trusted:
+            if factory is not None and not is_trusted(factory, trust):
                 told = f"not run: config.json names {factory!r} as its model code; if you know it, --trust it"
                 checks.append(Check(name, False, told))
                 continue

@@ -49,7 +49,8 @@ class Plain(torch.nn.Module):
 inputs = (torch.randn(250, 2, 48), torch.randn(2, 1024), torch.randint(0, 64, (250, 2)))
 names = ["motion", "text_embedding", "action_sequence"]
 outputs = ["pose", "position", "velocity", "action_logits", "physics", "environment"]
-axes = {"motion": {0: "sequence", 1: "batch"}, "text_embedding": {0: "batch"}, "action_sequence": {0: "sequence", 1: "batch"}}
+frames = {0: "sequence", 1: "batch"}
+axes = {"motion": frames, "text_embedding": {0: "batch"}, "action_sequence": frames}
 plain = Plain().eval()
 torch.onnx.export(plain, inputs, f"{out}/model.onnx", input_names=names, output_names=outputs, dynamic_axes=axes,
                   opset_version=17, dynamo=False)

@@ -1,6 +1,6 @@
 """Checkpoints whose outputs the original model computed: every format, from its files, must compute the same.
 
-`tests/fixtures` holds each checkpoint with cases of inputs (in.*) and of outputs in float32 (out.*) and float64 (out64.*).
+`tests/fixtures` holds each checkpoint with cases: inputs (in.*), and outputs in float32 (out.*) and float64 (out64.*).
 """
 
 from __future__ import annotations

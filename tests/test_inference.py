@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.config import model_config
 from pipeline.eager import build_model
-from pipeline.errors import ArtifactError, InferenceError, PipelineError, UnsafeCheckpointError
+from pipeline.errors import ArtifactError, InferenceError, ModelError, PipelineError, UnsafeCheckpointError
 from pipeline.files import read_json, write_json
 from pipeline.inference import load, main
 from pipeline.models import Architecture
@@ -280,7 +280,7 @@ def test_a_pth_of_an_unknown_model_needs_a_config_beside_it(tmp_path: Path) -> N
         {"factory": "torch.nn:Linear", "kwargs": {"in_features": 3, "out_features": 2}, "signature": signature},
     )
     x = np.ones((4, 3), np.float32)
-    output = open_file(tmp_path / "linear.pth")(input=x)["output"]
+    output = open_file(tmp_path / "linear.pth", trust=["torch.nn:Linear"])(input=x)["output"]
     np.testing.assert_allclose(output, layer(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
 
 
@@ -418,7 +418,7 @@ def test_what_a_constructor_computes_and_no_state_dict_holds_survives(tmp_path: 
     weights = {"scale": np.full(4, 2, np.float32)}
     write_safetensors(tmp_path / "model.safetensors", {name: Tensor.of_numpy(x) for name, x in weights.items()})
     write_json(tmp_path / "config.json", architecture.to_json())
-    output = load(tmp_path)(x=np.ones((3, 4), np.float32))["output"]
+    output = load(tmp_path, trust=[architecture.factory])(x=np.ones((3, 4), np.float32))["output"]
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     np.testing.assert_array_equal(output, model(torch.ones(3, 4)).detach().numpy())
 
@@ -511,3 +511,23 @@ def test_a_repository_that_is_not_there_is_one_clear_error(hub: HubServer, tmp_p
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no ada/nothing on this machine")
     assert "Traceback" not in done.stderr
+
+
+def test_model_code_from_elsewhere_runs_only_when_it_is_trusted(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """subprocess:run is a callable too."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(release, elsewhere)
+    config = json.loads((elsewhere / "config.json").read_text())
+    marker = tmp_path / "ran"
+    config |= {"factory": "subprocess:run", "kwargs": {"args": ["touch", str(marker)]}}
+    (elsewhere / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InferenceError, match="'subprocess:run' as its model code") as error:
+        load(elsewhere)
+    assert "--trust subprocess:run" in error.value.remedy
+    assert not marker.exists()
+    with pytest.raises(ModelError):
+        load(elsewhere / "model.safetensors", trust=["subprocess:run"])
+    assert marker.exists(), "the canary would not have seen it run"

@@ -63,7 +63,8 @@ def test_a_format_switched_off_leaves_the_release(artifacts: Path) -> None:
 
 def test_variants_of_a_format_are_listed_as_what_can_be_run(artifacts: Path) -> None:
     (artifacts / "onnx/model_float16.onnx").write_bytes(b"half")
-    write_manifest(artifacts / "onnx", "onnx", facts={"variants": [{"file": "model_float16.onnx", "precision": "float16"}]})
+    variants = [{"file": "model_float16.onnx", "precision": "float16"}]
+    write_manifest(artifacts / "onnx", "onnx", facts={"variants": variants})
     write_parity(artifacts)
     listed = read_release(assemble(artifacts)).formats
     assert listed["onnx float16"].path == "onnx/model_float16.onnx" and listed["onnx float16"].format == "onnx"

@@ -22,13 +22,13 @@ import torch only inside its factory):
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from pipeline.errors import ModelError, ParamsError
-from pipeline.params import ModelParams
+from pipeline.params import ModelParams, load_params
 from pipeline.signature import Signature
 
 TensorShapes = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -113,6 +113,20 @@ def family_module(factory: str) -> ModuleType:
             f"model.factory is {factory!r}, and importing {name} failed: {error}",
             "name a module in this folder or an installed package, as package.module:callable",
         ) from None
+
+
+def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
+    """Whether a factory may be called for a model that comes from elsewhere.
+
+    A config.json can name any callable (subprocess:run is one too), so only this project's own models, that of the
+    params.yaml at hand, and those that the user names are called.
+    """
+    if factory in named or factory.startswith(f"{__name__}."):
+        return True
+    try:
+        return factory == load_params().model.factory
+    except ParamsError:  # no params.yaml here, or another project's
+        return False
 
 
 def _chosen(signature: Signature, names: list[str] | None) -> Signature:
