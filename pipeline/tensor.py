@@ -21,7 +21,7 @@ from numpy.lib.array_utils import byte_bounds
 
 CHUNK = 256 << 10  # bytes handed on at a time: they fit the cache; larger ones are copied more slowly
 
-_FAULT_AROUND = 1 << 16  # bytes that Linux maps around a byte that is touched
+_FAULT_AROUND = 2 << 20  # bytes that Linux may map around a byte that is touched: a large folio
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ DTYPES = {
 def raw(value: torch.Tensor) -> bytes:
     """The bytes of a tensor's elements, row-major."""
     value = value.detach().resolve_conj().resolve_neg()
-    return bytes(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()) if value.numel() else b""
+    value = value.clone(memory_format=torch.contiguous_format)  # a size of 1 may have any stride until then
+    return bytes(value.reshape(-1).view(torch.uint8).numpy().tobytes()) if value.numel() else b""
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
