@@ -8,6 +8,7 @@ params.yaml asks for, and config.json. torch is imported only where the model ha
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
         }
         for precision in params.variants:
             variant = make_variant(precision, exported.model, exported.weights)
-            finish(variant.model, ir_version=ir_version, facts={"exporter": route, "precision": precision})
+            finish(variant.model, ir_version=ir_version, facts=_metadata(request, route) | {"precision": precision})
             _write(folder / variant.file, variant.model, variant.weights, request, ir_version)
             facts["variants"].append({"file": variant.file, "precision": precision})
         write_json(folder / "config.json", model_config(checkpoint))
@@ -96,7 +97,7 @@ def _first_that_works(routes: list[str], request: Request, ir_version: int, fold
     for route in routes:
         try:
             exported = export(route, request.source, request.params)
-            finish(exported.model, ir_version=ir_version, facts={"exporter": route})
+            finish(exported.model, ir_version=ir_version, facts=_metadata(request, route))
             _write(folder / "model.onnx", exported.model, exported.weights, request, ir_version, exported.eager)
         except ExportError as error:
             failures.append(error)
@@ -116,12 +117,17 @@ def _write(
     check_onnx(file, request.architecture.signature, request.params.opset, ir_version, eager)
 
 
+def _metadata(request: Request, route: str) -> dict[str, str]:
+    """What the file says of itself; with its signature it can be used alone."""
+    return {"exporter": route, "signature": json.dumps(request.architecture.signature.to_json(), ensure_ascii=False)}
+
+
 def _versions(route: str) -> dict[str, str]:
     versions = {"onnx": onnx.__version__}
     if route != "direct":
         import torch
 
-        versions["torch"] = str(torch.__version__)
+        versions["torch"] = torch.__version__.partition("+")[0]  # not what the machine has
     return versions
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import stage
 from pipeline.config import model_config
 from pipeline.errors import ExportError, PipelineError
-from pipeline.files import artifact_folder, read_json, sha256, write_json, write_manifest
+from pipeline.files import artifact_folder, canonical_json, read_json, sha256, write_json, write_manifest
 from pipeline.params import load_params
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main() -> None:
                 write_manifest(folder, format, enabled=False)
 
 
-def export(source: Path, target: Path, format: str, write: Callable[[Traceable, Path], None]) -> None:
+def export(source: Path, target: Path, format: str, write: Callable[[Traceable, Path, str], None]) -> None:
     """Write one format's folder.
 
     Args:
@@ -60,11 +60,11 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
 
     from pipeline.tracing import Traceable
 
-    checkpoint = read_json(source / "checkpoint.json")
+    config = model_config(read_json(source / "checkpoint.json"))
     traceable = Traceable.open(source)
     with artifact_folder(target) as folder:
         try:
-            write(traceable, folder)
+            write(traceable, folder, canonical_json(config))
         except PipelineError:
             raise
         except Exception as error:  # tracing runs the model's own code
@@ -73,19 +73,20 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
                 f"{format}: exporting {type(traceable.model).__name__} failed: {type(error).__name__}: {reason}",
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
-        write_json(folder / "config.json", model_config(checkpoint))
+        write_json(folder / "config.json", config)
         made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
-        facts = {"versions": {"torch": str(torch.__version__)}}
+        version = torch.__version__.partition("+")[0]  # +cpu or +cu130 says what the machine has, not what was made
+        facts = {"versions": {"torch": version}}
         manifest = write_manifest(folder, format, made_from=made_from, facts=facts)
     size = sum(entry.size for entry in manifest.files.values())
-    print(f"{target}: {size / 1e6:,.1f} MB, torch {torch.__version__}")
+    print(f"{target}: {size / 1e6:,.1f} MB, torch {version}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write_torchscript(traceable: Traceable, folder: Path) -> None:
-    """Trace the model into model.pt, and check the file.
+def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
+    """Trace the model into model.pt, and check the file, which carries `config` so that it can be used alone.
 
     The trace is one flat function over a tree of modules that hold the weights by their own names: tracing the model
     itself would make a method of every module, named after its Python package.
@@ -104,7 +105,7 @@ def write_torchscript(traceable: Traceable, folder: Path) -> None:
         with torch.no_grad():
             # The tracer's own check runs the model once more at the same sizes; the probe runs the file at others.
             traced = torch.jit.trace(_flat(traceable), traceable.arguments, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(raw))
+        torch.jit.save(traced, str(raw), _extra_files={"config.json": config})
         rewrite(raw, file, drop=is_debugging, edit=rename_classes)
         raw.unlink()
         loaded = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
@@ -154,8 +155,8 @@ def _holder(module: nn.Module) -> Any:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write_torch_export(traceable: Traceable, folder: Path) -> None:
-    """Export the model into model.pt2, and check the file.
+def write_torch_export(traceable: Traceable, folder: Path, config: str) -> None:
+    """Export the model into model.pt2, and check the file, which carries `config` so that it can be used alone.
 
     Raises:
         ExportError: the file doesn't compute what the model does at other sizes.
@@ -172,7 +173,7 @@ def write_torch_export(traceable: Traceable, folder: Path) -> None:
         for node in program.graph.nodes:  # stack traces, and scopes of the exported module
             node.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
         program.example_inputs = None  # they would be a pickle in the file
-        torch.export.save(program, str(raw))
+        torch.export.save(program, str(raw), extra_files={"config.json": config})
         rewrite(raw, file)
         raw.unlink()
         loaded = torch.export.load(str(file)).module()

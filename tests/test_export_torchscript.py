@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,7 @@ from pipeline.errors import ExportError
 from pipeline.export_onnx import export_onnx
 from pipeline.export_torchscript import check_archive, export, write_torch_export, write_torchscript
 from pipeline.files import read_manifest
+from pipeline.inference import load
 from pipeline.params import OnnxParams
 from pipeline.runtimes import open_runtime
 from pipeline.signature import sample_inputs
@@ -243,3 +245,10 @@ def test_a_format_that_is_off_leaves_a_folder_that_says_so(
     for format in WRITERS:
         assert [path.name for path in (tmp_path / "artifacts" / format).iterdir()] == ["manifest.json"]
         assert not read_manifest(tmp_path / "artifacts" / format).enabled
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_the_file_alone_says_what_it_takes_and_gives(exported: Path, tmp_path: Path, format: str) -> None:
+    """Without config.json beside it, as when somebody is handed just the one file."""
+    alone = shutil.copy(exported / format / FILES[format], tmp_path)
+    assert load(alone).signature == load(exported / format).signature
