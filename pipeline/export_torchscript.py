@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,7 @@ def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
     if takes != expected:
         raise ExportError(f"{file.name} takes {takes}, and the signature names {expected}", "rename the inputs")
     check_archive(file)
+    note_devices(file)
     probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
 
 
@@ -212,6 +214,15 @@ def check_archive(file: Path) -> None:
                     f"{file.name}: {name} holds {leak!r}",
                     "this is a mistake of the exporter: report it",
                 )
+
+
+def note_devices(file: Path) -> None:
+    """Say so when the trace has fixed a device: such a file runs there only, whatever map_location says."""
+    with zipfile.ZipFile(file) as archive:
+        code = b"".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+    if devices := sorted(set(re.findall(rb'torch\.device\("(\w+)"\)', code))):
+        fixed = ", ".join(device.decode() for device in devices)
+        print(f"note: {file.name} makes tensors on the device {fixed} wherever it runs; map_location doesn't move them")
 
 
 if __name__ == "__main__":

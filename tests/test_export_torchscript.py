@@ -185,7 +185,7 @@ def test_a_path_in_the_archive_is_caught(exported: Path, tmp_path: Path) -> None
 def test_a_model_that_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
     checkpoint = models.checkpoint(tmp_path / "checkpoint", models.Baked)
 
-    def fail(traceable: object, folder: Path) -> None:
+    def fail(traceable: object, folder: Path, config: str) -> None:
         raise RuntimeError("the tracer\nsays so")
 
     with pytest.raises(ExportError) as error:
@@ -252,3 +252,12 @@ def test_the_file_alone_says_what_it_takes_and_gives(exported: Path, tmp_path: P
     """Without config.json beside it, as when somebody is handed just the one file."""
     alone = shutil.copy(exported / format / FILES[format], tmp_path)
     assert load(alone).signature == load(exported / format).signature
+
+
+def test_the_trace_fixes_no_device(figure: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch.arange in forward would tie the file to this machine's cpu."""
+    export(figure, tmp_path / "figure", "torchscript", write_torchscript)
+    assert "makes tensors on the device" not in capsys.readouterr().out
+    recurrent = models.checkpoint(tmp_path / "checkpoint", models.Recurrent)  # torch's LSTM makes its first state
+    export(recurrent, tmp_path / "recurrent", "torchscript", write_torchscript)
+    assert "model.pt makes tensors on the device cpu" in capsys.readouterr().out

@@ -85,7 +85,9 @@ class RotaryEmbedding(nn.Module):
             of such a model are computed in float32.
         """
         wide = torch.promote_types(self.inv_freq.dtype, torch.float32)
-        positions = torch.arange(x.shape[1], dtype=wide, device=x.device)
+        # Counted from the data (a number equals itself): a trace of torch.arange would name this machine's device.
+        one = x[0, :, 0]
+        positions = cast(one == one, wide).cumsum(0) - 1
         angles = positions[:, None] * cast(self.inv_freq, wide)
         return cast(angles.cos(), x.dtype), cast(angles.sin(), x.dtype)
 
