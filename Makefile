@@ -23,10 +23,10 @@ $(VENV)/installed: constraints.txt
 	touch $@
 
 test: env check
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 test-slow: env
-	pytest -n 2 -m slow
+	pytest -n 2 --dist loadfile -m slow
 
 test-all: test test-slow
 
