@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.errors import CheckpointError
 from pipeline.facts import plain_facts
 from pipeline.files import artifact_folder, sha256, write_json, write_manifest
 from pipeline.models import read_architecture
-from pipeline.params import CheckpointParams, load_params
+from pipeline.params import CheckpointParams, Params, load_params
 from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous
 from pipeline.safetensors_file import nbytes, write_safetensors
 from pipeline.state_dict import (
@@ -45,6 +46,12 @@ def main() -> None:
     params = load_params()
     path = Path(params.checkpoint.path)
     checkpoint = _read(path, params.checkpoint)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256, path)  # takes about as long as all the rest, and leaves the interpreter free
+        _write(params, path, checkpoint, digest)
+
+
+def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[str]) -> None:
     found = find_weights(checkpoint.value, params.checkpoint.state_dict)
     weights, prefix = without_prefix(found.weights)
     weights, lora, adapter_origin = _adapt(weights, found.adapter_beside, checkpoint, params.checkpoint)
@@ -54,17 +61,6 @@ def main() -> None:
     if check_weights := architecture.hook("check_weights"):
         check_weights(architecture.kwargs, weights)
 
-    made_from = {"checkpoint": sha256(path), **({"adapter": adapter_origin} if adapter_origin else {})}
-    origin: dict[str, Any] = {
-        "sha256": made_from["checkpoint"],
-        "size": path.stat().st_size,
-        "container": checkpoint.container,
-        "state_dict": found.key,
-        "prefix": prefix,
-        "half_precision": params.checkpoint.half_precision,
-    }
-    if adapter_origin:
-        origin["adapter"] = adapter_origin
     facts = plain_facts(checkpoint.value, leave=frozenset({found.key.partition(".")[0]} if found.key else weights))
     with artifact_folder(OUT) as folder:
         checked: Weights = {
@@ -72,6 +68,16 @@ def main() -> None:
             for name, tensor in weights.items()
         }
         write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
+        made_from = {"checkpoint": digest.result(), **({"adapter": adapter_origin} if adapter_origin else {})}
+        origin = {
+            "sha256": made_from["checkpoint"],
+            "size": path.stat().st_size,
+            "container": checkpoint.container,
+            "state_dict": found.key,
+            "prefix": prefix,
+            "half_precision": params.checkpoint.half_precision,
+            **({"adapter": adapter_origin} if adapter_origin else {}),
+        }
         write_json(
             folder / "checkpoint.json",
             {

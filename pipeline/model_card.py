@@ -361,7 +361,11 @@ def _remarks(figures: Mapping[str, Any], cases: int) -> Iterator[str]:
     precision = figures.get("reduced_precision")
     if held := figures.get("weights"):
         how = f"rounded to {precision}" if precision else "bit for bit"
-        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's, {how}"
+        rest = held["of"] - held["bit_for_bit"]
+        absent = (
+            f"; the other {rest} are not in the file (its inputs don't need them, or they are folded)" if rest else ""
+        )
+        yield f"{held['bit_for_bit']} of {held['of']} weights are the checkpoint's, {how}{absent}"
     if same := figures["bit_identical_cases"]:
         yield f"in {same} of {cases} cases every output is bit for bit that of the eager model in float32"
     if precision:

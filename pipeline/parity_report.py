@@ -46,6 +46,8 @@ def table(verdicts: Sequence[Verdict], truth: Truth, params: ParityParams) -> st
         f"{name} {floor.typical:.1e}" for name, floor in truth.floors.items() if name in (shown or names[:3])
     )
     notes.append(f"floor: eager float32 against float64, as a share of the output: {floors}")
+    if any(held.found < held.total for verdict in verdicts if (held := verdict.ran.weights)):
+        notes.append("weights: those held bit for bit; the others aren't in the file (no input needs them, or folded)")
     for verdict in verdicts:
         if verdict.subject.rule == REDUCED:
             limit = getattr(params.reduced, verdict.subject.precision or "float16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -16,10 +17,14 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from pipeline.departure import find_departure
 from pipeline.errors import OpsetError
-from pipeline.models.stick_figure import onnx_graph, signature
+from pipeline.export_onnx import export_onnx
+from pipeline.models.stick_figure import graph, onnx_graph, signature
 from pipeline.models.stick_figure.architecture import expected_tensors
+from pipeline.params import OnnxParams
 from pipeline.signature import Arrays, Signature, sample_inputs
+from tests.checkpoint_folder import state_dict, stick_figure, write_checkpoint
 from tests.stick_figure import (
     FIXTURES,
     KINDS,
@@ -390,3 +395,17 @@ def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -
     wrong = {**weights, full: np.roll(weights[full], 1)}
     graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), wrong)
     assert disagreement(motion_only, graph, sized(found)) > 8
+
+
+def test_the_parity_check_names_the_node_that_a_mistake_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotary tables are laid out in another way than eager's, and must not be taken for the mistake."""
+    architecture = stick_figure(inputs=["motion", "text_embedding"])
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, state_dict(architecture))
+    params = OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[])
+    inputs = sample_inputs(architecture.signature, architecture.signature.sizes(sequence=3, batch=1), seed=1)
+    export_onnx(checkpoint, params, tmp_path / "right")
+    assert "no node of it departs" in find_departure(checkpoint, tmp_path / "right/model.onnx", inputs, "pose")
+    monkeypatch.setattr(graph, "RMS_EPSILON", 1e-5)
+    export_onnx(checkpoint, params, tmp_path / "wrong")
+    told = find_departure(checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose")
+    assert "Add 'transformer_encoder.layers.0.norm1/shifted'" in told
