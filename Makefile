@@ -26,7 +26,7 @@ test: env check
 	pytest -n 2 --dist loadfile
 
 test-slow: env
-	pytest -n 2 --dist loadfile -m slow
+	pytest -n 2 --dist worksteal -m slow
 
 test-all: test test-slow
 
