@@ -12,23 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.models import stick_figure
+
 Array = npt.NDArray[np.float64]
 
 FRAMES_PER_SECOND = 25
-SEGMENTS = (
-    "head",
-    "upper_torso",
-    "lower_torso",
-    "l_upper_arm",
-    "l_forearm",
-    "r_upper_arm",
-    "r_forearm",
-    "l_thigh",
-    "l_shin",
-    "r_thigh",
-    "r_shin",
-    "pelvis_width",
-)
+SEGMENTS = stick_figure.SEGMENTS[48]
 MASSES = np.array([8, 18, 26, 3, 2, 3, 2, 10, 5, 10, 5, 8]) / 100  # share of each segment in the body's mass
 ENVIRONMENT = np.linspace(-3, 3, 32)  # where along x the ground's height is asked for
 

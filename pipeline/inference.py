@@ -255,13 +255,9 @@ def _open_pth(path: Path, options: Mapping[str, Any]) -> tuple[Signature, Run]:
     runtimes: dict[tuple[str, ...], Runtime] = {}
 
     def run(inputs: Arrays) -> Arrays:
-        taken = tuple(spec for spec in everything.inputs if spec.name in inputs or spec.name not in optional)
-        names = tuple(spec.name for spec in taken)
+        names = tuple(spec.name for spec in everything.inputs if spec.name in inputs or spec.name not in optional)
         if names not in runtimes:
-            used = {size for spec in taken for size in spec.shape or ()}
-            dimensions = {name: bounds for name, bounds in everything.dimensions.items() if name in used}
-            chosen = Signature(taken, everything.outputs, dimensions)
-            runtimes[names] = run_module(path, module, chosen, **options)
+            runtimes[names] = run_module(path, module, everything.taking(names), **options)
         return runtimes[names].run(inputs)
 
     return everything, run

@@ -68,7 +68,8 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             for name, tensor in weights.items()
         }
         write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
-        made_from = {"checkpoint": digest.result(), **({"adapter": adapter_origin} if adapter_origin else {})}
+        adapter = {"adapter": adapter_origin} if adapter_origin else {}
+        made_from = {"checkpoint": digest.result(), **adapter}
         origin = {
             "sha256": made_from["checkpoint"],
             "size": path.stat().st_size,
@@ -76,13 +77,14 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             "state_dict": found.key,
             "prefix": prefix,
             "half_precision": params.checkpoint.half_precision,
-            **({"adapter": adapter_origin} if adapter_origin else {}),
+            **adapter,
         }
+        statistics = _statistics(weights)
         write_json(
             folder / "checkpoint.json",
             {
                 "model": architecture.to_json(),
-                "tensors": _statistics(weights),
+                "tensors": statistics,
                 "training": facts,
                 "origin": origin,
                 "lora": lora,
@@ -90,7 +92,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             },
         )
         write_manifest(folder, "checkpoint", made_from=made_from)
-    _report(path, weights, found.key, checkpoint, lora)
+    _report(path, statistics, found.key, checkpoint, lora)
 
 
 def _read(path: Path, params: CheckpointParams) -> Checkpoint:
@@ -183,8 +185,7 @@ def _statistics(weights: Mapping[str, TensorLike]) -> dict[str, Any]:
     }
 
 
-def _report(path: Path, weights: Weights, key: str, checkpoint: Checkpoint, lora: Any) -> None:
-    statistics = _statistics(weights)
+def _report(path: Path, statistics: Mapping[str, Any], key: str, checkpoint: Checkpoint, lora: Any) -> None:
     print(
         f"{path}: {checkpoint.container}, {key or 'a bare state dict'}: {statistics['count']} tensors, "
         f"{statistics['values']:,} values ({statistics['bytes'] / 1e6:,.1f} MB)"

@@ -25,13 +25,13 @@ from pipeline.errors import ModelError, ParamsError, ParityError
 from pipeline.files import Manifest, artifact_folder, read_json, read_manifest, sha256, write_json, write_manifest
 from pipeline.fresh import Job, Ran, run_fresh
 from pipeline.models import Architecture
-from pipeline.params import ParityParams, load_params
+from pipeline.params import FormatsParams, ParityParams, load_params
 from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
 from pipeline.safetensors_file import open_sharded
 from pipeline.signature import Signature
 from pipeline.weights import compare_by_name
 
-FORMATS = ("safetensors", "onnx", "torchscript", "torch_export")
+FORMATS = tuple(FormatsParams.model_fields)
 SCRATCH = Path("scratch/parity")
 
 

@@ -14,7 +14,7 @@ same dimension agree on it. In params.yaml, config.json and checkpoint.json a si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,13 @@ class Signature:
                 )
             dimensions[name] = dimension
         return cls(inputs, outputs, dimensions)
+
+    def taking(self, names: Collection[str]) -> Signature:
+        """The signature with only the named inputs, in its own order, and the dimensions that these still have."""
+        inputs = tuple(spec for spec in self.inputs if spec.name in names)
+        used = {size for spec in inputs for size in spec.shape or ()}
+        dimensions = {name: dimension for name, dimension in self.dimensions.items() if name in used}
+        return Signature(inputs, self.outputs, dimensions)
 
     def sizes(self, **overrides: int) -> dict[str, int]:
         """Each dynamic dimension's example size, or the given one."""

@@ -14,8 +14,9 @@ from pipeline import stage
 from pipeline.errors import PipelineError
 from pipeline.files import Manifest, read_json, read_manifest
 from pipeline.markdown import human_size
+from pipeline.params import FormatsParams
 
-FORMATS = ("safetensors", "onnx", "torchscript", "torch_export")
+FORMATS = tuple(FormatsParams.model_fields)
 
 
 def main() -> None:

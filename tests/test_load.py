@@ -19,25 +19,16 @@ from pipeline import load
 from pipeline.errors import ArchitectureError, CheckpointError, PipelineError, UnsafeCheckpointError
 from pipeline.files import read_manifest
 from pipeline.models.stick_figure import build
+from tests.checkpoint_folder import STICK_FIGURE
 from tests.project import ROOT, Project
 
-KWARGS: dict[str, Any] = {
-    "input_dim": 20,
-    "output_dim": 20,
-    "d_model": 16,
-    "nhead": 2,
-    "num_layers": 1,
-    "embedding_dim": 8,
-    "num_actions": 5,
-    "dropout": 0.1,
-}
 ROTARY = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
 Run = Callable[..., dict[str, Any]]
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return dict(build(**KWARGS).state_dict())
+    return dict(build(**STICK_FIGURE).state_dict())
 
 
 @pytest.fixture
@@ -63,7 +54,7 @@ def written() -> dict[str, torch.Tensor]:
 
 def test_a_bare_state_dict_is_carried_bit_for_bit(run: Run) -> None:
     facts = run(weights())
-    assert facts["model"]["kwargs"] == KWARGS
+    assert facts["model"]["kwargs"] == STICK_FIGURE
     assert facts["origin"]["state_dict"] == "" and facts["training"] == {}
     assert all(torch.equal(tensor, weights()[name]) for name, tensor in written().items())
     assert set(written()) == set(weights())

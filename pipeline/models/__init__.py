@@ -136,7 +136,4 @@ def _chosen(signature: Signature, names: list[str] | None) -> Signature:
     known = [spec.name for spec in signature.inputs]
     if unknown := [name for name in names if name not in known]:
         raise ParamsError(f"model.inputs names {unknown}, and the model's inputs are {known}", "choose among those")
-    inputs = tuple(spec for spec in signature.inputs if spec.name in names)
-    used = {size for spec in inputs for size in spec.shape or ()}
-    dimensions = {name: dimension for name, dimension in signature.dimensions.items() if name in used}
-    return Signature(inputs, signature.outputs, dimensions)
+    return signature.taking(names)
