@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 _LONGEST = 200
-_MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w))")  # a _ between letters is no emphasis
+_MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_]))")  # a _ between letters is no emphasis
 _TICKS = re.compile(r"`+")
 
 
