@@ -19,7 +19,7 @@ from onnx import ModelProto
 from pipeline import stage
 from pipeline.config import model_config
 from pipeline.errors import ExportError
-from pipeline.files import artifact_folder, read_json, sha256, write_json, write_manifest
+from pipeline.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
 from pipeline.models import Architecture
 from pipeline.onnx_check import check_onnx
 from pipeline.onnx_clean import finish
@@ -72,8 +72,7 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
             _write(folder / variant.file, variant.model, variant.weights, request, ir_version)
             facts["variants"].append({"file": variant.file, "precision": precision})
         write_json(folder / "config.json", model_config(checkpoint))
-        made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
-        manifest = write_manifest(folder, "onnx", made_from=made_from, facts=facts)
+        manifest = write_manifest(folder, "onnx", made_from=read_manifest(source).sha256s, facts=facts)
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
     print(f"{target}: opset {params.opset}, IR version {ir_version}, {facts['nodes']} nodes, {size:,.1f} MB ({route})")
 

@@ -8,7 +8,6 @@ are are copied byte for byte; a cast streams them. Torch isn't imported.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from pipeline import stage
 from pipeline.config import model_config
 from pipeline.errors import ArtifactError, ExportError
-from pipeline.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
+from pipeline.files import FileEntry, artifact_folder, copy_file, read_json, read_manifest, write_json, write_manifest
 from pipeline.models import Architecture
 from pipeline.params import SafetensorsParams, load_params
 from pipeline.safetensors_file import nbytes, open_safetensors, write_shards
@@ -44,18 +43,19 @@ def main() -> None:
         source = read_manifest(CHECKPOINT)
         checkpoint = read_json(CHECKPOINT / "checkpoint.json")
         architecture = Architecture.from_json(checkpoint["model"])
-        facts = _write_weights(folder, params.safetensors, architecture)
+        written, facts = _write_weights(folder, params.safetensors, architecture)
+        if not facts["cast"] and not facts["shards"]:
+            _check_copy(written["model.safetensors"].sha256, source.sha256s[WEIGHTS.name])
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
         _write_configs(folder, checkpoint, architecture, dtype)
-        made_from = {name: entry.sha256 for name, entry in source.files.items()}
-        written = write_manifest(folder, "safetensors", made_from=made_from, facts=facts)
-        if not facts["cast"] and not facts["shards"]:
-            _check_copy(written.files["model.safetensors"].sha256, made_from[WEIGHTS.name])
+        write_manifest(folder, "safetensors", made_from=source.sha256s, facts=facts, known=written)
     _report(facts)
 
 
-def _write_weights(folder: Path, params: SafetensorsParams, architecture: Architecture) -> dict[str, Any]:
-    """Write model.safetensors or its shards; returns what was done, for the manifest."""
+def _write_weights(
+    folder: Path, params: SafetensorsParams, architecture: Architecture
+) -> tuple[dict[str, FileEntry], dict[str, Any]]:
+    """Write model.safetensors or its shards; returns the files and what was done, for the manifest."""
     weights = open_safetensors(WEIGHTS)
     target = _CASTS.get(params.dtype)
     kept = tuple(architecture.hook("KEEP_FLOAT32", ()))
@@ -69,17 +69,17 @@ def _write_weights(folder: Path, params: SafetensorsParams, architecture: Archit
         files = write_shards(folder, tensors, params.max_shard_bytes, weights.metadata)
     else:
         # A copy rather than a hard link: an edit of one must not change the other.
-        shutil.copyfile(WEIGHTS, folder / "model.safetensors")
-        files = ["model.safetensors"]
+        files = {"model.safetensors": copy_file(WEIGHTS, folder / "model.safetensors")}
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
     uncast = [name for name, tensor in tensors.items() if target and tensor.dtype in _FLOATS - {target}]
-    return {
+    facts = {
         "tensors": len(tensors),
         "bytes": total,
         "dtypes": dict(sorted(dtypes.items())),
         "shards": len(files) - 1 if len(files) > 1 else 0,
         "cast": {"to": target, "tensors": len(cast), "left_alone": sorted(uncast)} if target else None,
     }
+    return files, facts
 
 
 def _write_configs(folder: Path, checkpoint: Mapping[str, Any], architecture: Architecture, dtype: str | None) -> None:

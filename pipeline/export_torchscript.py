@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import stage
 from pipeline.config import model_config
 from pipeline.errors import ExportError, PipelineError
-from pipeline.files import artifact_folder, canonical_json, read_json, sha256, write_json, write_manifest
+from pipeline.files import artifact_folder, canonical_json, read_json, read_manifest, write_json, write_manifest
 from pipeline.params import load_params
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
         write_json(folder / "config.json", config)
-        made_from = {name: sha256(source / name) for name in ("checkpoint.json", "weights.safetensors")}
         version = torch.__version__.partition("+")[0]  # +cpu or +cu130 says what the machine has, not what was made
         facts = {"versions": {"torch": version}}
-        manifest = write_manifest(folder, format, made_from=made_from, facts=facts)
+        manifest = write_manifest(folder, format, made_from=read_manifest(source).sha256s, facts=facts)
     size = sum(entry.size for entry in manifest.files.values())
     print(f"{target}: {size / 1e6:,.1f} MB, torch {version}")
 
@@ -116,7 +115,8 @@ def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
         raise ExportError(f"{file.name} takes {takes}, and the signature names {expected}", "rename the inputs")
     check_archive(file)
     note_devices(file)
-    probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+    with torch.jit.optimized_execution(False):  # type: ignore  # to optimise takes longer than to run three times
+        probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
 
 
 def _flat(traceable: Traceable) -> Any:

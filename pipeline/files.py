@@ -11,15 +11,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from threading import Event
+from types import TracebackType
+from typing import Any, Self
 
 from pipeline.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+_BLOCK = 1 << 20  # bytes
 
 
 def canonical_json(value: Any) -> str:
@@ -101,6 +105,69 @@ class FileEntry:
     sha256: str
 
 
+class DigestedFile:
+    """A file to write, digested on the way.
+
+    A thread reads behind the writer, while the pages are still in memory: a digest takes as long as the writing, and
+    so costs no time where there is a second core.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises OSError where it can't be written."""
+        self._path = path
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = self._unseen = 0
+        self._more, self._ended = Event(), False
+        self._pool = ThreadPoolExecutor(1)
+        self._following = self._pool.submit(self._follow)
+
+    def write(self, block: bytes | memoryview) -> int:
+        """Append bytes, all of them; returns their number."""
+        written = self._file.write(block)
+        self._size += written
+        self._unseen += written
+        if self._unseen >= _BLOCK:
+            self._file.flush()
+            self._unseen = 0
+            self._more.set()
+        return written
+
+    @property
+    def entry(self) -> FileEntry:
+        """Size and digest, once the file is closed."""
+        return FileEntry(self._size, self._digest.hexdigest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._ended = True
+            self._more.set()
+            self._pool.shutdown()
+        self._following.result()
+
+    def _follow(self) -> None:
+        with self._path.open("rb", buffering=0) as behind:
+            ended = False
+            while not ended:
+                self._more.wait()
+                self._more.clear()
+                ended = self._ended  # seen before reading on, so that nothing comes after the last block
+                while block := behind.read(_BLOCK):
+                    self._digest.update(block)
+
+
+def copy_file(source: Path, destination: Path) -> FileEntry:
+    """Copy a file's bytes and digest them."""
+    with source.open("rb") as read, DigestedFile(destination) as write:
+        shutil.copyfileobj(read, write, _BLOCK)
+    return write.entry
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What an artifact folder holds and what it was made from.
@@ -118,6 +185,11 @@ class Manifest:
     files: dict[str, FileEntry]
     made_from: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256s(self) -> dict[str, str]:
+        """Relative path → sha256, as `made_from` of what is made from this folder."""
+        return {name: entry.sha256 for name, entry in self.files.items()}
 
     def verify(self, folder: Path) -> None:
         """Check the folder against the manifest, byte for byte.
@@ -143,14 +215,23 @@ class Manifest:
 _REBUILD = "run `dvc repro`, or `dvc checkout` to bring the last good artifacts back"
 
 
-def digests(folder: Path) -> dict[str, FileEntry]:
-    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted by path."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".gitignore")
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256(path))
-        for path in paths
-        if path != folder / MANIFEST
-    }
+def digests(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[str, FileEntry]:
+    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted by path.
+
+    Args:
+        folder: where to look.
+        known: files that were digested when they were written, by relative path.
+    """
+    known = known or {}
+    left_out = {folder / MANIFEST, *folder.rglob(".gitignore")}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+
+    def entry(name: str) -> FileEntry:
+        return known.get(name) or FileEntry((folder / name).stat().st_size, sha256(folder / name))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
+        return dict(zip(names, pool.map(entry, names), strict=True))
 
 
 def write_manifest(
@@ -160,11 +241,24 @@ def write_manifest(
     enabled: bool = True,
     made_from: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
+    known: Mapping[str, FileEntry] | None = None,
 ) -> Manifest:
-    """Digest what the folder holds and write its manifest.json."""
-    manifest = Manifest(format, enabled, digests(folder), dict(made_from or {}), dict(facts or {}))
+    """Digest what the folder holds and write its manifest.json; for `known` see digests."""
+    manifest = Manifest(format, enabled, digests(folder, known), dict(made_from or {}), dict(facts or {}))
     write_json(folder / MANIFEST, asdict(manifest))
     return manifest
+
+
+def read_verified(artifacts: Path, names: Iterable[str]) -> dict[str, Manifest]:
+    """The manifests of several of the artifacts' folders, by name, each verified.
+
+    Raises:
+        ArtifactError: as read_manifest and Manifest.verify.
+    """
+    manifests = {name: read_manifest(artifacts / name) for name in names}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda name: manifests[name].verify(artifacts / name), manifests))
+    return manifests
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -67,7 +67,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             name: tensor if params.checkpoint.non_finite == "keep" else Finite(name, tensor)
             for name, tensor in weights.items()
         }
-        write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
+        written = write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
         adapter = {"adapter": adapter_origin} if adapter_origin else {}
         made_from = {"checkpoint": digest.result(), **adapter}
         origin = {
@@ -91,7 +91,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
                 "left_out": checkpoint.left_out,
             },
         )
-        write_manifest(folder, "checkpoint", made_from=made_from)
+        write_manifest(folder, "checkpoint", made_from=made_from, known={"weights.safetensors": written})
     _report(path, statistics, found.key, checkpoint, lora)
 
 

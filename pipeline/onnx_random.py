@@ -6,19 +6,21 @@ runtimes, and ONNX Runtime with optimisations off, do drop values.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
-def training_nodes(file: Path) -> list[str]:
+def training_nodes(graph: GraphProto) -> list[str]:
     """One sentence for each such node."""
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(file, load_external_data=False)
     found = []
-    graphs = [model.graph]
+    graphs = [graph]
     while graphs:
         graph = graphs.pop()
         constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -7,7 +7,6 @@ version, a time or a commit: the same artifacts make the same bytes, and the Hub
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -15,7 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.files import MANIFEST, FileEntry, Manifest, artifact_folder, read_json, read_manifest, sha256, write_json
+from pipeline.files import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    artifact_folder,
+    copy_file,
+    read_json,
+    read_manifest,
+    sha256,
+    write_json,
+)
 from pipeline.signing import SBOM, SIGNATURE, sign, write_sbom
 
 CARD = "README.md"
@@ -120,16 +129,6 @@ def assemble(
             problem += f" (it takes {sum(promised.size for _, promised in sources.values()):,} bytes)"
         raise PublishError(problem, "make room or mend the disk, then run `dvc repro`; nothing was changed") from None
     return folder
-
-
-def copy_file(source: Path, destination: Path) -> FileEntry:
-    """Copy a file and digest it on the way, in one reading."""
-    digest, size = hashlib.sha256(), 0
-    with source.open("rb") as read, destination.open("wb") as write:
-        while block := read.read(1 << 20):
-            digest.update(block)
-            size += write.write(block)
-    return FileEntry(size, digest.hexdigest())
 
 
 def _require_parity(artifacts: Path, formats: list[str]) -> None:

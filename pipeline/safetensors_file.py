@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError, CheckpointError
+from pipeline.files import DigestedFile, FileEntry, sha256
 from pipeline.tensor import DTYPES, MappedFile, Storage, Tensor, TensorLike, contiguous_strides
 
 MAX_HEADER = 100_000_000  # the library refuses a larger one
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None = None
+) -> FileEntry:
     """Write tensors so that the same tensors and metadata always give the same bytes.
 
     The order is the safetensors library's own: by dtype, the widest first, then by name; `metadata` is sorted
     by key. Tensors are streamed one piece at a time, whatever their size.
+
+    Returns:
+        The file's size and digest.
 
     Raises:
         CheckpointError: a dtype or a name that safetensors can't hold, or too little room on the disk.
@@ -36,7 +42,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: M
     header, total = _header(ordered, tensors, metadata)
     _check_room(path, len(header) + total)
     try:
-        file = path.open("wb")
+        file = DigestedFile(path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be written: {error.strerror}") from None
     with file:
@@ -48,6 +54,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorLike], metadata: M
                 written += piece.nbytes
             if written != nbytes(tensors[name]):
                 raise CheckpointError(f"tensor {name!r} gave {written} bytes, its shape says {nbytes(tensors[name])}")
+    return file.entry
 
 
 def write_shards(
@@ -56,7 +63,7 @@ def write_shards(
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
     stem: str = "model",
-) -> list[str]:
+) -> dict[str, FileEntry]:
     """Write `model.safetensors`, or several files of at most `max_shard_size` and their index.
 
     Names, split and index are those of `huggingface_hub.save_torch_state_dict`; tensors are split in sorted
@@ -70,7 +77,7 @@ def write_shards(
         stem: the name before `.safetensors`.
 
     Returns:
-        The names of the files written, the index last.
+        The files written, by name, the index last.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
@@ -82,14 +89,16 @@ def write_shards(
         max_shard_size=max_shard_size,
     )
     if not split.is_sharded:
-        write_safetensors(folder / f"{stem}.safetensors", tensors, metadata)
-        return [f"{stem}.safetensors"]
-    for filename, names in split.filename_to_tensors.items():
-        write_safetensors(folder / filename, {name: tensors[name] for name in names}, metadata)
+        whole = f"{stem}.safetensors"
+        return {whole: write_safetensors(folder / whole, tensors, metadata)}
+    written = {
+        filename: write_safetensors(folder / filename, {name: tensors[name] for name in names}, metadata)
+        for filename, names in split.filename_to_tensors.items()
+    }
     index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-    index_name = f"{stem}.safetensors.index.json"
-    (folder / index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return [*split.filename_to_tensors, index_name]
+    path = folder / f"{stem}.safetensors.index.json"
+    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return written | {path.name: FileEntry(path.stat().st_size, sha256(path))}
 
 
 class SafetensorsFile(Mapping[str, Tensor]):

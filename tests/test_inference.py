@@ -151,7 +151,7 @@ def test_a_folder_is_loaded_in_its_first_or_in_the_asked_format(
 def test_shards_are_loaded_together_from_the_folder_or_from_one_of_them(
     release: Path, tmp_path: Path, inputs: Arrays, expected: Arrays
 ) -> None:
-    names = write_shards(tmp_path, dict(open_safetensors(release / "model.safetensors")), 10_000)
+    names = list(write_shards(tmp_path, dict(open_safetensors(release / "model.safetensors")), 10_000))
     shutil.copy(release / "config.json", tmp_path)
     assert len(names) > 3
     assert_close(load(tmp_path)(**inputs), expected)

@@ -483,7 +483,8 @@ def test_a_hub_that_stores_other_bytes_gets_no_tag_and_no_receipt(publisher: Pub
 def test_a_full_disk_while_staging_loses_nothing(publisher: Publisher) -> None:
     import errno
 
-    from pipeline.release import assemble, copy_file
+    from pipeline.files import copy_file
+    from pipeline.release import assemble
 
     publisher.publish(repo_id=None)
     before = publisher.release

@@ -176,7 +176,7 @@ def test_shards_are_opened_as_one_and_by_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_is_missing_changed_or_foreign_is_one_clear_error(tmp_path: Path) -> None:
-    names = write_shards(tmp_path, saved(tmp_path / "a.pth", WEIGHTS), 4500)
+    names = list(write_shards(tmp_path, saved(tmp_path / "a.pth", WEIGHTS), 4500))
     first, second, index = tmp_path / names[0], tmp_path / names[1], tmp_path / names[-1]
     content, text = first.read_bytes(), index.read_text()
     first.write_bytes(second.read_bytes())
