@@ -29,7 +29,8 @@ def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
         ModelError: the factory fails, or its model and the weights don't fit.
     """
     architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
-    model = build_model(architecture)
+    with _NoRandomParameters():
+        model = build_model(architecture)
     load_weights(model, load_file(checkpoint / "weights.safetensors"))
     return model, architecture.signature
 

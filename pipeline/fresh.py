@@ -6,12 +6,14 @@ It has one thread, so that it computes the same on every run.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
-from pipeline.onnx_random import training_nodes
-from pipeline.runtimes import FILES, open_runtime
+from pipeline.runtimes import open_runtime
 from pipeline.weights import Weights, compare_weights
 
 Arrays = dict[str, npt.NDArray[Any]]
-CASES, JOB, ANSWER = "cases.safetensors", "job.json", "answer.json"
+Process = subprocess.Popen[str]
+CASES, JOB, OUTPUTS, ANSWER = "cases.safetensors", "job.json", "outputs.safetensors", "answer.json"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -36,13 +38,13 @@ class Job:
 
     Attributes:
         format, path: as pipeline.runtimes.open_runtime takes them.
-        dtypes: what to compute in, one run each; more than one for the eager formats only.
+        dtype: what to compute in; float64 for the eager formats only.
         checkpoint: folder whose weights the artifact's own are compared with; None: don't.
     """
 
     format: str
     path: str
-    dtypes: tuple[Literal["float32", "float64"], ...] = ("float32",)
+    dtype: Literal["float32", "float64"] = "float32"
     checkpoint: str | None = None
 
 
@@ -51,26 +53,46 @@ class Ran:
     """What came of a job.
 
     Attributes:
-        outputs: by dtype, then by case: name → array, in the artifact's order. A failure leaves it shorter.
+        outputs: by case: name → array, in the artifact's order. A failure leaves it shorter.
         weights: the comparison of weights, where it was asked for.
         faults: one sentence for each thing in the file that is wrong whatever it computes.
         failure: what went wrong, or None.
         failed_case: the index of the case that failed, or None where the artifact couldn't even be opened.
     """
 
-    outputs: dict[str, list[Arrays]] = field(default_factory=dict)
+    outputs: list[Arrays] = field(default_factory=list)
     weights: Weights | None = None
     faults: list[str] = field(default_factory=list)
     failure: str | None = None
     failed_case: int | None = None
 
 
-def run_fresh(jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Ran]:
+@contextmanager
+def importing_torch() -> Iterator[Process]:
+    """A process that imports torch, which takes longer than anything before it is needed; see run_fresh."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline.fresh"],
+        env={**os.environ, **ENVIRONMENT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run_fresh(
+    jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]], torch: Process
+) -> dict[str, Ran]:
     """Run every job on all cases, each in a process of its own, and as many at once as there are cores.
 
     Args:
         jobs: what to run, by any names.
         cases: inputs of every case.
+        torch: an importing_torch; the processes of those formats that need torch are forked off it.
 
     Returns:
         What came of each job, by the same names; a job that fails or kills its process is no error here.
@@ -82,40 +104,49 @@ def run_fresh(jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[
             folders[name] = Path(temporary) / str(number)
             folders[name].mkdir()
             (folders[name] / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
-        # Those that need torch come first: they share a parent that has imported it, and take longest.
-        alone = [[folder] for name, folder in folders.items() if jobs[name].format == "onnx"]
-        shared = [folder for name, folder in folders.items() if jobs[name].format != "onnx"]
+        alone = [folder for name, folder in folders.items() if jobs[name].format == "onnx"]
+        forked = sorted((name for name in jobs if folders[name] not in alone), key=lambda name: _haste(jobs[name]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_start, [shared, *alone] if shared else alone))
+            running = pool.map(_run_alone, alone)
+            _, said = torch.communicate("".join(f"{folders[name]}\n" for name in forked))
+            list(running)
+        for name in forked:
+            _answer_for(folders[name], torch.returncode, said)
         return {name: _read(folder) for name, folder in folders.items()}
 
 
-def _start(folders: Sequence[Path]) -> None:
+def _haste(job: Job) -> tuple[bool, bool]:
+    """A key that sorts what takes longest to the front."""
+    return job.dtype != "float64", job.checkpoint is None
+
+
+def _run_alone(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.fresh", *map(str, folders)],
+        [sys.executable, "-m", "pipeline.fresh", str(folder)],
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
     )
-    for folder in folders:
-        if not (folder / ANSWER).exists():
-            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            _answer(folder, Ran(failure=f"the process that ran it ended with {done.returncode}: {last[0]}"))
+    _answer_for(folder, done.returncode, done.stderr)
+
+
+def _answer_for(folder: Path, code: int, said: str) -> None:
+    """Say of a job whose process ended before it could answer how that ended."""
+    if not (folder / ANSWER).exists():
+        last = said.strip().splitlines()[-1:] or ["it said nothing"]
+        _answer(folder, Ran(failure=f"the process that ran it ended with {code}: {last[0]}"))
 
 
 def _answer(folder: Path, ran: Ran) -> None:
-    for dtype, outputs in ran.outputs.items():
-        write_cases(folder / f"{dtype}.safetensors", outputs)
-    said = {**asdict(replace(ran, outputs={})), "dtypes": list(ran.outputs)}
-    (folder / ANSWER).write_text(json.dumps(said), encoding="utf-8")
+    write_cases(folder / OUTPUTS, ran.outputs)
+    (folder / ANSWER).write_text(json.dumps(asdict(replace(ran, outputs=[]))), encoding="utf-8")
 
 
 def _read(folder: Path) -> Ran:
     said = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
-    outputs = {dtype: read_cases(folder / f"{dtype}.safetensors") for dtype in said["dtypes"]}
     weights = Weights(**said["weights"]) if said["weights"] else None
-    return Ran(outputs, weights, said["faults"], said["failure"], said["failed_case"])
+    return Ran(read_cases(folder / OUTPUTS), weights, said["faults"], said["failure"], said["failed_case"])
 
 
 def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
@@ -137,44 +168,39 @@ def read_cases(path: Path) -> list[Arrays]:
 
 def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
     """Run the job in this process."""
-    outputs: dict[str, list[Arrays]] = {}
-    failed: int | None = None
+    outputs: list[Arrays] = []
+    running: int | None = None
     try:
-        faults: list[str] = []
-        for dtype in job.dtypes:
-            failed = None
-            runtime = open_runtime(job.format, job.path, threads=1, dtype=dtype)
-            computed: list[Arrays] = []
-            for number, inputs in enumerate(cases):
-                failed = number
-                computed.append(runtime.run(inputs))
-            outputs[dtype], failed = computed, None
-        if job.format == "onnx":
-            faults = training_nodes(_onnx_file(Path(job.path)))
+        runtime = open_runtime(job.format, job.path, threads=1, dtype=job.dtype)
+        for running, inputs in enumerate(cases):  # noqa: B007 (told when it fails)
+            outputs.append(runtime.run(inputs))
+        running = None
+        faults = runtime.faults()
         weights = compare_weights(runtime.weights(), Path(job.checkpoint)) if job.checkpoint else None
     except PipelineError as error:
-        return Ran(outputs, failure=error.problem, failed_case=failed)
+        return Ran(outputs, failure=error.problem, failed_case=running)
     return Ran(outputs, weights, faults)
 
 
-def _onnx_file(path: Path) -> Path:
-    return path / FILES["onnx"] if path.is_dir() else path
+def main() -> None:
+    """Do the job of the folder that the command names, or of each folder that standard input names.
 
-
-def main(folders: Sequence[Path]) -> None:
-    """Do the job of each folder in a process of its own.
-
-    Importing torch takes longer than all else together. Where the system can fork, it is imported once, and each job
-    gets a process that has imported torch and done nothing else.
+    The latter are for torch, whose import takes longer than all else together. Where the system can fork, it is
+    imported once, and each job gets a process that has imported torch and done nothing else.
     """
-    if len(folders) == 1 or not hasattr(os, "fork"):
-        for folder in folders:
-            _do(folder)
+    if len(sys.argv) > 1:
+        _do(Path(sys.argv[1]))
         return
+    gc.disable()  # while a million objects are made that all stay
     import pipeline.eager  # noqa: F401 (torch, before the fork)
 
+    gc.freeze()
+    gc.enable()
     running: dict[int, Path] = {}
-    for folder in folders:
+    for folder in map(Path, sys.stdin.read().splitlines()):
+        if not hasattr(os, "fork"):
+            _do(folder)
+            continue
         if len(running) >= (os.cpu_count() or 1):
             _finish(running)
         process = os.fork()
@@ -186,6 +212,8 @@ def main(folders: Sequence[Path]) -> None:
         running[process] = folder
     while running:
         _finish(running)
+    sys.stderr.flush()
+    os._exit(0)  # taking torch down in good order takes 0.2 s more
 
 
 def _finish(running: dict[int, Path]) -> None:
@@ -207,4 +235,4 @@ def _do(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]])
+    main()

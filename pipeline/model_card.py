@@ -23,7 +23,7 @@ from markupsafe import Markup
 from pipeline import stage
 from pipeline.card_words import OWN_SECTIONS, Words, read_words
 from pipeline.errors import CardError
-from pipeline.files import MANIFEST, Manifest, artifact_folder, read_json, read_manifest, sha256, write_manifest
+from pipeline.files import MANIFEST, Manifest, artifact_folder, read_json, read_verified, sha256, write_manifest
 from pipeline.markdown import code, escaped, fenced, human_size, plain
 from pipeline.models import Architecture
 from pipeline.params import CardParams, load_params
@@ -111,9 +111,9 @@ def read_made(artifacts: Path) -> Made:
         ArtifactError: one is missing, or isn't what its manifest says.
         CardError: they don't belong together, or weren't checked.
     """
-    source = read_manifest(artifacts / "checkpoint")
-    source.verify(artifacts / "checkpoint")
-    formats = {name: manifest for name in PLACES if (manifest := read_manifest(artifacts / name)).enabled}
+    manifests = read_verified(artifacts, ("checkpoint", *PLACES))
+    source = manifests["checkpoint"]
+    formats = {name: manifests[name] for name in PLACES if manifests[name].enabled}
     if not formats:
         raise CardError(f"no format in {artifacts} is enabled", "set one of formats to true, then run `dvc repro`")
     parity = read_json(artifacts / "parity.json")
@@ -121,7 +121,6 @@ def read_made(artifacts: Path) -> Made:
         raise CardError(f"{artifacts / 'parity.json'} doesn't say that parity-check passed", "mend what it names first")
     checked = parity.get("checked")
     for name, manifest in formats.items():
-        manifest.verify(artifacts / name)
         for made_from, digest in manifest.made_from.items():
             if made_from in source.files and source.files[made_from].sha256 != digest:
                 raise CardError(f"{artifacts / name} was made from another {made_from}", _REBUILD)

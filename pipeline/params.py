@@ -138,7 +138,7 @@ class ParityParams(Section):
     reduced: ReducedParams
 
 
-_HubId = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,96}(/[\w.-]{1,96})?$")]
+_HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,96}(/[A-Za-z0-9_.-]{1,96})?$")]
 
 
 class CardParams(Section):

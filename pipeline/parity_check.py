@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,8 +23,17 @@ from pipeline.cases import Case, draw_cases, unknown_dimensions
 from pipeline.compare import noise_floors
 from pipeline.departure import explain_departure
 from pipeline.errors import ModelError, ParamsError, ParityError
-from pipeline.files import Manifest, artifact_folder, read_json, read_manifest, sha256, write_json, write_manifest
-from pipeline.fresh import Job, Ran, run_fresh
+from pipeline.files import (
+    MANIFEST,
+    Manifest,
+    artifact_folder,
+    read_json,
+    read_verified,
+    sha256,
+    write_json,
+    write_manifest,
+)
+from pipeline.fresh import Job, Process, Ran, importing_torch, run_fresh
 from pipeline.models import Architecture
 from pipeline.params import FormatsParams, ParityParams, load_params
 from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
@@ -32,6 +42,7 @@ from pipeline.signature import Signature
 from pipeline.weights import compare_by_name
 
 FORMATS = tuple(FormatsParams.model_fields)
+EAGER: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
 SCRATCH = Path("scratch/parity")
 
 
@@ -46,13 +57,13 @@ def main() -> None:
     params = load_params()
     artifacts = stage.ARTIFACTS
     checkpoint = artifacts / "checkpoint"
-    read_manifest(checkpoint).verify(checkpoint)
-    signature = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"]).signature
-    cases = _cases(signature, params.parity)
-    manifests = _manifests(artifacts)
-    subjects = _subjects(artifacts, manifests, params.safetensors.dtype)
-
-    truth, ran = _run_all(checkpoint, subjects, cases)
+    with importing_torch() as torch:
+        manifests = read_verified(artifacts, ("checkpoint", *FORMATS))
+        formats = {name: manifests[name] for name in FORMATS if manifests[name].enabled}
+        signature = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"]).signature
+        cases = _cases(signature, params.parity)
+        subjects = _subjects(artifacts, formats, params.safetensors.dtype)
+        truth, ran = _run_all(checkpoint, subjects, cases, torch)
     for subject in subjects:
         if subject.format == "safetensors":
             held = compare_by_name(open_sharded(subject.path), checkpoint, params.safetensors.dtype)
@@ -64,7 +75,7 @@ def main() -> None:
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
         raise _failure(failed, truth, cases, checkpoint)
 
-    checked = {name: sha256(artifacts / name / "manifest.json") for name in manifests if manifests[name].enabled}
+    checked = {name: sha256(artifacts / name / MANIFEST) for name in formats}
     with artifact_folder(artifacts / "parity") as folder:
         parity_report.write_sample(folder / "sample", truth, cases)
         parity_report.write_plots(folder / "plots", verdicts, truth, signature, cases)
@@ -89,20 +100,10 @@ def _cases(signature: Signature, params: ParityParams) -> list[Case]:
     )
 
 
-def _manifests(artifacts: Path) -> dict[str, Manifest]:
-    """The formats' manifests, their files checked against them."""
-    manifests = {name: read_manifest(artifacts / name) for name in FORMATS}
-    for name, manifest in manifests.items():
-        manifest.verify(artifacts / name)
-    return manifests
-
-
-def _subjects(artifacts: Path, manifests: dict[str, Manifest], dtype: str) -> list[Subject]:
+def _subjects(artifacts: Path, formats: dict[str, Manifest], dtype: str) -> list[Subject]:
     """Every file that computes: the enabled formats, and ONNX's variants."""
     subjects = []
-    for name, manifest in manifests.items():
-        if not manifest.enabled:
-            continue
+    for name, manifest in formats.items():
         folder = artifacts / name
         if name == "safetensors" and dtype in ("float16", "bfloat16"):
             subjects.append(Subject(f"{name} {dtype}", name, folder, REDUCED, dtype))
@@ -114,34 +115,36 @@ def _subjects(artifacts: Path, manifests: dict[str, Manifest], dtype: str) -> li
     return subjects
 
 
-def _run_all(checkpoint: Path, subjects: list[Subject], cases: list[Case]) -> tuple[Truth, dict[str, Ran]]:
+def _run_all(
+    checkpoint: Path, subjects: list[Subject], cases: list[Case], torch: Process
+) -> tuple[Truth, dict[str, Ran]]:
     """The checkpoint and every artifact on every case, each in a process of its own.
 
     Raises:
         ModelError: the checkpoint's own model fails, or gives NaN or infinity.
     """
-    jobs = {"checkpoint": Job("checkpoint", str(checkpoint), ("float32", "float64"))}
+    jobs: dict[str, Job] = {dtype: Job("checkpoint", str(checkpoint), dtype) for dtype in EAGER}
     for subject in subjects:
         # safetensors is compared name by name, and reduced precision isn't the checkpoint's weights.
         compared = str(checkpoint) if subject.rule == NOISE else None
         jobs[subject.name] = Job(subject.format, str(subject.path), checkpoint=compared)
-    ran = run_fresh(jobs, [case.inputs for case in cases])
-    own = ran.pop("checkpoint")
-    if own.failure is not None:
-        where = f" in the case {cases[own.failed_case].name!r}" if own.failed_case is not None else ""
-        raise ModelError(
-            f"the checkpoint's own model fails{where}: {own.failure}",
-            "correct the bounds in model.signature, so that they say what the model takes",
-        )
-    for dtype, outputs in own.outputs.items():
-        for case, arrays in zip(cases, outputs, strict=True):
+    ran = run_fresh(jobs, [case.inputs for case in cases], torch)
+    own = {dtype: ran.pop(dtype) for dtype in EAGER}
+    for dtype, of_dtype in own.items():
+        if of_dtype.failure is not None:
+            where = f" in the case {cases[of_dtype.failed_case].name!r}" if of_dtype.failed_case is not None else ""
+            raise ModelError(
+                f"the checkpoint's own model, in {dtype}, fails{where}: {of_dtype.failure}",
+                "correct the bounds in model.signature, so that they say what the model takes",
+            )
+        for case, arrays in zip(cases, of_dtype.outputs, strict=True):
             if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
                 raise ModelError(
                     f"the checkpoint's own model, in {dtype}, gives NaN or infinity for {broken} "
                     f"in the case {case.name!r}",
                     "look at its weights; if only that magnitude is too much for it, take it out of parity.magnitudes",
                 )
-    reference, eager = own.outputs["float64"], own.outputs["float32"]
+    reference, eager = own["float64"].outputs, own["float32"].outputs
     return Truth(reference, eager, noise_floors(reference, eager, [case.kind for case in cases])), ran
 
 

@@ -111,7 +111,7 @@ class Verdict:
 
 def judge(subject: Subject, ran: Ran, truth: Truth, cases: Sequence[Case], params: ParityParams) -> Verdict:
     """Hold what an artifact computed against the truth."""
-    got = ran.outputs.get("float32", [])
+    got = ran.outputs
     if ran.failure is not None or len(got) != len(cases):
         return Verdict(subject, ran, problem=ran.failure or "it gave no outputs", case=ran.failed_case)
     for number, (found, expected) in enumerate(zip(got, truth.eager, strict=True)):

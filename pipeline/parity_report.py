@@ -150,7 +150,7 @@ def write_plots(
             for verdict in verdicts:
                 shares = [
                     _largest(truth.reference[i][name], arrays[name]) / floor.magnitudes[i]
-                    for i, arrays in enumerate(verdict.ran.outputs["float32"])
+                    for i, arrays in enumerate(verdict.ran.outputs)
                     if floor.magnitudes[i]
                 ]
                 writer.writerow([name, verdict.subject.name, stable(max(shares, default=0.0))])
@@ -171,9 +171,7 @@ def _write_along(
                 continue
             axis = (spec.shape or ()).index(longest)
             expected, scale = truth.reference[number][spec.name], truth.floors[spec.name].magnitudes[number] or 1.0
-            runs = {"noise floor": truth.eager[number]} | {
-                v.subject.name: v.ran.outputs["float32"][number] for v in verdicts
-            }
+            runs = {"noise floor": truth.eager[number]} | {v.subject.name: v.ran.outputs[number] for v in verdicts}
             for name, arrays in runs.items():
                 distance = np.moveaxis(arrays[spec.name].astype(np.float64) - expected, axis, 0)
                 along = np.sqrt(np.mean(np.square(distance.reshape(distance.shape[0], -1)), axis=1)) / scale
@@ -255,7 +253,7 @@ def write_evidence(folder: Path, verdict: Verdict, truth: Truth, cases: Sequence
     inputs, subject = cases[verdict.case].inputs, verdict.subject
     _save(folder / "inputs.safetensors", inputs)
     _save(folder / "expected.safetensors", _rounded(truth, verdict.case))
-    got = verdict.ran.outputs.get("float32", [])
+    got = verdict.ran.outputs
     if verdict.case < len(got):
         _save(folder / "got.safetensors", got[verdict.case])
     path = subject.path / FILES[subject.format] if subject.format in FILES and subject.path.is_dir() else subject.path
@@ -276,7 +274,7 @@ def _cell(verdict: Verdict, name: str) -> str:
     if output is None:
         return "–"
     mark = "" if output.passed else "!"
-    if output.identical == len(verdict.ran.outputs["float32"]):
+    if output.identical == len(verdict.ran.outputs):
         return "="
     if verdict.subject.rule == REDUCED:
         return f"{output.amount:.2%}{mark}"

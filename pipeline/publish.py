@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import stage
 from pipeline.errors import ArtifactError, PublishError
 from pipeline.files import FileEntry, read_json, sha256, write_json
-from pipeline.hub import Hub, LocalFile, Published, Survey, Target, default_endpoint, find_token
-from pipeline.hub_errors import scrub
 from pipeline.params import PublishParams, load_params
 from pipeline.release import CARD, RELEASE, assemble, read_release
 from pipeline.stage import ARTIFACTS
+
+if TYPE_CHECKING:
+    from pipeline.hub import Hub, Published, Survey, Target
 
 CONSTRAINTS = Path("constraints.txt")
 RECEIPT = "publish.json"
@@ -33,6 +34,8 @@ def main() -> None:
 
 def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, as the owner of the token."""
+    from pipeline.hub import Hub, default_endpoint, find_token
+
     return Hub(default_endpoint(), find_token(), timeout=params.timeout)
 
 
@@ -56,6 +59,9 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
     if params.repo_id is None:
         _write_statement(artifacts / RECEIPT, "publish.repo_id is not set", entries)
         return
+
+    from pipeline.hub import LocalFile  # with the Hub's whole client, where something goes to a Hub
+    from pipeline.hub_errors import scrub
 
     hub = connect(params)
     files = {name: LocalFile(folder / name, entry.size, entry.sha256) for name, entry in entries.items()}
@@ -94,6 +100,8 @@ def _entries(folder: Path) -> dict[str, FileEntry]:
 
 
 def _target(params: PublishParams, folder: Path, checkout: Mapping[str, Any] | None) -> Target:
+    from pipeline.hub import Target
+
     name = params.version or sha256(folder / RELEASE)[:12]
     description = ""
     if checkout:

@@ -16,6 +16,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ import numpy as np
 from pipeline.errors import ArtifactError, InferenceError
 from pipeline.files import read_json
 from pipeline.models import Architecture
+from pipeline.onnx_random import training_nodes
 from pipeline.signature import Array, Arrays, Dimension, Signature, TensorSpec, check_inputs
 
 FORMATS = ("checkpoint", "safetensors", "onnx", "torchscript", "torch_export")
@@ -45,6 +47,7 @@ class Opened:
 
     compute: Compute
     weights: Callable[[], Arrays]
+    faults: Callable[[], list[str]] = list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +70,14 @@ class Runtime:
         path: the file or folder that was opened.
         signature: what it takes and gives.
         weights: reads the tensors that the artifact holds, by its own names for them, half precision widened.
+        faults: looks for what is wrong in it whatever it computes, and gives a sentence for each.
     """
 
     format: str
     path: Path
     signature: Signature
     weights: Callable[[], Arrays]
+    faults: Callable[[], list[str]]
     _compute: Compute
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -147,7 +152,7 @@ def open_runtime(
         "torch_export": _open_torch_export,
     }
     signature, opened = openers[format](file, options)
-    return Runtime(format, path, signature, opened.weights, opened.compute)
+    return Runtime(format, path, signature, opened.weights, opened.faults, opened.compute)
 
 
 def run_module(
@@ -170,7 +175,7 @@ def run_module(
     options = Options(threads, device, tuple(providers) if providers is not None else None, aligned=False)
     _torch_options(options)
     opened = _eager(module, signature, options)
-    return Runtime("checkpoint", path, signature, opened.weights, opened.compute)
+    return Runtime("checkpoint", path, signature, opened.weights, opened.faults, opened.compute)
 
 
 def _config(file: Path) -> dict[str, Any] | None:
@@ -333,13 +338,18 @@ def _open_onnx(file: Path, options: Options) -> tuple[Signature, Opened]:
     def compute(arrays: Sequence[Array]) -> Sequence[Array]:
         return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]
 
-    def weights() -> Arrays:
+    @cache
+    def graph() -> Any:
         import onnx
 
-        graph = onnx.load(file).graph
-        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        return onnx.load(file).graph
 
-    return signature, Opened(compute, weights)
+    def weights() -> Arrays:
+        from onnx import numpy_helper
+
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph().initializer}
+
+    return signature, Opened(compute, weights, faults=lambda: training_nodes(graph()))
 
 
 def _onnx_session(file: Path, options: Options) -> Any:

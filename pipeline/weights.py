@@ -53,12 +53,16 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> Weights:
     by_content: dict[str, list[str]] = {}
     for name, array in held.items():
         by_content.setdefault(_digest(array), []).append(name)
-    missing, used = [], set()
+    homes = {name: by_content.get(_digest(array), []) for name, array in expected.items()}
+    used = {home for found in homes.values() for home in found}
+    kinds = {_kind(array) for array in held.values()}
+    unused = {_kind(array) for home, array in held.items() if home not in used}
     for name, array in expected.items():
-        homes = [home for form in _forms(array) for home in by_content.get(_digest(form), [])]
-        used.update(homes)
-        if not homes:
-            missing.append(name)
+        # Transposing takes longer than all else, so only where something can be found by it.
+        if array.ndim == 2 and _kind(array.T) in (unused if homes[name] else kinds):
+            homes[name] = [*homes[name], *by_content.get(_digest(array.T), [])]
+    used = {home for found in homes.values() for home in found}
+    missing = [name for name, found in homes.items() if not found]
     rest = {name: array for name, array in held.items() if name not in used and array.dtype.kind == "f"}
     # Where two weights are equal, the copy of one is found at the other's home: what has its name must be it too.
     wrong = [
@@ -98,11 +102,11 @@ def compare_by_name(held: Mapping[str, Any], checkpoint: Path, dtype: str) -> We
             wrong.append(f"{name} has shape {list(have.shape)}, and the checkpoint's is {list(want.shape)}")
             continue
         old, new = want.numpy(), have.numpy()
-        if want.dtype == have.dtype and old.tobytes() == new.tobytes():
+        if want.dtype == have.dtype and np.array_equal(_bytes(old), _bytes(new)):
             continue
         if dtype != "keep" and new.dtype == {"float32": np.dtype(np.float32), **HALVES}[dtype]:
             with np.errstate(over="ignore"):
-                if old.astype(new.dtype).tobytes() == new.tobytes():
+                if np.array_equal(_bytes(old.astype(new.dtype)), _bytes(new)):
                     continue
         wrong.append(_difference(name, old, new))
     changed = len({sentence.split(" ", 1)[0] for sentence in wrong})
@@ -177,5 +181,17 @@ def _widened(array: Array) -> Array:
 
 
 def _digest(array: Array) -> str:
-    content = np.ascontiguousarray(array)
-    return hashlib.sha256(f"{content.dtype}{content.shape}".encode() + content.tobytes()).hexdigest()
+    dtype, shape = _kind(array)
+    digest = hashlib.sha256(f"{dtype}{shape}".encode())
+    digest.update(_bytes(array).data)
+    return digest.hexdigest()
+
+
+def _kind(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """What tensors must share to be equal; a scalar may be stored as a vector of one."""
+    return array.dtype, array.shape or (1,)
+
+
+def _bytes(array: Array) -> Array:
+    """The elements as bytes, row-major; not copied if that is how they lie."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -29,11 +29,12 @@ from pipeline.compare import errors, identical, noise_floors
 from pipeline.eager import ExportModule, build_model
 from pipeline.errors import ParamsError
 from pipeline.files import read_json, write_json, write_manifest
-from pipeline.fresh import Job, run_fresh, run_here
+from pipeline.fresh import Job, importing_torch, run_fresh, run_here
 from pipeline.models import Architecture
 from pipeline.models.stick_figure import model as stick_figure
 from pipeline.models.stick_figure import signature as stick_figure_signature
 from pipeline.params import load_params
+from pipeline.parity_check import EAGER
 from pipeline.parity_judge import EXACT, NOISE, Subject, Truth, Verdict, judge
 from pipeline.safetensors_file import open_sharded
 from pipeline.signature import Signature, sample_inputs
@@ -138,10 +139,10 @@ class World:
         """The cases of a seed, for a checkpoint that is there already."""
         further = {"sequence": [longest]} if "sequence" in architecture.signature.dimensions else {}
         cases = draw_cases(architecture.signature, seed=seed, sizes=further, magnitudes=PARITY.magnitudes)
-        job = Job("checkpoint", str(folder / "checkpoint"), ("float32", "float64"))
-        ran = run_here(job, [case.inputs for case in cases])
-        assert ran.failure is None, ran.failure
-        reference, eager = ran.outputs["float64"], ran.outputs["float32"]
+        inputs = [case.inputs for case in cases]
+        ran = [run_here(Job("checkpoint", str(folder / "checkpoint"), dtype), inputs) for dtype in EAGER]
+        assert not any(each.failure for each in ran), ran
+        reference, eager = (each.outputs for each in ran)
         truth = Truth(reference, eager, noise_floors(reference, eager, [case.kind for case in cases]))
         return cls(folder, architecture, model, cases, truth)
 
@@ -417,13 +418,13 @@ def test_a_weight_whose_equal_is_intact_elsewhere_is_still_compared(world: World
 
 def test_a_defect_in_one_case_of_many_is_not_averaged_away(world: World, exported: dict[str, Path]) -> None:
     verdict = world.judge("onnx", exported["onnx"])
-    outputs = [dict(arrays) for arrays in verdict.ran.outputs["float32"]]
+    outputs = [dict(arrays) for arrays in verdict.ran.outputs]
     for number, case in enumerate(world.cases):
         changed = [dict(arrays) for arrays in outputs]
         pose = changed[number]["pose"].copy()
         pose.reshape(-1)[-1] += 1e-4 * (10 if case.magnitude > 1 else 1) * float(np.abs(pose).max())
         changed[number]["pose"] = pose
-        ran = replace(verdict.ran, outputs={"float32": changed})
+        ran = replace(verdict.ran, outputs=changed)
         again = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
         assert not again.passed and again.case == number
 
@@ -433,24 +434,24 @@ def test_nan_and_infinity_never_pass_not_even_with_a_huge_tolerance(
     world: World, exported: dict[str, Path], bad: float
 ) -> None:
     verdict = world.judge("onnx", exported["onnx"])
-    changed = [dict(arrays) for arrays in verdict.ran.outputs["float32"]]
+    changed = [dict(arrays) for arrays in verdict.ran.outputs]
     changed[2]["physics"] = changed[2]["physics"].copy()
     changed[2]["physics"][0, 0, 0] = bad
-    ran = replace(verdict.ran, outputs={"float32": changed})
+    ran = replace(verdict.ran, outputs=changed)
     lenient = PARITY.model_copy(update={"noise_multiple": 1e30, "large_multiple": 1e30})
     assert not judge(verdict.subject, ran, world.truth, world.cases, lenient).passed
 
 
 def test_names_dtypes_and_shapes_of_outputs_are_compared(world: World, exported: dict[str, Path]) -> None:
     verdict = world.judge("onnx", exported["onnx"])
-    good = verdict.ran.outputs["float32"]
+    good = verdict.ran.outputs
     forms: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "outputs are": lambda arrays: dict(reversed(arrays.items())),
         "float64": lambda arrays: {name: array.astype(np.float64) for name, array in arrays.items()},
         "pose is float32 [": lambda arrays: {**arrays, "pose": arrays["pose"].swapaxes(0, 1)},
     }
     for said, change in forms.items():
-        ran = replace(verdict.ran, outputs={"float32": [change(arrays) for arrays in good]})
+        ran = replace(verdict.ran, outputs=[change(arrays) for arrays in good])
         again = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
         assert not again.passed and said in str(again.problem)
 
@@ -499,9 +500,9 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
     assert verdict.passed, verdict.problem
     assert verdict.outputs["winner"].identical == verdict.outputs["tokens_again"].identical == len(world.cases)
 
-    changed = [dict(arrays) for arrays in verdict.ran.outputs["float32"]]
+    changed = [dict(arrays) for arrays in verdict.ran.outputs]
     changed[0]["winner"] = changed[0]["winner"] + 1
-    ran = replace(verdict.ran, outputs={"float32": changed})
+    ran = replace(verdict.ran, outputs=changed)
     wrong = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
     assert [name for name, output in wrong.outputs.items() if not output.passed] == ["winner"]
 
@@ -523,9 +524,11 @@ def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Pat
     (tmp_path / "not-onnx/model.onnx").write_bytes(b"no graph")
     jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "good")}
     jobs["not-onnx"] = Job("onnx", str(tmp_path / "not-onnx"))
-    ran = run_fresh(jobs, [case.inputs for case in draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])])
+    cases = draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])
+    with importing_torch() as torch:
+        ran = run_fresh(jobs, [case.inputs for case in cases], torch)
     assert "ended with -9" in str(ran["fatal"].failure) and not ran["fatal"].outputs
-    assert ran["good"].failure is None and list(ran["good"].outputs["float32"][0]) == [
+    assert ran["good"].failure is None and list(ran["good"].outputs[0]) == [
         "scores",
         "winner",
         "tokens_again",

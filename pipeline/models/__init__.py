@@ -25,11 +25,13 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError, ParamsError
-from pipeline.params import ModelParams, load_params
 from pipeline.signature import Signature
+
+if TYPE_CHECKING:
+    from pipeline.params import ModelParams
 
 TensorShapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name → (safetensors dtype such as "F32", shape)."""
@@ -121,6 +123,8 @@ def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
     A config.json can name any callable (subprocess:run is one too), so only this project's own models, that of the
     params.yaml at hand, and those that the user names are called.
     """
+    from pipeline.params import load_params
+
     if factory in named or factory.startswith(f"{__name__}."):
         return True
     try:
