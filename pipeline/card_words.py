@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult
-from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_results
 
 from pipeline.errors import CardError
 from pipeline.markdown import sections

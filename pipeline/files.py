@@ -90,7 +90,12 @@ def artifact_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             # A folder can't be renamed over one that holds files, so the old one steps aside first.
             path.rename(retired)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if retired.exists():
+                retired.rename(path)
+            raise
         shutil.rmtree(retired, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,5 +1,7 @@
 """Speed of the whole: a cold `dvc repro` against a plain script that does the same work, side by side.
 
+What DVC itself takes to find that nothing changed is measured beside it, on seven stages of `echo`.
+
 Run with `python -m tests.bench_pipeline [--sizes medium large] [--rounds 3]`.
 """
 
@@ -77,6 +79,19 @@ def write_checkpoint(path: Path, **size: int) -> dict[str, object]:
     return kwargs
 
 
+def seven_echoes(path: Path) -> Project:
+    """A pipeline as long as ours in which nothing happens."""
+    path.mkdir()
+    stages = {f"stage-{n}": {"cmd": f"echo > {n + 1}", "deps": [str(n)], "outs": [str(n + 1)]} for n in range(7)}
+    (path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    (path / "0").touch()
+    project = Project(path)
+    project.git("init", "-q")
+    project.dvc("init", "-q")
+    project.dvc("repro")
+    return project
+
+
 def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -88,6 +103,7 @@ def bench(size: str, rounds: int, folder: Path) -> None:
     kwargs = write_checkpoint(project.path / "checkpoints/bench.pth", **SIZES[size])
     megabytes = (project.path / "checkpoints/bench.pth").stat().st_size / 1e6
     project.set(checkpoint__path="checkpoints/bench.pth")
+    idle = seven_echoes(folder / f"{size}-idle")
     (out := folder / f"{size}-plain").mkdir()
     (folder / "plain.py").write_text(PLAIN_SCRIPT)
     environment = {"PYTHONPATH": str(project.path), "OMP_NUM_THREADS": "2"}
@@ -97,6 +113,8 @@ def bench(size: str, rounds: int, folder: Path) -> None:
     cold: list[float] = []
     nothing: list[float] = []
     status: list[float] = []
+    idle_nothing: list[float] = []
+    idle_status: list[float] = []
     toggled: list[float] = []
     for _ in range(rounds):
         plain.append(timed(lambda: project.run(*command, **environment)))
@@ -104,6 +122,8 @@ def bench(size: str, rounds: int, folder: Path) -> None:
         cold.append(timed(lambda: project.dvc("repro", **environment)))
         nothing.append(timed(lambda: project.dvc("repro")))
         status.append(timed(lambda: project.dvc("status")))
+        idle_nothing.append(timed(lambda: idle.dvc("repro")))
+        idle_status.append(timed(lambda: idle.dvc("status")))
         project.set(formats__onnx=False)
         toggled.append(timed(lambda: project.dvc("repro")))
         project.set(formats__onnx=True)
@@ -121,6 +141,7 @@ def bench(size: str, rounds: int, folder: Path) -> None:
         f"  cold / plain script       {statistics.median(cold) / statistics.median(plain):7.2f}   (wanted: at most 1.5)"
     )
     print(f"  no-op / status            {statistics.median(nothing) / statistics.median(status):7.2f}   (at most 1.2)")
+    print(f"  the same of seven echoes  {statistics.median(idle_nothing) / statistics.median(idle_status):7.2f}")
     print(f"  peak memory of any child  {peak:7.0f} MB")
 
 
