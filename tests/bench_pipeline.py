@@ -98,6 +98,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median of the rounds' ratios: a machine that slows down for a while slows both."""
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
 def bench(size: str, rounds: int, folder: Path) -> None:
     project = Project.checkout(folder / size)
     kwargs = write_checkpoint(project.path / "checkpoints/bench.pth", **SIZES[size])
@@ -137,11 +142,9 @@ def bench(size: str, rounds: int, folder: Path) -> None:
         "one format switched off": toggled,
     }.items():
         print(f"  {name:<26}{statistics.median(figures):7.2f} s")
-    print(
-        f"  cold / plain script       {statistics.median(cold) / statistics.median(plain):7.2f}   (wanted: at most 1.5)"
-    )
-    print(f"  no-op / status            {statistics.median(nothing) / statistics.median(status):7.2f}   (at most 1.2)")
-    print(f"  the same of seven echoes  {statistics.median(idle_nothing) / statistics.median(idle_status):7.2f}")
+    print(f"  cold / plain script       {ratio(cold, plain):7.2f}   (wanted: at most 1.5)")
+    print(f"  no-op / status            {ratio(nothing, status):7.2f}   (at most 1.2)")
+    print(f"  the same of seven echoes  {ratio(idle_nothing, idle_status):7.2f}")
     print(f"  peak memory of any child  {peak:7.0f} MB")
 
 
