@@ -69,7 +69,7 @@ class Ran:
 
 @contextmanager
 def importing_torch() -> Iterator[Process]:
-    """A process that imports torch, which takes longer than anything before it is needed; see run_fresh."""
+    """A process that imports torch while jobs and cases are being made, and takes the jobs from run_fresh."""
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline.fresh"],
         env={**os.environ, **ENVIRONMENT},
@@ -85,14 +85,14 @@ def importing_torch() -> Iterator[Process]:
 
 
 def run_fresh(
-    jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]], torch: Process
+    jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]], importing: Process
 ) -> dict[str, Ran]:
     """Run every job on all cases, each in a process of its own, and as many at once as there are cores.
 
     Args:
         jobs: what to run, by any names.
         cases: inputs of every case.
-        torch: an importing_torch; the processes of those formats that need torch are forked off it.
+        importing: what importing_torch started; the processes of the formats that need torch are forked off it.
 
     Returns:
         What came of each job, by the same names; a job that fails or kills its process is no error here.
@@ -105,18 +105,18 @@ def run_fresh(
             folders[name].mkdir()
             (folders[name] / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
         alone = [folder for name, folder in folders.items() if jobs[name].format == "onnx"]
-        forked = sorted((name for name in jobs if folders[name] not in alone), key=lambda name: _haste(jobs[name]))
+        forked = sorted((name for name in jobs if folders[name] not in alone), key=lambda name: _duration(jobs[name]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             running = pool.map(_run_alone, alone)
-            _, said = torch.communicate("".join(f"{folders[name]}\n" for name in forked))
+            _, said = importing.communicate(json.dumps([str(folders[name]) for name in forked]))
             list(running)
         for name in forked:
-            _answer_for(folders[name], torch.returncode, said)
+            _answer_for(folders[name], importing.returncode, said)
         return {name: _read(folder) for name, folder in folders.items()}
 
 
-def _haste(job: Job) -> tuple[bool, bool]:
-    """A key that sorts what takes longest to the front."""
+def _duration(job: Job) -> tuple[bool, bool]:
+    """A key that sorts what takes longest to the front: double precision, then a comparison of weights."""
     return job.dtype != "float64", job.checkpoint is None
 
 
@@ -183,7 +183,7 @@ def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
 
 
 def main() -> None:
-    """Do the job of the folder that the command names, or of each folder that standard input names.
+    """Do the job of the folder that the command names, or of each folder that standard input lists.
 
     The latter are for torch, whose import takes longer than all else together. Where the system can fork, it is
     imported once, and each job gets a process that has imported torch and done nothing else.
@@ -197,7 +197,7 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     running: dict[int, Path] = {}
-    for folder in map(Path, sys.stdin.read().splitlines()):
+    for folder in map(Path, json.load(sys.stdin)):
         if not hasattr(os, "fork"):
             _do(folder)
             continue

@@ -57,13 +57,13 @@ def main() -> None:
     params = load_params()
     artifacts = stage.ARTIFACTS
     checkpoint = artifacts / "checkpoint"
-    with importing_torch() as torch:
+    with importing_torch() as importing:
         manifests = read_verified(artifacts, ("checkpoint", *FORMATS))
         formats = {name: manifests[name] for name in FORMATS if manifests[name].enabled}
         signature = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"]).signature
         cases = _cases(signature, params.parity)
         subjects = _subjects(artifacts, formats, params.safetensors.dtype)
-        truth, ran = _run_all(checkpoint, subjects, cases, torch)
+        truth, ran = _run_all(checkpoint, subjects, cases, importing)
     for subject in subjects:
         if subject.format == "safetensors":
             held = compare_by_name(open_sharded(subject.path), checkpoint, params.safetensors.dtype)
@@ -116,7 +116,7 @@ def _subjects(artifacts: Path, formats: dict[str, Manifest], dtype: str) -> list
 
 
 def _run_all(
-    checkpoint: Path, subjects: list[Subject], cases: list[Case], torch: Process
+    checkpoint: Path, subjects: list[Subject], cases: list[Case], importing: Process
 ) -> tuple[Truth, dict[str, Ran]]:
     """The checkpoint and every artifact on every case, each in a process of its own.
 
@@ -128,7 +128,7 @@ def _run_all(
         # safetensors is compared name by name, and reduced precision isn't the checkpoint's weights.
         compared = str(checkpoint) if subject.rule == NOISE else None
         jobs[subject.name] = Job(subject.format, str(subject.path), checkpoint=compared)
-    ran = run_fresh(jobs, [case.inputs for case in cases], torch)
+    ran = run_fresh(jobs, [case.inputs for case in cases], importing)
     own = {dtype: ran.pop(dtype) for dtype in EAGER}
     for dtype, of_dtype in own.items():
         if of_dtype.failure is not None:

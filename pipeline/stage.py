@@ -20,8 +20,6 @@ def run(main: Callable[[], None]) -> None:
     of the last good run are brought back from DVC's cache, so that a mistake costs nothing. (`persist: true`
     in dvc.yaml would keep them too, but it also turns off DVC's run cache.)
     """
-    # The collector would look through all of torch again and again: 0.1 s in its import, and 0.3 s at the end.
-    gc.set_threshold(100_000)
     try:
         main()
     except PipelineError as error:
@@ -31,7 +29,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _restore_last_good()
         sys.exit(130)
-    gc.freeze()
+    gc.freeze()  # or the interpreter looks through all of torch for cycles before it ends, which takes 0.3 s
 
 
 def _restore_last_good() -> None:

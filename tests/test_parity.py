@@ -515,6 +515,13 @@ class Fatal(Counter):
         raise AssertionError("unreachable")
 
 
+def test_when_the_process_that_imports_torch_dies_its_jobs_say_so(tmp_path: Path) -> None:
+    with importing_torch() as importing:
+        importing.kill()
+        ran = run_fresh({"some": Job("checkpoint", str(tmp_path))}, [{"x": np.zeros(1)}], importing)
+    assert "ended with -9" in str(ran["some"].failure)
+
+
 def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Path) -> None:
     good = counter_architecture()
     fatal = Architecture(f"{__name__}:Fatal", {}, good.signature)
@@ -525,8 +532,8 @@ def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Pat
     jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "good")}
     jobs["not-onnx"] = Job("onnx", str(tmp_path / "not-onnx"))
     cases = draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])
-    with importing_torch() as torch:
-        ran = run_fresh(jobs, [case.inputs for case in cases], torch)
+    with importing_torch() as importing:
+        ran = run_fresh(jobs, [case.inputs for case in cases], importing)
     assert "ended with -9" in str(ran["fatal"].failure) and not ran["fatal"].outputs
     assert ran["good"].failure is None and list(ran["good"].outputs[0]) == [
         "scores",
