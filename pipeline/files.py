@@ -109,6 +109,11 @@ class FileEntry:
     size: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read a file and digest it."""
+        return cls(path.stat().st_size, sha256(path))
+
 
 class DigestedFile:
     """A file to write, digested on the way.
@@ -233,7 +238,7 @@ def digests(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[
     names = [path.relative_to(folder).as_posix() for path in paths]
 
     def entry(name: str) -> FileEntry:
-        return known.get(name) or FileEntry((folder / name).stat().st_size, sha256(folder / name))
+        return known.get(name) or FileEntry.of(folder / name)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
         return dict(zip(names, pool.map(entry, names), strict=True))

@@ -77,14 +77,7 @@ class Ran:
 @contextmanager
 def importing_torch() -> Iterator[Process]:
     """A process that imports torch while jobs and cases are being made, and takes the jobs from run_fresh."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.fresh"],
-        env={**os.environ, **ENVIRONMENT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with _start() as process:
         try:
             yield process
         finally:
@@ -111,14 +104,15 @@ def run_fresh(
             folders[name] = Path(temporary) / str(number)
             folders[name].mkdir()
             (folders[name] / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
-        alone = [folder for name, folder in folders.items() if jobs[name].format == "onnx"]
-        forked = sorted((name for name in jobs if folders[name] not in alone), key=lambda name: _duration(jobs[name]))
+        alone = [folders[name] for name, job in jobs.items() if job.format == "onnx"]
+        longest_first = sorted(jobs.items(), key=lambda item: _duration(item[1]))
+        forked = [folders[name] for name, job in longest_first if job.format != "onnx"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             running = pool.map(_run_alone, alone)
-            _, said = importing.communicate(json.dumps([str(folders[name]) for name in forked]))
+            _, said = importing.communicate(json.dumps([str(folder) for folder in forked]))
             list(running)
-        for name in forked:
-            _answer_for(folders[name], importing.returncode, said)
+        for folder in forked:
+            _answer_for(folder, importing.returncode, said)
         return {name: _read(folder) for name, folder in folders.items()}
 
 
@@ -128,17 +122,24 @@ def _duration(job: Job) -> tuple[bool, bool]:
 
 
 def _run_alone(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.fresh", str(folder)],
+    with _start(str(folder)) as process:
+        _, said = process.communicate()
+    _answer_for(folder, process.returncode, said)
+
+
+def _start(*arguments: str) -> Process:
+    """This module's main in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.fresh", *arguments],
         env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    _answer_for(folder, done.returncode, done.stderr)
 
 
-def _answer_for(folder: Path, code: int, said: str) -> None:
+def _answer_for(folder: Path, code: int, said: str = "") -> None:
     """Say of a job whose process ended before it could answer how that ended."""
     if not (folder / ANSWER).exists():
         last = said.strip().splitlines()[-1:] or ["it said nothing"]
@@ -226,10 +227,7 @@ def main() -> None:
 def _finish(running: dict[int, Path]) -> None:
     """Wait for one of the processes; one that was killed before it could answer is answered for."""
     process, status = os.wait()
-    folder = running.pop(process)
-    if not (folder / ANSWER).exists():
-        code = os.waitstatus_to_exitcode(status)
-        _answer(folder, Ran(failure=f"the process that ran it ended with {code} and said nothing"))
+    _answer_for(running.pop(process), os.waitstatus_to_exitcode(status))
 
 
 def _do(folder: Path) -> None:

@@ -186,9 +186,9 @@ def render(made: Made, words: Words) -> str:
         "todo": missing(made, words),
     }
     body = environment().get_template(TEMPLATE.name).render(context)
-    data = front_matter(made, words, title)
+    data = str(front_matter(made, words, title))
     # As huggingface_hub.ModelCard reads it, which would import the Hub's whole client.
-    if "\n---" in str(data) or str(ModelCardData(**yaml.safe_load(str(data)))) != str(data):
+    if "\n---" in data or str(ModelCardData(**yaml.safe_load(data))) != data:
         raise CardError("the front matter doesn't read back as it was written", "simplify the texts under card")
     return f"---\n{data}\n---\n\n{body.strip()}\n"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import stage
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.files import FileEntry, read_json, sha256, write_json
+from pipeline.files import FileEntry, digests, read_json, sha256, write_json
 from pipeline.params import PublishParams, load_params
 from pipeline.release import CARD, RELEASE, assemble, read_release
 from pipeline.stage import ARTIFACTS
@@ -52,7 +52,7 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
         sbom=CONSTRAINTS if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
     )
-    entries = _entries(folder)
+    entries = digests(folder, read_release(folder).files)  # what release.json lists needn't be hashed again
     size = sum(entry.size for entry in entries.values())
     print(f"assembled {folder}: {len(entries)} files, {size:,} bytes")
     last = _last_receipt(artifacts / RECEIPT)
@@ -90,13 +90,6 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
 
 
 # What goes where
-
-
-def _entries(folder: Path) -> dict[str, FileEntry]:
-    """Every file of the release; what release.json lists needn't be hashed again."""
-    known = read_release(folder).files
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: known.get(name) or FileEntry((folder / name).stat().st_size, sha256(folder / name)) for name in names}
 
 
 def _target(params: PublishParams, folder: Path, checkout: Mapping[str, Any] | None) -> Target:

@@ -117,7 +117,7 @@ def assemble(
                     )
             if sbom:
                 write_sbom(staging / SBOM, files, pinned_packages(sbom))
-                files[SBOM] = _entry(staging / SBOM)
+                files[SBOM] = FileEntry.of(staging / SBOM)
             _describe(staging, _runnables(formats), files, card)
             if signing_key:
                 sign(staging, signing_key, ignored=frozenset({CARD}) if card == "keep" else frozenset())
@@ -179,7 +179,7 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, tupl
             if name not in listed:
                 raise ArtifactError(f"{artifacts / folder / MANIFEST} does not list {name}", _REBUILD)
             add(name, artifacts / folder / name, listed[name])
-    add(PARITY, artifacts / PARITY, _entry(artifacts / PARITY))
+    add(PARITY, artifacts / PARITY, FileEntry.of(artifacts / PARITY))
     return found
 
 
@@ -204,13 +204,9 @@ def _describe(folder: Path, formats: Mapping[str, Runnable], files: Mapping[str,
         "files": {name: asdict(entry) for name, entry in listed.items()},
     }
     write_json(folder / RELEASE, described)
-    listed[RELEASE] = _entry(folder / RELEASE)
+    listed[RELEASE] = FileEntry.of(folder / RELEASE)
     lines = [f"{entry.sha256}  {name}\n" for name, entry in sorted(listed.items())]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(path.stat().st_size, sha256(path))
 
 
 def pinned_packages(constraints: Path) -> dict[str, str]:
@@ -277,7 +273,7 @@ def differences(folder: Path, release: Release) -> list[str]:
     for name, entry in release.files.items():
         if name not in present:
             found.append(f"{name} is missing")
-        elif (there := _entry(present[name])) != entry:
+        elif (there := FileEntry.of(present[name])) != entry:
             found.append(
                 f"{name} is not what was released: {there.size} bytes with sha256 {there.sha256[:12]}…, "
                 f"and {RELEASE} says {entry.size} bytes with {entry.sha256[:12]}…"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError, CheckpointError
-from pipeline.files import DigestedFile, FileEntry, sha256
+from pipeline.files import DigestedFile, FileEntry
 from pipeline.tensor import DTYPES, MappedFile, Storage, Tensor, TensorLike, contiguous_strides
 
 MAX_HEADER = 100_000_000  # the library refuses a larger one
@@ -98,7 +98,7 @@ def write_shards(
     index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
     path = folder / f"{stem}.safetensors.index.json"
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return written | {path.name: FileEntry(path.stat().st_size, sha256(path))}
+    return written | {path.name: FileEntry.of(path)}
 
 
 class SafetensorsFile(Mapping[str, Tensor]):

@@ -102,7 +102,8 @@ def main() -> None:
             for at in range(len(ways)):
                 way = list(ways)[(number + at) % len(ways)]  # nobody always comes after the same neighbour
                 target.unlink(missing_ok=True)  # before, as DVC does: new pages cost more than those just freed
-                shutil.rmtree(project.path / "artifacts" / WRITTEN.get(way, "none"), ignore_errors=True)
+                if way in WRITTEN:
+                    shutil.rmtree(project.path / "artifacts" / WRITTEN[way], ignore_errors=True)
                 command = [sys.executable, "-c", ways[way] + MEASURED, source, target]
                 out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 found[way].append([float(number) for number in out.split()])

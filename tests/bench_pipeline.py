@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
 
 from tests.project import Project
@@ -92,12 +92,6 @@ def seven_echoes(path: Path) -> Project:
     return project
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def ratio(ours: list[float], theirs: list[float]) -> float:
     """The median of the rounds' ratios: a machine that slows down for a while slows both."""
     return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
@@ -114,37 +108,34 @@ def bench(size: str, rounds: int, folder: Path) -> None:
     environment = {"PYTHONPATH": str(project.path), "OMP_NUM_THREADS": "2"}
     command = (sys.executable, str(folder / "plain.py"), "checkpoints/bench.pth", str(out), json.dumps(kwargs))
 
-    plain: list[float] = []
-    cold: list[float] = []
-    nothing: list[float] = []
-    status: list[float] = []
-    idle_nothing: list[float] = []
-    idle_status: list[float] = []
-    toggled: list[float] = []
+    taken: dict[str, list[float]] = defaultdict(list)
+
+    def take(name: str, where: Project, *command: str, **environment: str) -> None:
+        start = time.perf_counter()
+        where.run(*command, **environment)
+        taken[name].append(time.perf_counter() - start)
+
     for _ in range(rounds):
-        plain.append(timed(lambda: project.run(*command, **environment)))
+        take("plain script", project, *command, **environment)
         subprocess.run(["rm", "-rf", ".dvc/cache", ".dvc/tmp", "dvc.lock", "artifacts"], cwd=project.path, check=True)
-        cold.append(timed(lambda: project.dvc("repro", **environment)))
-        nothing.append(timed(lambda: project.dvc("repro")))
-        status.append(timed(lambda: project.dvc("status")))
-        idle_nothing.append(timed(lambda: idle.dvc("repro")))
-        idle_status.append(timed(lambda: idle.dvc("status")))
+        take("cold dvc repro", project, "dvc", "repro", **environment)
+        take("no-op dvc repro", project, "dvc", "repro")
+        take("dvc status", project, "dvc", "status")
+        take("no-op of seven echoes", idle, "dvc", "repro")
+        take("their dvc status", idle, "dvc", "status")
         project.set(formats__onnx=False)
-        toggled.append(timed(lambda: project.dvc("repro")))
+        take("one format switched off", project, "dvc", "repro")
         project.set(formats__onnx=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
     print(f"\n{size}: {megabytes:.0f} MB, medians of {rounds}")
-    for name, figures in {
-        "plain script": plain,
-        "cold dvc repro": cold,
-        "no-op dvc repro": nothing,
-        "dvc status": status,
-        "one format switched off": toggled,
-    }.items():
+    for name, figures in taken.items():
         print(f"  {name:<26}{statistics.median(figures):7.2f} s")
-    print(f"  cold / plain script       {ratio(cold, plain):7.2f}   (wanted: at most 1.5)")
-    print(f"  no-op / status            {ratio(nothing, status):7.2f}   (at most 1.2)")
-    print(f"  the same of seven echoes  {ratio(idle_nothing, idle_status):7.2f}")
+    for name, ours, theirs, wanted in (
+        ("cold / plain script", "cold dvc repro", "plain script", "   (wanted: at most 1.5)"),
+        ("no-op / status", "no-op dvc repro", "dvc status", "   (at most 1.2)"),
+        ("the same of seven echoes", "no-op of seven echoes", "their dvc status", ""),
+    ):
+        print(f"  {name:<26}{ratio(taken[ours], taken[theirs]):7.2f}{wanted}")
     print(f"  peak memory of any child  {peak:7.0f} MB")
 
 

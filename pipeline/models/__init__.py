@@ -123,10 +123,10 @@ def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
     A config.json can name any callable (subprocess:run is one too), so only this project's own models, that of the
     params.yaml at hand, and those that the user names are called.
     """
-    from pipeline.params import load_params
-
     if factory in named or factory.startswith(f"{__name__}."):
         return True
+    from pipeline.params import load_params  # and pydantic, which a release that is used alone does without
+
     try:
         return factory == load_params().model.factory
     except ParamsError:  # no params.yaml here, or another project's
