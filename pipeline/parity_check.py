@@ -35,13 +35,12 @@ from pipeline.files import (
 )
 from pipeline.fresh import Job, Process, Ran, importing_torch, run_fresh
 from pipeline.models import Architecture
-from pipeline.params import FormatsParams, ParityParams, load_params
+from pipeline.params import FORMATS, ParityParams, load_params
 from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
 from pipeline.safetensors_file import open_sharded
 from pipeline.signature import Signature
 from pipeline.weights import compare_by_name
 
-FORMATS = tuple(FormatsParams.model_fields)
 EAGER: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
 SCRATCH = Path("scratch/parity")
 

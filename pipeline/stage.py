@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -29,7 +28,10 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _restore_last_good()
         sys.exit(130)
-    gc.freeze()  # or the interpreter looks through all of torch for cycles before it ends, which takes 0.3 s
+    # All that was written is in its place. To take torch apart in good order would be 0.4 s more.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _restore_last_good() -> None:

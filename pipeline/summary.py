@@ -14,9 +14,7 @@ from pipeline import stage
 from pipeline.errors import PipelineError
 from pipeline.files import Manifest, read_json, read_manifest
 from pipeline.markdown import human_size
-from pipeline.params import FormatsParams
-
-FORMATS = tuple(FormatsParams.model_fields)
+from pipeline.params import FORMATS
 
 
 def main() -> None:

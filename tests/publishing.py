@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from pipeline.files import FileEntry, Manifest, read_json, sha256, write_json, write_manifest
 from pipeline.hub import Hub
-from pipeline.params import PublishParams
+from pipeline.params import PublishParams, checked
 from pipeline.publish import publish
 from tests.hub_server import HubServer, Repo
 
@@ -94,7 +94,7 @@ class Publisher:
         def connect(asked: PublishParams) -> Hub:
             return hub(self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append)
 
-        publish(PublishParams.model_validate(PARAMS | params), self.artifacts, connect)
+        publish(checked(PublishParams, PARAMS | params), self.artifacts, connect)
         return self.receipt
 
     @property

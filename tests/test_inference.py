@@ -384,7 +384,7 @@ def test_a_format_imports_only_what_it_needs(release: Path, inputs: Arrays, form
         "import sys; from pipeline.inference import load, main\n"
         "assert not {'torch', 'onnxruntime', 'onnx', 'huggingface_hub'} & set(sys.modules)\n"
         f"main([{str(release)!r}, '--format', {format!r}, '--inputs', 'case.safetensors', '--outputs', 'o'])\n"
-        f"print({{'torch', 'onnxruntime', 'onnx', 'pydantic'}} & set(sys.modules))"
+        f"print({{'torch', 'onnxruntime', 'onnx', 'msgspec'}} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=release, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True

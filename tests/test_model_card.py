@@ -24,7 +24,7 @@ from pipeline.files import FileEntry, read_json, read_manifest, sha256, write_js
 from pipeline.hub_terms import LICENSES, TASKS
 from pipeline.model_card import PLACES, write_card
 from pipeline.models import Architecture
-from pipeline.params import CardParams, load_params
+from pipeline.params import CardParams, checked, load_params
 from pipeline.release import FORMATS
 from pipeline.signature import Signature
 from tests.checkpoint_folder import stick_figure, write_checkpoint
@@ -124,7 +124,7 @@ def said(tmp_path: Path) -> Callable[..., CardParams]:
         "tags": ["rabbit"],
         "evaluated_on": "Rabbits, held out",
     }
-    return lambda **changes: CardParams.model_validate({**everything, **changes})
+    return lambda **changes: checked(CardParams, {**everything, **changes})
 
 
 def card(artifacts: Artifacts, params: CardParams) -> str:

@@ -35,12 +35,26 @@ def test_the_project_s_own_params_are_valid() -> None:
         ("  opset: 17", "  opset: '17'", ["onnx.opset", "'17'", "integer"]),
         ("  opset: 17", "  opset: 17.0", ["onnx.opset", "17.0"]),
         ("  opset: 17", "  opsett: 17", ["onnx.opsett: unknown key", "allowed here: opset", "onnx.opset: missing"]),
-        ("  salvage: false", "  salvage: 'no'", ["checkpoint.salvage", "'no'", "boolean"]),
-        ("  lora_alpha: null", "  lora_alpha: -1", ["checkpoint.lora_alpha", "-1", "greater than 0"]),
+        ("  salvage: false", "  salvage: 'no'", ["checkpoint.salvage: found 'no': expected `bool`, got `str`\n"]),
+        ("  lora_alpha: null", "  lora_alpha: -1", ["checkpoint.lora_alpha: found -1", "> 0"]),
         ("  half_precision: keep", "  half_precision: maybe", ["'maybe'", "'keep', 'cast' or 'refuse'"]),
         ("  max_shard_size: 5GB", "  max_shard_size: 5 gigabytes", ["safetensors.max_shard_size", "5 gigabytes"]),
-        ("  version: null", "  version: 1.0.0", ["publish.version", "'1.0.0'"]),
-        ("  image_size: null", "  image_size: [0, 4]", ["model.image_size[0]", "greater than 0"]),
+        ("  version: null", '  version: "v1.0.0\\n"', ["publish.version: found 'v1.0.0\\n'"]),
+        ("  version: null", "  version: 1.0.0", ["publish.version: found '1.0.0'", "v1.2.0"]),
+        ("  image_size: null", "  image_size: [0, 4]", ["model.image_size[0]: found [0, 4]", "at least 1"]),
+        ("  image_size: null", "  image_size: [4]", ["model.image_size: found [4]", "[height, width]"]),
+        ("  timeout: 120.0", "  timeout: .inf", ["publish.timeout: found inf"]),
+        ("  timeout: 120.0", "  timeout: .nan", ["publish.timeout: found nan"]),
+        ("  repeats: 1 ", "  repeats: true ", ["parity.repeats: found True", "`int`"]),
+        ("  sizes: {sequence: [250]}", "  sizes: {sequence: [0]}", ["parity.sizes", "'sequence': [0]", ">= 1"]),
+        ("  tolerances: {}", "  tolerances: {pose: {atoll: 1}}", ["parity.tolerances", "unknown field `atoll`"]),
+        ("float16: 1.0e-2", "float16: 0", ["parity.reduced.float16: found 0", "> 0"]),
+        ("float16: 1.0e-2, ", "", ["parity.reduced.float16: missing; add it under parity.reduced"]),
+        ("  variants: []", "  variants: [int4]", ["onnx.variants[0]", "'int4'", "'float16' or 'int8'"]),
+        ("  license: apache-2.0", "  license: Apache 2", ["card.license: found 'Apache 2'", "apache-2.0"]),
+        ("  license: apache-2.0", "  license: other", ["card.license_name: found None", "license: other"]),
+        ("  pipeline_tag: other", "  pipeline_tag: video", ["card.pipeline_tag: found 'video'", "-video"]),
+        ("  language: []", "  language: [English]", ["card.language[0]: found ['English']", "ISO 639"]),
         ("  factory: pipeline.models.stick_figure:build", "  factory: build", ["model.factory", "'build'"]),
     ],
 )
@@ -56,6 +70,12 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"(?s)salvage.*opset"):
         load(tmp_path, replaced("  opset: 17", "  opset: 99").replace("salvage: false", "salvage: 3"))
+
+
+def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(tmp_path: Path) -> None:
+    start, end = TEXT.index("formats:"), TEXT.index("safetensors:\n")
+    with pytest.raises(ParamsError, match=r"formats: found \['onnx'\]: expected a section with safetensors, onnx"):
+        load(tmp_path, TEXT[:start] + "formats: [onnx]\n" + TEXT[end:])
 
 
 def test_no_format_at_all_is_a_mistake(tmp_path: Path) -> None:

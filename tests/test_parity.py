@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -33,7 +34,7 @@ from pipeline.fresh import Job, importing_torch, run_fresh, run_here
 from pipeline.models import Architecture
 from pipeline.models.stick_figure import model as stick_figure
 from pipeline.models.stick_figure import signature as stick_figure_signature
-from pipeline.params import load_params
+from pipeline.params import ToleranceParams, load_params
 from pipeline.parity_check import EAGER
 from pipeline.parity_judge import EXACT, NOISE, Subject, Truth, Verdict, judge
 from pipeline.safetensors_file import open_sharded
@@ -438,7 +439,7 @@ def test_nan_and_infinity_never_pass_not_even_with_a_huge_tolerance(
     changed[2]["physics"] = changed[2]["physics"].copy()
     changed[2]["physics"][0, 0, 0] = bad
     ran = replace(verdict.ran, outputs=changed)
-    lenient = PARITY.model_copy(update={"noise_multiple": 1e30, "large_multiple": 1e30})
+    lenient = msgspec.structs.replace(PARITY, noise_multiple=1e30, large_multiple=1e30)
     assert not judge(verdict.subject, ran, world.truth, world.cases, lenient).passed
 
 
@@ -458,8 +459,8 @@ def test_names_dtypes_and_shapes_of_outputs_are_compared(world: World, exported:
 
 def test_a_fixed_tolerance_replaces_the_rule_for_its_output_alone(world: World, exported: dict[str, Path]) -> None:
     def with_tolerance(atol: float) -> Verdict:
-        tolerances = {"velocity": {"atol": atol, "rtol": 0.0}}
-        params = type(PARITY).model_validate({**PARITY.model_dump(), "tolerances": tolerances})
+        tolerances = {"velocity": ToleranceParams(atol=atol, rtol=0.0)}
+        params = msgspec.structs.replace(PARITY, tolerances=tolerances)
         return world.judge("onnx", exported["onnx"], params)
 
     assert with_tolerance(1e-2).passed

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from pipeline.errors import ArtifactError, PublishError
+from pipeline.errors import ArtifactError, ParamsError, PublishError
 from pipeline.hub import Hub, find_token
 from pipeline.hub_errors import scrub
-from pipeline.params import PublishParams
+from pipeline.params import PublishParams, checked
 from tests.hub_server import Account, Fault
 from tests.project import Project
 from tests.publishing import CARD, PARAMS, REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
@@ -222,18 +222,18 @@ def test_a_version_is_frozen_even_when_its_tag_was_deleted(publisher: Publisher)
 
 @pytest.mark.parametrize("version", ["1.0.0", "v1.0", "v01.0.0", "v1.0.0 ", "latest", "v1.0.0-"])
 def test_a_version_that_is_not_semantic_is_refused(version: str) -> None:
-    with pytest.raises(ValueError, match="version"):
-        PublishParams.model_validate(PARAMS | {"version": version})
+    with pytest.raises(ParamsError, match="version"):
+        checked(PublishParams, PARAMS | {"version": version})
 
 
 @pytest.mark.parametrize("version", ["v0.0.1", "v1.2.3-rc.1", "v10.0.0+build.5"])
 def test_a_semantic_version_is_taken(version: str) -> None:
-    assert PublishParams.model_validate(PARAMS | {"version": version}).version == version
+    assert checked(PublishParams, PARAMS | {"version": version}).version == version
 
 
 def test_pull_requests_against_another_branch_are_refused() -> None:
-    with pytest.raises(ValueError, match="main"):
-        PublishParams.model_validate(PARAMS | {"create_pr": True, "revision": "next"})
+    with pytest.raises(ParamsError, match="main"):
+        checked(PublishParams, PARAMS | {"create_pr": True, "revision": "next"})
 
 
 # The card that people edit

@@ -125,7 +125,7 @@ def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
     """
     if factory in named or factory.startswith(f"{__name__}."):
         return True
-    from pipeline.params import load_params  # and pydantic, which a release that is used alone does without
+    from pipeline.params import load_params  # and msgspec, which a release that is used alone does without
 
     try:
         return factory == load_params().model.factory
