@@ -255,7 +255,7 @@ def checked(kind: type[S], value: Any, path: Path = PATH) -> S:
     """
     problems: list[str] = []
     section = _section(kind, value, "", problems)
-    if section is None or problems:
+    if section is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ParamsError(f"{path}:\n{lines}", f"correct {path}; its comments say what each key takes")
     return section
