@@ -104,7 +104,7 @@ def main() -> None:
                 target.unlink(missing_ok=True)  # before, as DVC does: new pages cost more than those just freed
                 if way in WRITTEN:
                     shutil.rmtree(project.path / "artifacts" / WRITTEN[way], ignore_errors=True)
-                command = [sys.executable, "-c", ways[way] + MEASURED, source, target]
+                command: list[str | Path] = [sys.executable, "-c", ways[way] + MEASURED, source, target]
                 out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 found[way].append([float(number) for number in out.split()])
     base = statistics.median(seconds for seconds, *_ in found["cp"])

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config import model_config
@@ -91,7 +92,7 @@ WAYS = (
 )
 
 
-def write_release(folder: Path, size: dict[str, int]) -> dict[str, object]:
+def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
     """The same weights in each format; returns the constructor's arguments."""
     import torch
 
@@ -130,7 +131,7 @@ def write_release(folder: Path, size: dict[str, int]) -> dict[str, object]:
     return kwargs
 
 
-def measure(way: str, folder: Path, kwargs: dict[str, object]) -> tuple[float, int, int | None]:
+def measure(way: str, folder: Path, kwargs: Mapping[str, object]) -> tuple[float, int, int | None]:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, way, str(folder), json.dumps(kwargs)],
         cwd=ROOT,

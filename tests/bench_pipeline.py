@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.project import Project
@@ -67,7 +68,7 @@ for a, b, c in zip(expected, got, scripted):
 """
 
 
-def write_checkpoint(path: Path, **size: int) -> dict[str, object]:
+def write_checkpoint(path: Path, **size: int) -> Mapping[str, object]:
     """A training checkpoint with random weights; returns the constructor arguments."""
     import torch
 
@@ -110,15 +111,15 @@ def bench(size: str, rounds: int, folder: Path) -> None:
 
     taken: dict[str, list[float]] = defaultdict(list)
 
-    def take(name: str, where: Project, *command: str, **environment: str) -> None:
+    def take(name: str, where: Project, *command: str, environment: Mapping[str, str] | None = None) -> None:
         start = time.perf_counter()
-        where.run(*command, **environment)
+        where.run(*command, environment=environment)
         taken[name].append(time.perf_counter() - start)
 
     for _ in range(rounds):
-        take("plain script", project, *command, **environment)
+        take("plain script", project, *command, environment=environment)
         subprocess.run(["rm", "-rf", ".dvc/cache", ".dvc/tmp", "dvc.lock", "artifacts"], cwd=project.path, check=True)
-        take("cold dvc repro", project, "dvc", "repro", **environment)
+        take("cold dvc repro", project, "dvc", "repro", environment=environment)
         take("no-op dvc repro", project, "dvc", "repro")
         take("dvc status", project, "dvc", "status")
         take("no-op of seven echoes", idle, "dvc", "repro")

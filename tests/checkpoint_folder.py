@@ -39,7 +39,7 @@ def write_checkpoint(
         dtypes[tensor.dtype] += tensor.size
     with artifact_folder(folder) as out:
         write_safetensors(out / "weights.safetensors", tensors, {"format": "pt"})
-        facts = {
+        facts: dict[str, Any] = {
             "model": architecture.to_json(),
             "tensors": {
                 "count": len(tensors),

@@ -48,7 +48,7 @@ def seeds() -> list[tuple[bytes, Callable[[bytes], bytes]]]:
     """Bytes to mutate, and what makes a file of them: whole files, and pickles whose checksums are put right."""
     found: list[tuple[bytes, Callable[[bytes], bytes]]] = []
     for value in VALUES:
-        storages = None if b"FloatStorage" in pickled(value) else {}
+        storages: dict[str, bytes] | None = None if b"FloatStorage" in pickled(value) else {}
         found += [(pickled(value), zipped), (zipped(pickled(value)), bytes), (legacy(value, storages), bytes)]
         found.append((pickled(value), lambda data: zipped(data, method=zipfile.ZIP_DEFLATED)))
     for protocol in range(6):

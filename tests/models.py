@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class Positions(nn.Module):
     """Holds values that its constructor computes and no state dict has."""
 
+    angles: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.randn(width))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,23 +43,27 @@ class Project:
         shutil.copytree(self.path, path, symlinks=True)
         return Project(path)
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout; by default a failure fails the test and shows its output."""
         env = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
             "DVC_NO_ANALYTICS": "1",
-            **environment,
+            **(environment or {}),
         }
         done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=LIMIT)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
-    def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def dvc(
+        self, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run dvc."""
-        return self.run("dvc", *arguments, check=check, **environment)
+        return self.run("dvc", *arguments, check=check, environment=environment)
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""

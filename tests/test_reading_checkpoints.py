@@ -345,7 +345,7 @@ class Frozen:
     steps: int = 3
 
 
-class AttrDict(dict):
+class AttrDict(dict[str, Any]):
     pass
 
 

@@ -131,7 +131,7 @@ def test_a_key_that_cannot_sign_is_one_clear_error(artifacts: Path, tmp_path: Pa
         case "RSA":
             subprocess.run(["openssl", "genrsa", "-out", path, "2048"], check=True, capture_output=True)
         case "with a password":
-            command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path]
+            command: list[str | Path] = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path]
             subprocess.run(command, check=True)
             command = ["openssl", "ec", "-in", path, "-out", path, "-aes256", "-passout", "pass:secret"]
             subprocess.run(command, check=True, capture_output=True)

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.pth import Inert
-from pipeline.state_dict import cast_half, find_adapter, find_weights, lora_alpha, merge_lora, without_prefix
-from pipeline.tensor import Tensor
+from pipeline.state_dict import Weights, cast_half, find_adapter, find_weights, lora_alpha, merge_lora, without_prefix
+from pipeline.tensor import Tensor, TensorLike
 
 RNG = np.random.default_rng(7)
 
@@ -19,11 +19,11 @@ def tensor(*shape: int, dtype: Any = np.float32) -> Tensor:
     return Tensor.of_numpy(RNG.standard_normal(shape).astype(dtype))
 
 
-def linear(name: str = "layer", inputs: int = 3, outputs: int = 4) -> dict[str, Tensor]:
+def linear(name: str = "layer", inputs: int = 3, outputs: int = 4) -> Weights:
     return {f"{name}.weight": tensor(outputs, inputs), f"{name}.bias": tensor(outputs)}
 
 
-def factors(name: str = "layer", rank: int = 2, inputs: int = 3, outputs: int = 4) -> dict[str, Tensor]:
+def factors(name: str = "layer", rank: int = 2, inputs: int = 3, outputs: int = 4) -> Weights:
     return {f"{name}.lora_A": tensor(rank, inputs), f"{name}.lora_B": tensor(outputs, rank)}
 
 
@@ -42,7 +42,7 @@ def test_a_few_facts_among_bare_weights_do_not_hide_them() -> None:
 
 
 @pytest.mark.parametrize("dense", [linear(), {}])
-def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: dict[str, Tensor]) -> None:
+def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: Weights) -> None:
     sparse = Inert("torch._utils._rebuild_sparse_tensor", (), reason="a sparse tensor, which safetensors can't hold")
     with pytest.raises(CheckpointError, match=r"1 of the checkpoint's tensors .* embed: a sparse tensor"):
         find_weights({"model": {**dense, "embed": sparse}}, None)
@@ -105,14 +105,14 @@ def test_a_prefix_that_one_name_lacks_stays() -> None:
     assert without_prefix(weights) == (weights, "")
 
 
-def reference(base: Tensor, a: Tensor, b: Tensor, alpha: float) -> np.ndarray:
+def reference(base: TensorLike, a: TensorLike, b: TensorLike, alpha: float) -> np.ndarray:
     w, left, right = (each.numpy().astype(np.float64) for each in (base, b, a))
     return w + alpha / right.shape[0] * (left @ right)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
-    base = {"layer.weight": tensor(40, 30, dtype=dtype)}
+    base: Weights = {"layer.weight": tensor(40, 30, dtype=dtype)}
     adapter = {"layer.lora_A": tensor(8, 30), "layer.lora_B": tensor(40, 8)}
     merged, done = merge_lora(base, adapter, 16.0)
     exact = reference(base["layer.weight"], adapter["layer.lora_A"], adapter["layer.lora_B"], 16.0)
@@ -123,7 +123,7 @@ def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
 
 
 def test_injected_adapters_leave_the_plain_names() -> None:
-    weights = {"layer.base_layer.weight": tensor(4, 3), "layer.base_layer.bias": tensor(4), **factors()}
+    weights: Weights = {"layer.base_layer.weight": tensor(4, 3), "layer.base_layer.bias": tensor(4), **factors()}
     merged, _ = merge_lora(weights, None, 16.0)
     assert sorted(merged) == ["layer.bias", "layer.weight"]
     assert merged["layer.bias"] is weights["layer.base_layer.bias"]
@@ -164,7 +164,7 @@ def test_alpha_comes_from_the_file_or_from_params_and_they_must_agree() -> None:
         ({**factors(), "layer.bias": tensor(4)}, "no LoRA factor"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_an_error(adapter: dict[str, Tensor], said: str) -> None:
+def test_an_adapter_that_does_not_fit_is_an_error(adapter: Weights, said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         merge_lora(linear(), adapter, 16.0)
 
@@ -175,7 +175,7 @@ def test_injected_and_separate_adapters_together_are_an_error() -> None:
 
 
 def test_half_precision_is_kept_cast_exactly_or_refused() -> None:
-    weights = {"half": tensor(5, dtype=np.float16), "single": tensor(5)}
+    weights: Weights = {"half": tensor(5, dtype=np.float16), "single": tensor(5)}
     assert cast_half(weights, "keep") == weights
     cast = cast_half(weights, "cast")
     assert cast["half"].dtype == "F32" and cast["single"] is weights["single"]

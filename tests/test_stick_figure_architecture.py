@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +168,9 @@ class Plain:
     def numpy(self) -> np.ndarray:
         return self.values
 
+    def chunks(self) -> Iterator[memoryview]:
+        raise NotImplementedError  # the values of a rounded dtype stand here widened: they aren't its bytes
+
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_rotary_frequencies_are_checked_within_their_rounding(dtype: str) -> None:
@@ -277,6 +281,6 @@ def test_a_camera_pose_without_its_image_is_refused() -> None:
         ),
     ],
 )
-def test_the_description_counts_the_parameters_that_training_fits(kwargs: dict, parameters: int) -> None:
+def test_the_description_counts_the_parameters_that_training_fits(kwargs: dict[str, Any], parameters: int) -> None:
     dimensions = {"input_dim": 20, "output_dim": 20, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1}
     assert describe({**dimensions, **kwargs})["parameters"] == parameters

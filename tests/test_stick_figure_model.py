@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.models.stick_figure.model import StickFigureOutput, StickFigureTransformer
+from pipeline.models.stick_figure.model import RotaryEmbedding, StickFigureOutput, StickFigureTransformer
 from tests.stick_figure import (
     FIXTURES,
     MOTION_ONLY,
@@ -61,7 +62,7 @@ def test_a_model_with_other_weights_is_told_from_the_original() -> None:
     assert furthest(run(model.double(), inputs), wide_outputs) > 1e-6
 
 
-def sample(kwargs: dict, names: tuple[str, ...], length: int = 5, batch: int = 2) -> dict[str, np.ndarray]:
+def sample(kwargs: dict[str, Any], names: tuple[str, ...], length: int = 5, batch: int = 2) -> dict[str, np.ndarray]:
     random = np.random.default_rng(3)
     frame = (length, batch)
     shapes = {
@@ -72,7 +73,9 @@ def sample(kwargs: dict, names: tuple[str, ...], length: int = 5, batch: int = 2
         "image_tensor": (batch, 3, 32, 32),
         "image_camera_pose": (batch, 7),
     }
-    inputs = {name: random.standard_normal(shapes[name]).astype(np.float32) for name in names if name in shapes}
+    inputs: dict[str, np.ndarray] = {
+        name: random.standard_normal(shapes[name]).astype(np.float32) for name in names if name in shapes
+    }
     if "action_sequence" in names:
         inputs["action_sequence"] = random.integers(0, kwargs["num_actions"], frame)
     return inputs
@@ -85,13 +88,14 @@ def test_half_precision_still_counts_positions(dtype: torch.dtype, buffers_too: 
     kwargs = {**MOTION_ONLY, "d_model": 64, "nhead": 1}
     model = random_model(kwargs)
     inputs = sample(kwargs, ("motion", "text_embedding"), length=2000, batch=1)
-    frequencies = model.transformer_encoder.layers[0].self_attn.rope.inv_freq.clone()
+    ropes = [module for module in model.modules() if isinstance(module, RotaryEmbedding)]
+    frequencies = ropes[0].inv_freq.clone()
     expected = run(model, inputs)
     model.to(dtype)
     if not buffers_too:
-        for layer in model.transformer_encoder.layers:
-            layer.self_attn.rope.inv_freq = frequencies
-    cos, _ = model.transformer_encoder.layers[0].self_attn.rope(torch.zeros(1, 2000, 64, dtype=dtype))
+        for rope in ropes:
+            rope.inv_freq = frequencies
+    cos, _ = ropes[0](torch.zeros(1, 2000, 64, dtype=dtype))
     assert cos.dtype == dtype
     assert len(cos[1000:1064, 0].unique()) > 30
     with torch.inference_mode():
@@ -136,13 +140,13 @@ def test_an_image_and_its_camera_change_the_result_and_zeros_are_not_nothing(enc
 def test_attention_layers_agree_with_the_ones_of_torch_that_named_their_parameters() -> None:
     kwargs = with_images("mini_vit", "cross_attention")
     model = random_model(kwargs).double()
-    block = model.image_encoder.transformer.layers[0]
+    block = model.get_submodule("image_encoder.transformer.layers.0")
     reference = torch.nn.TransformerEncoderLayer(384, 6, 1536, 0.1, "gelu", batch_first=True).double().eval()
     reference.load_state_dict(block.state_dict())
     x = torch.randn(2, 5, 384, dtype=torch.float64)
     torch.testing.assert_close(block(x), reference(x), rtol=0, atol=1e-12)
 
-    attention = model.fusion_module.cross_attn
+    attention = model.get_submodule("fusion_module.cross_attn")
     packed = torch.nn.MultiheadAttention(16, 8, batch_first=True).double().eval()
     packed.load_state_dict(attention.state_dict())
     query, source = torch.randn(2, 1, 16, dtype=torch.float64), torch.randn(2, 3, 16, dtype=torch.float64)
@@ -181,7 +185,7 @@ def test_it_traces_with_any_length_and_batch() -> None:
         ({"enable_image_conditioning": True, "fusion_strategy": "cross_attention", "embedding_dim": 12}, "12"),
     ],
 )
-def test_arguments_that_make_no_model_are_named(change: dict, told: str) -> None:
+def test_arguments_that_make_no_model_are_named(change: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         StickFigureTransformer(**{**MOTION_ONLY, **change})
 

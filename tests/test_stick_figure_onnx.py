@@ -238,7 +238,7 @@ def test_half_precision_stays_in_the_file_and_is_widened_in_the_graph(opset: int
 
 def test_layers_with_frequencies_of_their_own_keep_them(motion_only: nn.Module) -> None:
     model = copy.deepcopy(motion_only)
-    model.transformer_encoder.layers[1].self_attn.rope.inv_freq.mul_(0.7)
+    model.get_buffer("transformer_encoder.layers.1.self_attn.rope.inv_freq").mul_(0.7)
     weights = arrays(model)
     found = signature(MOTION_ONLY, USUAL)
     for opset in (17, 23):
