@@ -125,7 +125,7 @@ def bench(size: str, rounds: int, folder: Path) -> None:
         take("no-op of seven echoes", idle, "dvc", "repro")
         take("their dvc status", idle, "dvc", "status")
         project.set(formats__onnx=False)
-        take("one format switched off", project, "dvc", "repro")
+        take("one format switched off", project, "dvc", "repro", environment=environment)
         project.set(formats__onnx=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
     print(f"\n{size}: {megabytes:.0f} MB, medians of {rounds}")

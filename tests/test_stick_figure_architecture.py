@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ml_dtypes import bfloat16
 
 from pipeline.errors import ArchitectureError, ParamsError
 from pipeline.models.stick_figure import build, check_weights, describe, read_architecture, signature
 from pipeline.models.stick_figure.architecture import expected_tensors
+from pipeline.tensor import Tensor
 from tests.stick_figure import (
     FIXTURES,
     MOTION_ONLY,
@@ -154,37 +154,21 @@ def test_tensors_of_something_else_are_told_by_name(change: str, told: list[str]
     assert error.value.remedy
 
 
-@dataclass
-class Plain:
-    """A tensor with its values."""
-
-    values: np.ndarray
-    dtype: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    def numpy(self) -> np.ndarray:
-        return self.values
-
-    def chunks(self) -> Iterator[memoryview]:
-        raise NotImplementedError  # the values of a rounded dtype stand here widened: they aren't its bytes
-
-
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_rotary_frequencies_are_checked_within_their_rounding(dtype: str) -> None:
+@pytest.mark.parametrize("widened", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, bfloat16])
+def test_rotary_frequencies_are_checked_within_their_rounding(dtype: type, widened: bool) -> None:
     kwargs = {**MOTION_ONLY, "d_model": 384, "nhead": 3, "num_layers": 1}
     name = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
-    rounded = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
-    right = (1.0 / 10000 ** (torch.arange(0, 128, 2).float() / 128)).to(rounded).float().numpy()
-    check_weights(kwargs, {name: Plain(right, dtype)})
-    check_weights(kwargs, {name: Plain(right, "F32")})  # widened
-    for value in (np.nan, np.inf, 3.5e33, 0.0, right[5] * 1.03, right[5] * np.float32(1.0001)):
+    right: np.ndarray = (1.0 / 10000 ** (np.arange(0, 128, 2) / 128)).astype(dtype)
+    if widened:
+        right = right.astype(np.float32)
+    check_weights(kwargs, {name: Tensor.of_numpy(right)})
+    single = [3.5e33, right[5] * np.float32(1.0001)] if right.dtype == np.float32 else []  # half can't hold them
+    for value in (np.nan, np.inf, 0.0, right[5] * 1.03, *single):
         wrong = right.copy()
         wrong[5] = value
         with pytest.raises(ArchitectureError, match=r"inv_freq\[5\] is"):
-            check_weights(kwargs, {name: Plain(wrong, dtype)})
+            check_weights(kwargs, {name: Tensor.of_numpy(wrong)})
 
 
 def test_a_signature_names_dimensions_ranges_and_shapes() -> None:
