@@ -54,8 +54,9 @@ def main() -> None:
 def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[str]) -> None:
     found = find_weights(checkpoint.value, params.checkpoint.state_dict)
     weights, prefix = without_prefix(found.weights)
-    weights, lora, adapter_origin = _adapt(weights, found.adapter_beside, checkpoint, params.checkpoint)
+    # Before adapters are merged: an update is finer than half precision's rounding of the sum.
     weights = cast_half(weights, params.checkpoint.half_precision)
+    weights, lora, adapter_origin = _adapt(weights, found.adapter_beside, checkpoint, params.checkpoint)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
     architecture = read_architecture(params.model, shapes)
     if check_weights := architecture.hook("check_weights"):
@@ -93,6 +94,8 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
         )
         write_manifest(folder, "checkpoint", made_from=made_from, known={"weights.safetensors": written})
     _report(path, statistics, found.key, checkpoint, lora)
+    if lora and any(weights[f"{layer}.weight"].dtype in ("F16", "BF16") for layer in lora["layers"]):
+        print("note: LoRA's update is rounded to half precision; checkpoint.half_precision: cast keeps all of it")
 
 
 def _read(path: Path, params: CheckpointParams) -> Checkpoint:

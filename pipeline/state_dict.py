@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import CheckpointError
-from pipeline.pth import Inert
+from pipeline.pth import Inert, plain
 from pipeline.tensor import DTYPES, Computed, Tensor, TensorLike
 
 Weights = dict[str, TensorLike]
@@ -186,15 +186,15 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
     Raises:
         CheckpointError: both say something else, or lora_config's rank isn't the factors' own.
     """
-    config = value.get("lora_config") if isinstance(value, Mapping) else None
+    config = plain(value.get("lora_config")) if isinstance(value, Mapping) else None  # a mapping or an object
     config = config if isinstance(config, Mapping) else {}
-    said = next((config[key] for key in ("alpha", "lora_alpha") if isinstance(config.get(key), int | float)), None)
-    rank = next((config[key] for key in ("rank", "r", "lora_rank") if isinstance(config.get(key), int)), None)
+    said = next((number for key in ("alpha", "lora_alpha") if (number := _number(config.get(key))) is not None), None)
+    rank = next((n for key in ("rank", "r", "lora_rank") if (n := _number(config.get(key))) is not None), None)
     for name, tensor in rank_of.items():
         match = _LORA.match(name)
         if rank is not None and match and match["factor"] == "A" and tensor.shape[:1] != (rank,):
             raise CheckpointError(
-                f"lora_config says rank {rank}, and {name} has shape {list(tensor.shape)}",
+                f"lora_config says rank {rank:g}, and {name} has shape {list(tensor.shape)}",
                 "the file contradicts itself: export it again where it was trained",
             )
     if said is not None and stated is not None and float(said) != stated:
@@ -202,7 +202,11 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
             f"lora_config in the file says alpha {said}, and checkpoint.lora_alpha says {stated}",
             "set checkpoint.lora_alpha to null to take the file's own",
         )
-    return float(said) if said is not None else stated
+    return said if said is not None else stated
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def cast_half(weights: Weights, policy: str) -> Weights:

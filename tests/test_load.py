@@ -180,6 +180,29 @@ def test_a_failed_load_leaves_the_last_good_artifact(run: Run) -> None:
     assert [path.name for path in Path("artifacts").iterdir()] == ["checkpoint"]
 
 
+def test_a_cast_comes_before_adapters_are_merged_into_half_precision(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An update far below bfloat16's rounding of the sum: rounded there, it would be gone before it is widened."""
+    layer = "transformer_encoder.layers.0.ffn.gate_proj"
+    shape = weights()[f"{layer}.weight"].shape
+    adapter = {f"{layer}.lora_A": torch.randn(2, shape[1]) * 1e-3, f"{layer}.lora_B": torch.randn(shape[0], 2) * 1e-3}
+    (tmp_path / "checkpoints/adapters").mkdir(parents=True)
+    torch.save({"lora_state": adapter}, tmp_path / "checkpoints/adapters/small.pth")
+    half = {name: tensor.bfloat16() for name, tensor in weights().items()}
+    merging = {"checkpoint__adapter": "checkpoints/adapters/small.pth", "checkpoint__lora_alpha": 2.0}
+
+    run(half, checkpoint__half_precision="cast", **merging)
+    update = written()[f"{layer}.weight"].double() - half[f"{layer}.weight"].double()
+    exact = adapter[f"{layer}.lora_B"].double() @ adapter[f"{layer}.lora_A"].double()
+    assert float((update - exact).abs().max()) < 1e-7 < 1e-6 < float(exact.abs().max())
+    assert "rounded to half precision" not in capsys.readouterr().out
+
+    run(half, checkpoint__half_precision="keep", **merging)
+    assert written()[f"{layer}.weight"].dtype == torch.bfloat16
+    assert "rounded to half precision" in capsys.readouterr().out
+
+
 def lora_file(**more: Any) -> dict[str, Any]:
     torch.manual_seed(1)
     layer = "transformer_encoder.layers.0.self_attn.q_proj"

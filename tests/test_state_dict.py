@@ -155,6 +155,25 @@ def test_alpha_comes_from_the_file_or_from_params_and_they_must_agree() -> None:
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"alpha": Tensor.of_numpy(np.asarray(16.0)), "rank": Tensor.of_numpy(np.asarray(2))},
+        Inert("training.LoRAConfig", (), state={"lora_alpha": 16, "r": 2}),
+    ],
+)
+def test_alpha_may_be_a_tensor_or_an_object_s_field(config: Any) -> None:
+    assert lora_alpha({"lora_config": config}, None, factors()) == 16.0
+    with pytest.raises(CheckpointError, match=r"alpha 16.*says 8"):
+        lora_alpha({"lora_config": config}, 8.0, factors())
+    with pytest.raises(CheckpointError, match="rank 2"):
+        lora_alpha({"lora_config": config}, None, factors(rank=3))
+
+
+def test_a_boolean_is_no_alpha() -> None:
+    assert lora_alpha({"lora_config": {"alpha": True}}, None, factors()) is None
+
+
+@pytest.mark.parametrize(
     ("adapter", "said"),
     [
         (factors("elsewhere"), "no elsewhere.weight"),
