@@ -69,7 +69,7 @@ class Runtime:
         format: one of FORMATS.
         path: the file or folder that was opened.
         signature: what it takes and gives.
-        weights: reads the tensors that the artifact holds, by its own names for them, half precision widened.
+        weights: reads the tensors that the artifact holds, by its own names; torch's half precision comes widened.
         faults: looks for what is wrong in it whatever it computes, and gives a sentence for each.
     """
 

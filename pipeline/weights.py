@@ -49,6 +49,7 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> Weights:
         held: the artifact's tensors by the artifact's own names.
         checkpoint: the folder that `load` wrote.
     """
+    held = {name: _widened(array) for name, array in held.items()}  # some artifacts keep half precision, some widen it
     expected = {name: _widened(t.numpy()) for name, t in open_safetensors(checkpoint / "weights.safetensors").items()}
     by_content: dict[str, list[str]] = {}
     for name, array in held.items():

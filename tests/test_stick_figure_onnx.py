@@ -23,7 +23,9 @@ from pipeline.export_onnx import export_onnx
 from pipeline.models.stick_figure import graph, onnx_graph, signature
 from pipeline.models.stick_figure.architecture import expected_tensors
 from pipeline.params import OnnxParams
+from pipeline.runtimes import open_runtime
 from pipeline.signature import Arrays, Signature, sample_inputs
+from pipeline.weights import compare_weights
 from tests.checkpoint_folder import state_dict, stick_figure, write_checkpoint
 from tests.stick_figure import (
     FIXTURES,
@@ -395,6 +397,21 @@ def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -
     wrong = {**weights, full: np.roll(weights[full], 1)}
     graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), wrong)
     assert disagreement(motion_only, graph, sized(found)) > 8
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_told(tmp_path: Path, dtype: type) -> None:
+    architecture = stick_figure(inputs=USUAL)
+    weights = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, weights)
+    export_onnx(checkpoint, OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[]), tmp_path / "onnx")
+    held = open_runtime("onnx", tmp_path / "onnx").weights()
+    found = compare_weights(held, checkpoint)
+    assert found.found > 0.7 * found.total and not found.wrong
+    changed = held["text_projection.0.weight"].copy()
+    changed[1, 2] *= dtype(1.01)
+    (wrong,) = compare_weights({**held, "text_projection.0.weight": changed}, checkpoint).wrong
+    assert "text_projection.0.weight" in wrong and "differs in 1 of" in wrong
 
 
 def test_the_parity_check_names_the_node_that_a_mistake_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
