@@ -402,7 +402,7 @@ def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_told(tmp_path: Path, dtype: type) -> None:
     architecture = stick_figure(inputs=USUAL)
-    weights = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
+    weights: Arrays = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
     checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, weights)
     export_onnx(checkpoint, OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[]), tmp_path / "onnx")
     held = open_runtime("onnx", tmp_path / "onnx").weights()
