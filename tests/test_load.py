@@ -94,6 +94,13 @@ def test_a_config_object_of_an_unknown_class_comes_as_its_fields(run: Run, monke
     assert facts["left_out"]["harmless"] == {"their_training.Config": 1}
 
 
+def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:
+    """A pickle can hold half of a surrogate pair, in values, in keys and in the key of the weights."""
+    facts = run({"model\udc00": weights(), "note": "a\ud800b", "by\ud800": {"\ud800": ["\ud800"]}})
+    assert facts["training"] == {"note": "a\\ud800b", "by\\ud800": {"\\ud800": ["\\ud800"]}}
+    assert facts["origin"]["state_dict"] == "model\\udc00"
+
+
 def test_wrapped_names_are_unwrapped(run: Run) -> None:
     facts = run({"state_dict": {f"module._orig_mod.{name}": value for name, value in weights().items()}})
     assert facts["origin"]["prefix"] == "module._orig_mod."
