@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -345,6 +346,22 @@ def test_int8_of_a_traced_model_quantises_its_transposed_weights(figure: Path, t
     export_onnx(figure, asked(17, "torchscript", variants=["int8"]), tmp_path / "onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "onnx/model_int8.onnx").graph.node]
     assert operators.count("MatMulInteger") > 10
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_int8_of_a_half_precision_checkpoint_quantises_as_that_of_its_wide_one(tmp_path: Path, dtype: Any) -> None:
+    """The direct graph keeps half-precision weights and casts them, and the quantiser sees no constant behind that."""
+    architecture = stick_figure(inputs=["motion", "text_embedding", "action_sequence"])
+    halves = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
+    wide = {name: array.astype(np.float32) for name, array in halves.items()}
+    nodes = {}
+    for name, weights in (("halves", halves), ("wide", wide)):
+        checkpoint = write_checkpoint(tmp_path / name / "checkpoint", architecture, weights)
+        export_onnx(checkpoint, asked(variants=["int8"]), tmp_path / name / "onnx")
+        graph = onnx.load(tmp_path / name / "onnx/model_int8.onnx").graph
+        nodes[name] = [node.op_type for node in graph.node].count("MatMulInteger")
+        assert largest_error(checkpoint, tmp_path / name / "onnx/model_int8.onnx", sequence=9, batch=2) < 0.2
+    assert nodes["halves"] == nodes["wide"] > 10
 
 
 def test_int8_of_a_model_with_nothing_to_quantise_is_refused(tmp_path: Path) -> None:
