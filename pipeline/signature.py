@@ -148,12 +148,14 @@ def sample_inputs(signature: Signature, sizes: Mapping[str, int], seed: int, sca
     for spec in signature.inputs:
         random = np.random.Generator(np.random.PCG64([seed, *spec.name.encode()]))
         shape = resolve_shape(spec, sizes)
+        values: Any  # of the shape [], numpy draws a scalar and no array
         if spec.is_integer:
-            arrays[spec.name] = random.integers(spec.low or 0, spec.high, shape).astype(spec.dtype)
+            values = random.integers(spec.low or 0, spec.high, shape)
         elif spec.dtype == "bool":
-            arrays[spec.name] = random.integers(0, 2, shape).astype(bool)
+            values = random.integers(0, 2, shape)
         else:
-            arrays[spec.name] = (random.standard_normal(shape) * scale).astype(spec.dtype)
+            values = random.standard_normal(shape) * scale
+        arrays[spec.name] = np.asarray(values).astype(spec.dtype)
     return arrays
 
 

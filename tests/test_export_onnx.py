@@ -123,7 +123,7 @@ def check_general(kind: type[nn.Module], exporter: str, opset: int, tmp_path: Pa
     return model
 
 
-KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax]
+KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax, models.Guided]
 
 
 @pytest.mark.parametrize("kind", KINDS)
