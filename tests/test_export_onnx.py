@@ -108,6 +108,19 @@ def test_a_model_without_a_graph_of_its_own_has_no_direct_route(tmp_path: Path) 
     assert plan(asked(25), architecture)[0] == ["dynamo"]
 
 
+def test_a_direct_graph_that_fails_is_told_by_its_name_and_auto_takes_another_route(
+    figure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> ModelProto:
+        raise KeyError("absent")
+
+    monkeypatch.setattr("pipeline.models.stick_figure.onnx_graph", broken)
+    with pytest.raises(ExportError, match=r"pipeline\.models\.stick_figure\.onnx_graph failed: KeyError: 'absent'"):
+        export_onnx(figure, asked(exporter="direct"), tmp_path / "onnx")
+    export_onnx(figure, asked(), tmp_path / "onnx")
+    assert read_manifest(tmp_path / "onnx").facts["exporter"] == "torchscript"
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Any module, by the general routes
 
