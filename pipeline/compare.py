@@ -55,7 +55,7 @@ def errors(expected: Array, got: Array) -> Errors:
         return Errors(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, ())
     truth, found = expected.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(found - truth)
+        distance = np.asarray(np.abs(found - truth))  # of arrays without a dimension, numpy gives a scalar
     distance[~np.isfinite(distance)] = np.inf  # NaN and infinity never pass, not even where both have them
     where = np.unravel_index(int(np.argmax(distance)), distance.shape)
     steps = distance / _spacing(truth, got.dtype)

@@ -47,7 +47,7 @@ def build_model(architecture: Architecture) -> nn.Module:
         raise ModelError(f"model.factory is {architecture.factory!r}, and there is no such callable", "check its name")
     try:
         model = factory(**architecture.kwargs)
-    except Exception as error:  # a factory is anybody's code
+    except (Exception, SystemExit) as error:  # a factory is anybody's code
         raise ModelError(
             f"{architecture.factory} with {architecture.kwargs} failed: {type(error).__name__}: {error}",
             "give the constructor arguments that the checkpoint was trained with in model.kwargs",

@@ -68,7 +68,7 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
             write(traceable, folder, canonical_json(config))
         except PipelineError:
             raise
-        except Exception as error:  # tracing runs the model's own code
+        except (Exception, SystemExit) as error:  # tracing runs the model's own code
             reason = " ".join(str(error).split())[:400]
             raise ExportError(
                 f"{format}: exporting {type(traceable.model).__name__} failed: {type(error).__name__}: {reason}",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.pth import Inert, Tensor, plain
+from pipeline.pth import Inert, Tensor, plain, well_formed
 
 _LONGEST_TEXT = 2000
 _MOST_ITEMS = 64
@@ -43,11 +43,11 @@ def _plain(value: Any, depth: int) -> Any:
         case float():
             return value if math.isfinite(value) else str(value)
         case str():
-            return value if len(value) <= _LONGEST_TEXT else _LEFT_OUT
+            return well_formed(value) if len(value) <= _LONGEST_TEXT else _LEFT_OUT
         case Mapping() if depth:
             if len(value) > _MOST_ITEMS:
                 return _LEFT_OUT
-            items = {str(key): _plain(item, depth - 1) for key, item in value.items()}
+            items = {well_formed(str(key)): _plain(item, depth - 1) for key, item in value.items()}
             kept = {key: item for key, item in items.items() if item is not _LEFT_OUT}
             return kept if kept or not value else _LEFT_OUT
         case list() | tuple() if depth:

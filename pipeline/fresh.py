@@ -161,7 +161,8 @@ def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> 
     """Write named arrays, case by case; read_cases gives them back in the same order."""
     from safetensors.numpy import save_file
 
-    arrays = {f"{i}/{name}": np.ascontiguousarray(a) for i, case in enumerate(cases) for name, a in case.items()}
+    # ascontiguousarray would make a vector of a scalar.
+    arrays = {f"{i}/{name}": np.asarray(a, order="C") for i, case in enumerate(cases) for name, a in case.items()}
     save_file(arrays, path, metadata={"names": json.dumps([list(case) for case in cases])})
 
 

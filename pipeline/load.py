@@ -23,7 +23,7 @@ from pipeline.facts import plain_facts
 from pipeline.files import artifact_folder, sha256, write_json, write_manifest
 from pipeline.models import read_architecture
 from pipeline.params import CheckpointParams, Params, load_params
-from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous
+from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
 from pipeline.safetensors_file import nbytes, write_safetensors
 from pipeline.state_dict import (
     Weights,
@@ -63,6 +63,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
         check_weights(architecture.kwargs, weights)
 
     facts = plain_facts(checkpoint.value, leave=frozenset({found.key.partition(".")[0]} if found.key else weights))
+    key = well_formed(found.key)
     with artifact_folder(OUT) as folder:
         checked: Weights = {
             name: tensor if params.checkpoint.non_finite == "keep" else Finite(name, tensor)
@@ -75,7 +76,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             "sha256": made_from["checkpoint"],
             "size": path.stat().st_size,
             "container": checkpoint.container,
-            "state_dict": found.key,
+            "state_dict": key,
             "prefix": prefix,
             "half_precision": params.checkpoint.half_precision,
             **adapter,
@@ -93,7 +94,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
             },
         )
         write_manifest(folder, "checkpoint", made_from=made_from, known={"weights.safetensors": written})
-    _report(path, statistics, found.key, checkpoint, lora)
+    _report(path, statistics, key, checkpoint, lora)
     if lora and any(weights[f"{layer}.weight"].dtype in ("F16", "BF16") for layer in lora["layers"]):
         print("note: LoRA's update is rounded to half precision; checkpoint.half_precision: cast keeps all of it")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import ModelProto, helper
 
-from pipeline.errors import ExportError, OpsetError, PipelineError
+from pipeline.errors import ExportError, ModelError, OpsetError, PipelineError
 from pipeline.files import read_json
 from pipeline.models import Architecture
 from pipeline.onnx_clean import MODULE, clean
@@ -106,7 +106,7 @@ def export(route: str, checkpoint: Path, params: OnnxParams) -> Exported:
         return routes[route](checkpoint, params.opset)
     except PipelineError:
         raise
-    except Exception as error:  # torch's exporters raise whatever the model met
+    except (Exception, SystemExit) as error:  # torch's exporters raise whatever the model met
         others = [name for name in ("torchscript", "dynamo") if name != route and params.opset in OPSETS[name]]
         raise ExportError(
             f"the {route} route can't export the model at opset {params.opset}: {_cause(error)}",
@@ -130,7 +130,11 @@ def _cause(error: BaseException) -> str:
 def _direct(checkpoint: Path, opset: int) -> Exported:
     architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
     tensors = open_safetensors(checkpoint / "weights.safetensors")
-    model = architecture.hook("onnx_graph")(architecture.kwargs, MappedArrays(tensors), architecture.signature, opset)
+    graph = architecture.hook("onnx_graph")
+    try:
+        model = graph(architecture.kwargs, MappedArrays(tensors), architecture.signature, opset)
+    except ModelError as error:  # as an export's, after which onnx.exporter auto tries the other routes
+        raise ExportError(error.problem, error.remedy) from error
     return Exported(model, tensors)
 
 

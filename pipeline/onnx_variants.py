@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.errors import ExportError
 from pipeline.onnx_clean import nodes
@@ -99,7 +99,7 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    if sum(_array(array).nbytes for array in weights.values()) > EMBEDDED_LIMIT:
+    if sum(array.size * max(array.itemsize, 4) for array in map(_array, weights.values())) > EMBEDDED_LIMIT:  # all wide
         raise ExportError("onnx.variants: int8 needs a model below 2 GB", "remove int8 from onnx.variants")
     whole = _with_data(model, weights)
     helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # shapes are all inferred
@@ -120,7 +120,10 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
 
 
 def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> ModelProto:
-    """The model with its weights in it, and matrices that it transposes turned, where the quantiser can see them."""
+    """The model with its weights in it, where the quantiser can see them.
+
+    Matrices that the graph transposes are turned, and those that it widens from half precision are wide.
+    """
     whole = ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
@@ -128,9 +131,10 @@ def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
     reads = [name for node in nodes(graph) for name in node.input]
     kept = []
     for node in graph.node:
-        name = node.input[0] if node.op_type == "Transpose" else ""
+        name = node.input[0] if node.op_type == "Transpose" or _is_widening(node) else ""
         if name in arrays and reads.count(name) == 1 and arrays[name].ndim == 2:
-            arrays[node.output[0]] = arrays.pop(name).T
+            array = arrays.pop(name)
+            arrays[node.output[0]] = array.T if node.op_type == "Transpose" else array.astype(np.float32)
         else:
             kept.append(node)
     constants = [tensor for tensor in graph.initializer if not is_streamed(tensor)]
@@ -141,6 +145,10 @@ def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
         numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()
     )
     return whole
+
+
+def _is_widening(node: NodeProto) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT
 
 
 def _array(weight: Array | TensorLike) -> Array:

@@ -306,7 +306,7 @@ def _rounded(truth: Truth, number: int) -> dict[str, Any]:
 def _save(path: Path, arrays: Arrays) -> None:
     from safetensors.numpy import save
 
-    replace_file(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    replace_file(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
 
 
 def _largest(expected: Any, found: Any) -> float:

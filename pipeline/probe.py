@@ -58,7 +58,7 @@ def probe(what: str, signature: Signature, exported: Run, eager: Run | None = No
         inputs = list(sample_inputs(signature, sizes, seed=0).values())
         try:
             expected = eager(inputs) if eager is not None else None
-        except Exception as error:  # the model is anybody's code
+        except (Exception, SystemExit) as error:  # the model is anybody's code
             raise ExportError(
                 f"{where}: the eager model itself fails: {_one_line(error)}",
                 "state the sizes that it takes as minimum and maximum under model.signature.dimensions",
@@ -105,7 +105,7 @@ def _check(
             raise ExportError(f"{where}: output {spec.name!r} is off the eager model's by {error:.3g}", _BAKED)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

@@ -102,40 +102,23 @@ class Signature:
         Dimensions that are named in a shape and nowhere else get the defaults of Dimension.
 
         Raises:
-            ParamsError: a key is unknown or missing, a dtype isn't one of DTYPES, an integer input has no
-                range, two tensors have one name.
+            ParamsError: a key is unknown or missing, a value isn't what its key takes, an integer input has no
+                range, two tensors have one name; the message names the key and what was found.
         """
         _only(value, {"inputs", "outputs", "dimensions"}, "model.signature")
-        inputs = tuple(_tensor(item, f"model.signature.inputs[{i}]") for i, item in _items(value, "inputs"))
+        inputs = tuple(_input(item, f"model.signature.inputs[{i}]") for i, item in _items(value, "inputs"))
         outputs = tuple(_tensor(item, f"model.signature.outputs[{i}]") for i, item in _items(value, "outputs"))
-        for spec in inputs:
-            where = f"model.signature: input {spec.name!r}"
-            if spec.shape is None:
-                raise ParamsError(f"{where} has no shape", "give it one, such as [batch, 3, 224, 224]")
-            if spec.is_integer and (spec.low is None or spec.high is None or spec.low >= spec.high):
-                raise ParamsError(
-                    f"{where} holds integers ({spec.dtype}) and has no range: low={spec.low}, high={spec.high}",
-                    "state low (included) and high (excluded), so that samples are values the model accepts",
-                )
         names = [spec.name for spec in (*inputs, *outputs)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ParamsError(f"model.signature names {sorted(twice)} more than once", "give each tensor its own name")
-        stated = value.get("dimensions") or {}
-        used = [size for spec in inputs for size in spec.shape or () if isinstance(size, str)]
+        used = list(dict.fromkeys(size for spec in inputs for size in spec.shape or () if isinstance(size, str)))
+        stated = _or_empty(value.get("dimensions"))
+        where = "model.signature.dimensions"
+        if not isinstance(stated, Mapping):
+            raise ParamsError(f"{where} is {stated!r}", "give a mapping of names that stand in shapes to their bounds")
         if unused := [name for name in stated if name not in used]:
-            raise ParamsError(f"model.signature.dimensions: no input's shape names {unused}", "remove or use them")
-        dimensions = {}
-        for name in dict.fromkeys(used):
-            bounds = stated.get(name) or {}
-            where = f"model.signature.dimensions.{name}"
-            _only(bounds, {"minimum", "maximum", "example"}, where)
-            dimension = Dimension(name, **bounds)
-            if not dimension.minimum <= dimension.example <= (dimension.maximum or dimension.example):
-                raise ParamsError(
-                    f"{where}: example {dimension.example} is outside [{dimension.minimum}, {dimension.maximum}]",
-                    "choose minimum ≤ example ≤ maximum",
-                )
-            dimensions[name] = dimension
+            raise ParamsError(f"{where}: no input's shape names {unused}", "remove or use them")
+        dimensions = {name: _dimension(name, _or_empty(stated.get(name)), f"{where}.{name}") for name in used}
         return cls(inputs, outputs, dimensions)
 
     def taking(self, names: Collection[str]) -> Signature:
@@ -165,12 +148,14 @@ def sample_inputs(signature: Signature, sizes: Mapping[str, int], seed: int, sca
     for spec in signature.inputs:
         random = np.random.Generator(np.random.PCG64([seed, *spec.name.encode()]))
         shape = resolve_shape(spec, sizes)
+        values: Any  # of the shape [], numpy draws a scalar and no array
         if spec.is_integer:
-            arrays[spec.name] = random.integers(spec.low or 0, spec.high, shape).astype(spec.dtype)
+            values = random.integers(spec.low or 0, spec.high, shape)
         elif spec.dtype == "bool":
-            arrays[spec.name] = random.integers(0, 2, shape).astype(bool)
+            values = random.integers(0, 2, shape)
         else:
-            arrays[spec.name] = (random.standard_normal(shape) * scale).astype(spec.dtype)
+            values = random.standard_normal(shape) * scale
+        arrays[spec.name] = np.asarray(values).astype(spec.dtype)
     return arrays
 
 
@@ -233,20 +218,87 @@ def _items(value: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
     return list(enumerate(items))
 
 
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _input(value: Any, where: str) -> TensorSpec:
+    spec = _tensor(value, where)
+    if spec.shape is None:
+        raise ParamsError(f"{where} ({spec.name}) has no shape", "give it one, such as [batch, 3, 224, 224]")
+    if spec.is_integer and spec.high is None:
+        raise ParamsError(
+            f"{where} ({spec.name}) holds integers ({spec.dtype}) and has no range",
+            "state low (included) and high (excluded), so that samples are values the model accepts",
+        )
+    return spec
+
+
 def _tensor(value: Any, where: str) -> TensorSpec:
     if isinstance(value, str):
         value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ParamsError(f"{where} is {value!r}", "give a mapping with at least a name")
     _only(value, {"name", "dtype", "shape", "low", "high", "description"}, where)
-    if (dtype := value.get("dtype", "float32")) not in DTYPES:
+    name, dtype, description = value.get("name"), value.get("dtype", "float32"), value.get("description", "")
+    if not isinstance(name, str) or not name:
+        raise ParamsError(f"{where}.name is {name!r}", "give the name that the model's forward has for it")
+    if dtype not in DTYPES:
         raise ParamsError(f"{where}.dtype is {dtype!r}", f"choose one of {', '.join(DTYPES)}")
+    if not isinstance(description, str):
+        raise ParamsError(f"{where}.description is {description!r}", "give a text, in quotes if need be")
     shape = value.get("shape")
     if shape is not None:
-        if not isinstance(shape, list | tuple) or not all(isinstance(size, int | str) for size in shape):
+        if not isinstance(shape, list | tuple):
             raise ParamsError(f"{where}.shape is {shape!r}", "give a list of numbers and names of dimensions")
-        shape = tuple(shape)
-    return TensorSpec(**{**value, "shape": shape})
+        shape = tuple(_size(size, f"{where}.shape[{axis}]") for axis, size in enumerate(shape))
+    low, high = _range(value.get("low"), value.get("high"), dtype, where)
+    return TensorSpec(name, dtype, shape, low, high, description)
+
+
+def _size(size: Any, where: str) -> int | str:
+    return size if isinstance(size, str) and size else _whole(size, where, 1, "or the name of a dimension")
+
+
+def _range(low: Any, high: Any, dtype: str, where: str) -> tuple[int | None, int | None]:
+    """The checked range; none where neither end is stated."""
+    if low is None and high is None:
+        return None, None
+    if np.dtype(dtype).kind not in "iu":
+        raise ParamsError(f"{where} is {dtype} and has a range: low={low!r}, high={high!r}", "remove low and high")
+    for key, value in (("low", low), ("high", high)):
+        _whole(value, f"{where}.{key}")
+    info = np.iinfo(dtype)
+    if not info.min <= low < high <= int(info.max) + 1:
+        raise ParamsError(
+            f"{where}.low is {low}, and high is {high}",
+            f"choose low (included) below high (excluded), within what {dtype} holds: {info.min} to {info.max}",
+        )
+    return low, high
+
+
+def _dimension(name: str, value: Any, where: str) -> Dimension:
+    _only(value, {"minimum", "maximum", "example"}, where)
+    for key, least in (("minimum", 0), ("maximum", 1), ("example", 1)):
+        if key in value and not (key == "maximum" and value[key] is None):
+            _whole(value[key], f"{where}.{key}", least, "or null: unbounded" if key == "maximum" else "")
+    dimension = Dimension(name, **value)
+    minimum, maximum, example = dimension.minimum, dimension.maximum, dimension.example
+    if maximum is not None and minimum > maximum:
+        raise ParamsError(f"{where}.minimum is {minimum}, and maximum is {maximum}", "choose minimum ≤ maximum")
+    if example < minimum or (maximum is not None and example > maximum):
+        raise ParamsError(
+            f"{where}.example is {example}{'' if 'example' in value else ', where none is stated'}, and the "
+            f"bounds are {minimum} to {maximum if maximum is not None else 'any number'}",
+            "state an example with minimum ≤ example ≤ maximum",
+        )
+    return dimension
+
+
+def _whole(value: Any, where: str, least: int | None = None, otherwise: str = "") -> int:
+    """The value, if it is a whole number; YAML's true is an int to Python, and none here."""
+    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
+        words = ["give a whole number", *([f"of at least {least}"] if least is not None else []), otherwise]
+        raise ParamsError(f"{where} is {value!r}", " ".join(filter(None, words)))
+    return value
 
 
 def _only(value: Any, allowed: set[str], where: str) -> None:

@@ -32,6 +32,9 @@ _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|rng|random_state|^amp$|callbacks|
 _PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
 _LORA = re.compile(r"^(?P<layer>.+)\.lora_(?P<factor>A|B)(\.default)?(\.weight)?$")
 _PEFT_PREFIX = "base_model.model."
+_SAVE_WEIGHTS = (  # instead of an object that holds them
+    "save the weights themselves where it was made, by torch.save(model.state_dict(), …): no class is run here"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def find_weights(value: Any, key: str | None) -> Found:
     if not full:
         raise CheckpointError(
             f"the checkpoint holds no state dict: {_outline(value)}",
-            "name the key of the weights in checkpoint.state_dict, or give a file with weights in checkpoint.path",
+            _SAVE_WEIGHTS
+            if isinstance(value, Inert)
+            else "name the key of the weights in checkpoint.state_dict, or give a file with weights in checkpoint.path",
         )
     ((name, weights),) = full.items()
     injected = any(_LORA.match(tensor) for tensor in weights)
@@ -93,7 +98,17 @@ def find_adapter(value: Any) -> tuple[Weights, str]:
     Raises:
         CheckpointError: there are none, or several sets.
     """
-    adapters = [(name, weights) for name, weights in _candidates(value) if _is_adapter(weights)]
+    candidates = list(_candidates(value))
+    adapters = [(name, weights) for name, weights in candidates if _is_adapter(weights)]
+    for name, weights in candidates if not adapters else ():
+        others = [tensor for tensor in weights if not _LORA.match(tensor)]
+        if len(others) < len(weights):
+            raise CheckpointError(
+                f"the adapter file's {name or 'state dict'} holds LoRA factors and {len(others)} other tensors: "
+                f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}",
+                "only lora_A and lora_B can be merged: save the adapter without the others; if they are a model's "
+                "weights with its LoRA injected, give the file as checkpoint.path and set checkpoint.adapter to null",
+            )
     if len(adapters) != 1:
         found = (
             f"{len(adapters)} LoRA adapters ({', '.join(name for name, _ in adapters)})"
@@ -315,7 +330,9 @@ def _at_key(value: Any, key: str) -> Weights:
     if not weights:
         raise CheckpointError(
             f"checkpoint.state_dict is {key!r}, and there is no state dict: {_outline(value)}",
-            "name the key that holds the weights, with dots between nested keys, or set it to null",
+            _SAVE_WEIGHTS
+            if isinstance(value, Inert)
+            else "name the key that holds the weights, with dots between nested keys, or set it to null",
         )
     return weights
 
@@ -334,6 +351,8 @@ def _size(weights: Mapping[str, TensorLike]) -> str:
 
 
 def _outline(value: Any) -> str:
+    if isinstance(value, Inert):
+        return f"it is {'an object of the class ' if value.args is not None else ''}{value.name}"
     if not isinstance(value, Mapping):
         return f"it is a {type(value).__name__}"
     keys = [str(key)[:60] for key in value]

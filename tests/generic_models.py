@@ -74,6 +74,19 @@ class Argmax(nn.Module):
         return Choice(scores.argmax(-1), scores.max(-1).values)
 
 
+class Guided(nn.Module):
+    """Inputs and an output of no dimension, as a diffusion model's step and strength are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Embedding(7, 4)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, features: Tensor, step: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+        guided = self.head(features + strength * self.steps(step))
+        return guided, guided.mean()
+
+
 class Baked(nn.Module):
     """The mistake that tracing invites: a size of the example becomes a constant."""
 
@@ -127,6 +140,15 @@ SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
     Argmax: {
         "inputs": [_FEATURES],
         "outputs": [{"name": "best", "dtype": "int64"}, {"name": "score"}],
+        "dimensions": _SEQUENCE,
+    },
+    Guided: {
+        "inputs": [
+            _FEATURES,
+            {"name": "step", "dtype": "int64", "shape": [], "low": 0, "high": 7},
+            {"name": "strength", "shape": []},
+        ],
+        "outputs": [{"name": "guided", "shape": ["batch", "sequence", 4]}, {"name": "mean", "shape": []}],
         "dimensions": _SEQUENCE,
     },
     Baked: {"inputs": [_FEATURES], "outputs": [{"name": "means"}], "dimensions": _SEQUENCE},

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -107,6 +108,19 @@ def test_a_model_without_a_graph_of_its_own_has_no_direct_route(tmp_path: Path) 
     assert plan(asked(25), architecture)[0] == ["dynamo"]
 
 
+def test_a_direct_graph_that_fails_is_told_by_its_name_and_auto_takes_another_route(
+    figure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> ModelProto:
+        raise KeyError("absent")
+
+    monkeypatch.setattr("pipeline.models.stick_figure.onnx_graph", broken)
+    with pytest.raises(ExportError, match=r"pipeline\.models\.stick_figure\.onnx_graph failed: KeyError: 'absent'"):
+        export_onnx(figure, asked(exporter="direct"), tmp_path / "onnx")
+    export_onnx(figure, asked(), tmp_path / "onnx")
+    assert read_manifest(tmp_path / "onnx").facts["exporter"] == "torchscript"
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Any module, by the general routes
 
@@ -122,7 +136,7 @@ def check_general(kind: type[nn.Module], exporter: str, opset: int, tmp_path: Pa
     return model
 
 
-KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax]
+KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax, models.Guided]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,6 +359,22 @@ def test_int8_of_a_traced_model_quantises_its_transposed_weights(figure: Path, t
     export_onnx(figure, asked(17, "torchscript", variants=["int8"]), tmp_path / "onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "onnx/model_int8.onnx").graph.node]
     assert operators.count("MatMulInteger") > 10
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_int8_of_a_half_precision_checkpoint_quantises_as_that_of_its_wide_one(tmp_path: Path, dtype: Any) -> None:
+    """The direct graph keeps half-precision weights and casts them, and the quantiser sees no constant behind that."""
+    architecture = stick_figure(inputs=["motion", "text_embedding", "action_sequence"])
+    halves = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
+    wide = {name: array.astype(np.float32) for name, array in halves.items()}
+    nodes = {}
+    for name, weights in (("halves", halves), ("wide", wide)):
+        checkpoint = write_checkpoint(tmp_path / name / "checkpoint", architecture, weights)
+        export_onnx(checkpoint, asked(variants=["int8"]), tmp_path / name / "onnx")
+        graph = onnx.load(tmp_path / name / "onnx/model_int8.onnx").graph
+        nodes[name] = [node.op_type for node in graph.node].count("MatMulInteger")
+        assert largest_error(checkpoint, tmp_path / name / "onnx/model_int8.onnx", sequence=9, batch=2) < 0.2
+    assert nodes["halves"] == nodes["wide"] > 10
 
 
 def test_int8_of_a_model_with_nothing_to_quantise_is_refused(tmp_path: Path) -> None:

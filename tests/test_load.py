@@ -16,9 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import load
-from pipeline.errors import ArchitectureError, CheckpointError, PipelineError, UnsafeCheckpointError
+from pipeline.eager import build_model
+from pipeline.errors import ArchitectureError, CheckpointError, ModelError, PipelineError, UnsafeCheckpointError
 from pipeline.files import read_manifest
+from pipeline.models import Architecture
 from pipeline.models.stick_figure import build
+from pipeline.signature import Signature
 from tests.checkpoint_folder import STICK_FIGURE
 from tests.project import ROOT, Project
 
@@ -92,6 +95,13 @@ def test_a_config_object_of_an_unknown_class_comes_as_its_fields(run: Run, monke
     facts = run(value)
     assert facts["training"]["config"] == {"learning_rate": 1e-3, "layers": [1, 2]}
     assert facts["left_out"]["harmless"] == {"their_training.Config": 1}
+
+
+def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:
+    """A pickle can hold half of a surrogate pair, in values, in keys and in the key of the weights."""
+    facts = run({"model\udc00": weights(), "note": "a\ud800b", "by\ud800": {"\ud800": ["\ud800"]}})
+    assert facts["training"] == {"note": "a\\ud800b", "by\\ud800": {"\\ud800": ["\\ud800"]}}
+    assert facts["origin"]["state_dict"] == "model\\udc00"
 
 
 def test_wrapped_names_are_unwrapped(run: Run) -> None:
@@ -239,3 +249,89 @@ def test_an_adapter_beside_plain_weights_must_be_decided_upon(run: Run) -> None:
         run(beside)
     assert run(beside, checkpoint__state_dict="model_state_dict")["lora"] is None
     assert run(beside, checkpoint__adapter="mine.pth", checkpoint__lora_alpha=16.0)["lora"]["rank"] == 2
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A factory's module is anybody's code
+
+
+def their_model(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """their_model.py in the project's folder."""
+    Path("their_model.py").write_text(text)
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.delitem(sys.modules, "their_model", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def build(:\n", r"SyntaxError: invalid syntax \(their_model\.py, line 1\)"),
+        ("\nraise RuntimeError('no GPU\\nhere')", r"RuntimeError: no GPU here \(their_model, line 2\)"),
+        ("import sys\nsys.exit(0)", r"SystemExit: 0 \(their_model, line 2\)"),
+        ("import no_such_package", r"ModuleNotFoundError: No module named 'no_such_package' \(their_model, line 1\)"),
+    ],
+)
+def test_a_factory_s_module_that_fails_at_import_is_told_as_such(
+    run: Run, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    their_model(monkeypatch, text)
+    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n") as error:
+        run(weights(), model__factory="their_model:build")
+    assert "python -c 'import their_model'" in error.value.remedy
+    architecture = Architecture("their_model:build", {}, Signature((), (), {}))
+    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n"):  # and where it isn't described
+        build_model(architecture)
+
+
+def test_a_factory_s_module_that_is_not_there_is_asked_for_by_name(run: Run) -> None:
+    with pytest.raises(ModelError, match="No module named 'no_such_model'") as error:
+        run(weights(), model__factory="no_such_model.inside:build")
+    assert "package.module:callable" in error.value.remedy
+
+
+HOOKS = """
+import sys
+from pipeline.errors import ArchitectureError
+from pipeline.signature import Signature, TensorSpec
+
+def read_architecture(tensors, overrides):
+    {read}
+    return {{}}
+
+def signature(kwargs, inputs):
+    {sign}
+    return Signature((TensorSpec("x", shape=(1,)),), (TensorSpec("y"),), {{}})
+
+def check_weights(kwargs, weights):
+    {check}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "code", "kind", "said"),
+    [
+        (
+            "read",
+            "tensors['absent']",
+            ModelError,
+            r"read_architecture failed: KeyError: 'absent' \(their_model, line 7",
+        ),
+        ("sign", "kwargs.width", ModelError, "their_model.signature failed: AttributeError"),
+        ("check", "sys.exit(3)", ModelError, "their_model.check_weights failed: SystemExit: 3"),
+        ("read", "raise ArchitectureError('too few layers')", ArchitectureError, "^too few layers$"),
+        ("read", "return None", ModelError, "read_architecture returned a NoneType"),
+    ],
+)
+def test_a_function_of_the_factory_s_module_that_fails_is_told_by_its_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, hook: str, code: str, kind: type[PipelineError], said: str
+) -> None:
+    their_model(monkeypatch, HOOKS.format(**{"read": "pass", "sign": "pass", "check": "pass", hook: code}))
+    with pytest.raises(kind, match=said):
+        run(weights(), model__factory="their_model:build", model__inputs=None)
+
+
+def test_a_factory_that_ends_the_process_ends_no_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    their_model(monkeypatch, "import sys\ndef build(**kwargs): sys.exit(0)\n")
+    with pytest.raises(ModelError, match=r"their_model:build .* failed: SystemExit: 0"):
+        build_model(Architecture("their_model:build", {}, Signature((), (), {})))

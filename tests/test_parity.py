@@ -30,17 +30,19 @@ from pipeline.compare import errors, identical, noise_floors
 from pipeline.eager import ExportModule, build_model
 from pipeline.errors import ParamsError
 from pipeline.files import read_json, write_json, write_manifest
-from pipeline.fresh import Job, importing_torch, run_fresh, run_here
+from pipeline.fresh import Job, importing_torch, read_cases, run_fresh, run_here, write_cases
 from pipeline.models import Architecture
 from pipeline.models.stick_figure import model as stick_figure
 from pipeline.models.stick_figure import signature as stick_figure_signature
 from pipeline.params import ToleranceParams, load_params
 from pipeline.parity_check import EAGER
 from pipeline.parity_judge import EXACT, NOISE, Subject, Truth, Verdict, judge
+from pipeline.parity_report import write_plots, write_sample
 from pipeline.runtimes import Runtime, open_runtime
 from pipeline.safetensors_file import open_sharded
 from pipeline.signature import Signature, sample_inputs
 from pipeline.weights import compare_by_name
+from tests.generic_models import SIGNATURES, Guided
 from tests.project import ROOT
 
 PARITY = load_params(ROOT / "params.yaml").parity
@@ -515,6 +517,21 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
     ran = replace(verdict.ran, outputs=changed)
     wrong = judge(verdict.subject, ran, world.truth, world.cases, PARITY)
     assert [name for name, output in wrong.outputs.items() if not output.passed] == ["winner"]
+
+
+def test_inputs_and_outputs_of_no_dimension_are_judged_too(tmp_path: Path) -> None:
+    signature = Signature.from_json(SIGNATURES[Guided])
+    world = World.make(tmp_path, Architecture("tests.generic_models:Guided", {}, signature))
+    assert all(type(array) is np.ndarray for case in world.cases for array in case.inputs.values())
+    verdicts = [world.judge(format, world.export(format, tmp_path / format)) for format in ("onnx", "torchscript")]
+    for verdict in verdicts:
+        assert verdict.passed, verdict.problem
+        assert verdict.ran.outputs[0]["mean"].shape == ()
+    write_cases(tmp_path / "cases", [case.inputs for case in world.cases])
+    assert {case["strength"].shape for case in read_cases(tmp_path / "cases")} == {()}
+    write_sample(tmp_path / "sample", world.truth, world.cases)
+    assert load_file(tmp_path / "sample/inputs.safetensors")["strength"].shape == ()
+    write_plots(tmp_path / "plots", verdicts, world.truth, signature, world.cases)
 
 
 class Fatal(Counter):

@@ -90,6 +90,21 @@ def test_an_adapter_alone_is_told_apart_from_weights(value: dict[str, Any]) -> N
     assert set(find_adapter(value)[0]) == {"layer.lora_A", "layer.lora_B"}
 
 
+def test_a_tensor_that_keeps_a_file_from_being_an_adapter_is_named() -> None:
+    for value in ({"lora_state": {**factors(), "head.bias": tensor(4)}}, {**factors(), "head.bias": tensor(4)}):
+        with pytest.raises(CheckpointError, match=r"holds LoRA factors and 1 other tensors: head\.bias") as error:
+            find_adapter(value)
+        assert "without the others" in error.value.remedy
+
+
+def test_an_object_in_the_place_of_a_checkpoint_is_told_by_its_class() -> None:
+    with pytest.raises(CheckpointError, match=r"it is an object of the class their_training\.Config") as error:
+        find_weights(Inert("their_training.Config", (), {"epoch": 3}), None)
+    assert "torch.save(model.state_dict()" in error.value.remedy
+    with pytest.raises(CheckpointError, match=r"it is their_training\.Config\n"):
+        find_weights(Inert("their_training.Config"), "model")
+
+
 def test_an_adapter_beside_plain_weights_is_not_lost_silently() -> None:
     assert find_weights({"model": linear(), "lora_state_dict": factors()}, None).adapter_beside == "lora_state_dict"
 

@@ -22,12 +22,15 @@ import torch only inside its factory):
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ModelError, ParamsError
+from pipeline.errors import ModelError, ParamsError, PipelineError
 from pipeline.signature import Signature
 
 if TYPE_CHECKING:
@@ -74,9 +77,10 @@ class Architecture:
         Any other model's module isn't imported, and gives the default.
 
         Raises:
-            ModelError: the module can't be imported any more.
+            ModelError: the module can't be imported any more; what is returned raises it too, if it is a function
+                that fails.
         """
-        return getattr(family_module(self.factory), name, default) if self.described else default
+        return _hook(family_module(self.factory), name, default) if self.described else default
 
 
 def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:
@@ -84,37 +88,91 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
 
     Raises:
         ArchitectureError: the weights aren't those of such a model.
-        ModelError: the factory's module can't be imported, or doesn't describe itself and must be described.
+        ModelError: the factory's module can't be imported, fails, or doesn't describe itself and must be described.
         ParamsError: model.signature, model.inputs or model.kwargs don't fit.
     """
     if model.signature is not None:
         signature = Signature.from_json(model.signature)
         return Architecture(model.factory, model.kwargs, _chosen(signature, model.inputs))
     family = family_module(model.factory)
-    if not hasattr(family, "read_architecture") or not hasattr(family, "signature"):
+    read, sign = _hook(family, "read_architecture"), _hook(family, "signature")
+    if read is None or sign is None:
         raise ModelError(
             f"model.signature is null, and {family.__name__} has no read_architecture and signature functions",
             "state model.signature (and model.kwargs) in params.yaml; see README, 'Another architecture'",
         )
     overrides = {**model.kwargs, **({"image_size": model.image_size} if model.image_size else {})}
-    kwargs = family.read_architecture(tensors, overrides)
-    return Architecture(model.factory, kwargs, family.signature(kwargs, model.inputs), described=True)
+    kwargs = read(tensors, overrides)
+    signature = sign(kwargs, model.inputs)
+    if not isinstance(kwargs, dict) or not isinstance(signature, Signature):
+        raise ModelError(
+            f"{family.__name__}.read_architecture returned a {type(kwargs).__name__}, and its signature a "
+            f"{type(signature).__name__}",
+            "return a dict and a pipeline.signature.Signature",
+        )
+    return Architecture(model.factory, kwargs, signature, described=True)
 
 
 def family_module(factory: str) -> ModuleType:
     """The module that holds the factory.
 
     Raises:
-        ModelError: it can't be imported.
+        ModelError: it isn't there, or fails while it is imported.
     """
     name = factory.partition(":")[0]
+    doing = f"model.factory is {factory!r}, and importing {name}"
+    with _telling(name, doing, f"correct that module; `python -c 'import {name}'` shows all of the error"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # what the module imports isn't there
+            raise ModelError(
+                f"{doing} failed: {error}",
+                "name a module in this folder or an installed package, as package.module:callable",
+            ) from None
+
+
+def _hook(family: ModuleType, name: str, default: Any = None) -> Any:
+    """What the module has under that name; a function tells which it was when it fails."""
+    found = getattr(family, name, default)
+    if not callable(found):
+        return found
+    hook: Callable[..., Any] = found
+
+    @wraps(hook)
+    def telling(*args: Any, **kwargs: Any) -> Any:
+        with _telling(family.__name__, f"{family.__name__}.{name}", "correct that function"):
+            return hook(*args, **kwargs)
+
+    return telling
+
+
+@contextmanager
+def _telling(module: str, doing: str, remedy: str) -> Iterator[None]:
+    """One error for whatever a model's own code raises, sys.exit included; this project's errors pass.
+
+    Raises:
+        ModelError: it raised something.
+    """
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ModelError(
-            f"model.factory is {factory!r}, and importing {name} failed: {error}",
-            "name a module in this folder or an installed package, as package.module:callable",
-        ) from None
+        yield
+    except PipelineError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())[:400]
+        problem = f"{doing} failed: {type(error).__name__}{f': {said}' if said else ''}"
+        if not isinstance(error, SyntaxError):  # which says its line itself
+            problem += _line(error, module)
+        raise ModelError(problem, remedy) from error
+
+
+def _line(error: BaseException, name: str) -> str:
+    """The last line of the model's package that led to the error, rather than a line of a library it calls."""
+    lines = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    package = name.partition(".")[0]
+    own = [(module, line) for module, line in lines if module.partition(".")[0] == package and module != __name__]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:

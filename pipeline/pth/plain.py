@@ -191,6 +191,11 @@ def _short(name: Any) -> str:
     return name
 
 
+def well_formed(text: str) -> str:
+    """The text with its lone surrogates, which a pickle can hold and a file can't, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def plain(value: Any) -> Any:
     """What JSON can hold of a settled value: names for what has no other form, a summary for a tensor.
 
@@ -217,7 +222,7 @@ class _Plain:
                 return value if math.isfinite(value) else str(value)
             case str():
                 self.left -= len(value) >> 6
-                return value.encode("utf-8", "backslashreplace").decode()
+                return well_formed(value)
             case bytes():
                 return f"{len(value)} bytes"
             case complex():
