@@ -12,34 +12,43 @@ without onnxruntime. On the command line:
 
     python -m pipeline.inference artifacts/release --describe
     python -m pipeline.inference artifacts/onnx --inputs case.safetensors --outputs out.safetensors
+    python -m pipeline.inference mine.pth --state-dict ema --lora-alpha 16 --describe
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import math
+import os
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.detect import FORMATS, SUPPORTED, detect
-from pipeline.errors import ArchitectureError, InferenceError, PipelineError
+from pipeline.errors import ArchitectureError, ArtifactError, CheckpointError, InferenceError, PipelineError
 from pipeline.files import read_json
 from pipeline.models import Architecture, family_module, is_trusted
-from pipeline.runtimes import Runtime, open_runtime, run_module
+from pipeline.runtimes import open_runtime, run_module
 from pipeline.signature import Arrays, Signature, TensorSpec
 from pipeline.tensor import TensorLike
+
+if TYPE_CHECKING:
+    from pipeline.state_dict import Weights
 
 Run = Callable[[Arrays], Arrays]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# What reads a checkpoint names the parameters of the stage; two of them are options of `load` as well.
+_OWN_OPTION = re.compile(r"\bcheckpoint\.(state_dict|lora_alpha)\b(?: of params\.yaml)?")
+_PARAMETER = re.compile(r"\bcheckpoint\.(path|adapter|salvage)\b")
 _SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin", ".ckpt")
 
 
@@ -69,9 +78,9 @@ class Model:
             Output name → array, in the signature's order.
 
         Raises:
-            InferenceError: a name, dtype, shape or range isn't what the signature says.
+            InferenceError: a name, dtype, shape or range isn't what the signature says, or it is no array.
         """
-        return self._run({name: np.asarray(array) for name, array in inputs.items()})
+        return self._run({name: _array(name, value) for name, value in inputs.items()})
 
     def __repr__(self) -> str:
         takes = ", ".join(spec.name for spec in self.signature.inputs)
@@ -102,6 +111,8 @@ def load(
     providers: Sequence[str] | None = None,
     revision: str | None = None,
     trust: Sequence[str] = (),
+    lora_alpha: float | None = None,
+    state_dict: str | None = None,
 ) -> Model:
     """Load a model, told by what its file holds rather than by its name.
 
@@ -110,15 +121,20 @@ def load(
         format: which of a folder's or repository's formats to take; None: the first of safetensors, onnx,
             torchscript, torch_export that is there (with providers: onnx).
         device: a torch device, or for ONNX cpu or cuda.
-        threads: threads that one run uses; None leaves the library's default.
+        threads: threads that one run uses, 1 or more; None leaves the library's default.
         providers: ONNX Runtime's execution providers, in order.
         revision: branch, tag or commit of the repository.
         trust: model code ("package.module:callable") that config.json may name, beside this project's own and that
             of params.yaml. ONNX, TorchScript and torch.export need none.
+        lora_alpha: alpha of the LoRA layers in a .pth that doesn't say it.
+        state_dict: key of the weights in a .pth that holds several, dotted where nested (such as "ema"); None: the
+            only ones there are.
 
     Raises:
-        InferenceError: it isn't there, isn't a model that this can run, or names model code that isn't trusted.
+        InferenceError: it isn't there, isn't a model that this can run, names model code that isn't trusted, or an
+            option isn't one that it has.
         ArtifactError: it is damaged, or its config.json is missing.
+        CheckpointError: a .pth can't be read, or holds no weights, several or some that can't be used.
     """
     given = str(path)
     if format not in (None, *FORMATS):
@@ -127,6 +143,9 @@ def load(
         format = "onnx"
     local = _local(given, format, revision)
     found, target = detect(local, format)
+    of_pth = {"lora_alpha": lora_alpha, "state_dict": state_dict}
+    if found != "pth" and (given_too := [name for name, value in of_pth.items() if value is not None]):
+        raise InferenceError(f"{' and '.join(given_too)} can be given for a .pth, and {given} is {found}", "drop them")
     if found in ("safetensors", "pth"):
         _refuse_unknown_code(target if target.is_dir() else target.parent, trust)
     options: dict[str, Any] = {"device": device, "threads": threads, "providers": providers}
@@ -137,7 +156,8 @@ def load(
             DeprecationWarning,
             stacklevel=2,
         )
-        return Model(given, found, *_open_pth(target, options))
+        weights = _weights_of_pth(target, state_dict, lora_alpha)
+        return Model(given, found, *_open_pth(target, weights, options))
     runtime = open_runtime(found, target, aligned=False, **options)
     return Model(given, found, runtime.signature, runtime.run)
 
@@ -151,14 +171,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--outputs", type=Path, metavar="FILE", help="safetensors file to write the outputs to")
     parser.add_argument("--format", choices=FORMATS, help="which of a folder's formats to take")
     parser.add_argument("--device", default="cpu", help="torch device, or cpu or cuda for ONNX (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads that one run uses")
+    parser.add_argument("--threads", type=int, help="threads that one run uses, 1 or more")
     parser.add_argument("--providers", nargs="+", metavar="NAME", help="ONNX Runtime's execution providers")
     parser.add_argument("--revision", help="branch, tag or commit of a repository")
     parser.add_argument("--trust", action="append", default=[], metavar="FACTORY", help="model code that may run")
+    parser.add_argument("--lora-alpha", type=float, metavar="ALPHA", help="LoRA's alpha, where a .pth doesn't say it")
+    parser.add_argument("--state-dict", metavar="KEY", help="key of the weights in a .pth that holds several")
     asked = parser.parse_args(arguments)
     if not asked.describe and not (asked.inputs and asked.outputs):
         parser.error("give --inputs and --outputs, or --describe")
     try:
+        if asked.outputs:
+            _check_writable(asked.outputs)
         model = load(
             asked.model,
             format=asked.format,
@@ -167,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             providers=asked.providers,
             revision=asked.revision,
             trust=asked.trust,
+            lora_alpha=asked.lora_alpha,
+            state_dict=asked.state_dict,
         )
         if asked.describe:
             print(model.describe())
@@ -225,26 +251,51 @@ def _fetch(repo_id: str, format: str | None, revision: str | None) -> Path:
     raise InferenceError(f"{repo_id} on the Hub holds no model that this can run", SUPPORTED)
 
 
-def _open_pth(path: Path, options: Mapping[str, Any]) -> tuple[Signature, Run]:
-    """Read a checkpoint without running anything in it, and build the model around its weights.
+def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> Weights:
+    """Read a checkpoint's weights without running anything in it, LoRA merged.
+
+    Raises:
+        CheckpointError: it can't be read, or which weights are meant, or how they are merged, isn't known.
+    """
+    from pipeline.pth import read_checkpoint, refuse_dangerous
+    from pipeline.state_dict import find_weights, lora_alpha, merge_lora, refuse_adapter_beside, without_prefix
+
+    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+        raise InferenceError(f"lora_alpha is {alpha}", "give the number above 0 that the adapter was trained with")
+    try:
+        checkpoint = read_checkpoint(path)
+        refuse_dangerous(checkpoint)
+        found = find_weights(checkpoint.value, key)
+        refuse_adapter_beside(found.adapter_beside, str(path))
+        weights, _ = without_prefix(found.weights)
+        merged, _ = merge_lora(weights, None, lora_alpha(checkpoint.value, alpha, weights))
+    except CheckpointError as error:
+        problem, remedy = (_OWN_OPTION.sub(_as_option, text) for text in (error.problem, error.remedy))
+        if _PARAMETER.search(remedy):
+            remedy = remedy.removesuffix(" in params.yaml")
+            remedy += " in params.yaml, run `dvc repro`, and load artifacts/release"
+        raise type(error)(problem, remedy) from None
+    return merged
+
+
+def _as_option(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]} (--{parameter[1].replace('_', '-')})"
+
+
+def _open_pth(path: Path, weights: Weights, options: Mapping[str, Any]) -> tuple[Signature, Run]:
+    """Build the model around a checkpoint's weights.
 
     The model is what the config.json beside the file says, or else one of the stick-figure family. No export has
     settled which inputs it takes, so each call takes those that it is given.
 
     Raises:
-        InferenceError: it is neither.
+        InferenceError: it is neither, or the options are none that torch has.
     """
     from safetensors.torch import load_file
 
     from pipeline.eager import load_model
-    from pipeline.pth import read_checkpoint, refuse_dangerous
     from pipeline.safetensors_file import write_safetensors
-    from pipeline.state_dict import find_weights, lora_alpha, merge_lora, without_prefix
 
-    checkpoint = read_checkpoint(path)
-    refuse_dangerous(checkpoint)
-    weights, _ = without_prefix(find_weights(checkpoint.value, None).weights)
-    weights, _ = merge_lora(weights, None, lora_alpha(checkpoint.value, None, weights))
     architecture = _architecture_of_pth(path, weights)
     with tempfile.TemporaryDirectory() as folder:
         write_safetensors(Path(folder) / "weights.safetensors", weights)
@@ -252,7 +303,9 @@ def _open_pth(path: Path, options: Mapping[str, Any]) -> tuple[Signature, Run]:
     everything = architecture.signature
     parameters = inspect.signature(module.forward).parameters.values()
     optional = {parameter.name for parameter in parameters if parameter.default is not parameter.empty}
-    runtimes: dict[tuple[str, ...], Runtime] = {}
+    all_names = tuple(spec.name for spec in everything.inputs)
+    # The first is made now, so that wrong options are told on loading and not by a call.
+    runtimes = {all_names: run_module(path, module, everything, **options)}
 
     def run(inputs: Arrays) -> Arrays:
         names = tuple(spec.name for spec in everything.inputs if spec.name in inputs or spec.name not in optional)
@@ -277,17 +330,38 @@ def _architecture_of_pth(path: Path, weights: Mapping[str, TensorLike]) -> Archi
             f"{error.problem}",
             "state model.factory and model.signature in params.yaml, run `dvc repro`, and load artifacts/release",
         ) from None
-    return Architecture(factory, kwargs, family.signature(kwargs, None))
+    return Architecture(factory, kwargs, family.module_signature(kwargs))
+
+
+def _check_writable(path: Path) -> None:
+    """Before anything is computed, see that its result can be kept."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {path.parent}"
+        raise InferenceError(f"{path} {what}", "name a file in a folder that is there")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InferenceError(f"{path} can't be written: permission denied", "name a file that you may write")
 
 
 def _run_case(model: Model, inputs: Path, outputs: Path) -> None:
     from pipeline.safetensors_file import open_safetensors, write_safetensors
     from pipeline.tensor import Tensor
 
-    computed = model(**{name: tensor.numpy() for name, tensor in open_safetensors(inputs).items()})
+    try:
+        case = open_safetensors(inputs)
+    except ArtifactError as error:
+        raise InferenceError(error.problem, "give a safetensors file that holds the inputs by name") from None
+    computed = model(**{name: tensor.numpy() for name, tensor in case.items()})
     write_safetensors(outputs, {name: Tensor.of_numpy(array) for name, array in computed.items()})
     for name, array in computed.items():
         print(f"{name} {array.dtype} {list(array.shape)}")
+
+
+def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:  # ragged lists; tensors elsewhere or with a gradient
+        remedy = "give a numpy array, or nested lists of equal lengths"
+        raise InferenceError(f"input {name!r} is no array: {error}", remedy) from None
 
 
 def _row(spec: TensorSpec) -> list[str]:

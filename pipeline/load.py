@@ -32,6 +32,7 @@ from pipeline.state_dict import (
     find_weights,
     lora_alpha,
     merge_lora,
+    refuse_adapter_beside,
     without_prefix,
 )
 from pipeline.tensor import DTYPES, Tensor, TensorLike
@@ -111,12 +112,7 @@ def _adapt(
 ) -> tuple[Weights, Any, str | None]:
     """Merge the LoRA factors that the checkpoint or checkpoint.adapter holds; the last is the adapter's sha256."""
     if params.adapter is None:
-        if beside and params.state_dict is None:
-            raise CheckpointError(
-                f"{params.path} holds weights without adapters, and a LoRA adapter beside them ({beside})",
-                f"to merge it, set checkpoint.adapter to {params.path} too; to leave it out, name the weights "
-                "in checkpoint.state_dict",
-            )
+        refuse_adapter_beside(beside, params.path)
         alpha = lora_alpha(checkpoint.value, params.lora_alpha, weights)
         merged, done = merge_lora(weights, None, alpha)
         return merged, done, None

@@ -7,7 +7,8 @@ version, a time or a commit: the same artifacts make the same bytes, and the Hub
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,8 @@ FORMATS = {"safetensors": "", "onnx": "onnx", "torchscript": "torchscript", "tor
 """Format → folder in the release ("" is the root, where transformers looks)."""
 SAMPLE = ("sample/inputs.safetensors", "sample/outputs.safetensors")
 """Random inputs and what the checkpoint makes of them in float64, rounded to float32."""
+OF_TOOLS = (".git", ".cache/huggingface")
+"""Folders that may lie in a release and are no part of it: of a git clone, and of `hf download --local-dir`."""
 
 _REBUILD = "run `dvc repro`, which rebuilds and checks what changed"
 Copy = Callable[[Path, Path], FileEntry]
@@ -259,33 +262,70 @@ def _inside(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"{name!r} leads out of the release")
+    name.encode()  # JSON can hold half a character, which no file name and no message can: a ValueError too
     return name
 
 
 def differences(folder: Path, release: Release) -> list[str]:
-    """Where the folder isn't what release.json and SHA256SUMS say, one line each."""
+    """Where the folder isn't what release.json and SHA256SUMS say, one line each.
+
+    Whatever is there and isn't listed is told, not files alone: a folder or a link named `model` would be imported
+    in the place of model.py. A listed file may be a link, as in the Hub client's and DVC's caches: its bytes count.
+
+    Raises:
+        ArtifactError: something in it can't be read.
+    """
+    try:
+        return _differences(folder, release)
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or folder} can't be read: {error.strerror}", "make it readable, or get the release again"
+        ) from None
+
+
+def _differences(folder: Path, release: Release) -> list[str]:
     found: list[str] = []
-    present = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (".cache", ".git") and path.name != ".gitignore"
-    }
+    allowed = release.files.keys() | release.unlisted
+    present = set(_present(folder, [*allowed, *OF_TOOLS]))
     for name, entry in release.files.items():
-        if name not in present:
+        if name not in present or not (folder / name).is_file():
             found.append(f"{name} is missing")
-        elif (there := FileEntry.of(present[name])) != entry:
+        elif (there := FileEntry.of(folder / name)) != entry:
             found.append(
                 f"{name} is not what was released: {there.size} bytes with sha256 {there.sha256[:12]}…, "
                 f"and {RELEASE} says {entry.size} bytes with {entry.sha256[:12]}…"
             )
-    found += [
-        f"{name} is not in {RELEASE}" for name in sorted(present.keys() - release.files.keys() - release.unlisted)
-    ]
+    found += [_extra(folder, name) for name in sorted(present - allowed)]
     listed = {name: entry.sha256 for name, entry in release.files.items()}
     listed[RELEASE] = sha256(folder / RELEASE)
     sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     if not (folder / SUMS).is_file():
         found.append(f"{SUMS} is missing")
-    elif (folder / SUMS).read_text(encoding="utf-8") != sums:
+    elif (folder / SUMS).read_bytes() != sums.encode():
         found.append(f"{SUMS} and {RELEASE} do not agree")
     return found
+
+
+def _present(folder: Path, expected: list[str], within: str = "") -> Iterator[str]:
+    """The path of everything in the folder but OF_TOOLS; a folder that holds nothing expected is one, ending in /."""
+    with os.scandir(folder / within) as entries:
+        for entry in entries:
+            name = f"{within}{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                yield name
+            elif any(other.startswith(f"{name}/") for other in expected):
+                yield from _present(folder, expected, f"{name}/")
+            elif name not in OF_TOOLS:
+                yield f"{name}/"
+
+
+def _extra(folder: Path, name: str) -> str:
+    shown = name if name.isprintable() else repr(name)
+    if (folder / name).is_symlink():
+        return f"{shown} is not in {RELEASE} (a symbolic link to {str((folder / name).readlink())!r})"
+    if PurePosixPath(name).name == "__pycache__":
+        return (
+            f"{shown} is not in {RELEASE}: Python leaves it where a module is imported, and runs what it holds in "
+            "the module's place, so that it may be more than a leftover; delete it"
+        )
+    return f"{shown} is not in {RELEASE}"

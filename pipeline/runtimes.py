@@ -60,6 +60,11 @@ class Options:
     dtype: Literal["float32", "float64"] = "float32"
     aligned: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse what torch would fail on and ONNX Runtime take for its default."""
+        if self.threads is not None and self.threads < 1:
+            raise InferenceError(f"threads is {self.threads}", "give 1 or more, or none for the library's default")
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
@@ -132,7 +137,7 @@ def open_runtime(
 
     Raises:
         ArtifactError: a file is missing, can't be read, or doesn't fit the signature.
-        InferenceError: no such format.
+        InferenceError: no such format, device, provider or number of threads.
         ModelError: the eager model can't be built.
     """
     if format not in FORMATS:

@@ -40,8 +40,8 @@ def write_safetensors(
     _check(tensors)
     ordered = sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
     header, total = _header(ordered, tensors, metadata)
-    _check_room(path, len(header) + total)
     try:
+        _check_room(path, len(header) + total)
         file = DigestedFile(path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be written: {error.strerror}") from None

@@ -92,6 +92,24 @@ def find_weights(value: Any, key: str | None) -> Found:
     return Found(weights, name, adapters[0] if adapters and not injected else "")
 
 
+def refuse_adapter_beside(adapter: str, path: str) -> None:
+    """Raise where an adapter lies beside weights that don't hold it: that it is meant can't be told, nor that it isn't.
+
+    Args:
+        adapter: Found.adapter_beside.
+        path: the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    if adapter:
+        raise CheckpointError(
+            f"{path} holds weights without adapters, and a LoRA adapter beside them ({adapter})",
+            "to leave it out, name the weights in checkpoint.state_dict; to merge it, set both checkpoint.path and "
+            f"checkpoint.adapter to {path}",
+        )
+
+
 def find_adapter(value: Any) -> tuple[Weights, str]:
     """The LoRA factors in an adapter file, and the key they were under.
 

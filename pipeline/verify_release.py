@@ -11,6 +11,7 @@ A safetensors folder is run by the model code that its config.json names. A rele
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +23,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from huggingface_hub import get_token
-from safetensors.numpy import load_file
 
 from pipeline import stage
 from pipeline.errors import ArtifactError, InferenceError, PipelineError
 from pipeline.files import read_json
 from pipeline.hub import Hub, default_endpoint
 from pipeline.models import is_trusted
+from pipeline.parity_report import DIGITS
 from pipeline.release import PARITY, SAMPLE, Release, differences, read_release
+from pipeline.safetensors_file import open_safetensors
 from pipeline.signing import SIGNATURE, check_signature
 
 Array = npt.NDArray[Any]
@@ -112,7 +114,7 @@ def verify(
         opener: opens an artifact to run it.
 
     Raises:
-        ArtifactError: it is no release.
+        ArtifactError: it is no release, or can't be read.
     """
     release = read_release(folder)
     wrong = differences(folder, release)
@@ -137,7 +139,9 @@ def _signature(folder: Path, public_key: Path | None) -> Check:
 
 def _computations(folder: Path, release: Release, trust: Sequence[str], opener: Opener) -> list[Check]:
     parity = read_json(folder / PARITY)
-    inputs, expected = (load_file(folder / name) for name in SAMPLE)
+    inputs, expected = (
+        {name: tensor.numpy() for name, tensor in open_safetensors(folder / file).items()} for file in SAMPLE
+    )
     checks = []
     for name, runnable in release.formats.items():
         try:
@@ -161,13 +165,19 @@ def _compare(name: str, output: str, got: Array | None, want: Array, parity: Map
         return Check(label, False, f"is {shape}, and the sample's is of shape {list(want.shape)}")
     if not np.isfinite(got).all():
         return Check(label, False, "holds NaN or infinity")
-    error = float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max(initial=0.0))
+    distance = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    error = float((distance - _rounding(want)).max(initial=0.0))
     allowed = tolerance(name, output, want, parity)
     return Check(label, error <= allowed, f"largest error {error:.2g}, allowed {allowed:.2g}")
 
 
+def _rounding(want: Array) -> Array | float:
+    """How far each value of the sample may be from what float64 gave: half a step of its dtype."""
+    return np.spacing(np.abs(want)).astype(np.float64) / 2 if want.dtype.kind == "f" else 0.0
+
+
 def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) -> float:
-    """The largest absolute error that the sample may show.
+    """The largest absolute error that the sample may show, beside its own rounding.
 
     That is the largest one which parity-check accepted for this output of this format, or its noise rule applied to
     the sample, if that is more: on another machine float32 rounds otherwise.
@@ -175,17 +185,25 @@ def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) ->
     Raises:
         InferenceError: parity.json says nothing of this output.
     """
-    figures = [found for key, found in parity["formats"].items() if key == name] or [
-        found for key, found in parity["formats"].items() if key.split()[0] == name
-    ]
     try:
-        accepted = float(figures[0]["outputs"][output]["max_abs_error"])
-        floor = float(parity["noise_floor"].get(output, {}).get("worst", 0.0))
+        formats = parity["formats"]
+        figures = [found for key, found in formats.items() if key == name] or [
+            found for key, found in formats.items() if key.split()[0] == name
+        ]
+        accepted = _at_most(figures[0]["outputs"][output]["max_abs_error"])
+        floor = _at_most(parity["noise_floor"].get(output, {}).get("worst", 0.0))
         multiple = float(parity["rule"]["noise_multiple"])
-    except (KeyError, IndexError, TypeError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InferenceError(f"{PARITY} says nothing of {output} of {name} ({error!r})") from None
     scale = float(np.sqrt(np.mean(np.square(want.astype(np.float64))))) if want.size else 0.0
     return max(accepted, multiple * floor * scale)
+
+
+def _at_most(figure: float) -> float:
+    """The largest number that parity.json would show as this one: it rounds to DIGITS, down as often as up."""
+    if figure == 0 or not math.isfinite(figure):
+        return figure
+    return figure + 0.5 * 10.0 ** (math.floor(math.log10(abs(figure))) - DIGITS + 1)
 
 
 def report(checks: list[Check]) -> str:

@@ -18,7 +18,14 @@ import pytest
 
 from pipeline.config import model_config
 from pipeline.eager import build_model
-from pipeline.errors import ArtifactError, InferenceError, ModelError, PipelineError, UnsafeCheckpointError
+from pipeline.errors import (
+    ArtifactError,
+    CheckpointError,
+    InferenceError,
+    ModelError,
+    PipelineError,
+    UnsafeCheckpointError,
+)
 from pipeline.files import read_json, write_json
 from pipeline.inference import load, main
 from pipeline.models import Architecture
@@ -284,6 +291,101 @@ def test_a_pth_of_an_unknown_model_needs_a_config_beside_it(tmp_path: Path) -> N
     np.testing.assert_allclose(output, layer(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
 
 
+@pytest.fixture
+def with_lora(architecture: Architecture) -> dict[str, Any]:
+    """A fine-tuning checkpoint of torch.save: base weights, an adapter of two layers, the same adapter injected."""
+    import torch
+
+    base = {name: torch.from_numpy(array) for name, array in state_dict(architecture).items()}
+    adapted = ("pose_decoder.0", "action_predictor.0")
+    factors: dict[str, Any] = {}
+    for layer in adapted:
+        wide, narrow = base[f"{layer}.weight"].shape
+        factors |= {f"{layer}.lora_A": torch.randn(2, narrow), f"{layer}.lora_B": torch.randn(wide, 2)}
+    split = {name: name.rpartition(".") for name in base}
+    injected = {
+        f"{layer}.base_layer.{leaf}" if layer in adapted else name: base[name]
+        for name, (layer, _, leaf) in split.items()
+    }
+    return {"base": base, "lora": factors, "injected": injected | factors}
+
+
+def test_an_adapter_beside_plain_weights_is_not_dropped(
+    with_lora: dict[str, Any], tmp_path: Path, inputs: Arrays
+) -> None:
+    """The same rule as stage load's: neither reading of such a file is the only one."""
+    import torch
+
+    path = tmp_path / "tuned.pth"
+    beside = {"model_state_dict": with_lora["base"], "lora_state_dict": with_lora["lora"]}
+    torch.save({**beside, "lora_config": {"rank": 2, "alpha": 4}}, path)
+    with pytest.raises(CheckpointError, match=r"a LoRA adapter beside them \(lora_state_dict\)") as caught:
+        open_file(path)
+    assert "state_dict (--state-dict)" in caught.value.remedy
+    assert f"checkpoint.adapter to {path} in params.yaml, run `dvc repro`" in caught.value.remedy
+    torch.save(with_lora["base"], tmp_path / "base.pth")
+    assert_close(open_file(path, state_dict="model_state_dict")(**inputs), open_file(tmp_path / "base.pth")(**inputs))
+
+
+def test_lora_without_its_alpha_can_be_told_it(with_lora: dict[str, Any], tmp_path: Path, inputs: Arrays) -> None:
+    import torch
+
+    torch.save({"model_state_dict": with_lora["injected"]}, tmp_path / "silent.pth")
+    torch.save({"model_state_dict": with_lora["injected"], "lora_config": {"alpha": 4}}, tmp_path / "says.pth")
+    with pytest.raises(CheckpointError, match="doesn't say their alpha") as caught:
+        open_file(tmp_path / "silent.pth")
+    assert "lora_alpha (--lora-alpha)" in caught.value.remedy and "params.yaml" not in caught.value.remedy
+    assert_close(open_file(tmp_path / "silent.pth", lora_alpha=4)(**inputs), open_file(tmp_path / "says.pth")(**inputs))
+    with pytest.raises(CheckpointError, match=r"says alpha 4, and lora_alpha \(--lora-alpha\) says 8"):
+        open_file(tmp_path / "says.pth", lora_alpha=8)
+    for alpha in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InferenceError, match="lora_alpha is"):
+            open_file(tmp_path / "silent.pth", lora_alpha=alpha)
+
+
+def test_of_several_state_dicts_the_named_one_is_loaded(
+    with_lora: dict[str, Any], tmp_path: Path, inputs: Arrays, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    path = tmp_path / "both.pth"
+    ema = {name: t if name.endswith("inv_freq") else t * 2 for name, t in with_lora["base"].items()}
+    torch.save({"model_state_dict": with_lora["base"], "nested": {"ema": ema}}, path)
+    torch.save(ema, tmp_path / "ema.pth")
+    with pytest.raises(CheckpointError, match="holds 2 state dicts") as caught:
+        open_file(path)
+    assert "state_dict (--state-dict)" in caught.value.remedy and "params.yaml" not in caught.value.remedy
+    assert_close(open_file(path, state_dict="nested.ema")(**inputs), open_file(tmp_path / "ema.pth")(**inputs))
+    with pytest.warns(DeprecationWarning):
+        main([str(path), "--state-dict", "nested.ema", "--lora-alpha", "4", "--describe"])
+    assert "motion" in capsys.readouterr().out
+
+
+def test_options_of_a_pth_are_refused_for_what_is_none(release: Path) -> None:
+    with pytest.raises(InferenceError, match=r"lora_alpha and state_dict can be given for a \.pth, and .* is safetens"):
+        load(release, lora_alpha=1.0, state_dict="ema")
+
+
+@pytest.mark.parametrize("encoder", ["lightweight_cnn", "resnet"])
+def test_a_pth_takes_images_that_no_export_with_dynamic_sides_can(tmp_path: Path, encoder: str) -> None:
+    import torch
+
+    from tests.stick_figure import random_model, with_images
+
+    kwargs = with_images(encoder, "film")
+    eager = random_model(kwargs)
+    torch.save(eager.state_dict(), tmp_path / "images.pth")
+    model = open_file(tmp_path / "images.pth")
+    for height, width in ((20, 17), (1, 1), (1, 40)):
+        names = ("motion", "text_embedding", "image_tensor")
+        sizes = model.signature.sizes(height=height, width=width)
+        given = sample_inputs(model.signature.taking(names), sizes, 3)
+        with torch.inference_mode():
+            expected = eager(**{name: torch.from_numpy(array) for name, array in given.items()})
+        np.testing.assert_allclose(model(**given)["pose"], expected.pose.numpy(), rtol=1e-4, atol=1e-5)
+    assert stick_figure(kwargs).signature.dimensions["height"].minimum == 33
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # What can't be loaded
 
@@ -348,7 +450,16 @@ def test_devices_and_providers_that_are_not_there_are_named(release: Path) -> No
         load(release, device="nowhere")
     with pytest.raises(InferenceError, match="ONNX Runtime's, and this isn't ONNX"):
         load(release / "model.safetensors", providers=["CPUExecutionProvider"])
+    with pytest.raises(InferenceError, match="device 'nowhere'"):
+        open_file(release / "checkpoint.pth", device="nowhere")
     assert load(release, providers=["CPUExecutionProvider"], threads=1).format == "onnx"
+
+
+@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread_is_refused_in_every_format(release: Path, format: str, threads: int) -> None:
+    with pytest.raises(InferenceError, match=f"threads is {threads}"):
+        open_file(release / FILES[format], threads=threads)
 
 
 @pytest.mark.parametrize(
@@ -357,6 +468,7 @@ def test_devices_and_providers_that_are_not_there_are_named(release: Path) -> No
         ({"motion": None}, r"inputs \['motion'\] are missing"),
         ({"movement": np.zeros(1)}, r"\['movement'\] are not among"),
         ({"motion": np.zeros((4, 2, 20))}, "'motion' is float64.*takes float32"),
+        ({"motion": [[1.0, 2.0], [3.0]]}, r"'motion' is no array: .*inhomogeneous"),
         ({"motion": np.zeros((4, 20), np.float32)}, r"takes float32 \['sequence', 'batch', 20\]"),
         ({"motion": np.zeros((4, 2, 48), np.float32)}, "axis 2 must have 20"),
         ({"action_sequence": np.full((25, 2), 5)}, "holds 5 to 5, and the model takes 0 to 4"),
@@ -432,6 +544,29 @@ def test_the_command_line_runs_a_case(release: Path, tmp_path: Path, inputs: Arr
     write_safetensors(case, {name: Tensor.of_numpy(array) for name, array in inputs.items()})
     main([str(release / "onnx"), "--inputs", str(case), "--outputs", str(out)])
     assert_close({name: open_safetensors(out)[name].numpy() for name in expected}, expected)
+
+
+@pytest.mark.parametrize(("outputs", "told"), [("no/folder/out", "there is no folder"), (".", "is a folder")])
+def test_where_outputs_cannot_go_is_told_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], outputs: str, told: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "no.onnx"), "--inputs", "case", "--outputs", str(tmp_path / outputs)])
+    assert caught.value.code == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_case_that_cannot_be_read_is_the_callers_to_mend(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "case").write_text("no tensors")
+    for case in ("case", "missing"):
+        with pytest.raises(SystemExit) as caught:
+            main([str(release), "--inputs", str(tmp_path / case), "--outputs", str(tmp_path / "out")])
+        assert caught.value.code == 1
+        printed = capsys.readouterr().err
+        assert f"{tmp_path / case} " in printed and "give a safetensors file that holds the inputs" in printed
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_describes_a_model(release: Path, capsys: pytest.CaptureFixture[str]) -> None:

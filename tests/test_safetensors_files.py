@@ -310,3 +310,8 @@ def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(header(text))
         with pytest.raises(ArtifactError):
             open_safetensors(tmp_path / "a")
+
+
+def test_a_folder_that_is_missing_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"x\.safetensors can't be written: No such file"):
+        write_safetensors(tmp_path / "no/x.safetensors", {})

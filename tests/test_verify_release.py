@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.errors import ArtifactError, PublishError
-from pipeline.files import write_json, write_manifest
+from pipeline.files import read_json, write_json, write_manifest
 from pipeline.hub import Hub
 from pipeline.release import assemble, read_release
 from pipeline.verify_release import download, report, verify
@@ -87,6 +88,100 @@ def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
         "torchscript/model.pt is missing",
         "evil.py is not in release.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (".gitignore", ".gitignore is not in release.json"),
+        ("onnx/.gitignore", "onnx/.gitignore is not in release.json"),
+        ("onnx/.gitattributes", "onnx/.gitattributes is not in release.json"),
+        ("onnx/.cache/huggingface/x", "onnx/.cache/ is not in release.json"),
+        (".cache/evil.py", ".cache/evil.py is not in release.json"),
+        ("model/__init__.py", "model/ is not in release.json"),
+        ("line\nbreak", r"'line\nbreak' is not in release.json"),
+        ("\udcff", r"'\udcff' is not in release.json"),
+    ],
+)
+def test_whatever_is_added_to_a_release_is_told(release: Path, name: str, told: str) -> None:
+    (release / name).parent.mkdir(parents=True, exist_ok=True)
+    (release / name).write_text("")
+    assert [line.partition(": ")[2] for line in failures(release)] == [told]
+
+
+@pytest.mark.parametrize("name", ["model", "onnx/model", ".cache", ".git"])
+@pytest.mark.parametrize("target", ["folder", "missing"])
+def test_a_link_is_told_wherever_it_leads(release: Path, tmp_path: Path, name: str, target: str) -> None:
+    """A folder `model` would be imported in the place of model.py."""
+    (tmp_path / "folder").mkdir()
+    (release / name).symlink_to(tmp_path / target)
+    (line,) = failures(release)
+    assert f"{name} is not in release.json (a symbolic link to " in line and target in line
+
+
+def test_a_folder_of_the_release_that_became_a_link_is_told(release: Path, tmp_path: Path) -> None:
+    (release / "onnx").rename(tmp_path / "onnx")
+    (release / "onnx").symlink_to(tmp_path / "onnx")
+    assert any("onnx is not in release.json (a symbolic link" in line for line in failures(release))
+
+
+def test_what_tools_leave_beside_a_release_is_no_part_of_it(release: Path) -> None:
+    for name in (".gitattributes", ".git/HEAD", ".cache/huggingface/.gitignore", ".cache/huggingface/download/a.lock"):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        (release / name).write_text("")
+    assert failures(release) == []
+
+
+def test_a_listed_file_may_be_a_link_to_its_bytes_as_in_the_caches_of_the_hub_and_of_dvc(
+    release: Path, tmp_path: Path
+) -> None:
+    (release / "model.safetensors").rename(tmp_path / "blob")
+    (release / "model.safetensors").symlink_to(tmp_path / "blob")
+    assert failures(release) == []
+    (tmp_path / "blob").write_bytes(b"changed")
+    assert "model.safetensors is not what was released" in failures(release)[0]
+    (tmp_path / "blob").unlink()
+    assert "model.safetensors is missing" in failures(release)[0]
+
+
+def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> None:
+    """A .pyc with the time of model.py in it runs in its place: that it is a leftover can't be told from outside."""
+    (release / "__pycache__").mkdir()
+    (release / "__pycache__/model.cpython-311.pyc").write_bytes(b"")
+    (line,) = failures(release)
+    assert "__pycache__/ is not in release.json: Python leaves it" in line and line.endswith("delete it")
+
+
+def test_sums_that_are_no_text_are_told(release: Path) -> None:
+    (release / "SHA256SUMS").write_bytes(b"\xff\xfe\x00")
+    assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+
+
+def accepted(artifacts: Path, error: float, value: float) -> Path:
+    """A release of which parity-check accepted an error, and whose sample expects the value."""
+    fake_artifacts(artifacts)
+    save_file({"y": np.full((1, 2), value, np.float32)}, artifacts / "parity/sample/outputs.safetensors")
+    write_manifest(artifacts / "parity", "parity")
+    write_parity(artifacts)
+    parity = read_json(artifacts / "parity.json")
+    for figures in parity["formats"].values():
+        figures["outputs"]["y"]["max_abs_error"] = error
+    parity["noise_floor"]["y"]["worst"] = 1e-9
+    write_json(artifacts / "parity.json", parity)
+    return assemble(artifacts)
+
+
+def test_an_error_that_parity_json_rounded_down_does_not_fail_a_release(tmp_path: Path) -> None:
+    release = accepted(tmp_path / "artifacts", 0.011, 1.0)
+    assert failures(release, {"y": [[1.0, 1.01149]]}) == []
+    assert len(failures(release, {"y": [[1.0, 1.01151]]})) == 3
+
+
+def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(tmp_path: Path) -> None:
+    """What was 99999.9961 in float64 is 100000 in the sample: 0.012 below it, float32 gives two steps of 0.0078."""
+    release = accepted(tmp_path / "artifacts", 0.012, 100_000.0)
+    assert failures(release, {"y": [[100_000.0, 99_999.984375]]}) == []
+    assert len(failures(release, {"y": [[100_000.0, 99_999.9765625]]})) == 3
 
 
 def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> None:

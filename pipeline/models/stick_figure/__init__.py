@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ParamsError
@@ -36,6 +37,7 @@ __all__ = [
     "describe",
     "generation_config",
     "huggingface_files",
+    "module_signature",
     "read_architecture",
     "signature",
 ]
@@ -45,6 +47,7 @@ REQUIRED = ("motion", "text_embedding")
 # five results is a single pixel; so do the exports, and an image that is smaller keeps its own size.
 SMALLEST_DYNAMIC_SIDE = 33
 EXAMPLE_SIDE = 64
+SIDES = {"height", "width"}
 SEGMENTS = {
     20: ("torso", "l_leg", "r_leg", "l_arm", "r_arm"),
     48: (
@@ -115,6 +118,13 @@ def signature(kwargs: Mapping[str, Any], inputs: Sequence[str] | None) -> Signat
         Dimension("width", SMALLEST_DYNAMIC_SIDE, example=width),
     )
     return Signature(taken, _outputs(kwargs), {d.name: d for d in dimensions if d.name in named})
+
+
+def module_signature(kwargs: Mapping[str, Any]) -> Signature:
+    """What the module itself takes and gives: of no export, so that convolutions take an image of any size."""
+    exported = signature(kwargs, None)
+    sides = {name: replace(exported.dimensions[name], minimum=1) for name in SIDES & exported.dimensions.keys()}
+    return replace(exported, dimensions=exported.dimensions | sides)
 
 
 def describe(kwargs: Mapping[str, Any]) -> dict[str, Any]:
