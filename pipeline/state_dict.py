@@ -232,7 +232,7 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
             )
     if said is not None and stated is not None and float(said) != stated:
         raise CheckpointError(
-            f"lora_config in the file says alpha {said}, and checkpoint.lora_alpha says {stated}",
+            f"lora_config in the file says alpha {said:g}, and checkpoint.lora_alpha says {stated:g}",
             "set checkpoint.lora_alpha to null to take the file's own",
         )
     return said if said is not None else stated

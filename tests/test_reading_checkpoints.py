@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
@@ -163,6 +163,11 @@ def test_random_nests_are_read_as_torch_reads_them(
     value: Any, zip_container: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"nest-{zip_container}.pth"
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # a complex tensor and its imaginary part, say
+        assume("view the same data as different types" not in str(error))
+        raise
     assert_read_as_torch_does(path, value, zip_container=zip_container)
 
 
