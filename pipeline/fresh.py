@@ -235,7 +235,7 @@ def _do(folder: Path) -> None:
     job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
         ran = run_here(job, read_cases(folder.parent / CASES))
-    except Exception as error:  # what a library raises on an artifact that is broken
+    except (Exception, SystemExit) as error:  # what a library raises on a broken artifact, or the model's own code
         ran = Ran(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     _answer(folder, ran)
 

@@ -542,6 +542,13 @@ class Fatal(Counter):
         raise AssertionError("unreachable")
 
 
+class Quits(Counter):
+    """Ends the program, as a script that was taken for a model does."""
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        sys.exit("usage: quits [options]")
+
+
 def test_when_the_process_that_imports_torch_dies_its_jobs_say_so(tmp_path: Path) -> None:
     with importing_torch() as importing:
         importing.kill()
@@ -552,16 +559,18 @@ def test_when_the_process_that_imports_torch_dies_its_jobs_say_so(tmp_path: Path
 def test_a_process_that_dies_is_its_jobs_failure_and_no_other_jobs(tmp_path: Path) -> None:
     good = counter_architecture()
     fatal = Architecture(f"{__name__}:Fatal", {}, good.signature)
-    for name, architecture in (("good", good), ("fatal", fatal)):
+    quits = Architecture(f"{__name__}:Quits", {}, good.signature)
+    for name, architecture in (("good", good), ("fatal", fatal), ("quits", quits)):
         write_checkpoint(tmp_path / name, architecture, trained(good))
     (tmp_path / "not-onnx").mkdir()
     (tmp_path / "not-onnx/model.onnx").write_bytes(b"no graph")
-    jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "good")}
+    jobs = {name: Job("checkpoint", str(tmp_path / name)) for name in ("fatal", "quits", "good")}
     jobs["not-onnx"] = Job("onnx", str(tmp_path / "not-onnx"))
     cases = draw_cases(good.signature, seed=0, sizes={}, magnitudes=[])
     with importing_torch() as importing:
         ran = run_fresh(jobs, [case.inputs for case in cases], importing)
     assert "ended with -9" in str(ran["fatal"].failure) and not ran["fatal"].outputs
+    assert "SystemExit: usage: quits" in str(ran["quits"].failure)
     assert ran["good"].failure is None and list(ran["good"].outputs[0]) == [
         "scores",
         "winner",
