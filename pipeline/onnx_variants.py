@@ -148,7 +148,7 @@ def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
 
 
 def _is_widening(node: NodeProto) -> bool:
-    return node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
 
 
 def _array(weight: Array | TensorLike) -> Array:
