@@ -58,7 +58,7 @@ def errors(expected: Array, got: Array) -> Errors:
         distance = np.asarray(np.abs(found - truth))  # of arrays without a dimension, numpy gives a scalar
     distance[~np.isfinite(distance)] = np.inf  # NaN and infinity never pass, not even where both have them
     where = np.unravel_index(int(np.argmax(distance)), distance.shape)
-    steps = distance / _spacing(truth, got.dtype)
+    steps = distance / spacing(truth, got.dtype)
     norms = float(np.linalg.norm(truth) * np.linalg.norm(found))
     dot = float(np.vdot(truth, found))
     return Errors(
@@ -159,7 +159,7 @@ def _shared_magnitudes(table: Sequence[Errors], kinds: Sequence[str]) -> list[fl
     return [max(e.magnitude, shared[kind]) for e, kind in zip(table, kinds, strict=True)]
 
 
-def _spacing(values: Array, dtype: np.dtype[Any]) -> Array:
+def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
     """The distance from each value to the next that the dtype has; 1 for integers."""
     if dtype.kind != "f":
         return np.ones_like(values)

@@ -1,4 +1,4 @@
-"""Every error that a user can cause or meet, and nothing else.
+"""Every error that a user can cause or meet, and how a library's is told in one of them.
 
 PipelineError                 what is wrong and where, and what to do about it
 ├── ParamsError               params.yaml: unknown key, wrong type, impossible value
@@ -81,3 +81,8 @@ class PublishError(PipelineError):
 
 class InferenceError(PipelineError):
     """The loader was given a file or inputs that it can't use."""
+
+
+def one_line(error: BaseException, longest: int = 500) -> str:
+    """What a library's error says, for a message of ours: on one line, and no longer than that many characters."""
+    return " ".join(str(error).split())[:longest]

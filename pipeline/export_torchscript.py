@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import stage
 from pipeline.config import model_config
-from pipeline.errors import ExportError, PipelineError
+from pipeline.errors import ExportError, PipelineError, one_line
 from pipeline.files import artifact_folder, canonical_json, read_json, read_manifest, write_json, write_manifest
 from pipeline.params import load_params
 
@@ -69,9 +69,9 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
         except PipelineError:
             raise
         except (Exception, SystemExit) as error:  # tracing runs the model's own code
-            reason = " ".join(str(error).split())[:400]
+            reason = f"{type(error).__name__}: {one_line(error, 400)}"
             raise ExportError(
-                f"{format}: exporting {type(traceable.model).__name__} failed: {type(error).__name__}: {reason}",
+                f"{format}: exporting {type(traceable.model).__name__} failed: {reason}",
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
         write_json(folder / "config.json", config)

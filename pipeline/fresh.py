@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, one_line
 from pipeline.runtimes import open_runtime
 from pipeline.weights import Weights, compare_weights
 
@@ -236,7 +236,7 @@ def _do(folder: Path) -> None:
     try:
         ran = run_here(job, read_cases(folder.parent / CASES))
     except (Exception, SystemExit) as error:  # what a library raises on a broken artifact, or the model's own code
-        ran = Ran(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        ran = Ran(failure=f"{type(error).__name__}: {one_line(error)}")
     _answer(folder, ran)
 
 

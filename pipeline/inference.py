@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detect import FORMATS, SUPPORTED, detect
-from pipeline.errors import ArchitectureError, ArtifactError, CheckpointError, InferenceError, PipelineError
+from pipeline.errors import ArchitectureError, ArtifactError, CheckpointError, InferenceError, PipelineError, one_line
 from pipeline.files import read_json
 from pipeline.models import Architecture, family_module, is_trusted
 from pipeline.runtimes import open_runtime, run_module
@@ -243,7 +243,7 @@ def _fetch(repo_id: str, format: str | None, revision: str | None) -> Path:
             at = f" at {revision}" if revision else ""
             raise InferenceError(
                 f"there is no {repo_id}{at} on this machine, and fetching it from the Hub failed: "
-                f"{' '.join(str(error).split())[:300]}",
+                f"{one_line(error, 300)}",
                 "check the name, the revision, the network, and HF_TOKEN for a private repository",
             ) from None
         if any(folder.rglob("model*")):

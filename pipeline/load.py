@@ -26,6 +26,7 @@ from pipeline.params import CheckpointParams, Params, load_params
 from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
 from pipeline.safetensors_file import nbytes, write_safetensors
 from pipeline.state_dict import (
+    HALF,
     Weights,
     cast_half,
     find_adapter,
@@ -96,7 +97,7 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
         )
         write_manifest(folder, "checkpoint", made_from=made_from, known={"weights.safetensors": written})
     _report(path, statistics, key, checkpoint, lora)
-    if lora and any(weights[f"{layer}.weight"].dtype in ("F16", "BF16") for layer in lora["layers"]):
+    if lora and any(weights[f"{layer}.weight"].dtype in HALF for layer in lora["layers"]):
         print("note: LoRA's update is rounded to half precision; checkpoint.half_precision: cast keeps all of it")
 
 

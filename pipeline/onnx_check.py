@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from pipeline.errors import ExportError, OpsetError
+from pipeline.errors import ExportError, OpsetError, one_line
 from pipeline.leaks import find_leak
 from pipeline.onnx_clean import infer_shapes, names_read, nodes
 from pipeline.onnx_file import read_skeleton
@@ -38,7 +38,7 @@ def check_onnx(path: Path, signature: Signature, opset: int, ir_version: int, ea
         onnx.checker.check_model(str(path), full_check=True)
         inferred = infer_shapes(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{path.name} is not valid ONNX: {_one_line(error)}", _MISTAKE) from None
+        raise ExportError(f"{path.name} is not valid ONNX: {one_line(error, 400)}", _MISTAKE) from None
     _check_values("input", path, model.graph.input, signature.inputs)
     _check_values("output", path, model.graph.output, signature.outputs)
     _check_ranks(path, inferred)
@@ -116,7 +116,7 @@ def _onnxruntime(path: Path, signature: Signature, external: bool) -> Run:
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own for each of its failures
         raise ExportError(
-            f"onnxruntime {onnxruntime.__version__} can't load {path.name}: {_one_line(error)}",
+            f"onnxruntime {onnxruntime.__version__} can't load {path.name}: {one_line(error, 400)}",
             "ask for another onnx.opset or onnx.exporter",
         ) from None
     names = [spec.name for spec in signature.inputs]
@@ -125,7 +125,3 @@ def _onnxruntime(path: Path, signature: Signature, external: bool) -> Run:
         return session.run(None, dict(zip(names, inputs, strict=True)))  # type: ignore[no-any-return]
 
     return run
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]

@@ -125,6 +125,13 @@ def stable(value: float) -> float:
     return float(f"{value:.{DIGITS - 1}e}") if math.isfinite(value) else value
 
 
+def at_most(figure: float) -> float:
+    """The largest number of which `stable` makes this one: it rounds down as often as up."""
+    if figure == 0 or not math.isfinite(figure):
+        return figure
+    return figure + 0.5 * 10.0 ** (math.floor(math.log10(abs(figure))) - DIGITS + 1)
+
+
 def write_sample(folder: Path, truth: Truth, cases: Sequence[Case]) -> None:
     """Inputs and outputs of one plain case of middling size; outputs are float64's, rounded to the model's dtype."""
     folder.mkdir(parents=True)

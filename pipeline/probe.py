@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, one_line
 from pipeline.signature import Array, Arrays, Dimension, Signature, resolve_shape, sample_inputs
 
 Run = Callable[[Sequence[Array]], Sequence[Array]]
@@ -60,13 +60,13 @@ def probe(what: str, signature: Signature, exported: Run, eager: Run | None = No
             expected = eager(inputs) if eager is not None else None
         except (Exception, SystemExit) as error:  # the model is anybody's code
             raise ExportError(
-                f"{where}: the eager model itself fails: {_one_line(error)}",
+                f"{where}: the eager model itself fails: {_told(error)}",
                 "state the sizes that it takes as minimum and maximum under model.signature.dimensions",
             ) from error
         try:
             outputs = exported(inputs)
         except Exception as error:  # a runtime can fail in any way
-            raise ExportError(f"{where} fails: {_one_line(error)}", _BAKED) from error
+            raise ExportError(f"{where} fails: {_told(error)}", _BAKED) from error
         _check(where, signature, sizes, dict(zip((s.name for s in signature.outputs), outputs, strict=True)), expected)
 
 
@@ -105,8 +105,8 @@ def _check(
             raise ExportError(f"{where}: output {spec.name!r} is off the eager model's by {error:.3g}", _BAKED)
 
 
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
 def _other(dimension: Dimension, traced: int) -> int:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, InferenceError
+from pipeline.errors import ArtifactError, InferenceError, one_line
 from pipeline.files import read_json
 from pipeline.models import Architecture
 from pipeline.onnx_random import training_nodes
@@ -100,7 +100,7 @@ class Runtime:
         except Exception as error:  # a graph can fail in any way that its library knows
             shapes = ", ".join(f"{name} {list(np.shape(array))}" for name, array in inputs.items())
             raise InferenceError(
-                f"{self.path} failed on {shapes}: {type(error).__name__}: {_first_lines(error)}",
+                f"{self.path} failed on {shapes}: {type(error).__name__}: {one_line(error)}",
                 "the artifact doesn't take what its signature says; export it again",
             ) from error
         names = [spec.name for spec in self.signature.outputs]
@@ -429,7 +429,7 @@ def _torch_options(options: Options) -> None:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise InferenceError(
-            f"torch can't use the device {options.device!r}: {_first_lines(error)}",
+            f"torch can't use the device {options.device!r}: {one_line(error)}",
             "choose cpu, or a device that this machine and this torch have",
         ) from None
     if options.threads is not None:
@@ -465,10 +465,6 @@ def _unreadable(file: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise ArtifactError(
-            f"{file} can't be opened: {type(error).__name__}: {_first_lines(error)}",
+            f"{file} can't be opened: {type(error).__name__}: {one_line(error)}",
             "it is damaged or of another format: export or download it again",
         ) from error
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]

@@ -28,15 +28,10 @@ def run(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:
+        if isinstance(error, OSError):
+            error = PipelineError(str(error), "see that the disk has room and that the file may be read and written")
         print(f"error: {error}", file=sys.stderr)
-        _restore_last_good()
-        sys.exit(1)
-    except OSError as error:
-        print(
-            f"error: {error}\n  what to do: see that the disk has room and that the file may be read and written",
-            file=sys.stderr,
-        )
         _restore_last_good()
         sys.exit(1)
     except KeyboardInterrupt:

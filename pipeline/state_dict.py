@@ -22,6 +22,7 @@ from pipeline.pth import Inert, plain
 from pipeline.tensor import DTYPES, Computed, Tensor, TensorLike
 
 Weights = dict[str, TensorLike]
+HALF = ("F16", "BF16")
 
 USUAL_KEYS = (
     *("model_state_dict", "state_dict", "model_state", "model", "net", "network", "module", "params", "weights"),
@@ -118,9 +119,9 @@ def find_adapter(value: Any) -> tuple[Weights, str]:
     """
     candidates = list(_candidates(value))
     adapters = [(name, weights) for name, weights in candidates if _is_adapter(weights)]
-    for name, weights in candidates if not adapters else ():
+    for name, weights in candidates:
         others = [tensor for tensor in weights if not _LORA.match(tensor)]
-        if len(others) < len(weights):
+        if not adapters and len(others) < len(weights):
             raise CheckpointError(
                 f"the adapter file's {name or 'state dict'} holds LoRA factors and {len(others)} other tensors: "
                 f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}",
@@ -221,8 +222,7 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
     """
     config = plain(value.get("lora_config")) if isinstance(value, Mapping) else None  # a mapping or an object
     config = config if isinstance(config, Mapping) else {}
-    said = next((number for key in ("alpha", "lora_alpha") if (number := _number(config.get(key))) is not None), None)
-    rank = next((n for key in ("rank", "r", "lora_rank") if (n := _number(config.get(key))) is not None), None)
+    said, rank = _number(config, "alpha", "lora_alpha"), _number(config, "rank", "r", "lora_rank")
     for name, tensor in rank_of.items():
         match = _LORA.match(name)
         if rank is not None and match and match["factor"] == "A" and tensor.shape[:1] != (rank,):
@@ -230,7 +230,7 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
                 f"lora_config says rank {rank:g}, and {name} has shape {list(tensor.shape)}",
                 "the file contradicts itself: export it again where it was trained",
             )
-    if said is not None and stated is not None and float(said) != stated:
+    if said is not None and stated is not None and said != stated:
         raise CheckpointError(
             f"lora_config in the file says alpha {said:g}, and checkpoint.lora_alpha says {stated:g}",
             "set checkpoint.lora_alpha to null to take the file's own",
@@ -238,8 +238,10 @@ def lora_alpha(value: Any, stated: float | None, rank_of: Mapping[str, TensorLik
     return said if said is not None else stated
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _number(config: Mapping[str, Any], *keys: str) -> float | None:
+    """What the first of the keys with a number holds; True and False are none."""
+    values = (config.get(key) for key in keys)
+    return next((float(it) for it in values if isinstance(it, int | float) and not isinstance(it, bool)), None)
 
 
 def cast_half(weights: Weights, policy: str) -> Weights:
@@ -248,7 +250,7 @@ def cast_half(weights: Weights, policy: str) -> Weights:
     Raises:
         CheckpointError: the policy is to refuse, and there are some.
     """
-    half = [name for name, tensor in weights.items() if tensor.dtype in ("F16", "BF16")]
+    half = [name for name, tensor in weights.items() if tensor.dtype in HALF]
     if policy == "refuse" and half:
         raise CheckpointError(
             f"{len(half)} of {len(weights)} tensors are in half precision ({half[0]}: {weights[half[0]].dtype})",

@@ -11,7 +11,6 @@ A safetensors folder is run by the model code that its config.json names. A rele
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +24,12 @@ import numpy.typing as npt
 from huggingface_hub import get_token
 
 from pipeline import stage
+from pipeline.compare import spacing
 from pipeline.errors import ArtifactError, InferenceError, PipelineError
 from pipeline.files import read_json
 from pipeline.hub import Hub, default_endpoint
 from pipeline.models import is_trusted
-from pipeline.parity_report import DIGITS
+from pipeline.parity_report import at_most
 from pipeline.release import PARITY, SAMPLE, Release, differences, read_release
 from pipeline.safetensors_file import open_safetensors
 from pipeline.signing import SIGNATURE, check_signature
@@ -173,7 +173,7 @@ def _compare(name: str, output: str, got: Array | None, want: Array, parity: Map
 
 def _rounding(want: Array) -> Array | float:
     """How far each value of the sample may be from what float64 gave: half a step of its dtype."""
-    return np.spacing(np.abs(want)).astype(np.float64) / 2 if want.dtype.kind == "f" else 0.0
+    return spacing(want, want.dtype) / 2 if want.dtype.kind == "f" else 0.0
 
 
 def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) -> float:
@@ -190,20 +190,13 @@ def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) ->
         figures = [found for key, found in formats.items() if key == name] or [
             found for key, found in formats.items() if key.split()[0] == name
         ]
-        accepted = _at_most(figures[0]["outputs"][output]["max_abs_error"])
-        floor = _at_most(parity["noise_floor"].get(output, {}).get("worst", 0.0))
+        accepted = at_most(figures[0]["outputs"][output]["max_abs_error"])
+        floor = at_most(parity["noise_floor"].get(output, {}).get("worst", 0.0))
         multiple = float(parity["rule"]["noise_multiple"])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InferenceError(f"{PARITY} says nothing of {output} of {name} ({error!r})") from None
     scale = float(np.sqrt(np.mean(np.square(want.astype(np.float64))))) if want.size else 0.0
     return max(accepted, multiple * floor * scale)
-
-
-def _at_most(figure: float) -> float:
-    """The largest number that parity.json would show as this one: it rounds to DIGITS, down as often as up."""
-    if figure == 0 or not math.isfinite(figure):
-        return figure
-    return figure + 0.5 * 10.0 ** (math.floor(math.log10(abs(figure))) - DIGITS + 1)
 
 
 def report(checks: list[Check]) -> str:

@@ -30,7 +30,7 @@ from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ModelError, ParamsError, PipelineError
+from pipeline.errors import ModelError, ParamsError, PipelineError, one_line
 from pipeline.signature import Signature
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _telling(module: str, doing: str, remedy: str) -> Iterator[None]:
     except PipelineError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:400]
+        said = one_line(error, 400)
         problem = f"{doing} failed: {type(error).__name__}{f': {said}' if said else ''}"
         if not isinstance(error, SyntaxError):  # which says its line itself
             problem += _line(error, module)
