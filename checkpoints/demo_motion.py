@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.models import stick_figure
+from checkpoint_release.models import stick_figure
 
 Array = npt.NDArray[np.float64]
 

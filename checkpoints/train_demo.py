@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from checkpoint_release.models.stick_figure.model import StickFigureOutput, StickFigureTransformer
 from checkpoints.demo_motion import ACTIONS, Clips, make_clips
-from pipeline.models.stick_figure.model import StickFigureOutput, StickFigureTransformer
 
 Array = npt.NDArray[Any]
 

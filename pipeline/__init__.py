@@ -1,1 +1,1 @@
-"""A DVC pipeline that turns a PyTorch checkpoint into checked release artifacts."""
+"""The seven stages of the pipeline, one module each, in the order in which dvc.yaml runs them."""

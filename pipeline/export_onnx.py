@@ -16,18 +16,18 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
-from pipeline import stage
-from pipeline.config import model_config
-from pipeline.errors import ExportError
-from pipeline.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
-from pipeline.models import Architecture
-from pipeline.onnx_check import check_onnx
-from pipeline.onnx_clean import finish
-from pipeline.onnx_file import write_onnx
-from pipeline.onnx_routes import Exported, Weights, export, plan
-from pipeline.onnx_variants import make_variant
-from pipeline.params import OnnxParams, load_params
-from pipeline.probe import Run
+from checkpoint_release.core import stage
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
+from checkpoint_release.core.params import OnnxParams, load_params
+from checkpoint_release.exporting.config_json import model_config
+from checkpoint_release.exporting.shape_check import Run
+from checkpoint_release.onnx.check import check_onnx
+from checkpoint_release.onnx.clean import finish
+from checkpoint_release.onnx.file import write_onnx
+from checkpoint_release.onnx.routes import Exported, Weights, export, plan
+from checkpoint_release.onnx.variants import make_variant
 
 
 def main() -> None:

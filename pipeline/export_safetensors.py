@@ -16,14 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import stage
-from pipeline.config import model_config
-from pipeline.errors import ArtifactError, ExportError
-from pipeline.files import FileEntry, artifact_folder, copy_file, read_json, read_manifest, write_json, write_manifest
-from pipeline.models import Architecture
-from pipeline.params import SafetensorsParams, load_params
-from pipeline.safetensors_file import nbytes, open_safetensors, write_shards
-from pipeline.tensor import DTYPES, TensorLike
+from checkpoint_release.core import stage
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import ArtifactError, ExportError
+from checkpoint_release.core.files import (
+    FileEntry,
+    artifact_folder,
+    copy_file,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
+from checkpoint_release.core.params import SafetensorsParams, load_params
+from checkpoint_release.exporting.config_json import model_config
+from checkpoint_release.tensors.safetensors import nbytes, open_safetensors, write_shards
+from checkpoint_release.tensors.tensor import DTYPES, TensorLike
 
 CHECKPOINT = stage.ARTIFACTS / "checkpoint"
 OUT = stage.ARTIFACTS / "safetensors"

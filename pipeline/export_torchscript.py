@@ -17,17 +17,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import stage
-from pipeline.config import model_config
-from pipeline.errors import ExportError, PipelineError, one_line
-from pipeline.files import artifact_folder, canonical_json, read_json, read_manifest, write_json, write_manifest
-from pipeline.params import load_params
+from checkpoint_release.core import stage
+from checkpoint_release.core.errors import ExportError, PipelineError, one_line
+from checkpoint_release.core.files import (
+    artifact_folder,
+    canonical_json,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
+from checkpoint_release.core.params import load_params
+from checkpoint_release.exporting.config_json import model_config
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.signature import Signature
-    from pipeline.tracing import Traceable
+    from checkpoint_release.core.signature import Signature
+    from checkpoint_release.exporting.tracing import Traceable
 
 
 def main() -> None:
@@ -59,7 +66,7 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
     """
     import torch
 
-    from pipeline.tracing import Traceable
+    from checkpoint_release.exporting.tracing import Traceable
 
     config = model_config(read_json(source / "checkpoint.json"))
     traceable = Traceable.open(source)
@@ -96,9 +103,9 @@ def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
     """
     import torch
 
-    from pipeline.probe import probe
-    from pipeline.torchscript_archive import is_debugging, rename_classes, rewrite
-    from pipeline.tracing import known_warnings, run
+    from checkpoint_release.exporting.shape_check import probe
+    from checkpoint_release.exporting.torch_archive import is_debugging, rename_classes, rewrite
+    from checkpoint_release.exporting.tracing import known_warnings, run
 
     raw, file = folder / "raw.pt", folder / "model.pt"
     with known_warnings():
@@ -165,9 +172,9 @@ def write_torch_export(traceable: Traceable, folder: Path, config: str) -> None:
     """
     import torch
 
-    from pipeline.probe import probe
-    from pipeline.torchscript_archive import rewrite
-    from pipeline.tracing import known_warnings, run
+    from checkpoint_release.exporting.shape_check import probe
+    from checkpoint_release.exporting.torch_archive import rewrite
+    from checkpoint_release.exporting.tracing import known_warnings, run
 
     raw, file = folder / "raw.pt2", folder / "model.pt2"
     with known_warnings(), torch.no_grad():
@@ -185,7 +192,7 @@ def write_torch_export(traceable: Traceable, folder: Path, config: str) -> None:
 
 def _named(traceable: Traceable) -> nn.Module:
     """The model itself, and so with its own names of weights, with a forward as the signature has it."""
-    from pipeline.eager import flatten
+    from checkpoint_release.runtimes.eager import flatten
 
     names, own = [spec.name for spec in traceable.signature.inputs], type(traceable.model).forward
 
@@ -204,8 +211,8 @@ def check_archive(file: Path) -> None:
     Raises:
         ExportError: there is one.
     """
-    from pipeline.leaks import find_leak
-    from pipeline.torchscript_archive import is_text
+    from checkpoint_release.exporting.path_leaks import find_leak
+    from checkpoint_release.exporting.torch_archive import is_text
 
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():

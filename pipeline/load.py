@@ -17,15 +17,14 @@ from typing import Any
 import ml_dtypes  # noqa: F401  makes bfloat16 and float8 known to numpy
 import numpy as np
 
-from pipeline import stage
-from pipeline.errors import CheckpointError
-from pipeline.facts import plain_facts
-from pipeline.files import artifact_folder, sha256, write_json, write_manifest
-from pipeline.models import read_architecture
-from pipeline.params import CheckpointParams, Params, load_params
-from pipeline.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
-from pipeline.safetensors_file import nbytes, write_safetensors
-from pipeline.state_dict import (
+from checkpoint_release.core import stage
+from checkpoint_release.core.architecture import read_architecture
+from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.files import artifact_folder, sha256, write_json, write_manifest
+from checkpoint_release.core.params import CheckpointParams, Params, load_params
+from checkpoint_release.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
+from checkpoint_release.pth.facts import plain_facts
+from checkpoint_release.state_dict.find import (
     HALF,
     Weights,
     cast_half,
@@ -36,7 +35,8 @@ from pipeline.state_dict import (
     refuse_adapter_beside,
     without_prefix,
 )
-from pipeline.tensor import DTYPES, Tensor, TensorLike
+from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
+from checkpoint_release.tensors.tensor import DTYPES, Tensor, TensorLike
 
 OUT = stage.ARTIFACTS / "checkpoint"
 # DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in dvc.yaml.

@@ -21,16 +21,25 @@ from huggingface_hub.repocard_data import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import stage
-from pipeline.card_words import OWN_SECTIONS, Words, read_words
-from pipeline.errors import CardError
-from pipeline.files import MANIFEST, Manifest, artifact_folder, read_json, read_verified, sha256, write_manifest
-from pipeline.markdown import code, escaped, fenced, human_size, plain
-from pipeline.models import Architecture
-from pipeline.params import CardParams, load_params
-from pipeline.signature import TensorSpec
+from checkpoint_release.card import author_notes
+from checkpoint_release.card.author_notes import OWN_SECTIONS, Words, read_words
+from checkpoint_release.card.markdown import code, escaped, fenced, human_size, plain
+from checkpoint_release.core import stage
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import CardError
+from checkpoint_release.core.files import (
+    MANIFEST,
+    Manifest,
+    artifact_folder,
+    read_json,
+    read_verified,
+    sha256,
+    write_manifest,
+)
+from checkpoint_release.core.params import CardParams, load_params
+from checkpoint_release.core.signature import TensorSpec
 
-TEMPLATE = Path(__file__).with_name("card.md.jinja")
+TEMPLATE = Path(author_notes.__file__).with_name("card.md.jinja")
 # format → folder in the release, and what to say of its main files
 PLACES = {"safetensors": "", "onnx": "onnx/", "torchscript": "torchscript/", "torch_export": "torch_export/"}
 LIBRARIES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxruntime"), "torchscript": (), "torch_export": ()}

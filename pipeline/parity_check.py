@@ -18,12 +18,10 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline import parity_report, stage
-from pipeline.cases import Case, draw_cases, unknown_dimensions
-from pipeline.compare import noise_floors
-from pipeline.departure import explain_departure
-from pipeline.errors import ModelError, ParamsError, ParityError
-from pipeline.files import (
+from checkpoint_release.core import stage
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import ModelError, ParamsError, ParityError
+from checkpoint_release.core.files import (
     MANIFEST,
     Manifest,
     artifact_folder,
@@ -33,13 +31,16 @@ from pipeline.files import (
     write_json,
     write_manifest,
 )
-from pipeline.fresh import Job, Process, Ran, importing_torch, run_fresh
-from pipeline.models import Architecture
-from pipeline.params import FORMATS, ParityParams, load_params
-from pipeline.parity_judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
-from pipeline.safetensors_file import open_sharded
-from pipeline.signature import Signature
-from pipeline.weights import compare_by_name
+from checkpoint_release.core.params import FORMATS, ParityParams, load_params
+from checkpoint_release.core.signature import Signature
+from checkpoint_release.parity import report as parity_report
+from checkpoint_release.parity.cases import Case, draw_cases, unknown_dimensions
+from checkpoint_release.parity.divergence import explain_departure
+from checkpoint_release.parity.error_stats import noise_floors
+from checkpoint_release.parity.judge import EXACT, NOISE, REDUCED, Subject, Truth, Verdict, judge
+from checkpoint_release.parity.weights import compare_by_name
+from checkpoint_release.parity.workers import Job, Process, Ran, importing_torch, run_fresh
+from checkpoint_release.tensors.safetensors import open_sharded
 
 EAGER: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
 SCRATCH = Path("scratch/parity")

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import stage
-from pipeline.errors import ArtifactError, PublishError
-from pipeline.files import FileEntry, digests, read_json, sha256, write_json
-from pipeline.params import PublishParams, load_params
-from pipeline.release import CARD, RELEASE, assemble, read_release
-from pipeline.stage import ARTIFACTS
+from checkpoint_release.core import stage
+from checkpoint_release.core.errors import ArtifactError, PublishError
+from checkpoint_release.core.files import FileEntry, digests, read_json, sha256, write_json
+from checkpoint_release.core.params import PublishParams, load_params
+from checkpoint_release.core.stage import ARTIFACTS
+from checkpoint_release.release.folder import CARD, RELEASE, assemble, read_release
 
 if TYPE_CHECKING:
-    from pipeline.hub import Hub, Published, Survey, Target
+    from checkpoint_release.release.hub import Hub, Published, Survey, Target
 
 CONSTRAINTS = Path("constraints.txt")
 RECEIPT = "publish.json"
@@ -34,7 +34,7 @@ def main() -> None:
 
 def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, as the owner of the token."""
-    from pipeline.hub import Hub, default_endpoint, find_token
+    from checkpoint_release.release.hub import Hub, default_endpoint, find_token
 
     return Hub(default_endpoint(), find_token(), timeout=params.timeout)
 
@@ -60,8 +60,8 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
         _write_statement(artifacts / RECEIPT, "publish.repo_id is not set", entries)
         return
 
-    from pipeline.hub import LocalFile  # with the Hub's whole client, where something goes to a Hub
-    from pipeline.hub_errors import scrub
+    from checkpoint_release.release.hub import LocalFile  # with the Hub's whole client, where something goes to a Hub
+    from checkpoint_release.release.hub_errors import scrub
 
     hub = connect(params)
     files = {name: LocalFile(folder / name, entry.size, entry.sha256) for name, entry in entries.items()}
@@ -93,7 +93,7 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
 
 
 def _target(params: PublishParams, folder: Path, checkout: Mapping[str, Any] | None) -> Target:
-    from pipeline.hub import Target
+    from checkpoint_release.release.hub import Target
 
     name = params.version or sha256(folder / RELEASE)[:12]
     description = ""

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import stage
-from pipeline.errors import PipelineError
-from pipeline.files import Manifest, read_json, read_manifest
-from pipeline.markdown import human_size
-from pipeline.params import FORMATS
+from checkpoint_release.card.markdown import human_size
+from checkpoint_release.core import stage
+from checkpoint_release.core.errors import PipelineError
+from checkpoint_release.core.files import Manifest, read_json, read_manifest
+from checkpoint_release.core.params import FORMATS
 
 
 def main() -> None:

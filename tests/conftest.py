@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import Account, HubServer
-from tests.project import Project
-from tests.publishing import TOKEN, Publisher, fake_artifacts
+from tests.support.hub_server import Account, HubServer
+from tests.support.project import Project
+from tests.support.publishing import TOKEN, Publisher, fake_artifacts
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Turn a PyTorch checkpoint into release artifacts that people can trust, and run, compare and verify them."""

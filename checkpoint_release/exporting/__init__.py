@@ -1,0 +1,1 @@
+"""What all exporters share: tracing, the shape check, path leaks and config.json."""

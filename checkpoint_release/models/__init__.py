@@ -1,0 +1,1 @@
+"""Model families that describe themselves."""

@@ -1,0 +1,1 @@
+"""ONNX at exactly the opset asked for: routes, clean-up, checks, files and variants."""

@@ -1,0 +1,1 @@
+"""Whether every format computes what the checkpoint computes: cases, workers, judge and report."""

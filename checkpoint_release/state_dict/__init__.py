@@ -1,0 +1,1 @@
+"""Which of a checkpoint's tensors are the model's weights, and LoRA merged into them."""

@@ -1,0 +1,1 @@
+"""Tensors as records over a file's bytes, and safetensors files."""

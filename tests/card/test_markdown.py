@@ -1,0 +1,75 @@
+"""Text from elsewhere stays text, whatever is in it."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from checkpoint_release.card.markdown import code, escaped, fenced, human_size, plain, sections
+
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+# Text that likes to be markup, among text of all kinds
+HOSTILE = st.lists(
+    st.sampled_from([*list("`*_[]()<>|\\&!#~$-:/."), "&lt;", "<b>", "](x)", "``", "\n", "\n\n", "a"]) | st.text()
+)
+
+
+@given(HOSTILE.map("".join))
+@example("__0__")
+def test_escaped_text_is_shown_as_it_is(text: str) -> None:
+    shown = MARKDOWN.renderInline("x" + escaped(text) + "x")
+    assert html.unescape(shown) == "x" + plain(text, 2000) + "x"
+    assert not re.search("<[a-z]", shown)
+
+
+@given(HOSTILE.map("".join))
+def test_a_cell_of_code_stays_one_cell(text: str) -> None:
+    shown = MARKDOWN.render(f"| a | b |\n|---|---|\n| {code(text)} | end |\n")
+    cells = re.findall("<td>(.*)</td>", shown)
+    assert len(cells) == 2 and cells[1] == "end"
+    assert html.unescape(cells[0].removeprefix("<code>").removesuffix("</code>")) == plain(text)
+
+
+def test_unescaped_text_would_be_markup() -> None:
+    assert "<em>" in MARKDOWN.renderInline("*x*") and "<em>" not in MARKDOWN.renderInline(escaped("*x*"))
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\u202eb", "a\u200bb", "a\x1b[2Jb"])
+def test_what_cannot_be_seen_is_taken_out(text: str) -> None:
+    assert plain(text).isprintable()
+
+
+def test_a_long_text_is_cut() -> None:
+    assert plain("y" * 10**7) == "y" * 199 + "…"
+
+
+@given(st.text(alphabet="`~\n ax", max_size=60))
+def test_no_line_ends_a_block_of_code(text: str) -> None:
+    tokens = MARKDOWN.parse(fenced(text, "bibtex"))
+    assert [token.type for token in tokens] == ["fence"]
+    assert tokens[0].content.strip() == text.strip()
+
+
+def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
+    notes = (
+        "Before.\n\n## One #\na\n\n```sh\n## not a heading\n```\n### deeper\n## Two\n~~~\n```\n## still code\n~~~\nb\n"
+    )
+    assert sections(notes) == {
+        "": "Before.",
+        "One": "a\n\n```sh\n## not a heading\n```\n### deeper",
+        "Two": "~~~\n```\n## still code\n~~~\nb",
+    }
+
+
+def test_sizes_are_in_the_units_of_the_hub() -> None:
+    assert [human_size(n) for n in (999, 839_552, 12_345_678, 5_000_000_000)] == [
+        "999 bytes",
+        "0.8 MB",
+        "12.3 MB",
+        "5.00 GB",
+    ]

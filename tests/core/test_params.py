@@ -1,0 +1,165 @@
+"""params.yaml is checked whole, and a mistake in it is told with the key, what was found and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.params import load_params
+from checkpoint_release.core.signature import Signature
+from tests.support.project import ROOT
+
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def load(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    load_params(tmp_path / "params.yaml")
+
+
+def replaced(old: str, new: str) -> str:
+    assert TEXT.count(old) == 1, f"{old!r} must stand once in params.yaml"
+    return TEXT.replace(old, new)
+
+
+def test_the_project_s_own_params_are_valid() -> None:
+    assert load_params(ROOT / "params.yaml").onnx.opset == 17
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  opset: 17", "  opset: 13", ["onnx.opset", "13", "14 to 25"]),
+        ("  opset: 17", "  opset: 26", ["onnx.opset", "26", "14 to 25"]),
+        ("  opset: 17", "  opset: '17'", ["onnx.opset", "'17'", "integer"]),
+        ("  opset: 17", "  opset: 17.0", ["onnx.opset", "17.0"]),
+        ("  opset: 17", "  opsett: 17", ["onnx.opsett: unknown key", "allowed here: opset", "onnx.opset: missing"]),
+        ("  salvage: false", "  salvage: 'no'", ["checkpoint.salvage: found 'no': expected `bool`, got `str`\n"]),
+        ("  lora_alpha: null", "  lora_alpha: -1", ["checkpoint.lora_alpha: found -1", "> 0"]),
+        ("  half_precision: keep", "  half_precision: maybe", ["'maybe'", "'keep', 'cast' or 'refuse'"]),
+        ("  max_shard_size: 5GB", "  max_shard_size: 5 gigabytes", ["safetensors.max_shard_size", "5 gigabytes"]),
+        ("  version: null", '  version: "v1.0.0\\n"', ["publish.version: found 'v1.0.0\\n'"]),
+        ("  version: null", "  version: 1.0.0", ["publish.version: found '1.0.0'", "v1.2.0"]),
+        ("  image_size: null", "  image_size: [0, 4]", ["model.image_size[0]: found [0, 4]", "at least 1"]),
+        ("  image_size: null", "  image_size: [4]", ["model.image_size: found [4]", "[height, width]"]),
+        ("  timeout: 120.0", "  timeout: .inf", ["publish.timeout: found inf"]),
+        ("  timeout: 120.0", "  timeout: .nan", ["publish.timeout: found nan"]),
+        ("  repeats: 1 ", "  repeats: true ", ["parity.repeats: found True", "`int`"]),
+        ("  sizes: {sequence: [250]}", "  sizes: {sequence: [0]}", ["parity.sizes", "'sequence': [0]", ">= 1"]),
+        ("  tolerances: {}", "  tolerances: {pose: {atoll: 1}}", ["parity.tolerances", "unknown field `atoll`"]),
+        ("float16: 1.0e-2", "float16: 0", ["parity.reduced.float16: found 0", "> 0"]),
+        ("float16: 1.0e-2, ", "", ["parity.reduced.float16: missing; add it under parity.reduced"]),
+        ("  variants: []", "  variants: [int4]", ["onnx.variants[0]", "'int4'", "'float16' or 'int8'"]),
+        ("  license: apache-2.0", "  license: Apache 2", ["card.license: found 'Apache 2'", "apache-2.0"]),
+        ("  license: apache-2.0", "  license: other", ["card.license_name: found None", "license: other"]),
+        ("  pipeline_tag: other", "  pipeline_tag: video", ["card.pipeline_tag: found 'video'", "-video"]),
+        ("  language: []", "  language: [English]", ["card.language[0]: found ['English']", "ISO 639"]),
+        ("  factory: checkpoint_release.models.stick_figure:build", "  factory: build", ["model.factory", "'build'"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, said: list[str]
+) -> None:
+    with pytest.raises(ParamsError) as error:
+        load(tmp_path, replaced(old, new))
+    for part in said:
+        assert part in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"(?s)salvage.*opset"):
+        load(tmp_path, replaced("  opset: 17", "  opset: 99").replace("salvage: false", "salvage: 3"))
+
+
+def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(tmp_path: Path) -> None:
+    start, end = TEXT.index("formats:"), TEXT.index("safetensors:\n")
+    with pytest.raises(ParamsError, match=r"formats: found \['onnx'\]: expected a section with safetensors, onnx"):
+        load(tmp_path, TEXT[:start] + "formats: [onnx]\n" + TEXT[end:])
+
+
+def test_no_format_at_all_is_a_mistake(tmp_path: Path) -> None:
+    text = TEXT
+    for name in ("safetensors", "onnx", "torchscript"):
+        text = text.replace(f"  {name}: true", f"  {name}: false")
+    with pytest.raises(ParamsError, match="no format is enabled"):
+        load(tmp_path, text)
+
+
+def test_what_is_not_yaml_names_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"is not YAML.*line"):
+        load(tmp_path, TEXT + "\nonnx: [")
+
+
+def test_numbers_mean_what_dvc_takes_them_for(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-3 as text and no as false; DVC reads YAML 1.2, and so must we."""
+    load(tmp_path, replaced("  lora_alpha: null", "  lora_alpha: 1e-3"))
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="root folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+TOKENS: dict[str, Any] = {"name": "tokens", "dtype": "int64", "shape": ["batch", "sequence"], "low": 0, "high": 11}
+
+
+def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
+    return {"inputs": [{**TOKENS, **tokens}], "outputs": ["logits"], "dimensions": {"sequence": sequence}}
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (signature({"low": "a"}), ["inputs[0].low is 'a'", "whole number"]),
+        (signature({"high": 11.0}), ["inputs[0].high is 11.0", "whole number"]),
+        (signature({"high": None}), ["inputs[0].high is None", "whole number"]),
+        (signature({"low": None, "high": None}), ["inputs[0] (tokens)", "no range"]),
+        (signature({"low": 11}), ["inputs[0].low is 11, and high is 11", "below high"]),
+        (signature({"dtype": "uint8", "low": -1}), ["inputs[0].low is -1", "0 to 255"]),
+        (signature({"dtype": "int8", "high": 129}), ["high is 129", "-128 to 127"]),
+        (signature({"dtype": "float32"}), ["inputs[0] is float32 and has a range"]),
+        (signature({"dtype": "int4"}), ["inputs[0].dtype is 'int4'", "int64"]),
+        (signature({"dtype": ["int64"]}), ["inputs[0].dtype is ['int64']"]),
+        (signature({"name": 5}), ["inputs[0].name is 5"]),
+        (signature({"name": ""}), ["inputs[0].name is ''"]),
+        (signature({"description": 5}), ["inputs[0].description is 5", "text"]),
+        (signature({"shape": "sequence"}), ["inputs[0].shape is 'sequence'", "list"]),
+        (signature({"shape": None}), ["inputs[0] (tokens) has no shape"]),
+        (signature({"shape": [True, "sequence"]}), ["inputs[0].shape[0] is True", "at least 1", "name"]),
+        (signature({"shape": ["sequence", -3]}), ["inputs[0].shape[1] is -3", "at least 1"]),
+        (signature({"shape": ["sequence", 2.0]}), ["inputs[0].shape[1] is 2.0"]),
+        (signature({"shape": ["sequence", ""]}), ["inputs[0].shape[1] is ''"]),
+        (signature({}, minimum="1"), ["dimensions.sequence.minimum is '1'", "at least 0"]),
+        (signature({}, minimum=None), ["dimensions.sequence.minimum is None"]),
+        (signature({}, minimum=-1), ["dimensions.sequence.minimum is -1", "at least 0"]),
+        (signature({}, maximum=0), ["dimensions.sequence.maximum is 0", "at least 1", "null"]),
+        (signature({}, example=6.5), ["dimensions.sequence.example is 6.5", "whole number"]),
+        (signature({}, example=True), ["dimensions.sequence.example is True"]),
+        (signature({}, minimum=5, maximum=4), ["dimensions.sequence.minimum is 5, and maximum is 4"]),
+        (signature({}, minimum=5, example=4), ["dimensions.sequence.example is 4", "5 to any number"]),
+        (signature({}, maximum=1), ["dimensions.sequence.example is 2, where none is stated", "1 to 1"]),
+        ({**signature({}), "dimensions": {"sequence": 5}}, ["dimensions.sequence is 5", "minimum"]),
+        ({**signature({}), "dimensions": ["sequence"]}, ["dimensions is ['sequence']", "mapping"]),
+        ({**signature({}), "dimensions": {"time": {}}}, ["dimensions: no input's shape names ['time']"]),
+        ({**signature({}), "outputs": [5]}, ["outputs[0] is 5", "name"]),
+        ({**signature({}), "outputs": [{"name": "y", "shape": [0]}]}, ["outputs[0].shape[0] is 0"]),
+    ],
+)
+def test_a_mistake_in_a_signature_is_told_with_its_key(stated: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(ParamsError) as error:
+        Signature.from_json(stated)
+    assert str(error.value).startswith("model.signature.") and error.value.remedy
+    for part in said:
+        assert part in str(error.value)
+
+
+def test_a_signature_reads_back_as_it_was_stated() -> None:
+    stated = signature({"description": "words"}, minimum=0, maximum=None, example=5)
+    stated["outputs"] = [{"name": "best", "dtype": "int64"}, {"name": "loss", "shape": []}]
+    read = Signature.from_json(stated)
+    assert Signature.from_json(read.to_json()) == read
+    assert Signature.from_json({**stated, "dimensions": {"sequence": None}}).dimensions["sequence"].example == 2
+    assert Signature.from_json({**stated, "dimensions": None}).dimensions["batch"].maximum is None

@@ -1,0 +1,89 @@
+"""However a stage ends, its last good outputs are there, and what went wrong is told once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.support.project import ROOT, Project, tree
+
+SCRIPT = f"""
+import os, pathlib, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from checkpoint_release.core import stage
+from checkpoint_release.core.errors import ExportError
+
+def main():
+    exec(pathlib.Path("how").read_text())
+    pathlib.Path("out").mkdir()
+    pathlib.Path("out/file").write_text("good")
+
+stage.run(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A pipeline of one stage, which has run once and does next time what `how` says."""
+    project = Project(tmp_path_factory.mktemp("stage"))
+    (project.path / "stage.py").write_text(SCRIPT)
+    (project.path / "how").write_text("pass")
+    stages = {"only": {"cmd": "python stage.py", "deps": ["how"], "outs": ["out"]}}
+    YAML().dump({"stages": stages}, project.path / "dvc.yaml")
+    project.git("init", "-q")
+    project.dvc("init", "-q")
+    run(project)
+    return project
+
+
+def run(project: Project, check: bool = True) -> str:
+    return project.dvc("repro", check=check, environment={"PYTHONPATH": str(ROOT)}).stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise ExportError('there is no such opset', 'choose another')", "exited with 1"),
+        ("open('nowhere/file', 'w')", "exited with 1"),
+        ("raise KeyboardInterrupt", "exited with 130"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "exited with 143"),
+        ("sys.exit(3)", "exited with 3"),
+        ("raise KeyError('a bug')", "KeyError: 'a bug'"),
+        ("sys.modules['asyncio'] = None; raise KeyboardInterrupt", "exited with 130"),  # stopped inside an import
+        ("signal.raise_signal(signal.SIGINT)", "exited with 130"),
+    ],
+)
+def test_the_last_good_outputs_survive_however_a_stage_fails(project: Project, how: str, said: str) -> None:
+    before = tree(project.path / "out")
+    assert before == {"file": b"good"}
+    (project.path / "how").write_text(how)
+    told = run(project, check=False)
+    assert said in told and "out is as the last good run left it" in told
+    assert tree(project.path / "out") == before
+    assert ("Traceback" in told) == ("a bug" in how)
+
+
+def test_an_error_of_the_system_says_what_where_and_what_to_do(project: Project) -> None:
+    (project.path / "how").write_text("open('nowhere/file', 'w')")
+    told = run(project, check=False)
+    assert "error: [Errno 2] No such file or directory: 'nowhere/file'\n  what to do: " in told
+
+
+def test_what_can_not_be_brought_back_is_named(project: Project, tmp_path: Path) -> None:
+    project = project.copy(tmp_path / "emptied")
+    for folder in (".dvc/cache", ".dvc/tmp"):
+        project.run("rm", "-r", folder)
+    (project.path / "how").write_text("raise ExportError('there is no such opset')")
+    told = run(project, check=False)
+    assert "error: there is no such opset" in told and "out could not be brought back" in told
+    assert "Traceback" not in told
+
+
+def test_a_first_run_that_fails_has_nothing_to_bring_back(project: Project, tmp_path: Path) -> None:
+    project = project.copy(tmp_path / "first")
+    (project.path / "dvc.lock").unlink()
+    (project.path / "how").write_text("raise ExportError('there is no such opset')")
+    told = run(project, check=False)
+    assert "error: there is no such opset" in told and "last good" not in told and "brought back" not in told

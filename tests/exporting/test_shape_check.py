@@ -1,0 +1,81 @@
+"""The probe tells an export that holds at other sizes from one that doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.signature import Array, Dimension, Signature, TensorSpec
+from checkpoint_release.exporting.shape_check import example_sizes, probe, probe_sizes
+
+SIGNATURE = Signature(
+    (TensorSpec("x", shape=("batch", "length")),),
+    (TensorSpec("total", shape=("batch",)), TensorSpec("scaled")),
+    {"batch": Dimension("batch", 1, 8, 1), "length": Dimension("length", 2, None, 6)},
+)
+
+
+def model(inputs: Sequence[Array]) -> list[Array]:
+    (x,) = inputs
+    return [x.sum(1), x * np.float32(x.shape[1])]
+
+
+def baked_value(inputs: Sequence[Array]) -> list[Array]:
+    return [inputs[0].sum(1), inputs[0] * np.float32(6)]
+
+
+def baked_shape(inputs: Sequence[Array]) -> list[Array]:
+    return [inputs[0].sum(1)[:2], model(inputs)[1]]
+
+
+def other_dtype(inputs: Sequence[Array]) -> list[Array]:
+    return [array.astype(np.float64) for array in model(inputs)]
+
+
+def failing(inputs: Sequence[Array]) -> list[Array]:
+    if inputs[0].shape[1] != 6:
+        raise RuntimeError("shapes\ndon't match")
+    return model(inputs)
+
+
+def nan(inputs: Sequence[Array]) -> list[Array]:
+    return [model(inputs)[0], model(inputs)[1] * np.float32("nan")]
+
+
+def test_it_asks_at_the_examples_at_others_and_at_the_smallest() -> None:
+    assert example_sizes(SIGNATURE) == {"batch": 2, "length": 6}  # a 1 would hide behind broadcasting
+    assert list(probe_sizes(SIGNATURE)) == [
+        {"batch": 2, "length": 6},
+        {"batch": 3, "length": 9},
+        {"batch": 1, "length": 2},
+    ]
+
+
+def test_what_computes_the_same_passes() -> None:
+    probe("it", SIGNATURE, model, model)
+    probe("it", SIGNATURE, model)
+
+
+@pytest.mark.parametrize(
+    ("export", "told"),
+    [
+        (baked_value, "it at batch 3, length 9: output 'scaled' is off the eager model's by"),
+        (baked_shape, "output 'total' has the shape (2,), and it should be (3,)"),
+        (other_dtype, "output 'total' is float64, and the signature says float32"),
+        (failing, "it at batch 3, length 9 fails: RuntimeError: shapes don't match"),
+        (nan, "output 'scaled' is off the eager model's by nan"),
+    ],
+)
+def test_what_does_not_is_told_with_the_sizes(export: object, told: str) -> None:
+    with pytest.raises(ExportError) as error:
+        probe("it", SIGNATURE, export, model)  # type: ignore[arg-type]
+    assert told in error.value.problem
+
+
+def test_a_model_that_does_not_take_the_sizes_it_states_is_told_apart_from_its_export() -> None:
+    with pytest.raises(ExportError, match="the eager model itself fails: RuntimeError") as error:
+        probe("it", SIGNATURE, model, failing)
+    assert "minimum and maximum" in error.value.remedy

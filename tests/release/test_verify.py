@@ -1,0 +1,253 @@
+"""verify_release: a release as a stranger gets it, whole or not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from checkpoint_release.core.errors import ArtifactError, PublishError
+from checkpoint_release.core.files import read_json, write_json, write_manifest
+from checkpoint_release.release.folder import assemble, read_release
+from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.verify import download, report, verify
+from tests.support.project import ROOT, Project
+from tests.support.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
+
+pytestmark = pytest.mark.filterwarnings(SENDING)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    return assemble(fake_artifacts(tmp_path / "artifacts"))
+
+
+class Fixed:
+    """A runtime that gives what it was told to, whatever it is asked."""
+
+    def __init__(self, outputs: Mapping[str, Any]) -> None:
+        self.outputs = {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+        self.opened: list[str] = []
+
+    def __call__(self, format: str, path: Path) -> Fixed:
+        assert path.exists()
+        self.opened.append(format)
+        return self
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert inputs.keys() == {"x"}
+        return self.outputs
+
+
+def failures(folder: Path, outputs: Mapping[str, Any] | None = None, **options: Any) -> list[str]:
+    opener = Fixed(outputs if outputs is not None else {"y": [[1.0, 1.0]]})
+    return [f"{check.name}: {check.told}" for check in verify(folder, opener=opener, **options) if not check.passed]
+
+
+def test_a_good_release_passes_in_every_format(release: Path) -> None:
+    opener = Fixed({"y": [[1.0, 1.0 + 5e-7]]})
+    checks = verify(release, opener=opener)
+    assert all(check.passed for check in checks)
+    assert opener.opened == ["safetensors", "onnx", "torchscript"]
+    assert report(checks).endswith("the release is what was published")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ({"y": [[1.0, 1.1]]}, "largest error 0.1, allowed 1.6e-06"),
+        ({"y": [[1.0, float("nan")]]}, "NaN"),
+        ({"y": [1.0]}, "of shape [1]"),
+        ({}, "missing"),
+    ],
+)
+def test_a_format_that_computes_something_else_fails(release: Path, outputs: dict[str, Any], told: str) -> None:
+    assert len(found := failures(release, outputs)) == 3
+    assert all(told in line for line in found)
+
+
+def test_a_changed_file_fails_and_nothing_of_it_is_run(release: Path) -> None:
+    (release / "onnx/model.onnx").write_bytes(b"changed")
+    opener = Fixed({"y": [[1.0, 1.0]]})
+    assert not all(check.passed for check in verify(release, opener=opener))
+    assert opener.opened == []
+    assert "onnx/model.onnx is not what was released" in failures(release)[0]
+
+
+def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
+    (release / "torchscript/model.pt").unlink()
+    (release / "evil.py").write_text("")
+    assert [line.partition(": ")[2] for line in failures(release)] == [
+        "torchscript/model.pt is missing",
+        "evil.py is not in release.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (".gitignore", ".gitignore is not in release.json"),
+        ("onnx/.gitignore", "onnx/.gitignore is not in release.json"),
+        ("onnx/.gitattributes", "onnx/.gitattributes is not in release.json"),
+        ("onnx/.cache/huggingface/x", "onnx/.cache/ is not in release.json"),
+        (".cache/evil.py", ".cache/evil.py is not in release.json"),
+        ("model/__init__.py", "model/ is not in release.json"),
+        ("line\nbreak", r"'line\nbreak' is not in release.json"),
+        ("\udcff", r"'\udcff' is not in release.json"),
+    ],
+)
+def test_whatever_is_added_to_a_release_is_told(release: Path, name: str, told: str) -> None:
+    (release / name).parent.mkdir(parents=True, exist_ok=True)
+    (release / name).write_text("")
+    assert [line.partition(": ")[2] for line in failures(release)] == [told]
+
+
+@pytest.mark.parametrize("name", ["model", "onnx/model", ".cache", ".git"])
+@pytest.mark.parametrize("target", ["folder", "missing"])
+def test_a_link_is_told_wherever_it_leads(release: Path, tmp_path: Path, name: str, target: str) -> None:
+    """A folder `model` would be imported in the place of model.py."""
+    (tmp_path / "folder").mkdir()
+    (release / name).symlink_to(tmp_path / target)
+    (line,) = failures(release)
+    assert f"{name} is not in release.json (a symbolic link to " in line and target in line
+
+
+def test_a_folder_of_the_release_that_became_a_link_is_told(release: Path, tmp_path: Path) -> None:
+    (release / "onnx").rename(tmp_path / "onnx")
+    (release / "onnx").symlink_to(tmp_path / "onnx")
+    assert any("onnx is not in release.json (a symbolic link" in line for line in failures(release))
+
+
+def test_what_tools_leave_beside_a_release_is_no_part_of_it(release: Path) -> None:
+    for name in (".gitattributes", ".git/HEAD", ".cache/huggingface/.gitignore", ".cache/huggingface/download/a.lock"):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        (release / name).write_text("")
+    assert failures(release) == []
+
+
+def test_a_listed_file_may_be_a_link_to_its_bytes_as_in_the_caches_of_the_hub_and_of_dvc(
+    release: Path, tmp_path: Path
+) -> None:
+    (release / "model.safetensors").rename(tmp_path / "blob")
+    (release / "model.safetensors").symlink_to(tmp_path / "blob")
+    assert failures(release) == []
+    (tmp_path / "blob").write_bytes(b"changed")
+    assert "model.safetensors is not what was released" in failures(release)[0]
+    (tmp_path / "blob").unlink()
+    assert "model.safetensors is missing" in failures(release)[0]
+
+
+def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> None:
+    """A .pyc with the time of model.py in it runs in its place: that it is a leftover can't be told from outside."""
+    (release / "__pycache__").mkdir()
+    (release / "__pycache__/model.cpython-311.pyc").write_bytes(b"")
+    (line,) = failures(release)
+    assert "__pycache__/ is not in release.json: Python leaves it" in line and line.endswith("delete it")
+
+
+def test_sums_that_are_no_text_are_told(release: Path) -> None:
+    (release / "SHA256SUMS").write_bytes(b"\xff\xfe\x00")
+    assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+
+
+def accepted(artifacts: Path, error: float, value: float) -> Path:
+    """A release of which parity-check accepted an error, and whose sample expects the value."""
+    fake_artifacts(artifacts)
+    save_file({"y": np.full((1, 2), value, np.float32)}, artifacts / "parity/sample/outputs.safetensors")
+    write_manifest(artifacts / "parity", "parity")
+    write_parity(artifacts)
+    parity = read_json(artifacts / "parity.json")
+    for figures in parity["formats"].values():
+        figures["outputs"]["y"]["max_abs_error"] = error
+    parity["noise_floor"]["y"]["worst"] = 1e-9
+    write_json(artifacts / "parity.json", parity)
+    return assemble(artifacts)
+
+
+def test_an_error_that_parity_json_rounded_down_does_not_fail_a_release(tmp_path: Path) -> None:
+    release = accepted(tmp_path / "artifacts", 0.011, 1.0)
+    assert failures(release, {"y": [[1.0, 1.01149]]}) == []
+    assert len(failures(release, {"y": [[1.0, 1.01151]]})) == 3
+
+
+def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(tmp_path: Path) -> None:
+    """What was 99999.9961 in float64 is 100000 in the sample: 0.012 below it, float32 gives two steps of 0.0078."""
+    release = accepted(tmp_path / "artifacts", 0.012, 100_000.0)
+    assert failures(release, {"y": [[100_000.0, 99_999.984375]]}) == []
+    assert len(failures(release, {"y": [[100_000.0, 99_999.9765625]]})) == 3
+
+
+def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> None:
+    (release / "config.json").write_text('{"changed": true}\n')
+    changed = read_release(release)
+    described = (release / "release.json").read_text().replace(changed.files["config.json"].sha256, "0" * 64)
+    (release / "release.json").write_text(described)
+    assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+
+
+def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(tmp_path: Path) -> None:
+    artifacts = fake_artifacts(tmp_path / "artifacts")
+    write_json(artifacts / "safetensors/config.json", {"factory": "subprocess:run", "kwargs": {"args": ["id"]}})
+    write_manifest(artifacts / "safetensors", "safetensors")
+    write_parity(artifacts)
+    release = assemble(artifacts)
+    opener = Fixed({"y": [[1.0, 1.0]]})
+    told = [check.told for check in verify(release, opener=opener) if not check.passed]
+    assert len(told) == 1 and "subprocess:run" in told[0] and "safetensors" not in opener.opened
+    assert failures(release, trust=["subprocess:run"]) == []
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", ""])
+def test_a_manifest_that_leads_out_of_the_release_is_refused(release: Path, path: str) -> None:
+    entry = {"size": 1, "sha256": "0" * 64}
+    described = {"formats": {}, "sample": {}, "card": "replace", "files": {path: entry}}
+    write_json(release / "release.json", described)
+    with pytest.raises(ArtifactError, match="not the manifest of a release"):
+        verify(release)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "checkpoint_release.release.verify", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_what_was_published_is_what_a_stranger_downloads(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.hub.hub.page_size = 4
+    publisher.publish()
+    publisher.repo.edit({"config.json": b"changed on main after the tag\n"})
+    folder = tmp_path / "download"
+    download(Hub(publisher.hub.url, TOKEN), REPO, "v1.0.0", folder)
+    assert failures(folder) == []
+    download(Hub(publisher.hub.url, TOKEN), REPO, None, tmp_path / "main")
+    assert any("config.json is not what was released" in line for line in failures(tmp_path / "main"))
+
+
+def test_the_command_finds_bytes_that_the_hub_serves_wrong(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish()
+    publisher.hub.hub.lies["model.safetensors"] = "served"
+    home = {"HF_ENDPOINT": publisher.hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    done = run(REPO, **home)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "model.safetensors is not what was released" in done.stdout and "checks failed" in done.stdout
+
+
+def test_a_stranger_without_access_is_told_so(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish()
+    with pytest.raises(PublishError, match="401") as caught:
+        download(Hub(publisher.hub.url, None), REPO, None, tmp_path / "download")
+    assert caught.value.remedy
+    with pytest.raises(ArtifactError, match="neither a folder nor"):
+        download(Hub(publisher.hub.url, None), "nowhere", None, tmp_path / "download")
+
+
+def test_the_release_that_the_pipeline_builds_passes(built: Project) -> None:
+    done = built.run("python", "-m", "checkpoint_release.release.verify", "artifacts/release")
+    assert "the release is what was published" in done.stdout
+    assert all(f"ok     {name}" in done.stdout for name in ("files", "safetensors", "onnx", "torchscript"))

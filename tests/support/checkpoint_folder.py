@@ -1,0 +1,77 @@
+"""artifacts/checkpoint as `load` writes it, for tests that start behind it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.files import artifact_folder, write_json, write_manifest
+from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
+from checkpoint_release.tensors.tensor import Tensor
+
+STICK_FIGURE = {
+    "input_dim": 20,
+    "output_dim": 20,
+    "d_model": 16,
+    "nhead": 2,
+    "num_layers": 1,
+    "embedding_dim": 8,
+    "num_actions": 5,
+    "dropout": 0.1,
+}
+
+
+def write_checkpoint(
+    folder: Path,
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray[Any, Any]],
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the folder and return it; a weight's dtype is its array's."""
+    tensors = {name: Tensor.of_numpy(array) for name, array in weights.items()}
+    dtypes = Counter[str]()
+    for tensor in tensors.values():
+        dtypes[tensor.dtype] += tensor.size
+    with artifact_folder(folder) as out:
+        write_safetensors(out / "weights.safetensors", tensors, {"format": "pt"})
+        facts: dict[str, Any] = {
+            "model": architecture.to_json(),
+            "tensors": {
+                "count": len(tensors),
+                "values": sum(dtypes.values()),
+                "bytes": sum(nbytes(tensor) for tensor in tensors.values()),
+                "dtypes": dict(sorted(dtypes.items())),
+                "tied": [],
+            },
+            "training": dict(training or {}),
+            "origin": {"sha256": "0" * 64, "size": 1, "container": "zip", "state_dict": "", "prefix": ""},
+            "lora": None,
+            "left_out": {"harmless": {}, "dangerous": {}},
+        }
+        write_json(out / "checkpoint.json", facts)
+        write_manifest(out, "checkpoint", made_from={"checkpoint": "0" * 64})
+    return folder
+
+
+def stick_figure(kwargs: Mapping[str, Any] = STICK_FIGURE, inputs: list[str] | None = None) -> Architecture:
+    """The architecture as `load` reads it off a checkpoint."""
+    from checkpoint_release.models.stick_figure import signature
+
+    return Architecture(
+        "checkpoint_release.models.stick_figure:build", dict(kwargs), signature(kwargs, inputs), described=True
+    )
+
+
+def state_dict(architecture: Architecture, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Random weights of an architecture's model."""
+    import torch
+
+    from checkpoint_release.runtimes.eager import build_model
+
+    torch.manual_seed(seed)
+    return {name: tensor.numpy().copy() for name, tensor in build_model(architecture).state_dict().items()}

@@ -1,0 +1,144 @@
+"""A small set of artifacts with true manifests, and the publish stage driven against a Hub on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from checkpoint_release.core.files import FileEntry, Manifest, read_json, sha256, write_json, write_manifest
+from checkpoint_release.core.params import PublishParams, checked
+from checkpoint_release.release.hub import Hub
+from pipeline.publish import publish
+from tests.support.hub_server import HubServer, Repo
+
+SENDING = "ignore:Use 'content=:DeprecationWarning"
+"""huggingface_hub sends files in a way that its own HTTP library calls deprecated."""
+TOKEN = "hf_aVerySecretTokenForTests"
+REPO = "ada/stick"
+PARAMS: dict[str, Any] = {
+    "repo_id": REPO,
+    "revision": "main",
+    "private": True,
+    "version": "v1.0.0",
+    "create_pr": False,
+    "dry_run": False,
+    "card": "replace",
+    "timeout": 20.0,
+    "sbom": False,
+    "signing_key": None,
+}
+CARD = "---\nlicense: mit\n---\n# A stick figure\n"
+
+
+def write_artifact(folder: Path, format: str, files: dict[str, bytes], *, enabled: bool = True) -> Manifest:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_manifest(folder, format, enabled=enabled)
+
+
+def write_parity(artifacts: Path) -> None:
+    """What parity-check says of the formats as they are now."""
+    formats = ("safetensors", "onnx", "torchscript", "torch_export")
+    checked = {
+        name: sha256(artifacts / name / "manifest.json")
+        for name in formats
+        if read_json(artifacts / name / "manifest.json")["enabled"]
+    }
+    figures = {"passed": True, "outputs": {"y": {"max_abs_error": 1e-6}}}
+    verdict = {
+        "passed": True,
+        "checked": checked,
+        "rule": {"noise_multiple": 8.0},
+        "noise_floor": {"y": {"typical": 1e-7, "worst": 2e-7}},
+        "formats": dict.fromkeys(checked, figures),
+    }
+    write_json(artifacts / "parity.json", verdict)
+
+
+def fake_artifacts(artifacts: Path, *, weights: bytes = b"weights", onnx: bool = True, card: str = CARD) -> Path:
+    """Everything that publish takes, small and with true digests; no model in it."""
+    write_artifact(artifacts / "safetensors", "safetensors", {"model.safetensors": weights, "config.json": b"{}\n"})
+    graph = {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"} if onnx else {}
+    write_artifact(artifacts / "onnx", "onnx", graph, enabled=onnx)
+    write_artifact(artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights})
+    write_artifact(artifacts / "torch_export", "torch_export", {}, enabled=False)
+    sample = artifacts / "parity/sample"
+    sample.mkdir(parents=True, exist_ok=True)
+    save_file({"x": np.zeros((1, 2), np.float32)}, sample / "inputs.safetensors")
+    save_file({"y": np.ones((1, 2), np.float32)}, sample / "outputs.safetensors")
+    write_manifest(artifacts / "parity", "parity")
+    write_artifact(artifacts / "model-card", "model-card", {"README.md": card.encode()})
+    write_parity(artifacts)
+    return artifacts
+
+
+@dataclass
+class Publisher:
+    """Someone who publishes: artifacts, a Hub and params.yaml's publish section."""
+
+    hub: HubServer
+    artifacts: Path
+    slept: list[float] = field(default_factory=list)
+
+    def publish(self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any) -> dict[str, Any]:
+        """Run the stage; returns the receipt (or statement) that it leaves."""
+
+        def connect(asked: PublishParams) -> Hub:
+            return hub(self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append)
+
+        publish(checked(PublishParams, PARAMS | params), self.artifacts, connect)
+        return self.receipt
+
+    @property
+    def receipt(self) -> dict[str, Any]:
+        return json.loads(self.receipt_path.read_text())
+
+    @property
+    def receipt_path(self) -> Path:
+        return self.artifacts / "publish.json"
+
+    @property
+    def repo(self) -> Repo:
+        return self.hub.repo(REPO)
+
+    @property
+    def release(self) -> dict[str, bytes]:
+        """The files of artifacts/release."""
+        folder = self.artifacts / "release"
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def on_hub(self, revision: str = "main") -> dict[str, bytes]:
+        """The files on the Hub, without the one that the Hub makes itself."""
+        return {name: content for name, content in self.repo.files(revision).items() if name != ".gitattributes"}
+
+    def titles(self, revision: str = "main") -> list[str]:
+        return [commit.title for commit in self.repo.history(revision)]
+
+    def require_published(self, *, version: str | None = "v1.0.0", releases: int = 1) -> None:
+        """The Hub holds exactly the release, once; one tag on it; and the receipt says exactly that."""
+        assert self.on_hub() == self.release
+        assert len(self.titles()) == releases + 1, self.titles()
+        head = self.repo.branches["main"]
+        if version:
+            assert self.repo.tags[version] == head
+        assert len(self.repo.tags) == (releases if version else 0)
+        receipt = self.receipt
+        assert receipt["published"] is True
+        assert (receipt["commit"], receipt["tag"]) == (head, version)
+        assert (receipt["repo"], receipt["endpoint"]) == (REPO, self.hub.url)
+        release = self.artifacts / "release"
+        assert receipt["files"] == {
+            name: {"size": len(content), "sha256": sha256(release / name)}
+            for name, content in sorted(self.release.items())
+        }
+
+    def entry(self, name: str) -> FileEntry:
+        return FileEntry(**self.receipt["files"][name])
