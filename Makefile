@@ -12,7 +12,6 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 release: env
 	dvc repro
-	@python -m pipeline.summary
 
 env: $(VENV)/installed
 

@@ -18,8 +18,9 @@ from onnx import ModelProto
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ExportError
-from checkpoint_release.core.files import artifact_folder, read_json, read_manifest, write_json, write_manifest
+from checkpoint_release.core.files import artifact_folder, read_json, write_json
 from checkpoint_release.core.params import OnnxParams, load_params
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.shape_check import Run

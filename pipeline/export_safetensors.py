@@ -18,16 +18,9 @@ import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, ExportError
-from checkpoint_release.core.files import (
-    FileEntry,
-    artifact_folder,
-    copy_file,
-    read_json,
-    read_manifest,
-    write_json,
-    write_manifest,
-)
+from checkpoint_release.core.files import FileEntry, artifact_folder, copy_file, read_json, write_json
 from checkpoint_release.core.params import SafetensorsParams, load_params
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.tensors.safetensors import nbytes, open_safetensors, write_shards

@@ -18,15 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.errors import ExportError, PipelineError, one_line
-from checkpoint_release.core.files import (
-    artifact_folder,
-    canonical_json,
-    read_json,
-    read_manifest,
-    write_json,
-    write_manifest,
-)
+from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
+from checkpoint_release.core.files import artifact_folder, canonical_json, read_json, write_json
 from checkpoint_release.core.params import load_params
 from checkpoint_release.exporting.config_json import model_config
 
@@ -73,7 +67,7 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
     with artifact_folder(target) as folder:
         try:
             write(traceable, folder, canonical_json(config))
-        except PipelineError:
+        except CheckpointReleaseError:
             raise
         except (Exception, SystemExit) as error:  # tracing runs the model's own code
             reason = f"{type(error).__name__}: {one_line(error, 400)}"

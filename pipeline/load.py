@@ -19,8 +19,9 @@ import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import read_architecture
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.core.files import artifact_folder, sha256, write_json, write_manifest
+from checkpoint_release.core.files import artifact_folder, sha256, write_json
 from checkpoint_release.core.params import CheckpointParams, Params, load_params
 from checkpoint_release.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
 from checkpoint_release.pth.facts import plain_facts

@@ -23,19 +23,13 @@ from markupsafe import Markup
 
 from checkpoint_release.card import author_notes
 from checkpoint_release.card.author_notes import OWN_SECTIONS, Words, read_words
+from checkpoint_release.card.hub_terms import check_terms
 from checkpoint_release.card.markdown import code, escaped, fenced, human_size, plain
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_verified, write_manifest
 from checkpoint_release.core.errors import CardError
-from checkpoint_release.core.files import (
-    MANIFEST,
-    Manifest,
-    artifact_folder,
-    read_json,
-    read_verified,
-    sha256,
-    write_manifest,
-)
+from checkpoint_release.core.files import artifact_folder, read_json, sha256
 from checkpoint_release.core.params import CardParams, load_params
 from checkpoint_release.core.signature import TensorSpec
 
@@ -75,6 +69,7 @@ def write_card(params: CardParams, artifacts: Path) -> None:
         ArtifactError: an artifact is missing, or isn't what its manifest says.
         CardError: parity-check didn't pass these artifacts, or the author's words can't be used.
     """
+    check_terms(params)
     made = read_made(artifacts)
     words = read_words(params, made.checkpoint["origin"]["sha256"])
     if words.said is None:

@@ -20,17 +20,9 @@ import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_verified, write_manifest
 from checkpoint_release.core.errors import ModelError, ParamsError, ParityError
-from checkpoint_release.core.files import (
-    MANIFEST,
-    Manifest,
-    artifact_folder,
-    read_json,
-    read_verified,
-    sha256,
-    write_json,
-    write_manifest,
-)
+from checkpoint_release.core.files import artifact_folder, read_json, sha256, write_json
 from checkpoint_release.core.params import FORMATS, ParityParams, load_params
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.parity import report as parity_report

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core import stage
+from checkpoint_release.core.artifacts.manifest import digests
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import FileEntry, digests, read_json, sha256, write_json
+from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.folder import CARD, RELEASE, assemble, read_release

@@ -1,17 +1,23 @@
-"""The words that the Hub takes in a model card's front matter.
+"""The terms that the Hub takes in a model card's front matter, and the check of the card's own.
 
 The Hub refuses any other value there, and has no list of them that could be read without asking it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import get_close_matches
 
-def _words(text: str) -> frozenset[str]:
+from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.params import CardParams
+
+
+def _terms(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # https://huggingface.co/docs/hub/repositories-licenses
-LICENSES = _words(
+LICENSES = _terms(
     """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
     bigscience-openrail-m blueoak-1.0.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0
@@ -26,7 +32,7 @@ LICENSES = _words(
 )
 
 # https://huggingface.co/tasks, and `other` for what has no name there
-TASKS = _words(
+TASKS = _terms(
     """
     any-to-any audio-classification audio-text-to-text audio-to-audio automatic-speech-recognition depth-estimation
     document-question-answering feature-extraction fill-mask graph-ml image-classification image-feature-extraction
@@ -40,3 +46,33 @@ TASKS = _words(
     zero-shot-classification zero-shot-image-classification zero-shot-object-detection
     """
 )
+
+
+def check_terms(card: CardParams) -> None:
+    """Make sure that the Hub takes the card's licence and task.
+
+    Raises:
+        ParamsError: it doesn't; the message names the key, what was found and what is near.
+    """
+    problems = [f"  {{card.{key}}}: found {getattr(card, key)!r}: {problem}" for key, problem in _problems(card)]
+    if problems:
+        raise ParamsError(
+            "the Hub doesn't take what the card says:\n" + "\n".join(problems),
+            "correct these keys",
+            options=[f"card.{key}" for key in ("license", "license_name", "pipeline_tag")],
+        )
+
+
+def _problems(card: CardParams) -> Iterator[tuple[str, str]]:
+    if card.license is not None and card.license not in LICENSES:
+        near = [*_nearest(card.license, LICENSES), "other with a license_name"]
+        yield "license", f"not an identifier of the Hub's; {' or '.join(near)}"
+    if (card.license == "other") != (card.license_name is not None):
+        yield "license_name", "the Hub wants a name for license: other, and for no other license"
+    if card.pipeline_tag is not None and card.pipeline_tag not in TASKS:
+        near = [*_nearest(card.pipeline_tag, TASKS), "other"]
+        yield "pipeline_tag", f"not a task of the Hub's; {' or '.join(near)}"
+
+
+def _nearest(value: str, terms: frozenset[str]) -> list[str]:
+    return get_close_matches(value.lower(), terms, n=3, cutoff=0.4)

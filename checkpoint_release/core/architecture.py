@@ -30,7 +30,7 @@ from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import ModelError, ParamsError, PipelineError, one_line
+from checkpoint_release.core.errors import CheckpointReleaseError, ModelError, ParamsError, one_line
 from checkpoint_release.core.signature import Signature
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _telling(module: str, doing: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except PipelineError:
+    except CheckpointReleaseError:
         raise
     except (Exception, SystemExit) as error:
         said = one_line(error, 400)

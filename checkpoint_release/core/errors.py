@@ -1,61 +1,100 @@
-"""Every error that a user can cause or meet, and how a library's is told in one of them.
+"""Every error that a user can cause or meet; a library's own errors become one of them.
 
-PipelineError                 what is wrong and where, and what to do about it
-├── ParamsError               params.yaml: unknown key, wrong type, impossible value
-├── CheckpointError           the .pth can't be read, or isn't what it should be
+CheckpointReleaseError        what is wrong and where, and what to do about it
+├── ParamsError               an option: unknown key, wrong type, impossible value
+├── CheckpointError           the checkpoint can't be read, or isn't what it should be
 │   ├── UnsafeCheckpointError it names code that could do harm
 │   └── ArchitectureError     its tensors don't fit the model
-├── ModelError                the model can't be built from model.factory, or doesn't keep its signature
+├── ModelError                the model can't be built, or doesn't keep its signature
 ├── ExportError               a format can't be written as asked
 │   └── OpsetError            the asked opset or IR version can't be had
-├── ArtifactError             an artifact is missing, incomplete or changed since it was written
+├── ArtifactError             an artifact is missing, incomplete or changed
 ├── ParityError               a format doesn't compute what the checkpoint computes
 ├── CardError                 the model card can't be written truthfully
-├── PublishError              the release can't be assembled, compared, uploaded, tagged or verified
+├── PublishError              the release can't be assembled, uploaded or verified
 └── InferenceError            the loader was given a file or inputs that it can't use
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 
-class PipelineError(Exception):
-    """An expected failure, told in one message and without a traceback.
+
+class CheckpointReleaseError(Exception):
+    """An expected failure: one message, and no traceback.
+
+    A library function doesn't know where its caller's options are set: a stage reads
+    them from params.yaml, a command line from flags. So a message holds an option's
+    name in braces, such as {checkpoint.state_dict}, `options` lists these names, and
+    the outermost caller spells them (see `message`).
 
     Args:
         problem: what is wrong and where, with the values that clash.
         remedy: what the reader should do, as an imperative sentence; may be empty.
+        options: the options that problem and remedy name in braces.
     """
 
-    def __init__(self, problem: str, remedy: str = "") -> None:
+    def __init__(self, problem: str, remedy: str = "", *, options: Iterable[str] = ()) -> None:
         super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+        self._problem = problem
+        self._remedy = remedy
+        self.options = tuple(options)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong and where, options by their names."""
+        return self._spelled(self._problem, str)
+
+    @property
+    def remedy(self) -> str:
+        """What the reader should do, options by their names; may be empty."""
+        return self._spelled(self._remedy, str)
+
+    def message(self, spell: Callable[[str], str] = str) -> str:
+        """The whole message.
+
+        Args:
+            spell: an option's name, such as "checkpoint.state_dict" → how the reader sets
+                it, such as "--state-dict".
+        """
+        problem = self._spelled(self._problem, spell)
+        remedy = self._spelled(self._remedy, spell)
+        return f"{problem}\n  what to do: {remedy}" if remedy else problem
+
+    def within(self, place: str) -> CheckpointReleaseError:
+        """The same error, its problem led by where it is."""
+        return type(self)(f"{place}: {self._problem}", self._remedy, options=self.options)
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  what to do: {self.remedy}" if self.remedy else self.problem
+        return self.message()
+
+    def _spelled(self, text: str, spell: Callable[[str], str]) -> str:
+        for option in self.options:
+            text = text.replace(f"{{{option}}}", spell(option))
+        return text
 
 
-class ParamsError(PipelineError):
-    """params.yaml: unknown key, wrong type, impossible value."""
+class ParamsError(CheckpointReleaseError):
+    """An option: unknown key, wrong type, impossible value."""
 
 
-class CheckpointError(PipelineError):
-    """The .pth can't be read, or isn't what it should be."""
+class CheckpointError(CheckpointReleaseError):
+    """The checkpoint can't be read, or isn't what it should be."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """The .pth names code that could do harm if it were run."""
+    """The checkpoint names code that could do harm if it were run."""
 
 
 class ArchitectureError(CheckpointError):
     """The checkpoint's tensors don't fit the model."""
 
 
-class ModelError(PipelineError):
+class ModelError(CheckpointReleaseError):
     """The model can't be built, or doesn't keep its signature."""
 
 
-class ExportError(PipelineError):
+class ExportError(CheckpointReleaseError):
     """A format can't be written as asked."""
 
 
@@ -63,26 +102,26 @@ class OpsetError(ExportError):
     """The asked ONNX opset or IR version can't be had."""
 
 
-class ArtifactError(PipelineError):
+class ArtifactError(CheckpointReleaseError):
     """An artifact is missing, incomplete or changed since it was written."""
 
 
-class ParityError(PipelineError):
+class ParityError(CheckpointReleaseError):
     """A format doesn't compute what the checkpoint computes."""
 
 
-class CardError(PipelineError):
+class CardError(CheckpointReleaseError):
     """The model card can't be written truthfully."""
 
 
-class PublishError(PipelineError):
+class PublishError(CheckpointReleaseError):
     """The release can't be assembled, compared, uploaded, tagged or verified."""
 
 
-class InferenceError(PipelineError):
+class InferenceError(CheckpointReleaseError):
     """The loader was given a file or inputs that it can't use."""
 
 
 def one_line(error: BaseException, longest: int = 500) -> str:
-    """What a library's error says, for a message of ours: on one line, and no longer than that many characters."""
+    """A library's message, for one of ours: on one line, cut at that many characters."""
     return " ".join(str(error).split())[:longest]

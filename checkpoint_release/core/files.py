@@ -1,8 +1,4 @@
-"""Files that can be trusted: canonical JSON, digests, whole-or-nothing folders, and manifests.
-
-A manifest says what an artifact folder holds: every file with its size and sha256. Stages hand each
-other folders with manifests, and know nothing else of each other.
-"""
+"""Files that can be trusted: canonical JSON, digests, and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,10 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -22,8 +18,8 @@ from typing import Any, Self
 
 from checkpoint_release.core.errors import ArtifactError
 
-MANIFEST = "manifest.json"
 _BLOCK = 1 << 20  # bytes
+REMAKE = "make it again, or get a whole copy of it"
 
 
 def canonical_json(value: Any) -> str:
@@ -49,9 +45,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing", _REBUILD) from None
+        raise ArtifactError(f"{path} is missing", REMAKE) from None
     except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}", _REBUILD) from None
+        raise ArtifactError(f"{path} is not JSON: {error}", REMAKE) from None
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -176,110 +172,3 @@ def copy_file(source: Path, destination: Path) -> FileEntry:
     with source.open("rb") as read, DigestedFile(destination) as write:
         shutil.copyfileobj(read, write, _BLOCK)
     return write.entry
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact folder holds and what it was made from.
-
-    Attributes:
-        format: the artifact's kind, such as "onnx".
-        enabled: False for a format that params.yaml switches off; its folder holds nothing else.
-        files: relative POSIX path → size and digest, sorted by path.
-        made_from: name of an input → sha256 of it.
-        facts: what else the maker says of it (the opset, versions of the libraries, …).
-    """
-
-    format: str
-    enabled: bool
-    files: dict[str, FileEntry]
-    made_from: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sha256s(self) -> dict[str, str]:
-        """Relative path → sha256, as `made_from` of what is made from this folder."""
-        return {name: entry.sha256 for name, entry in self.files.items()}
-
-    def verify(self, folder: Path) -> None:
-        """Check the folder against the manifest, byte for byte.
-
-        Raises:
-            ArtifactError: a file is missing, left over, or isn't what it was.
-        """
-        present = digests(folder)
-        for name in sorted(self.files.keys() | present.keys()):
-            if name not in present:
-                raise ArtifactError(f"{folder / name} is missing, and {folder / MANIFEST} lists it", _REBUILD)
-            if name not in self.files:
-                raise ArtifactError(f"{folder / name} is not in {folder / MANIFEST}", _REBUILD)
-            if present[name] != self.files[name]:
-                raise ArtifactError(
-                    f"{folder / name} was changed after it was written: {present[name].size} bytes with sha256 "
-                    f"{present[name].sha256[:12]}…, and {MANIFEST} says {self.files[name].size} bytes with "
-                    f"{self.files[name].sha256[:12]}…",
-                    _REBUILD,
-                )
-
-
-_REBUILD = "run `dvc repro`, or `dvc checkout` to bring the last good artifacts back"
-
-
-def digests(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[str, FileEntry]:
-    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted by path.
-
-    Args:
-        folder: where to look.
-        known: files that were digested when they were written, by relative path.
-    """
-    known = known or {}
-    left_out = {folder / MANIFEST, *folder.rglob(".gitignore")}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
-    names = [path.relative_to(folder).as_posix() for path in paths]
-
-    def entry(name: str) -> FileEntry:
-        return known.get(name) or FileEntry.of(folder / name)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
-        return dict(zip(names, pool.map(entry, names), strict=True))
-
-
-def write_manifest(
-    folder: Path,
-    format: str,
-    *,
-    enabled: bool = True,
-    made_from: Mapping[str, str] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    known: Mapping[str, FileEntry] | None = None,
-) -> Manifest:
-    """Digest what the folder holds and write its manifest.json; for `known` see digests."""
-    manifest = Manifest(format, enabled, digests(folder, known), dict(made_from or {}), dict(facts or {}))
-    write_json(folder / MANIFEST, asdict(manifest))
-    return manifest
-
-
-def read_verified(artifacts: Path, names: Iterable[str]) -> dict[str, Manifest]:
-    """The manifests of several of the artifacts' folders, by name, each verified.
-
-    Raises:
-        ArtifactError: as read_manifest and Manifest.verify.
-    """
-    manifests = {name: read_manifest(artifacts / name) for name in names}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda name: manifests[name].verify(artifacts / name), manifests))
-    return manifests
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest.json, without looking at the files (see Manifest.verify).
-
-    Raises:
-        ArtifactError: it is missing or isn't a manifest.
-    """
-    value = read_json(folder / MANIFEST)
-    try:
-        files = {name: FileEntry(**entry) for name, entry in value["files"].items()}
-        return Manifest(value["format"], value["enabled"], files, value["made_from"], value["facts"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{folder / MANIFEST} is not a manifest: {error!r}", _REBUILD) from None

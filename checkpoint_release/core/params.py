@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -17,7 +16,6 @@ from msgspec import Meta
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from checkpoint_release.card.hub_terms import LICENSES, TASKS
 from checkpoint_release.core.errors import ParamsError
 
 PATH = Path("params.yaml")
@@ -58,7 +56,7 @@ Version = Annotated[str, Meta(pattern=_VERSION, description="v and a semantic ve
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of params.yaml: unknown keys and wrong types are refused."""
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def validate(self) -> Iterator[tuple[str, str]]:
         """What no type can say of the section's values: the key, and what is wrong with its value."""
         yield from ()
 
@@ -171,17 +169,6 @@ class CardParams(Section, frozen=True):
     tags: list[Text]
     evaluated_on: Text | None
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        """The Hub's own terms."""
-        if self.license is not None and self.license not in LICENSES:
-            near = get_close_matches(self.license.lower(), LICENSES, n=3, cutoff=0.4)
-            yield "license", f"not an identifier of the Hub's; {' or '.join([*near, 'other with a license_name'])}"
-        if (self.license == "other") != (self.license_name is not None):
-            yield "license_name", "the Hub wants a name for license: other, and for no other license"
-        if self.pipeline_tag is not None and self.pipeline_tag not in TASKS:
-            near = get_close_matches(self.pipeline_tag.lower(), TASKS, n=3, cutoff=0.4)
-            yield "pipeline_tag", f"not a task of the Hub's; {' or '.join([*near, 'other'])}"
-
 
 class PublishParams(Section, frozen=True):
     """publish: where the release goes."""
@@ -197,7 +184,7 @@ class PublishParams(Section, frozen=True):
     sbom: bool
     signing_key: Text | None
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def validate(self) -> Iterator[tuple[str, str]]:
         """What the Hub can't do."""
         if self.create_pr and self.revision != "main":
             yield "create_pr", f"pull requests are opened against main, and revision is {self.revision!r}"
@@ -215,7 +202,7 @@ class Params(Section, frozen=True):
     card: CardParams
     publish: PublishParams
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def validate(self) -> Iterator[tuple[str, str]]:
         """A release of nothing."""
         if not self.formats.enabled():
             yield "formats", f"no format is enabled; set one of {', '.join(FORMATS)} to true"
@@ -233,7 +220,7 @@ def load_params(path: Path = PATH) -> Params:
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing", "run in the project's root folder") from None
     except (MarkedYAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}", "mend that line") from None
+        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}", "correct that line") from None
     if not isinstance(value, dict):
         raise ParamsError(f"{path} holds {value!r}, not a mapping", "start from the params.yaml of the project")
     return checked(Params, value, path)
@@ -273,7 +260,7 @@ def _section(kind: type[S], value: Any, key: str, problems: list[str]) -> S | No
     found = {name: _value(types[name], value[name], prefix + name, own) for name in types if name in value}
     if not own:
         section = kind(**found)
-        own += [f"{prefix}{name}: found {value[name]!r}: {said}" for name, said in section.mistakes()]
+        own += [f"{prefix}{name}: found {value[name]!r}: {said}" for name, said in section.validate()]
     problems += own
     return None if own else section
 
@@ -285,18 +272,18 @@ def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         said, _, inside = str(error).partition(" - at `$")
-        words = _words(kind)
-        why = f"expected {words}" if words else said[0].lower() + said[1:]
+        allowed = _allowed_values(kind)
+        why = f"expected {allowed}" if allowed else said[0].lower() + said[1:]
         problems.append(f"{key}{inside.removesuffix('`')}: found {value!r}: {why}")
         return None
 
 
-def _words(kind: Any) -> str:
+def _allowed_values(kind: Any) -> str:
     """What a type allows, where msgspec would say it by a pattern or not at all; otherwise empty."""
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return f"{', '.join(others)} or {last}"
     for part in get_args(kind):
-        if words := (part.description if isinstance(part, Meta) else _words(part)):
-            return str(words)
+        if allowed := (part.description if isinstance(part, Meta) else _allowed_values(part)):
+            return str(allowed)
     return ""

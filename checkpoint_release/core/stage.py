@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from checkpoint_release.core.errors import PipelineError
+from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 
 ARTIFACTS = Path("artifacts")
+ARTIFACT_HINT = "  `dvc repro` makes artifacts again; `dvc checkout` brings the last good ones back"
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -28,10 +29,14 @@ def run(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
-    except (PipelineError, OSError) as error:
+    except (CheckpointReleaseError, OSError) as error:
         if isinstance(error, OSError):
-            error = PipelineError(str(error), "see that the disk has room and that the file may be read and written")
-        print(f"error: {error}", file=sys.stderr)
+            error = CheckpointReleaseError(
+                str(error), "check that the disk has room and that the file may be read and written"
+            )
+        print(f"error: {error.message()}", file=sys.stderr)
+        if isinstance(error, ArtifactError):
+            print(ARTIFACT_HINT, file=sys.stderr)
         _restore_last_good()
         sys.exit(1)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ import onnx
 from onnx import ModelProto, helper
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.errors import ExportError, ModelError, OpsetError, PipelineError
+from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, ModelError, OpsetError
 from checkpoint_release.core.files import read_json
 from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import Array
@@ -104,7 +104,7 @@ def export(route: str, checkpoint: Path, params: OnnxParams) -> Exported:
     routes = {"direct": _direct, "torchscript": _through_torchscript, "dynamo": _through_dynamo}
     try:
         return routes[route](checkpoint, params.opset)
-    except PipelineError:
+    except CheckpointReleaseError:
         raise
     except (Exception, SystemExit) as error:  # torch's exporters raise whatever the model met
         others = [name for name in ("torchscript", "dynamo") if name != route and params.opset in OPSETS[name]]

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.core.errors import PipelineError, one_line
+from checkpoint_release.core.errors import CheckpointReleaseError, one_line
 from checkpoint_release.parity.weights import Weights, compare_weights
 from checkpoint_release.runtimes.open import open_runtime
 
@@ -186,7 +186,7 @@ def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
         running = None
         faults = runtime.faults()
         weights = compare_weights(runtime.weights(), Path(job.checkpoint)) if job.checkpoint else None
-    except PipelineError as error:
+    except CheckpointReleaseError as error:
         return Ran(outputs, failure=error.problem, failed_case=running)
     return Ran(outputs, weights, faults)
 

@@ -14,18 +14,9 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import (
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    artifact_folder,
-    copy_file,
-    read_json,
-    read_manifest,
-    sha256,
-    write_json,
-)
+from checkpoint_release.core.files import FileEntry, artifact_folder, copy_file, read_json, sha256, write_json
 from checkpoint_release.release.signing import SBOM, SIGNATURE, sign, write_sbom
 
 CARD = "README.md"

@@ -25,7 +25,7 @@ from huggingface_hub import get_token
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import is_trusted
-from checkpoint_release.core.errors import ArtifactError, InferenceError, PipelineError
+from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError, InferenceError
 from checkpoint_release.core.files import read_json
 from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.parity.report import at_most
@@ -152,7 +152,7 @@ def _computations(folder: Path, release: Release, trust: Sequence[str], opener: 
                 continue
             got = opener(runnable.format, folder / runnable.path).run(inputs)
             checks += [_compare(name, output, got.get(output), want, parity) for output, want in expected.items()]
-        except PipelineError as error:
+        except CheckpointReleaseError as error:
             checks.append(Check(name, False, error.problem))
     return checks
 

@@ -37,8 +37,8 @@ from checkpoint_release.core.errors import (
     ArchitectureError,
     ArtifactError,
     CheckpointError,
+    CheckpointReleaseError,
     InferenceError,
-    PipelineError,
     one_line,
 )
 from checkpoint_release.core.files import read_json
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(model.describe())
         if asked.inputs and asked.outputs:
             _run_case(model, asked.inputs, asked.outputs)
-    except PipelineError as error:
+    except CheckpointReleaseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

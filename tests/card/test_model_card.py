@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 
 from checkpoint_release.card.hub_terms import LICENSES, TASKS
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
-from checkpoint_release.core.files import FileEntry, read_json, read_manifest, sha256, write_json, write_manifest
+from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
 from checkpoint_release.core.params import CardParams, checked, load_params
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.exporting.config_json import model_config
@@ -467,7 +468,7 @@ def test_front_matter_that_the_hub_would_refuse_is_refused_here(
     params["card"][key] = value
     YAML().dump(params, tmp_path / "params.yaml")
     with pytest.raises(ParamsError, match=hint):
-        load_params(tmp_path / "params.yaml")
+        check_terms(load_params(tmp_path / "params.yaml").card)
 
 
 # What readers do with it

@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_release.core.artifacts.manifest import digests, read_manifest, read_verified, write_manifest
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import (
-    DigestedFile,
-    FileEntry,
-    artifact_folder,
-    copy_file,
-    digests,
-    read_manifest,
-    read_verified,
-    write_manifest,
-)
+from checkpoint_release.core.files import DigestedFile, FileEntry, artifact_folder, copy_file
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [1], [1 << 20], [300_000] * 20, [5 << 20, 1], [7, (1 << 20) - 7, 0, 9]])

@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.files import read_json, write_json, write_manifest
+from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.core.params import ToleranceParams, load_params
 from checkpoint_release.core.signature import Signature, sample_inputs
 from checkpoint_release.models.stick_figure import model as stick_figure

@@ -17,8 +17,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.errors import ExportError, OpsetError, PipelineError
-from checkpoint_release.core.files import read_manifest
+from checkpoint_release.core.artifacts.manifest import read_manifest
+from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, OpsetError
 from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import Signature, sample_inputs
 from checkpoint_release.onnx.check import check_onnx
@@ -319,7 +319,7 @@ def test_a_file_that_is_not_what_was_asked_for_is_caught(
         change(model)
         onnx.save(model, tmp_path / f"{change.__name__}.onnx")
     check_onnx(tmp_path / "no_change.onnx", signature, 17, 8)
-    with pytest.raises(PipelineError) as error:
+    with pytest.raises(CheckpointReleaseError) as error:
         check_onnx(tmp_path / f"{damage.__name__}.onnx", signature, 17, 8)
     assert any(text in str(error.value) for text in told.split("|"))
 

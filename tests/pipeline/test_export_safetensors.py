@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import read_manifest
 from checkpoint_release.core.errors import ArtifactError, ExportError
-from checkpoint_release.core.files import read_manifest
 from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.tensors.safetensors import open_sharded
 from pipeline.export_safetensors import main

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from checkpoint_release.core.artifacts.manifest import read_manifest
 from checkpoint_release.core.errors import ExportError
-from checkpoint_release.core.files import read_manifest
 from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import sample_inputs
 from checkpoint_release.exporting.torch_archive import is_debugging, rename_classes, rewrite

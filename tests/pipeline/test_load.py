@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import read_manifest
 from checkpoint_release.core.errors import (
     ArchitectureError,
     CheckpointError,
+    CheckpointReleaseError,
     ModelError,
-    PipelineError,
     UnsafeCheckpointError,
 )
-from checkpoint_release.core.files import read_manifest
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.models.stick_figure import build
 from checkpoint_release.runtimes.eager import build_model
@@ -153,7 +153,7 @@ def test_a_diverged_weight_is_refused_by_name(run: Run, bad: float) -> None:
     run(diverged, checkpoint__non_finite="keep")
 
 
-def spoilt() -> dict[str, tuple[Any, type[PipelineError], str]]:
+def spoilt() -> dict[str, tuple[Any, type[CheckpointReleaseError], str]]:
     good = weights()
     return {
         "a name is missing": (
@@ -329,7 +329,7 @@ def check_weights(kwargs, weights):
     ],
 )
 def test_a_function_of_the_factory_s_module_that_fails_is_told_by_its_name(
-    run: Run, monkeypatch: pytest.MonkeyPatch, hook: str, code: str, kind: type[PipelineError], said: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, hook: str, code: str, kind: type[CheckpointReleaseError], said: str
 ) -> None:
     their_model(monkeypatch, HOOKS.format(**{"read": "pass", "sign": "pass", "check": "pass", hook: code}))
     with pytest.raises(kind, match=said):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_release.core.files import digests
+from checkpoint_release.core.artifacts.manifest import digests
 from tests.support import generic_models as models
 from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
 from tests.support.project import ROOT

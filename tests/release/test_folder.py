@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import read_json, write_json, write_manifest
+from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.release.folder import assemble, differences, read_release
 from checkpoint_release.release.signing import check_signature
 from tests.support.project import ROOT, tree

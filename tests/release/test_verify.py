@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import read_json, write_json, write_manifest
+from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.release.folder import assemble, read_release
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify

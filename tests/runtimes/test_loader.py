@@ -20,9 +20,9 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointError,
+    CheckpointReleaseError,
     InferenceError,
     ModelError,
-    PipelineError,
     UnsafeCheckpointError,
 )
 from checkpoint_release.core.files import read_json, write_json
@@ -226,7 +226,7 @@ def test_weights_of_another_model_are_refused_whole(release: Path, tmp_path: Pat
     tensors["extra.weight"] = tensors.pop("pose_decoder.0.weight")
     write_safetensors(tmp_path / "model.safetensors", tensors)
     shutil.copy(release / "config.json", tmp_path)
-    with pytest.raises(PipelineError, match=r"pose_decoder\.0\.weight.*extra\.weight"):
+    with pytest.raises(CheckpointReleaseError, match=r"pose_decoder\.0\.weight.*extra\.weight"):
         load(tmp_path)
 
 
@@ -420,7 +420,7 @@ def test_cut_files_are_errors_of_the_pipeline(release: Path, tmp_path: Path) -> 
         content = (release / file).read_bytes()
         (cut := tmp_path / Path(file).name).write_bytes(content[: len(content) // 2])
         shutil.copy(release / "config.json", tmp_path)
-        with pytest.raises(PipelineError, match=cut.name):
+        with pytest.raises(CheckpointReleaseError, match=cut.name):
             open_file(cut)
 
 

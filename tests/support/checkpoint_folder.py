@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.files import artifact_folder, write_json, write_manifest
+from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.files import artifact_folder, write_json
 from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from checkpoint_release.core.files import FileEntry, Manifest, read_json, sha256, write_json, write_manifest
+from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
+from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
 from checkpoint_release.core.params import PublishParams, checked
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish

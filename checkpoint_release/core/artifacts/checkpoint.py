@@ -1,0 +1,130 @@
+"""The folder of a checkpoint that was read: its weights, and checkpoint.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import Manifest, read_manifest
+from checkpoint_release.core.artifacts.typed import Record, read_record
+
+CHECKPOINT = "checkpoint"
+"""The name of the folder, and the format in its manifest."""
+FACTS_FILE = "checkpoint.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class TensorStatistics(Record, frozen=True, kw_only=True):
+    """How much there is of the weights.
+
+    Attributes:
+        count: tensors.
+        values: elements of all tensors.
+        bytes: size of all tensors' data.
+        dtypes: safetensors' name of a dtype → elements that have it.
+        tied: groups of names that share one tensor.
+    """
+
+    count: int
+    values: int
+    bytes: int
+    dtypes: dict[str, int]
+    tied: list[list[str]]
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """Where the weights come from.
+
+    Attributes:
+        sha256: of the checkpoint file, in lower-case hex.
+        size: of the checkpoint file, in bytes.
+        container: "zip" or "legacy".
+        state_dict: dotted key of the state dict in the file; "" for a bare one.
+        prefix: what was stripped from every name.
+        half_precision: what was done with half-precision weights: keep, cast or refuse.
+        adapter: sha256 of the LoRA adapter's file, where there was one.
+    """
+
+    sha256: str
+    size: int
+    container: str
+    state_dict: str
+    prefix: str
+    half_precision: str
+    adapter: str | None = None
+
+
+class MergedLora(Record, frozen=True, kw_only=True):
+    """The LoRA adapter that was merged.
+
+    Attributes:
+        alpha: the scale's numerator.
+        rank: of all layers, or layer → rank where they differ.
+        layers: the names of the layers, sorted.
+    """
+
+    alpha: float
+    rank: int | dict[str, int]
+    layers: list[str]
+
+
+class CheckpointFacts(Record, frozen=True, kw_only=True):
+    """checkpoint.json.
+
+    Attributes:
+        model: the architecture, as Architecture.to_json writes it.
+        tensors: how much there is of the weights.
+        training: what the checkpoint says of its training.
+        origin: where the weights come from.
+        lora: the adapter that was merged; None: there was none.
+        left_out: "harmless" and "dangerous" → global named by the pickle → how often.
+    """
+
+    model: dict[str, Any]
+    tensors: TensorStatistics
+    training: dict[str, Any]
+    origin: Origin
+    lora: MergedLora | None
+    left_out: dict[str, dict[str, int]]
+
+    @property
+    def architecture(self) -> Architecture:
+        """Everything needed to build the model and to call it."""
+        return Architecture.from_json(self.model)
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A folder that holds a checkpoint's weights and facts, free of pickles."""
+
+    path: Path
+    facts: CheckpointFacts
+
+    @classmethod
+    def open(cls, path: Path) -> CheckpointFolder:
+        """Read the folder's facts.
+
+        Raises:
+            ArtifactError: checkpoint.json is missing or isn't as it was written.
+        """
+        return cls(path, read_record(path / FACTS_FILE, CheckpointFacts))
+
+    @property
+    def architecture(self) -> Architecture:
+        """Everything needed to build the model and to call it."""
+        return self.facts.architecture
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file with all weights, under the model's own names."""
+        return self.path / WEIGHTS_FILE
+
+    def manifest(self) -> Manifest:
+        """The folder's manifest.
+
+        Raises:
+            ArtifactError: it is missing or isn't a manifest.
+        """
+        return read_manifest(self.path)

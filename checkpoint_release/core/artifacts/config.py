@@ -1,0 +1,100 @@
+"""config.json: how to build the model and how to call it. It lies in every artifact folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.files import canonical_json, read_json, write_json
+from checkpoint_release.core.signature import Signature
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What config.json says.
+
+    Attributes:
+        architecture: how to build the model and how to call it.
+        others: the keys that other libraries look for, which stand before this project's own.
+    """
+
+    architecture: Architecture
+    others: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return self.architecture.signature
+
+    @property
+    def factory(self) -> str:
+        """`package.module:callable` that builds the model."""
+        return self.architecture.factory
+
+    @property
+    def has_transformers_code(self) -> bool:
+        """Whether transformers finds the model's code beside it."""
+        return "AutoModel" in self.others.get("auto_map", {})
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file: what others look for first, then this project's keys."""
+        return self.others | self.architecture.to_json()
+
+    def text(self) -> str:
+        """The file's text."""
+        return canonical_json(self.to_json())
+
+    def write(self, folder: Path) -> None:
+        """Write the folder's config.json."""
+        write_json(folder / CONFIG, self.to_json())
+
+
+def parse_config(text: str | bytes, source: str) -> ModelConfig | None:
+    """The config.json in a text; None where it isn't one of this project.
+
+    Args:
+        text: JSON.
+        source: where it is from, for the message.
+
+    Raises:
+        ArtifactError: it isn't JSON, or not as this project writes it.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"{source} is not JSON: {error}", "get the file again") from None
+    return config_of(value, source)
+
+
+def config_of(value: Any, source: str) -> ModelConfig | None:
+    """A parsed config.json; None where it isn't one of this project.
+
+    Raises:
+        ArtifactError: it has a factory or a signature, and not all that belongs to them.
+    """
+    if not isinstance(value, Mapping) or not value.keys() & {"factory", "signature"}:
+        return None
+    own = ("factory", "described", "kwargs", "signature")
+    try:
+        architecture = Architecture.from_json(value)
+    except (KeyError, TypeError) as error:
+        missing = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else f"is broken: {error}"
+        raise ArtifactError(f"{source} {missing}", "use the config.json that was exported with the model") from None
+    return ModelConfig(architecture, {key: item for key, item in value.items() if key not in own})
+
+
+def read_config(folder: Path) -> ModelConfig | None:
+    """The config.json in a folder; None where there is none, or it isn't one of this project.
+
+    Raises:
+        ArtifactError: it isn't JSON, or not as this project writes it.
+    """
+    path = folder / CONFIG
+    return config_of(read_json(path), str(path)) if path.is_file() else None

@@ -1,0 +1,76 @@
+"""publish.json: the receipt of a publication, or the statement that there was none.
+
+It is tracked by git and never cached, and speaks only of what happened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from checkpoint_release.core.artifacts.typed import Record, as_record
+from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.files import FileEntry, read_json
+
+RECEIPT = "publish.json"
+
+
+class Checkout(Record, frozen=True, kw_only=True):
+    """The git commit that the pipeline ran from, and whether its sources differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class Statement(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """That a release was assembled and not published, and why."""
+
+    published: bool = False
+    reason: str
+    files: dict[str, FileEntry]
+
+
+class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A publication that happened.
+
+    Attributes:
+        published: true.
+        changed: whether this run changed anything on the Hub.
+        endpoint: the Hub's address, without credentials.
+        repo: organisation/name.
+        revision: the branch.
+        commit: the commit on the Hub that holds the release.
+        tag: the version's tag; None: none was asked for, or none is set yet.
+        pull_request: address of the pull request; None: the branch itself was committed to.
+        time: when, in UTC, as 2026-01-31T12:00:00Z.
+        git: what the pipeline ran from; None: not a git checkout.
+        files: path → size and sha256 of everything in the release.
+    """
+
+    published: bool = True
+    changed: bool
+    endpoint: str
+    repo: str
+    revision: str
+    commit: str
+    tag: str | None
+    pull_request: str | None
+    time: str
+    git: Checkout | None
+    files: dict[str, FileEntry]
+
+    def says_the_same_as(self, other: Receipt) -> bool:
+        """Whether both say the same of the Hub, whenever and from wherever they say it."""
+        return all(getattr(self, name) == getattr(other, name) for name in _LASTING)
+
+
+_LASTING = ("endpoint", "repo", "revision", "commit", "tag", "pull_request", "files")
+
+
+def last_receipt(artifacts: Path) -> Receipt | None:
+    """The receipt of the last publication; None where there is none that can be read."""
+    path = artifacts / RECEIPT
+    try:
+        receipt = as_record(read_json(path), Receipt, str(path))
+    except ArtifactError:
+        return None
+    return receipt if receipt.published else None
