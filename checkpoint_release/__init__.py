@@ -1,1 +1,3 @@
-"""Turn a PyTorch checkpoint into release artifacts that people can trust, and run, compare and verify them."""
+"""Turn a PyTorch checkpoint into release artifacts that people can trust, and run,
+compare and verify them.
+"""

@@ -1,8 +1,10 @@
-"""Stick-figure motion made by formulas: the data that the demo checkpoint is trained on.
+"""Stick-figure motion made by formulas: the data that the demo checkpoint is trained
+on.
 
-A clip is a figure that does one action, or one and then another, on level or sloping ground. Joint angles are
-periodic functions of a phase; the feet decide how high the pelvis is. Lengths are in metres for a figure of
-1.6 m, x to the right, y up, 25 frames a second.
+A clip is a figure that does one action, or one and then another, on level or sloping
+ground. Joint angles are periodic functions of a phase; the feet decide how high the
+pelvis is. Lengths are in metres for a figure of 1.6 m, x to the right, y up, 25 frames
+a second.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ Array = npt.NDArray[np.float64]
 
 FRAMES_PER_SECOND = 25
 SEGMENTS = stick_figure.SEGMENTS[48]
-MASSES = np.array([8, 18, 26, 3, 2, 3, 2, 10, 5, 10, 5, 8]) / 100  # share of each segment in the body's mass
+# share of each segment in the body's mass
+MASSES = np.array([8, 18, 26, 3, 2, 3, 2, 10, 5, 10, 5, 8]) / 100
 ENVIRONMENT = np.linspace(-3, 3, 32)  # where along x the ground's height is asked for
 
-# A pose: how far the trunk leans, then how far each limb is swung forward from hanging down, elbows bending
-# forward and knees backward from the straight limb; all in radians. Last, how far the feet are off the ground.
-LEAN, L_SHOULDER, L_ELBOW, R_SHOULDER, R_ELBOW, L_HIP, L_KNEE, R_HIP, R_KNEE, LIFT = range(10)
+# A pose: how far the trunk leans, then how far each limb is swung forward from hanging
+# down, elbows bending forward and knees backward from the straight limb; all in
+# radians. Last, how far the feet are off the ground.
+LEAN, L_SHOULDER, L_ELBOW, R_SHOULDER, R_ELBOW, L_HIP, L_KNEE, R_HIP, R_KNEE, LIFT = (
+    range(10)
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,12 @@ class Clips:
     """A batch of clips; the arrays are float32 but for `actions`.
 
     Attributes:
-        motion: [frames, clips, 48], (x1, y1, x2, y2) of every segment, in the order of SEGMENTS.
+        motion: [frames, clips, 48], (x1, y1, x2, y2) of every segment, in the order of
+            SEGMENTS.
         actions: [frames, clips] int64, indices into ACTIONS.
         position, velocity: [clips, 2], the pelvis's means over the clip, in m and m/s.
-        physics: [frames, clips, 6], the pelvis's velocity (m/s) and acceleration (m/s² / 10), and the whole
-            body's momentum for a mass of one.
+        physics: [frames, clips, 6], the pelvis's velocity (m/s) and acceleration (m/s²
+            / 10), and the whole body's momentum for a mass of one.
         environment: [clips, 32], the ground's height in metres at ENVIRONMENT.
     """
 
@@ -74,7 +81,9 @@ def make_clips(count: int, frames: int, seed: int) -> Clips:
     """Make clips; the same seed gives the same ones."""
     random = np.random.Generator(np.random.PCG64(seed))
     clips = [_clip(frames, random) for _ in range(count)]
-    motion, actions, pelvis, mass, environment = (np.stack(parts, axis=-1) for parts in zip(*clips, strict=True))
+    motion, actions, pelvis, mass, environment = (
+        np.stack(parts, axis=-1) for parts in zip(*clips, strict=True)
+    )
     velocity = np.gradient(pelvis, 1 / FRAMES_PER_SECOND, axis=0)
     acceleration = np.gradient(velocity, 1 / FRAMES_PER_SECOND, axis=0)
     momentum = np.gradient(mass, 1 / FRAMES_PER_SECOND, axis=0)
@@ -89,10 +98,18 @@ def make_clips(count: int, frames: int, seed: int) -> Clips:
     )
 
 
-def _clip(frames: int, random: np.random.Generator) -> tuple[Array, Array, Array, Array, Array]:
-    """Motion [frames, 48], actions [frames], pelvis [frames, 2], centre of mass [frames, 2], ground [32]."""
+def _clip(
+    frames: int, random: np.random.Generator
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Motion [frames, 48], actions [frames], pelvis [frames, 2], centre of mass
+    [frames, 2], ground [32].
+    """
     first, second = random.integers(len(ACTIONS), size=2)
-    change = int(random.integers(frames // 4, 3 * frames // 4)) if random.random() < 0.4 else frames
+    change = (
+        int(random.integers(frames // 4, 3 * frames // 4))
+        if random.random() < 0.4
+        else frames
+    )
     tempo, amplitude, size = random.uniform(0.85, 1.15, 3)
     facing = random.choice([-1.0, 1.0])
     slope, height = random.uniform([-0.15, -1.0], [0.15, -0.7])
@@ -101,17 +118,21 @@ def _clip(frames: int, random: np.random.Generator) -> tuple[Array, Array, Array
 
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     share = np.clip((np.arange(frames) - change) / 8 + 0.5, 0, 1)
-    share = share * share * (3 - 2 * share)  # of the second action: smooth over eight frames
+    # of the second action: smooth over eight frames
+    share = share * share * (3 - 2 * share)
     poses, speed = np.zeros((frames, 10)), np.zeros(frames)
     for index, weight in ((first, 1 - share), (second, share)):
         action = ACTIONS[index]
-        poses += weight[:, None] * joint_angles(action.name, start + 2 * np.pi * tempo * action.tempo * seconds)
+        poses += weight[:, None] * joint_angles(
+            action.name, start + 2 * np.pi * tempo * action.tempo * seconds
+        )
         speed += weight * tempo * action.speed
     poses *= amplitude
 
     x = np.cumsum(speed) / FRAMES_PER_SECOND
     x = facing * (x - x.mean()) + middle
-    figure = size * _segments(poses)  # [frames, 12, 2 ends, 2], the pelvis at the origin, facing right
+    # [frames, 12, 2 ends, 2], the pelvis at the origin, facing right
+    figure = size * _segments(poses)
     figure[..., 0] *= facing
     figure[..., 0] += x[:, None, None]
     feet = figure[:, (8, 10), 1]  # [frames, 2 feet, 2]
@@ -121,12 +142,19 @@ def _clip(frames: int, random: np.random.Generator) -> tuple[Array, Array, Array
     pelvis = figure[:, 11].mean(axis=1)
     mass = (figure.mean(axis=2) * MASSES[:, None]).sum(axis=1)
     actions = np.where(np.arange(frames) < change, first, second)
-    return figure.reshape(frames, 48), actions, pelvis, mass, height + slope * ENVIRONMENT
+    return (
+        figure.reshape(frames, 48),
+        actions,
+        pelvis,
+        mass,
+        height + slope * ENVIRONMENT,
+    )
 
 
 def joint_angles(action: str, phase: Array) -> Array:
     """[frames] of phase in radians → [frames, 10] of pose."""
-    wave, push = np.sin(phase), (1 - np.cos(phase)) / 2  # push rises from 0 to 1 and falls again
+    # push rises from 0 to 1 and falls again
+    wave, push = np.sin(phase), (1 - np.cos(phase)) / 2
     pose = np.zeros((len(phase), 10))
     pose[:, [L_ELBOW, R_ELBOW]] = 0.2
     pose[:, [L_KNEE, R_KNEE]] = 0.08
@@ -136,7 +164,9 @@ def joint_angles(action: str, phase: Array) -> Array:
             pose[:, LEAN] = 0.03 * wave
             pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 0.05 * wave
         case "walk" | "run":
-            swing, bend, arm, elbow = (0.45, 0.6, 0.4, 0.3) if action == "walk" else (0.8, 1.3, 0.8, 1.5)
+            swing, bend, arm, elbow = (
+                (0.45, 0.6, 0.4, 0.3) if action == "walk" else (0.8, 1.3, 0.8, 1.5)
+            )
             pose[:, LEAN] = 0.05 if action == "walk" else 0.2
             pose[:, L_HIP], pose[:, R_HIP] = 0.1 + swing * wave, 0.1 - swing * wave
             # A knee bends while its leg is on the way forward.
@@ -182,10 +212,13 @@ def joint_angles(action: str, phase: Array) -> Array:
 
 
 def _segments(pose: Array) -> Array:
-    """[frames, 10] of pose → [frames, 12, 2 ends, 2]: end points with the pelvis's middle at the origin."""
+    """[frames, 10] of pose → [frames, 12, 2 ends, 2]: end points with the pelvis's
+    middle at the origin.
+    """
 
     def along(angle: Array, length: float) -> Array:
-        return length * np.stack([np.sin(angle), -np.cos(angle)], axis=-1)  # an angle of 0 hangs down
+        # an angle of 0 hangs down
+        return length * np.stack([np.sin(angle), -np.cos(angle)], axis=-1)
 
     lean = pose[:, LEAN]
     pelvis = np.zeros((len(pose), 2))
@@ -201,6 +234,9 @@ def _segments(pose: Array) -> Array:
     for side, hip, knee in ((-1, L_HIP, L_KNEE), (1, R_HIP, R_KNEE)):
         top = pelvis + side * hips
         joint = top + along(pose[:, hip], 0.42)
-        ends += [(top, joint), (joint, joint + along(pose[:, hip] - pose[:, knee], 0.42))]
+        ends += [
+            (top, joint),
+            (joint, joint + along(pose[:, hip] - pose[:, knee], 0.42)),
+        ]
     ends.append((pelvis - hips, pelvis + hips))
     return np.stack([np.stack(pair, axis=1) for pair in ends], axis=1)

@@ -1,16 +1,20 @@
-"""Train the demo checkpoint: `python -m checkpoints.train_demo` writes checkpoints/demo.pth.
+"""Train the demo checkpoint: `python -m checkpoints.train_demo` writes
+checkpoints/demo.pth.
 
-A small StickFigureTransformer learns to restore motion: it is given clips with noise on every coordinate and
-with whole stretches of frames missing, the action of each frame, and an embedding of the action's name; it
-answers with the clean poses, where the figure is, how it moves and the ground it stands on. Some batches
-leave the actions out, see the figure through a moving camera, or see a partner who mirrors it, so that every
-input that the model can take has been trained.
+A small StickFigureTransformer learns to restore motion: it is given clips with noise on
+every coordinate and with whole stretches of frames missing, the action of each frame,
+and an embedding of the action's name; it answers with the clean poses, where the figure
+is, how it moves and the ground it stands on. Some batches leave the actions out, see
+the figure through a moving camera, or see a partner who mirrors it, so that every input
+that the model can take has been trained.
 
-No text encoder is at hand here. The text embeddings are fixed random unit vectors, one for each action's name,
-of the size that BAAI/bge-large-en-v1.5 has: the demo does not understand text.
+No text encoder is at hand here. The text embeddings are fixed random unit vectors, one
+for each action's name, of the size that BAAI/bge-large-en-v1.5 has: the demo does not
+understand text.
 
-One thread and seeded generators: on one machine, with one version of torch, the weights come out the same to the
-last bit. The file is laid out as the training project lays out its training checkpoints.
+One thread and seeded generators: on one machine, with one version of torch, the weights
+come out the same to the last bit. The file is laid out as the training project lays out
+its training checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from checkpoint_release.models.stick_figure.model import StickFigureOutput, StickFigureTransformer
+from checkpoint_release.models.stick_figure.model import (
+    StickFigureOutput,
+    StickFigureTransformer,
+)
 from checkpoints.demo_motion import ACTIONS, Clips, make_clips
 
 Array = npt.NDArray[Any]
@@ -59,15 +66,26 @@ class Example:
     targets: StickFigureOutput
 
 
-def train(epochs: int, train_clips: int = 1536, val_clips: int = 256) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Train, and return the checkpoint as the trainer saves it and the losses epoch by epoch."""
+def train(
+    epochs: int, train_clips: int = 1536, val_clips: int = 256
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Train, and return the checkpoint as the trainer saves it and the losses epoch by
+    epoch.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model = StickFigureTransformer(**MODEL)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: learning_rate_factor(epoch, epochs))
-    training, held_out = make_clips(train_clips, FRAMES, seed=1), make_clips(val_clips, FRAMES, seed=2)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.01
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda epoch: learning_rate_factor(epoch, epochs)
+    )
+    training, held_out = (
+        make_clips(train_clips, FRAMES, seed=1),
+        make_clips(val_clips, FRAMES, seed=2),
+    )
     validation = list(batches(held_out, seed=3))
 
     history: list[dict[str, float]] = []
@@ -86,9 +104,17 @@ def train(epochs: int, train_clips: int = 1536, val_clips: int = 256) -> tuple[d
         rate = float(scheduler.get_last_lr()[0])
         scheduler.step()
         history.append(
-            {"epoch": epoch, "learning_rate": rate, "train_loss": mean(losses), **evaluate(model, validation)}
+            {
+                "epoch": epoch,
+                "learning_rate": rate,
+                "train_loss": mean(losses),
+                **evaluate(model, validation),
+            }
         )
-        print("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()), flush=True)
+        print(
+            "  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()),
+            flush=True,
+        )
 
     last = history[-1]
     checkpoint = {
@@ -109,7 +135,9 @@ def train(epochs: int, train_clips: int = 1536, val_clips: int = 256) -> tuple[d
 
 
 def learning_rate_factor(epoch: int, epochs: int) -> Any:
-    """Linear warm-up, then half a cosine to a hundredth: a float, and from the warm-up's end on a numpy float64."""
+    """Linear warm-up, then half a cosine to a hundredth: a float, and from the
+    warm-up's end on a numpy float64.
+    """
     if epoch < WARM_UP:
         return (epoch + 1) / (WARM_UP + 1)
     progress = min(1.0, (epoch - WARM_UP) / max(1, epochs - WARM_UP))
@@ -117,7 +145,9 @@ def learning_rate_factor(epoch: int, epochs: int) -> Any:
 
 
 def batches(clips: Clips, seed: int) -> Iterator[Example]:
-    """The clips in random order, corrupted and conditioned at random; the same seed gives the same batches."""
+    """The clips in random order, corrupted and conditioned at random; the same seed
+    gives the same batches.
+    """
     random = np.random.Generator(np.random.PCG64(seed))
     order = random.permutation(clips.motion.shape[1])
     for chosen in np.split(order, range(BATCH, len(order), BATCH)):
@@ -133,7 +163,11 @@ def batches(clips: Clips, seed: int) -> Iterator[Example]:
         if random.random() < 0.25:
             conditions["partner_motion"] = mirrored(clean)
         seen = seen + NOISE * random.standard_normal(seen.shape)
-        inputs = {"motion": without_stretches(seen, random), "text_embedding": text_of(actions), **conditions}
+        inputs = {
+            "motion": without_stretches(seen, random),
+            "text_embedding": text_of(actions),
+            **conditions,
+        }
         yield Example(
             {name: tensor(array) for name, array in inputs.items()},
             tensor(actions),
@@ -149,11 +183,18 @@ def batches(clips: Clips, seed: int) -> Iterator[Example]:
 
 
 def without_stretches(motion: Array, random: np.random.Generator) -> Array:
-    """Set up to two stretches of up to 12 frames of each clip [frames, clips, 48] to zero."""
+    """Set up to two stretches of up to 12 frames of each clip [frames, clips, 48] to
+    zero.
+    """
     frame = np.arange(len(motion))[:, None]
     for _ in range(2):
-        length, start = random.integers(0, 13, motion.shape[1]), random.integers(0, len(motion), motion.shape[1])
-        motion = np.where(((frame >= start) & (frame < start + length))[..., None], 0, motion)
+        length, start = (
+            random.integers(0, 13, motion.shape[1]),
+            random.integers(0, len(motion), motion.shape[1]),
+        )
+        motion = np.where(
+            ((frame >= start) & (frame < start + length))[..., None], 0, motion
+        )
     return motion
 
 
@@ -172,9 +213,13 @@ def mirrored(motion: Array) -> Array:
 
 
 def text_of(actions: Array) -> Array:
-    """[frames, clips] of actions → [clips, 1024]: the first action's vector, of length one."""
+    """[frames, clips] of actions → [clips, 1024]: the first action's vector, of length
+    one.
+    """
     vectors = [
-        np.random.Generator(np.random.PCG64(list(action.name.encode()))).standard_normal(MODEL["embedding_dim"])
+        np.random.Generator(
+            np.random.PCG64(list(action.name.encode()))
+        ).standard_normal(MODEL["embedding_dim"])
         for action in ACTIONS
     ]
     unit: Array = np.stack([vector / np.linalg.norm(vector) for vector in vectors])
@@ -184,10 +229,14 @@ def text_of(actions: Array) -> Array:
 
 def tensor(array: Array) -> Tensor:
     """Integers as int64, all else as float32."""
-    return torch.from_numpy(array.astype(np.int64 if array.dtype.kind == "i" else np.float32))
+    return torch.from_numpy(
+        array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+    )
 
 
-def loss_of(output: StickFigureOutput, example: Example) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(
+    output: StickFigureOutput, example: Example
+) -> tuple[Tensor, dict[str, Tensor]]:
     """What is minimised, and the two of its parts that the trainer reports."""
     target = example.targets
     smoothness = F.mse_loss(output.pose.diff(dim=0), target.pose.diff(dim=0))
@@ -198,7 +247,8 @@ def loss_of(output: StickFigureOutput, example: Example) -> tuple[Tensor, dict[s
         + smoothness
         + 0.1 * position
         + 0.1 * F.mse_loss(output.velocity, target.velocity)
-        + 0.02 * F.cross_entropy(output.action_logits.flatten(0, 1), example.actions.flatten())
+        + 0.02
+        * F.cross_entropy(output.action_logits.flatten(0, 1), example.actions.flatten())
         + 0.02 * F.mse_loss(output.physics, target.physics)
         + 0.1 * F.mse_loss(output.environment, target.environment)
     )
@@ -206,17 +256,24 @@ def loss_of(output: StickFigureOutput, example: Example) -> tuple[Tensor, dict[s
 
 
 def limbs(pose: Tensor) -> Tensor:
-    """[frames, clips, 48] → [frames, clips, 12, 2]: each segment's direction and length, wherever the figure is."""
+    """[frames, clips, 48] → [frames, clips, 12, 2]: each segment's direction and
+    length, wherever the figure is.
+    """
     start, end = pose.reshape(*pose.shape[:2], 12, 2, 2).unbind(dim=3)
     return end - start
 
 
 @torch.no_grad()
-def evaluate(model: StickFigureTransformer, examples: list[Example]) -> dict[str, float]:
+def evaluate(
+    model: StickFigureTransformer, examples: list[Example]
+) -> dict[str, float]:
     """Mean losses over batches that were never trained on."""
     model.eval()
     results = [loss_of(model(**example.inputs), example) for example in examples]
-    parts = {name: mean([part[name].item() for _, part in results]) for name in ("val_smoothness", "val_position")}
+    parts = {
+        name: mean([part[name].item() for _, part in results])
+        for name in ("val_smoothness", "val_position")
+    }
     return {"val_loss": mean([loss.item() for loss, _ in results]), **parts}
 
 
@@ -233,10 +290,14 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint, history = train(arguments.epochs)
     torch.save(checkpoint, arguments.output)
-    with arguments.output.with_name(f"{arguments.output.stem}-history.csv").open("w", newline="") as file:
+    with arguments.output.with_name(f"{arguments.output.stem}-history.csv").open(
+        "w", newline=""
+    ) as file:
         writer = csv.DictWriter(file, history[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in history)
+        writer.writerows(
+            {name: f"{value:.6g}" for name, value in row.items()} for row in history
+        )
 
 
 if __name__ == "__main__":

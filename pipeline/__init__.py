@@ -1,1 +1,3 @@
-"""The seven stages of the pipeline, one module each, in the order in which dvc.yaml runs them."""
+"""The seven stages of the pipeline, one module each, in the order in which dvc.yaml
+runs them.
+"""

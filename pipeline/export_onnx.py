@@ -2,8 +2,9 @@
 
     python -m pipeline.export_onnx
 
-Reads artifacts/checkpoint; writes artifacts/onnx: model.onnx (past 2 GB with model.onnx.data), the variants that
-params.yaml asks for, and config.json. torch is imported only where the model has no ONNX graph of its own.
+Reads artifacts/checkpoint; writes artifacts/onnx: model.onnx (past 2 GB with
+model.onnx.data), the variants that params.yaml asks for, and config.json. torch is
+imported only where the model has no ONNX graph of its own.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
 
     Raises:
         OpsetError: the opset or IR version can't be had; raised before any work.
-        ExportError: no route can export the model, or what was written isn't what was asked for.
+        ExportError: no route can export the model, or what was written isn't what was
+            asked for.
     """
     checkpoint = read_json(source / "checkpoint.json")
     request = Request(source, Architecture.from_json(checkpoint["model"]), params)
@@ -69,13 +71,28 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
         }
         for precision in params.variants:
             variant = make_variant(precision, exported.model, exported.weights)
-            finish(variant.model, ir_version=ir_version, facts=_metadata(request, route) | {"precision": precision})
-            _write(folder / variant.file, variant.model, variant.weights, request, ir_version)
+            finish(
+                variant.model,
+                ir_version=ir_version,
+                facts=_metadata(request, route) | {"precision": precision},
+            )
+            _write(
+                folder / variant.file,
+                variant.model,
+                variant.weights,
+                request,
+                ir_version,
+            )
             facts["variants"].append({"file": variant.file, "precision": precision})
         write_json(folder / "config.json", model_config(checkpoint))
-        manifest = write_manifest(folder, "onnx", made_from=read_manifest(source).sha256s, facts=facts)
+        manifest = write_manifest(
+            folder, "onnx", made_from=read_manifest(source).sha256s, facts=facts
+        )
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
-    print(f"{target}: opset {params.opset}, IR version {ir_version}, {facts['nodes']} nodes, {size:,.1f} MB ({route})")
+    print(
+        f"{target}: opset {params.opset}, IR version {ir_version}, {facts['nodes']}"
+        f" nodes, {size:,.1f} MB ({route})"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,8 +104,11 @@ class Request:
     params: OnnxParams
 
 
-def _first_that_works(routes: list[str], request: Request, ir_version: int, folder: Path) -> tuple[str, Exported]:
-    """Export by the first route whose file passes its check; what a general route can do shows only when it is tried.
+def _first_that_works(
+    routes: list[str], request: Request, ir_version: int, folder: Path
+) -> tuple[str, Exported]:
+    """Export by the first route whose file passes its check; what a general route can
+    do shows only when it is tried.
 
     Raises:
         ExportError: none does.
@@ -97,8 +117,17 @@ def _first_that_works(routes: list[str], request: Request, ir_version: int, fold
     for route in routes:
         try:
             exported = export(route, request.source, request.params)
-            finish(exported.model, ir_version=ir_version, facts=_metadata(request, route))
-            _write(folder / "model.onnx", exported.model, exported.weights, request, ir_version, exported.eager)
+            finish(
+                exported.model, ir_version=ir_version, facts=_metadata(request, route)
+            )
+            _write(
+                folder / "model.onnx",
+                exported.model,
+                exported.weights,
+                request,
+                ir_version,
+                exported.eager,
+            )
         except ExportError as error:
             failures.append(error)
             for left in folder.iterdir():
@@ -107,19 +136,33 @@ def _first_that_works(routes: list[str], request: Request, ir_version: int, fold
             return route, exported
     if len(failures) == 1:
         raise failures[0]
-    raise ExportError("; ".join(error.problem for error in failures), failures[-1].remedy)
+    raise ExportError(
+        "; ".join(error.problem for error in failures), failures[-1].remedy
+    )
 
 
 def _write(
-    file: Path, model: ModelProto, weights: Weights, request: Request, ir_version: int, eager: Run | None = None
+    file: Path,
+    model: ModelProto,
+    weights: Weights,
+    request: Request,
+    ir_version: int,
+    eager: Run | None = None,
 ) -> None:
     write_onnx(file, model, weights)
-    check_onnx(file, request.architecture.signature, request.params.opset, ir_version, eager)
+    check_onnx(
+        file, request.architecture.signature, request.params.opset, ir_version, eager
+    )
 
 
 def _metadata(request: Request, route: str) -> dict[str, str]:
     """What the file says of itself; with its signature it can be used alone."""
-    return {"exporter": route, "signature": json.dumps(request.architecture.signature.to_json(), ensure_ascii=False)}
+    return {
+        "exporter": route,
+        "signature": json.dumps(
+            request.architecture.signature.to_json(), ensure_ascii=False
+        ),
+    }
 
 
 def _versions(route: str) -> dict[str, str]:
@@ -127,7 +170,8 @@ def _versions(route: str) -> dict[str, str]:
     if route != "direct":
         import torch
 
-        versions["torch"] = torch.__version__.partition("+")[0]  # not what the machine has
+        # not what the machine has
+        versions["torch"] = torch.__version__.partition("+")[0]
     return versions
 
 

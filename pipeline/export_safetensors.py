@@ -1,9 +1,11 @@
 """Stage export-safetensors: the folder that Hugging Face's libraries load.
 
-Reads artifacts/checkpoint; writes artifacts/safetensors: the weights (one file, or shards and their index),
-config.json, training_args.json (what the checkpoint says of its training, and nothing else), and what the model's
-family adds: generation_config.json, and the code that lets transformers load the folder. Weights that stay as they
-are are copied byte for byte; a cast streams them. Torch isn't imported.
+Reads artifacts/checkpoint; writes artifacts/safetensors: the weights (one file, or
+shards and their index), config.json, training_args.json (what the checkpoint says of
+its training, and nothing else), and what the model's family adds:
+generation_config.json, and the code that lets transformers load the folder. Weights
+that stay as they are are copied byte for byte; a cast streams them. Torch isn't
+imported.
 """
 
 from __future__ import annotations
@@ -20,17 +22,28 @@ from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, ExportError
-from checkpoint_release.core.files import FileEntry, artifact_folder, copy_file, read_json, write_json
+from checkpoint_release.core.files import (
+    FileEntry,
+    artifact_folder,
+    copy_file,
+    read_json,
+    write_json,
+)
 from checkpoint_release.core.params import SafetensorsParams, load_params
 from checkpoint_release.exporting.config_json import model_config
-from checkpoint_release.tensors.safetensors import nbytes, open_safetensors, write_shards
+from checkpoint_release.tensors.safetensors import (
+    nbytes,
+    open_safetensors,
+    write_shards,
+)
 from checkpoint_release.tensors.tensor import DTYPES, TensorLike
 
 CHECKPOINT = stage.ARTIFACTS / "checkpoint"
 OUT = stage.ARTIFACTS / "safetensors"
 WEIGHTS = CHECKPOINT / "weights.safetensors"
 
-_CASTS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # torch's name → safetensors'
+# torch's name → safetensors'
+_CASTS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _FLOATS = frozenset({"F64", *_CASTS.values()})
 
 
@@ -46,22 +59,32 @@ def main() -> None:
         architecture = Architecture.from_json(checkpoint["model"])
         written, facts = _write_weights(folder, params.safetensors, architecture)
         if not facts["cast"] and not facts["shards"]:
-            _check_copy(written["model.safetensors"].sha256, source.sha256s[WEIGHTS.name])
+            _check_copy(
+                written["model.safetensors"].sha256, source.sha256s[WEIGHTS.name]
+            )
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
         _write_configs(folder, checkpoint, architecture, dtype)
-        write_manifest(folder, "safetensors", made_from=source.sha256s, facts=facts, known=written)
+        write_manifest(
+            folder, "safetensors", made_from=source.sha256s, facts=facts, known=written
+        )
     _report(facts)
 
 
 def _write_weights(
     folder: Path, params: SafetensorsParams, architecture: Architecture
 ) -> tuple[dict[str, FileEntry], dict[str, Any]]:
-    """Write model.safetensors or its shards; returns the files and what was done, for the manifest."""
+    """Write model.safetensors or its shards; returns the files and what was done, for
+    the manifest.
+    """
     weights = open_safetensors(WEIGHTS)
     target = _CASTS.get(params.dtype)
     kept = tuple(architecture.hook("KEEP_FLOAT32", ()))
     tensors: dict[str, TensorLike] = {
-        name: Cast(name, tensor, target) if target and _is_cast(name, tensor, target, kept) else tensor
+        name: (
+            Cast(name, tensor, target)
+            if target and _is_cast(name, tensor, target, kept)
+            else tensor
+        )
         for name, tensor in weights.items()
     }
     cast = [name for name, tensor in tensors.items() if isinstance(tensor, Cast)]
@@ -72,31 +95,48 @@ def _write_weights(
         # A copy rather than a hard link: an edit of one must not change the other.
         files = {"model.safetensors": copy_file(WEIGHTS, folder / "model.safetensors")}
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
-    uncast = [name for name, tensor in tensors.items() if target and tensor.dtype in _FLOATS - {target}]
+    uncast = [
+        name
+        for name, tensor in tensors.items()
+        if target and tensor.dtype in _FLOATS - {target}
+    ]
     facts = {
         "tensors": len(tensors),
         "bytes": total,
         "dtypes": dict(sorted(dtypes.items())),
         "shards": len(files) - 1 if len(files) > 1 else 0,
-        "cast": {"to": target, "tensors": len(cast), "left_alone": sorted(uncast)} if target else None,
+        "cast": (
+            {"to": target, "tensors": len(cast), "left_alone": sorted(uncast)}
+            if target
+            else None
+        ),
     }
     return files, facts
 
 
-def _write_configs(folder: Path, checkpoint: Mapping[str, Any], architecture: Architecture, dtype: str | None) -> None:
+def _write_configs(
+    folder: Path,
+    checkpoint: Mapping[str, Any],
+    architecture: Architecture,
+    dtype: str | None,
+) -> None:
     """Write config.json, training_args.json and what the model's family adds to them."""
     config = model_config(checkpoint, dtype)
     write_json(folder / "config.json", config)
     write_json(folder / "training_args.json", checkpoint["training"])
     if generation_config := architecture.hook("generation_config"):
-        write_json(folder / "generation_config.json", generation_config(architecture.kwargs))
+        write_json(
+            folder / "generation_config.json", generation_config(architecture.kwargs)
+        )
     if huggingface_files := architecture.hook("huggingface_files"):
         for name, text in huggingface_files(architecture.kwargs, config).items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _is_cast(name: str, tensor: TensorLike, target: str, kept: tuple[str, ...]) -> bool:
-    """Whether a tensor is cast: every float of 16 to 64 bits, but for those that the family keeps from narrowing."""
+    """Whether a tensor is cast: every float of 16 to 64 bits, but for those that the
+    family keeps from narrowing.
+    """
     if tensor.dtype not in _FLOATS or tensor.dtype == target:
         return False
     return target == "F32" or name.rpartition(".")[2] not in kept
@@ -138,8 +178,8 @@ class Cast:
                 cast = values.astype(DTYPES[self.dtype].numpy)
             if (lost := np.isfinite(values) & ~np.isfinite(cast)).any():
                 raise ExportError(
-                    f"safetensors.dtype: {self.name} {list(self.shape)} holds {values[lost][0]}, which is beyond "
-                    f"what {self.dtype} can hold",
+                    f"safetensors.dtype: {self.name} {list(self.shape)} holds"
+                    f" {values[lost][0]}, which is beyond what {self.dtype} can hold",
                     "choose bfloat16, which has float32's range, or keep",
                 )
             yield cast.view(np.uint8).data
@@ -148,8 +188,8 @@ class Cast:
 def _check_copy(copied: str, expected: str) -> None:
     if copied != expected:
         raise ArtifactError(
-            f"{WEIGHTS} was changed after load wrote it: its sha256 is {copied[:12]}…, and the manifest beside it "
-            f"says {expected[:12]}…",
+            f"{WEIGHTS} was changed after load wrote it: its sha256 is {copied[:12]}…,"
+            f" and the manifest beside it says {expected[:12]}…",
             "run `dvc repro -f load`",
         )
 
@@ -157,7 +197,10 @@ def _check_copy(copied: str, expected: str) -> None:
 def _report(facts: Mapping[str, Any]) -> None:
     files = f"{facts['shards']} shards" if facts["shards"] else "one file"
     dtypes = ", ".join(f"{count} {name}" for name, count in facts["dtypes"].items())
-    print(f"{OUT}: {facts['tensors']} tensors ({dtypes}), {facts['bytes'] / 1e6:,.1f} MB in {files}")
+    print(
+        f"{OUT}: {facts['tensors']} tensors ({dtypes}), {facts['bytes'] / 1e6:,.1f} MB"
+        f" in {files}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Stage export-torchscript: the checkpoint as TorchScript, and as torch.export's .pt2 where asked for.
+"""Stage export-torchscript: the checkpoint as TorchScript, and as torch.export's .pt2
+where asked for.
 
     python -m pipeline.export_torchscript
 
-Reads artifacts/checkpoint; writes artifacts/torchscript (model.pt, config.json) and artifacts/torch_export (model.pt2,
-config.json). torch calls TorchScript deprecated and torch.export its successor; TorchScript is still what C++ and
-mobile programs load.
+Reads artifacts/checkpoint; writes artifacts/torchscript (model.pt, config.json) and
+artifacts/torch_export (model.pt2, config.json). torch calls TorchScript deprecated and
+torch.export its successor; TorchScript is still what C++ and mobile programs load.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from typing import TYPE_CHECKING, Any
 from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
-from checkpoint_release.core.files import artifact_folder, canonical_json, read_json, write_json
+from checkpoint_release.core.files import (
+    artifact_folder,
+    canonical_json,
+    read_json,
+    write_json,
+)
 from checkpoint_release.core.params import load_params
 from checkpoint_release.exporting.config_json import model_config
 
@@ -46,7 +52,12 @@ def main() -> None:
                 write_manifest(folder, format, enabled=False)
 
 
-def export(source: Path, target: Path, format: str, write: Callable[[Traceable, Path, str], None]) -> None:
+def export(
+    source: Path,
+    target: Path,
+    format: str,
+    write: Callable[[Traceable, Path, str], None],
+) -> None:
     """Write one format's folder.
 
     Args:
@@ -72,40 +83,54 @@ def export(source: Path, target: Path, format: str, write: Callable[[Traceable, 
         except (Exception, SystemExit) as error:  # tracing runs the model's own code
             reason = f"{type(error).__name__}: {one_line(error, 400)}"
             raise ExportError(
-                f"{format}: exporting {type(traceable.model).__name__} failed: {reason}",
+                f"{format}: exporting {type(traceable.model).__name__} failed:"
+                f" {reason}",
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
         write_json(folder / "config.json", config)
-        version = torch.__version__.partition("+")[0]  # +cpu or +cu130 says what the machine has, not what was made
+        # +cpu or +cu130 says what the machine has, not what was made
+        version = torch.__version__.partition("+")[0]
         facts = {"versions": {"torch": version}}
-        manifest = write_manifest(folder, format, made_from=read_manifest(source).sha256s, facts=facts)
+        manifest = write_manifest(
+            folder, format, made_from=read_manifest(source).sha256s, facts=facts
+        )
     size = sum(entry.size for entry in manifest.files.values())
     print(f"{target}: {size / 1e6:,.1f} MB, torch {version}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 
 def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
-    """Trace the model into model.pt, and check the file, which carries `config` so that it can be used alone.
+    """Trace the model into model.pt, and check the file, which carries `config` so that
+    it can be used alone.
 
-    The trace is one flat function over a tree of modules that hold the weights by their own names: tracing the model
-    itself would make a method of every module, named after its Python package.
+    The trace is one flat function over a tree of modules that hold the weights by their
+    own names: tracing the model itself would make a method of every module, named after
+    its Python package.
 
     Raises:
-        ExportError: the file doesn't compute what the model does at other sizes, or takes other names.
+        ExportError: the file doesn't compute what the model does at other sizes, or
+            takes other names.
     """
     import torch
 
-    from checkpoint_release.exporting.shape_check import probe
-    from checkpoint_release.exporting.torch_archive import is_debugging, rename_classes, rewrite
-    from checkpoint_release.exporting.tracing import known_warnings, run
+    from checkpoint_release.exporting.shape_check import check_shapes
+    from checkpoint_release.exporting.torch_archive import (
+        is_debugging,
+        rename_classes,
+        rewrite,
+    )
+    from checkpoint_release.exporting.tracing import silence_known_warnings, run
 
     raw, file = folder / "raw.pt", folder / "model.pt"
-    with known_warnings():
+    with silence_known_warnings():
         with torch.no_grad():
-            # The tracer's own check runs the model once more at the same sizes; the probe runs the file at others.
-            traced = torch.jit.trace(_flat(traceable), traceable.arguments, check_trace=False)  # type: ignore[no-untyped-call]
+            # The tracer's own check runs the model once more at the same sizes; the
+            # probe runs the file at others.
+            traced = torch.jit.trace(
+                _flat(traceable), traceable.arguments, check_trace=False
+            )  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(raw), _extra_files={"config.json": config})
         rewrite(raw, file, drop=is_debugging, edit=rename_classes)
         raw.unlink()
@@ -113,16 +138,27 @@ def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
     takes = [argument.name for argument in loaded.forward.schema.arguments[1:]]
     expected = [spec.name for spec in traceable.signature.inputs]
     if takes != expected:
-        raise ExportError(f"{file.name} takes {takes}, and the signature names {expected}", "rename the inputs")
+        raise ExportError(
+            f"{file.name} takes {takes}, and the signature names {expected}",
+            "rename the inputs",
+        )
     check_archive(file)
     note_devices(file)
     with torch.jit.optimized_execution(False):  # type: ignore  # to optimise takes longer than to run three times
-        probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+        check_shapes(
+            file.name,
+            traceable.signature,
+            lambda inputs: run(loaded, inputs),
+            traceable.run,
+        )
 
 
 def _flat(traceable: Traceable) -> Any:
-    """A module with the model's weights and the signature's argument names, which computes what the model does."""
-    compute = traceable.module  # in a closure, so that the tracer sees one function and no modules
+    """A module with the model's weights and the signature's argument names, which
+    computes what the model does.
+    """
+    # in a closure, so that the tracer sees one function and no modules
+    compute = traceable.module
     tree = _holder(traceable.model)
 
     def forward(self: Any, *inputs: Any) -> Any:
@@ -132,70 +168,103 @@ def _flat(traceable: Traceable) -> Any:
     return tree
 
 
-def _with_argument_names(forward: Callable[..., Any], signature: Signature) -> Callable[..., Any]:
-    """A method that takes `*inputs`, declared as taking the signature's: the exporters ask `inspect` for the names."""
+def _with_argument_names(
+    forward: Callable[..., Any], signature: Signature
+) -> Callable[..., Any]:
+    """A method that takes `*inputs`, declared as taking the signature's: the exporters
+    ask `inspect` for the names.
+    """
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ["self", *(spec.name for spec in signature.inputs)]
-    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    parameters = [inspect.Parameter(name, kind) for name in names]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return forward
 
 
 def _holder(module: nn.Module) -> Any:
-    """The module's weights and submodules without its code, in a class of its own of the same name."""
+    """The module's weights and submodules without its code, in a class of its own of
+    the same name.
+    """
     from torch import nn
 
     holder = type(type(module).__name__, (nn.Module,), {"__module__": "__main__"})()
     for name, parameter in module._parameters.items():
         holder.register_parameter(name, parameter)
     for name, buffer in module._buffers.items():
-        holder.register_buffer(name, buffer, persistent=name not in module._non_persistent_buffers_set)
+        holder.register_buffer(
+            name, buffer, persistent=name not in module._non_persistent_buffers_set
+        )
     for name, child in module._modules.items():
         if child is not None:
             holder.add_module(name, _holder(child))
     return holder.eval()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 
 def write_torch_export(traceable: Traceable, folder: Path, config: str) -> None:
-    """Export the model into model.pt2, and check the file, which carries `config` so that it can be used alone.
+    """Export the model into model.pt2, and check the file, which carries `config` so
+    that it can be used alone.
 
     Raises:
         ExportError: the file doesn't compute what the model does at other sizes.
     """
     import torch
 
-    from checkpoint_release.exporting.shape_check import probe
+    from checkpoint_release.exporting.shape_check import check_shapes
     from checkpoint_release.exporting.torch_archive import rewrite
-    from checkpoint_release.exporting.tracing import known_warnings, run
+    from checkpoint_release.exporting.tracing import silence_known_warnings, run
 
     raw, file = folder / "raw.pt2", folder / "model.pt2"
-    with known_warnings(), torch.no_grad():
-        program = torch.export.export(_named(traceable), traceable.arguments, dynamic_shapes=traceable.dynamic_shapes())
-        for node in program.graph.nodes:  # stack traces, and scopes of the exported module
-            node.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
+    with silence_known_warnings(), torch.no_grad():
+        program = torch.export.export(
+            _named(traceable),
+            traceable.arguments,
+            dynamic_shapes=traceable.dynamic_shapes(),
+        )
+        # stack traces, and scopes of the exported module
+        for node in program.graph.nodes:
+            node.meta = {
+                key: value
+                for key, value in node.meta.items()
+                if key in ("val", "tensor_meta")
+            }
         program.example_inputs = None  # they would be a pickle in the file
         torch.export.save(program, str(raw), extra_files={"config.json": config})
         rewrite(raw, file)
         raw.unlink()
         loaded = torch.export.load(str(file)).module()
     check_archive(file)
-    probe(file.name, traceable.signature, lambda inputs: run(loaded, inputs), traceable.run)
+    check_shapes(
+        file.name,
+        traceable.signature,
+        lambda inputs: run(loaded, inputs),
+        traceable.run,
+    )
 
 
 def _named(traceable: Traceable) -> nn.Module:
-    """The model itself, and so with its own names of weights, with a forward as the signature has it."""
+    """The model itself, and so with its own names of weights, with a forward as the
+    signature has it.
+    """
     from checkpoint_release.runtimes.eager import flatten
 
-    names, own = [spec.name for spec in traceable.signature.inputs], type(traceable.model).forward
+    names, own = (
+        [spec.name for spec in traceable.signature.inputs],
+        type(traceable.model).forward,
+    )
 
     def forward(self: Any, *inputs: Any) -> Any:
         return tuple(flatten(own(self, **dict(zip(names, inputs, strict=True)))))
 
     kind = type(traceable.model)
     named = copy.copy(traceable.model)
-    named.__class__ = type(kind.__name__, (kind,), {"forward": _with_argument_names(forward, traceable.signature)})
+    named.__class__ = type(
+        kind.__name__,
+        (kind,),
+        {"forward": _with_argument_names(forward, traceable.signature)},
+    )
     return named
 
 
@@ -205,12 +274,12 @@ def check_archive(file: Path) -> None:
     Raises:
         ExportError: there is one.
     """
-    from checkpoint_release.exporting.path_leaks import find_leak
+    from checkpoint_release.exporting.path_leaks import find_path_leak
     from checkpoint_release.exporting.torch_archive import is_text
 
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
-            if is_text(name) and (leak := find_leak(archive.read(name))):
+            if is_text(name) and (leak := find_path_leak(archive.read(name))):
                 raise ExportError(
                     f"{file.name}: {name} holds {leak!r}",
                     "this is a mistake of the exporter: report it",
@@ -218,12 +287,19 @@ def check_archive(file: Path) -> None:
 
 
 def note_devices(file: Path) -> None:
-    """Say so when the trace has fixed a device: such a file runs there only, whatever map_location says."""
+    """Say so when the trace has fixed a device: such a file runs there only, whatever
+    map_location says.
+    """
     with zipfile.ZipFile(file) as archive:
-        code = b"".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+        code = b"".join(
+            archive.read(name) for name in archive.namelist() if name.endswith(".py")
+        )
     if devices := sorted(set(re.findall(rb'torch\.device\("(\w+)"\)', code))):
         fixed = ", ".join(device.decode() for device in devices)
-        print(f"note: {file.name} makes tensors on the device {fixed} wherever it runs; map_location doesn't move them")
+        print(
+            f"note: {file.name} makes tensors on the device {fixed} wherever it runs;"
+            " map_location doesn't move them"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Stage load: the .pth becomes weights and facts that no later stage has to be afraid of.
+"""Stage load: the .pth becomes weights and facts that no later stage has to be afraid
+of.
 
-Reads checkpoint.path (and checkpoint.adapter); writes artifacts/checkpoint: weights.safetensors and
-checkpoint.json. Nothing that the file names is imported or called, and torch isn't either.
+Reads checkpoint.path (and checkpoint.adapter); writes artifacts/checkpoint:
+weights.safetensors and checkpoint.json. Nothing that the file names is imported or
+called, and torch isn't either.
 """
 
 from __future__ import annotations
@@ -23,8 +25,13 @@ from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.files import artifact_folder, sha256, write_json
 from checkpoint_release.core.params import CheckpointParams, Params, load_params
-from checkpoint_release.pth import Checkpoint, read_checkpoint, refuse_dangerous, well_formed
-from checkpoint_release.pth.facts import plain_facts
+from checkpoint_release.pth import (
+    Checkpoint,
+    read_checkpoint,
+    refuse_dangerous,
+    escape_surrogates,
+)
+from checkpoint_release.pth.facts import training_facts_of
 from checkpoint_release.state_dict.find import (
     HALF,
     Weights,
@@ -40,7 +47,8 @@ from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
 from checkpoint_release.tensors.tensor import DTYPES, Tensor, TensorLike
 
 OUT = stage.ARTIFACTS / "checkpoint"
-# DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in dvc.yaml.
+# DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in
+# dvc.yaml.
 ADAPTERS = Path("checkpoints/adapters")
 
 
@@ -50,29 +58,44 @@ def main() -> None:
     path = Path(params.checkpoint.path)
     checkpoint = _read(path, params.checkpoint)
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256, path)  # takes about as long as all the rest, and leaves the interpreter free
+        # takes about as long as all the rest, and leaves the interpreter free
+        digest = pool.submit(sha256, path)
         _write(params, path, checkpoint, digest)
 
 
-def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[str]) -> None:
+def _write(
+    params: Params, path: Path, checkpoint: Checkpoint, digest: Future[str]
+) -> None:
     found = find_weights(checkpoint.value, params.checkpoint.state_dict)
     weights, prefix = without_prefix(found.weights)
-    # Before adapters are merged: an update is finer than half precision's rounding of the sum.
+    # Before adapters are merged: an update is finer than half precision's rounding of
+    # the sum.
     weights = cast_half(weights, params.checkpoint.half_precision)
-    weights, lora, adapter_origin = _adapt(weights, found.adapter_beside, checkpoint, params.checkpoint)
+    weights, lora, adapter_origin = _adapt(
+        weights, found.adapter_beside, checkpoint, params.checkpoint
+    )
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
     architecture = read_architecture(params.model, shapes)
     if check_weights := architecture.hook("check_weights"):
         check_weights(architecture.kwargs, weights)
 
-    facts = plain_facts(checkpoint.value, leave=frozenset({found.key.partition(".")[0]} if found.key else weights))
-    key = well_formed(found.key)
+    facts = training_facts_of(
+        checkpoint.value,
+        leave=frozenset({found.key.partition(".")[0]} if found.key else weights),
+    )
+    key = escape_surrogates(found.key)
     with artifact_folder(OUT) as folder:
         checked: Weights = {
-            name: tensor if params.checkpoint.non_finite == "keep" else Finite(name, tensor)
+            name: (
+                tensor
+                if params.checkpoint.non_finite == "keep"
+                else Finite(name, tensor)
+            )
             for name, tensor in weights.items()
         }
-        written = write_safetensors(folder / "weights.safetensors", checked, {"format": "pt"})
+        written = write_safetensors(
+            folder / "weights.safetensors", checked, {"format": "pt"}
+        )
         adapter = {"adapter": adapter_origin} if adapter_origin else {}
         made_from = {"checkpoint": digest.result(), **adapter}
         origin = {
@@ -96,10 +119,20 @@ def _write(params: Params, path: Path, checkpoint: Checkpoint, digest: Future[st
                 "left_out": checkpoint.left_out,
             },
         )
-        write_manifest(folder, "checkpoint", made_from=made_from, known={"weights.safetensors": written})
+        write_manifest(
+            folder,
+            "checkpoint",
+            made_from=made_from,
+            known={"weights.safetensors": written},
+        )
     _report(path, statistics, key, checkpoint, lora)
-    if lora and any(weights[f"{layer}.weight"].dtype in HALF for layer in lora["layers"]):
-        print("note: LoRA's update is rounded to half precision; checkpoint.half_precision: cast keeps all of it")
+    if lora and any(
+        weights[f"{layer}.weight"].dtype in HALF for layer in lora["layers"]
+    ):
+        print(
+            "note: LoRA's update is rounded to half precision;"
+            " checkpoint.half_precision: cast keeps all of it"
+        )
 
 
 def _read(path: Path, params: CheckpointParams) -> Checkpoint:
@@ -112,20 +145,28 @@ def _read(path: Path, params: CheckpointParams) -> Checkpoint:
 def _adapt(
     weights: Weights, beside: str, checkpoint: Checkpoint, params: CheckpointParams
 ) -> tuple[Weights, Any, str | None]:
-    """Merge the LoRA factors that the checkpoint or checkpoint.adapter holds; the last is the adapter's sha256."""
+    """Merge the LoRA factors that the checkpoint or checkpoint.adapter holds; the last
+    is the adapter's sha256.
+    """
     if params.adapter is None:
         refuse_adapter_beside(beside, params.path)
         alpha = lora_alpha(checkpoint.value, params.lora_alpha, weights)
         merged, done = merge_lora(weights, None, alpha)
         return merged, done, None
     path = Path(params.adapter)
-    if not path.resolve().is_relative_to(ADAPTERS.resolve()) and path != Path(params.path):
+    if not path.resolve().is_relative_to(ADAPTERS.resolve()) and path != Path(
+        params.path
+    ):
         print(
-            f"note: DVC watches {ADAPTERS}/ and not {path}: after changing it, run dvc repro -f load", file=sys.stderr
+            f"note: DVC watches {ADAPTERS}/ and not {path}: after changing it, run dvc"
+            " repro -f load",
+            file=sys.stderr,
         )
     adapter_file = _read(path, params)
     adapter, _ = find_adapter(adapter_file.value)
-    merged, done = merge_lora(weights, adapter, lora_alpha(adapter_file.value, params.lora_alpha, adapter))
+    merged, done = merge_lora(
+        weights, adapter, lora_alpha(adapter_file.value, params.lora_alpha, adapter)
+    )
     return merged, done, sha256(path)
 
 
@@ -159,24 +200,37 @@ class Finite:
         dtype = DTYPES[self.dtype].numpy
         floating = dtype is not None and (self.dtype.startswith(("F", "BF", "C")))
         for piece in self.tensor.chunks():
-            if floating and not np.isfinite(values := np.frombuffer(piece, dtype)).all():
+            if (
+                floating
+                and not np.isfinite(values := np.frombuffer(piece, dtype)).all()
+            ):
                 nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
                 raise CheckpointError(
-                    f"{self.name} {list(self.shape)} holds at least {nan} NaN and {infinite} infinite values",
-                    "release a checkpoint from before training diverged, or set checkpoint.non_finite to keep "
-                    "if they are meant (such as the -inf of an attention mask)",
+                    f"{self.name} {list(self.shape)} holds at least {nan} NaN and"
+                    f" {infinite} infinite values",
+                    "release a checkpoint from before training diverged, or set"
+                    " checkpoint.non_finite to keep if they are meant (such as the -inf"
+                    " of an attention mask)",
                 )
             yield piece
 
 
 def _statistics(weights: Mapping[str, TensorLike]) -> dict[str, Any]:
-    """How many tensors and values there are, how large they are, which dtypes they have, which ones are tied."""
+    """How many tensors and values there are, how large they are, which dtypes they
+    have, which ones are tied.
+    """
     dtypes: Counter[str] = Counter()
     views: dict[Any, list[str]] = {}
     for name, tensor in weights.items():
         dtypes[tensor.dtype] += int(np.prod(tensor.shape, dtype=np.int64))
         if isinstance(tensor, Tensor) and nbytes(tensor):
-            view = (tensor.storage.key, tensor.offset, tensor.shape, tensor.strides, tensor.dtype)
+            view = (
+                tensor.storage.key,
+                tensor.offset,
+                tensor.shape,
+                tensor.strides,
+                tensor.dtype,
+            )
             views.setdefault(view, []).append(name)
     return {
         "count": len(weights),
@@ -187,15 +241,25 @@ def _statistics(weights: Mapping[str, TensorLike]) -> dict[str, Any]:
     }
 
 
-def _report(path: Path, statistics: Mapping[str, Any], key: str, checkpoint: Checkpoint, lora: Any) -> None:
+def _report(
+    path: Path,
+    statistics: Mapping[str, Any],
+    key: str,
+    checkpoint: Checkpoint,
+    lora: Any,
+) -> None:
     print(
-        f"{path}: {checkpoint.container}, {key or 'a bare state dict'}: {statistics['count']} tensors, "
-        f"{statistics['values']:,} values ({statistics['bytes'] / 1e6:,.1f} MB)"
+        f"{path}: {checkpoint.container}, {key or 'a bare state dict'}:"
+        f" {statistics['count']} tensors, {statistics['values']:,} values"
+        f" ({statistics['bytes'] / 1e6:,.1f} MB)"
     )
     for note in checkpoint.notes:
         print(note)
     if lora:
-        print(f"merged LoRA into {len(lora['layers'])} layers: alpha {lora['alpha']}, rank {lora['rank']}")
+        print(
+            f"merged LoRA into {len(lora['layers'])} layers: alpha {lora['alpha']},"
+            f" rank {lora['rank']}"
+        )
     for verdict, names in checkpoint.left_out.items():
         if names:
             listed = ", ".join(f"{name} ×{count}" for name, count in names.items())

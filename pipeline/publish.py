@@ -1,7 +1,9 @@
-"""publish: assemble the release and, where params.yaml names a repository, put it on the Hub.
+"""publish: assemble the release and, where params.yaml names a repository, put it on
+the Hub.
 
-Plan, one commit, every hash read back, tag, receipt: in this order, so that whatever interrupts it, the next run
-finds out what is left. The receipt (artifacts/publish.json) is written last and speaks only of what happened.
+Plan, one commit, every hash read back, tag, receipt: in this order, so that whatever
+interrupts it, the next run finds out what is left. The receipt (artifacts/publish.json)
+is written last and speaks only of what happened.
 """
 
 from __future__ import annotations
@@ -40,7 +42,11 @@ def connect(params: PublishParams) -> Hub:
     return Hub(default_endpoint(), find_token(), timeout=params.timeout)
 
 
-def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishParams], Hub] = connect) -> None:
+def publish(
+    params: PublishParams,
+    artifacts: Path,
+    connect: Callable[[PublishParams], Hub] = connect,
+) -> None:
     """Assemble artifacts/release and publish it as asked.
 
     Raises:
@@ -53,7 +59,8 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
         sbom=CONSTRAINTS if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
     )
-    entries = digests(folder, read_release(folder).files)  # what release.json lists needn't be hashed again
+    # what release.json lists needn't be hashed again
+    entries = digests(folder, read_release(folder).files)
     size = sum(entry.size for entry in entries.values())
     print(f"assembled {folder}: {len(entries)} files, {size:,} bytes")
     last = _last_receipt(artifacts / RECEIPT)
@@ -61,11 +68,15 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
         _write_statement(artifacts / RECEIPT, "publish.repo_id is not set", entries)
         return
 
-    from checkpoint_release.release.hub import LocalFile  # with the Hub's whole client, where something goes to a Hub
+    # with the Hub's whole client, where something goes to a Hub
+    from checkpoint_release.release.hub import LocalFile
     from checkpoint_release.release.hub_errors import scrub
 
     hub = connect(params)
-    files = {name: LocalFile(folder / name, entry.size, entry.sha256) for name, entry in entries.items()}
+    files = {
+        name: LocalFile(folder / name, entry.size, entry.sha256)
+        for name, entry in entries.items()
+    }
     checkout = _checkout()
     target = _target(params, folder, checkout)
     endpoint = scrub(hub.endpoint)
@@ -83,23 +94,35 @@ def publish(params: PublishParams, artifacts: Path, connect: Callable[[PublishPa
     done = hub.publish(files, target, survey)
     receipt = _receipt(done, target, endpoint, entries, checkout)
     if last and _lasting(last) == _lasting(receipt):
-        print(f"the Hub already holds exactly this release, as {artifacts / RECEIPT} says")
+        print(
+            f"the Hub already holds exactly this release, as {artifacts / RECEIPT} says"
+        )
         return
     _write(artifacts / RECEIPT, receipt)
-    where = done.pull_request or f"{endpoint}/{target.repo_id}/tree/{done.tag or target.revision}"
-    print(f"{'published' if done.changed else 'the Hub already holds exactly this release'}: {where}")
+    where = (
+        done.pull_request
+        or f"{endpoint}/{target.repo_id}/tree/{done.tag or target.revision}"
+    )
+    print(
+        f"{'published' if done.changed else 'the Hub already holds exactly this release'}:"
+        f" {where}"
+    )
 
 
 # What goes where
 
 
-def _target(params: PublishParams, folder: Path, checkout: Mapping[str, Any] | None) -> Target:
+def _target(
+    params: PublishParams, folder: Path, checkout: Mapping[str, Any] | None
+) -> Target:
     from checkpoint_release.release.hub import Target
 
     name = params.version or sha256(folder / RELEASE)[:12]
     description = ""
     if checkout:
-        description = f"Made from git commit {checkout['commit']}" + (" with changes" if checkout["dirty"] else "")
+        description = f"Made from git commit {checkout['commit']}" + (
+            " with changes" if checkout["dirty"] else ""
+        )
     return Target(
         repo_id=str(params.repo_id),
         revision=params.revision,
@@ -113,65 +136,112 @@ def _target(params: PublishParams, folder: Path, checkout: Mapping[str, Any] | N
 
 
 def _checkout() -> dict[str, Any] | None:
-    """The git commit that the pipeline runs from, and whether the sources differ from it; None outside git."""
+    """The git commit that the pipeline runs from, and whether the sources differ from
+    it; None outside git.
+    """
     # What a run of the pipeline writes itself doesn't make its sources dirty.
     own = [":(exclude)dvc.lock", ":(exclude)artifacts"]
     try:
         commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", ".", *own))}
+        return {
+            "commit": commit,
+            "dirty": bool(_git("status", "--porcelain", "--", ".", *own)),
+        }
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
-def _require_new_version(last: Mapping[str, Any] | None, target: Target, entries: Mapping[str, FileEntry]) -> None:
-    """A version that this receipt says was published stays what it was, even if its tag is gone from the Hub."""
+def _require_new_version(
+    last: Mapping[str, Any] | None, target: Target, entries: Mapping[str, FileEntry]
+) -> None:
+    """A version that this receipt says was published stays what it was, even if its tag
+    is gone from the Hub.
+    """
     if last is None or target.tag is None or last["tag"] != target.tag:
         return
     if last["files"] != {name: asdict(entry) for name, entry in entries.items()}:
         raise PublishError(
-            f"{target.tag} of {target.repo_id} was published as commit {last['commit'][:12]} with other files",
-            f"raise publish.version (or remove artifacts/{RECEIPT}, if that publication no longer counts)",
+            f"{target.tag} of {target.repo_id} was published as commit"
+            f" {last['commit'][:12]} with other files",
+            f"raise publish.version (or remove artifacts/{RECEIPT}, if that publication"
+            " no longer counts)",
         )
 
 
 # The plan, in words
 
 
-def _edited_card(hub: Hub, survey: Survey, target: Target, last: Mapping[str, Any] | None) -> bool:
+def _edited_card(
+    hub: Hub, survey: Survey, target: Target, last: Mapping[str, Any] | None
+) -> bool:
     """Whether people edited the card on the Hub since it was last published from here."""
-    if last is None or CARD not in survey.plan.changed or CARD not in last["files"] or survey.head is None:
+    if (
+        last is None
+        or CARD not in survey.plan.changed
+        or CARD not in last["files"]
+        or survey.head is None
+    ):
         return False
     published: str = last["files"][CARD]["sha256"]
     return hub.digest(target.repo_id, CARD, survey.head) != published
 
 
-def _tell(survey: Survey, target: Target, entries: Mapping[str, FileEntry], endpoint: str, edited_card: bool) -> None:
+def _tell(
+    survey: Survey,
+    target: Target,
+    entries: Mapping[str, FileEntry],
+    endpoint: str,
+    edited_card: bool,
+) -> None:
     version = f", version {target.tag}" if target.tag else ""
-    print(f"plan for {target.repo_id} at {endpoint}, branch {target.revision}{version}:")
+    print(
+        f"plan for {target.repo_id} at {endpoint}, branch {target.revision}{version}:"
+    )
     plan = survey.plan
     if not survey.exists:
         print(f"  create the repository ({'private' if target.private else 'public'})")
     for name in plan.added:
         print(f"  add    {name} ({entries[name].size:,} bytes)")
     for name in plan.changed:
-        note = ", which was edited on the Hub since it was published" if name == CARD and edited_card else ""
-        print(f"  change {name} ({survey.remote[name].size:,} to {entries[name].size:,} bytes){note}")
+        note = (
+            ", which was edited on the Hub since it was published"
+            if name == CARD and edited_card
+            else ""
+        )
+        print(
+            f"  change {name} ({survey.remote[name].size:,} to {entries[name].size:,}"
+            f" bytes){note}"
+        )
     for name in plan.deleted:
         print(f"  delete {name} ({survey.remote[name].size:,} bytes)")
-    print(f"  {len(plan.unchanged)} files unchanged" + ("; nothing to upload" if plan.empty else ""))
+    print(
+        f"  {len(plan.unchanged)} files unchanged"
+        + ("; nothing to upload" if plan.empty else "")
+    )
     if plan.deleted and RELEASE not in survey.remote:
-        print(f"  note: {target.repo_id} holds no {RELEASE}; what is deleted there was not published by this pipeline")
+        print(
+            f"  note: {target.repo_id} holds no {RELEASE}; what is deleted there was"
+            " not published by this pipeline"
+        )
     kept = target.kept & survey.remote.keys()
     if kept:
-        print(f"  keep   {', '.join(sorted(kept))} as it is on the Hub (publish.card is keep)")
+        print(
+            f"  keep   {', '.join(sorted(kept))} as it is on the Hub (publish.card is"
+            " keep)"
+        )
     if survey.pull_request:
         print(f"  pull request {survey.pull_request} already holds this release")
     if target.create_pr and target.tag:
-        print(f"  no tag yet: run publish again when the pull request is merged, to set {target.tag}")
+        print(
+            "  no tag yet: run publish again when the pull request is merged, to set"
+            f" {target.tag}"
+        )
 
 
 # The receipt
@@ -184,7 +254,13 @@ def _last_receipt(path: Path) -> dict[str, Any] | None:
     except ArtifactError:
         return None
     known = {"endpoint", "repo", "commit", "tag", "files"}
-    return value if isinstance(value, dict) and value.get("published") is True and known <= value.keys() else None
+    return (
+        value
+        if isinstance(value, dict)
+        and value.get("published") is True
+        and known <= value.keys()
+        else None
+    )
 
 
 def _receipt(
@@ -211,7 +287,11 @@ def _receipt(
 
 def _lasting(receipt: Mapping[str, Any]) -> dict[str, Any]:
     """What a receipt says about the Hub, without when and by whom it was said."""
-    return {key: value for key, value in receipt.items() if key not in ("changed", "time", "git")}
+    return {
+        key: value
+        for key, value in receipt.items()
+        if key not in ("changed", "time", "git")
+    }
 
 
 def _write_statement(path: Path, reason: str, entries: Mapping[str, FileEntry]) -> None:
@@ -226,7 +306,8 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     except OSError as error:
         raise PublishError(
             f"{path} can't be written: {error.strerror or error}",
-            "make room or mend the disk, then run publish again: it finds what the Hub holds and writes that down",
+            "make room or mend the disk, then run publish again: it finds what the Hub"
+            " holds and writes that down",
         ) from None
 
 

@@ -35,20 +35,25 @@ def hub_server() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def hub(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
+def hub(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> HubServer:
     """A Hub with nothing in it, and a token of ada, who may write to lab and read zoo."""
     from huggingface_hub import constants
 
     hub_server.reset()
     hub_server.add_token(TOKEN, Account("ada", {"lab": "write", "zoo": "read"}))
-    harnesses = tmp_path / "harnesses.json"  # or huggingface_hub asks huggingface.co for it
+    # or huggingface_hub asks huggingface.co for it
+    harnesses = tmp_path / "harnesses.json"
     harnesses.write_text('{"standardEnvVars": [], "harnesses": {}}')
     monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(harnesses))
     return hub_server
 
 
 @pytest.fixture
-def publisher(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+def publisher(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Publisher:
     """Ada, with artifacts to publish; waits are noted (`slept`) and not waited."""
     from huggingface_hub.utils import _http
 

@@ -1,4 +1,5 @@
-"""What only the author can say of a model: params.yaml's `card` section and the folder that card.words names.
+"""What only the author can say of a model: params.yaml's `card` section and the folder
+that card.words names.
 
 The folder is the author's, its files are optional, and no stage writes to it:
 
@@ -22,7 +23,14 @@ from checkpoint_release.card.markdown import sections
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
 
-OWN_SECTIONS = ("Description", "Intended use", "Out of scope", "Training data", "Evaluation", "Limitations")
+OWN_SECTIONS = (
+    "Description",
+    "Intended use",
+    "Out of scope",
+    "Training data",
+    "Evaluation",
+    "Limitations",
+)
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,25 @@ class Words:
     results: tuple[EvalResult, ...] = ()
 
     def own(self, heading: str) -> str:
-        """The Markdown under one of the card's own headings, in whatever case the author wrote it.
+        """The Markdown under one of the card's own headings, in whatever case the
+        author wrote it.
 
         What comes before the first heading is part of the description.
         """
         before = [self.notes.get("", "")] if heading == "Description" else []
-        under = [text for name, text in self.notes.items() if name and _same(name, heading)]
+        under = [
+            text for name, text in self.notes.items() if name and _same(name, heading)
+        ]
         return "\n\n".join(filter(None, before + under))
 
     def others(self) -> dict[str, str]:
         """The sections that the card has no place of its own for."""
         taken = ("", *OWN_SECTIONS)
-        return {name: text for name, text in self.notes.items() if not any(_same(name, each) for each in taken)}
+        return {
+            name: text
+            for name, text in self.notes.items()
+            if not any(_same(name, each) for each in taken)
+        }
 
 
 def read_words(params: CardParams, checkpoint: str) -> Words:
@@ -67,15 +82,22 @@ def read_words(params: CardParams, checkpoint: str) -> Words:
     folder = Path(params.words)
     if not folder.is_dir():
         raise CardError(
-            f"card.words is {params.words!r}, and there is no such folder", "name a folder; it may be empty"
+            f"card.words is {params.words!r}, and there is no such folder",
+            "name a folder; it may be empty",
         )
     notes = _text(folder / "notes.md")
     if notes.startswith("---\n"):
         raise CardError(
-            f"{folder / 'notes.md'} begins with front matter, which the card has already",
+            f"{folder / 'notes.md'} begins with front matter, which the card has"
+            " already",
             "move its keys to the card section of params.yaml",
         )
-    return Words(params, sections(notes), _text(folder / "citation.bib").strip(), _results(folder / "metrics.json"))
+    return Words(
+        params,
+        sections(notes),
+        _text(folder / "citation.bib").strip(),
+        _results(folder / "metrics.json"),
+    )
 
 
 def _text(path: Path) -> str:
@@ -91,8 +113,8 @@ def _results(path: Path) -> tuple[EvalResult, ...]:
     if not path.exists():
         return ()
     remedy = (
-        'write a list of {"task": {"type"}, "dataset": {"type", "name"}, "metrics": [{"type", "value"}]}, as in '
-        "the results of the Hub's model-index"
+        'write a list of {"task": {"type"}, "dataset": {"type", "name"}, "metrics":'
+        ' [{"type", "value"}]}, as in the results of the Hub\'s model-index'
     )
     try:
         value: Any = json.loads(_text(path))
@@ -100,8 +122,13 @@ def _results(path: Path) -> tuple[EvalResult, ...]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CardError(f"{path} is not a list of results: {error!r}", remedy) from None
     for result in results:
-        if isinstance(result.metric_value, bool) or not isinstance(result.metric_value, int | float | str):
-            raise CardError(f"{path}: {result.metric_type} is {result.metric_value!r}", "give a number or a short text")
+        if isinstance(result.metric_value, bool) or not isinstance(
+            result.metric_value, int | float | str
+        ):
+            raise CardError(
+                f"{path}: {result.metric_type} is {result.metric_value!r}",
+                "give a number or a short text",
+            )
     return tuple(results)
 
 

@@ -1,6 +1,8 @@
-"""The terms that the Hub takes in a model card's front matter, and the check of the card's own.
+"""The terms that the Hub takes in a model card's front matter, and the check of the
+card's own.
 
-The Hub refuses any other value there, and has no list of them that could be read without asking it.
+The Hub refuses any other value there, and has no list of them that could be read
+without asking it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ def _terms(text: str) -> frozenset[str]:
 
 
 # https://huggingface.co/docs/hub/repositories-licenses
-LICENSES = _terms(
-    """
+LICENSES = _terms("""
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
     bigscience-openrail-m blueoak-1.0.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0
     cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
@@ -28,12 +29,10 @@ LICENSES = _terms(
     grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2
     llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail++
     osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
-    """
-)
+    """)
 
 # https://huggingface.co/tasks, and `other` for what has no name there
-TASKS = _terms(
-    """
+TASKS = _terms("""
     any-to-any audio-classification audio-text-to-text audio-to-audio automatic-speech-recognition depth-estimation
     document-question-answering feature-extraction fill-mask graph-ml image-classification image-feature-extraction
     image-segmentation image-text-to-image image-text-to-text image-text-to-video image-to-3d image-to-image
@@ -44,22 +43,27 @@ TASKS = _terms(
     time-series-forecasting token-classification translation unconditional-image-generation video-classification
     video-text-to-text video-to-video visual-document-retrieval visual-question-answering voice-activity-detection
     zero-shot-classification zero-shot-image-classification zero-shot-object-detection
-    """
-)
+    """)
 
 
 def check_terms(card: CardParams) -> None:
     """Make sure that the Hub takes the card's licence and task.
 
     Raises:
-        ParamsError: it doesn't; the message names the key, what was found and what is near.
+        ParamsError: it doesn't; the message names the key, what was found and what is
+            near.
     """
-    problems = [f"  {{card.{key}}}: found {getattr(card, key)!r}: {problem}" for key, problem in _problems(card)]
+    problems = [
+        f"  {{card.{key}}}: found {getattr(card, key)!r}: {problem}"
+        for key, problem in _problems(card)
+    ]
     if problems:
         raise ParamsError(
             "the Hub doesn't take what the card says:\n" + "\n".join(problems),
             "correct these keys",
-            options=[f"card.{key}" for key in ("license", "license_name", "pipeline_tag")],
+            options=[
+                f"card.{key}" for key in ("license", "license_name", "pipeline_tag")
+            ],
         )
 
 
@@ -68,7 +72,10 @@ def _problems(card: CardParams) -> Iterator[tuple[str, str]]:
         near = [*_nearest(card.license, LICENSES), "other with a license_name"]
         yield "license", f"not an identifier of the Hub's; {' or '.join(near)}"
     if (card.license == "other") != (card.license_name is not None):
-        yield "license_name", "the Hub wants a name for license: other, and for no other license"
+        yield (
+            "license_name",
+            "the Hub wants a name for license: other, and for no other license",
+        )
     if card.pipeline_tag is not None and card.pipeline_tag not in TASKS:
         near = [*_nearest(card.pipeline_tag, TASKS), "other"]
         yield "pipeline_tag", f"not a task of the Hub's; {' or '.join(near)}"

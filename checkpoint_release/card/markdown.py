@@ -1,7 +1,9 @@
-"""Text that comes from elsewhere, written so that Markdown shows it and does nothing else with it.
+"""Text that comes from elsewhere, written so that Markdown shows it and does nothing
+else with it.
 
-What a checkpoint says of itself goes into code spans, where nothing is markup. What the author and the model's
-own module say is escaped. Both lose control characters, and neither can be endless.
+What a checkpoint says of itself goes into code spans, where nothing is markup. What the
+author and the model's own module say is escaped. Both lose control characters, and
+neither can be endless.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import re
 import unicodedata
 
 _LONGEST = 200
-_MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_]))")  # a _ between letters is no emphasis
+# a _ between letters is no emphasis
+_MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_]))")
 _TICKS = re.compile(r"`+")
 
 
 def plain(value: object, longest: int = _LONGEST) -> str:
-    """One line without control, formatting (such as right-to-left marks) and private characters, cut at `longest`."""
+    """One line without control, formatting (such as right-to-left marks) and private
+    characters, cut at `longest`.
+    """
     # Cutting first keeps a text of gigabytes from being looked through.
     visible = "".join(
         " " if character.isspace() else character
@@ -27,12 +32,15 @@ def plain(value: object, longest: int = _LONGEST) -> str:
 
 
 def escaped(value: object, longest: int = 2000) -> str:
-    """Text as text: nothing in it is emphasis, a link, a table's border or HTML (CommonMark 2.4)."""
+    """Text as text: nothing in it is emphasis, a link, a table's border or HTML
+    (CommonMark 2.4).
+    """
     return _MARKUP.sub(r"\\\1", plain(value, longest))
 
 
 def code(value: object) -> str:
-    """A code span for a table's cell or a line; in it nothing is markup (CommonMark 6.1, GFM 4.10).
+    """A code span for a table's cell or a line; in it nothing is markup (CommonMark
+    6.1, GFM 4.10).
 
     Floats are rounded to six digits.
     """
@@ -52,7 +60,8 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Markdown cut at its second-level headings: heading → what follows it; "" is what comes before the first.
+    """Markdown cut at its second-level headings: heading → what follows it; "" is what
+    comes before the first.
 
     A heading that comes twice is one section, in the order of its first.
     """
@@ -63,7 +72,11 @@ def sections(text: str) -> dict[str, str]:
             marks = opened.group(1)
             if not fence:
                 fence = marks
-            elif marks[0] == fence[0] and len(marks) >= len(fence) and not line.strip(" " + marks[0]):
+            elif (
+                marks[0] == fence[0]
+                and len(marks) >= len(fence)
+                and not line.strip(" " + marks[0])
+            ):
                 fence = ""
         title = re.match(r"## +(.+?)(?: +#+)? *$", line) if not fence else None
         if title:
@@ -77,5 +90,9 @@ def sections(text: str) -> dict[str, str]:
 def human_size(count: int) -> str:
     """Bytes in the decimal units that the Hub shows."""
     return (
-        f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+        f"{count / 1e9:,.2f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:,.1f} MB"
+        if count >= 1e5
+        else f"{count:,} bytes"
     )

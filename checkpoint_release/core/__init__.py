@@ -1,1 +1,3 @@
-"""What every other room stands on: errors, files, parameters, signatures and the artifacts' contracts."""
+"""What every other room stands on: errors, files, parameters, signatures and the
+artifacts' contracts.
+"""

@@ -34,7 +34,9 @@ class CheckpointReleaseError(Exception):
         options: the options that problem and remedy name in braces.
     """
 
-    def __init__(self, problem: str, remedy: str = "", *, options: Iterable[str] = ()) -> None:
+    def __init__(
+        self, problem: str, remedy: str = "", *, options: Iterable[str] = ()
+    ) -> None:
         super().__init__(problem, remedy)
         self._problem = problem
         self._remedy = remedy
@@ -54,8 +56,8 @@ class CheckpointReleaseError(Exception):
         """The whole message.
 
         Args:
-            spell: an option's name, such as "checkpoint.state_dict" → how the reader sets
-                it, such as "--state-dict".
+            spell: an option's name, such as "checkpoint.state_dict" → how the reader
+                sets it, such as "--state-dict".
         """
         problem = self._spelled(self._problem, spell)
         remedy = self._spelled(self._remedy, spell)
@@ -63,7 +65,9 @@ class CheckpointReleaseError(Exception):
 
     def within(self, place: str) -> CheckpointReleaseError:
         """The same error, its problem led by where it is."""
-        return type(self)(f"{place}: {self._problem}", self._remedy, options=self.options)
+        return type(self)(
+            f"{place}: {self._problem}", self._remedy, options=self.options
+        )
 
     def __str__(self) -> str:
         return self.message()

@@ -1,4 +1,6 @@
-"""Files that can be trusted: canonical JSON, digests, and folders that are written whole or not at all."""
+"""Files that can be trusted: canonical JSON, digests, and folders that are written
+whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ REMAKE = "make it again, or get a whole copy of it"
 
 
 def canonical_json(value: Any) -> str:
-    """The one text that a value has: two spaces, UTF-8, insertion order, a newline at the end.
+    """The one text that a value has: two spaces, UTF-8, insertion order, a newline at
+    the end.
 
     Raises:
         ValueError: the value holds NaN or infinity, which JSON doesn't have.
@@ -51,7 +54,9 @@ def read_json(path: Path) -> Any:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place in one rename, so that a reader sees the old one or the new one."""
+    """Put a file in place in one rename, so that a reader sees the old one or the new
+    one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -84,7 +89,8 @@ def artifact_folder(path: Path) -> Iterator[Path]:
         yield temporary
         retired = temporary.with_name(temporary.name + ".old")
         if path.exists():
-            # A folder can't be renamed over one that holds files, so the old one steps aside first.
+            # A folder can't be renamed over one that holds files, so the old one steps
+            # aside first.
             path.rename(retired)
         try:
             temporary.rename(path)
@@ -114,8 +120,8 @@ class FileEntry:
 class DigestedFile:
     """A file to write, digested on the way.
 
-    A thread reads behind the writer, while the pages are still in memory: a digest takes as long as the writing, and
-    so costs no time where there is a second core.
+    A thread reads behind the writer, while the pages are still in memory: a digest
+    takes as long as the writing, and so costs no time where there is a second core.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,7 +153,12 @@ class DigestedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         try:
             self._file.close()
         finally:
@@ -162,7 +173,8 @@ class DigestedFile:
             while not ended:
                 self._more.wait()
                 self._more.clear()
-                ended = self._ended  # seen before reading on, so that nothing comes after the last block
+                # seen before reading on, so that nothing comes after the last block
+                ended = self._ended
                 while block := behind.read(_BLOCK):
                     self._digest.update(block)
 

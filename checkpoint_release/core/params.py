@@ -1,7 +1,8 @@
 """params.yaml, read once and checked whole.
 
-The defaults stand in params.yaml and nowhere else: every key is required, unknown ones are refused. It is
-read as YAML 1.2 by the library that DVC itself uses, so that both see the same values.
+The defaults stand in params.yaml and nowhere else: every key is required, unknown ones
+are refused. It is read as YAML 1.2 by the library that DVC itself uses, so that both
+see the same values.
 """
 
 from __future__ import annotations
@@ -27,37 +28,70 @@ _VERSION = (  # v and https://semver.org's own expression
 )
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
-# A description says what a pattern or a range allows, and stands in the message about a value that it refuses.
+# A description says what a pattern or a range allows, and stands in the message about a
+# value that it refuses.
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Opset = Annotated[int, Meta(ge=14, le=25, description="an integer from 14 to 25")]
 Factory = Annotated[
-    str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z", description="package.module:callable")
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z",
+        description="package.module:callable",
+    ),
 ]
 Size = Annotated[
-    str, Meta(pattern=r"^[1-9][0-9]*(KB|MB|GB|TB)?\Z", description="a number of bytes, or of KB, MB, GB or TB")
+    str,
+    Meta(
+        pattern=r"^[1-9][0-9]*(KB|MB|GB|TB)?\Z",
+        description="a number of bytes, or of KB, MB, GB or TB",
+    ),
 ]
-Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z", description="8 to 64 hexadecimal digits, in quotes")]
+Digits = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{8,64}\Z",
+        description="8 to 64 hexadecimal digits, in quotes",
+    ),
+]
 Language = Annotated[
-    str, Meta(pattern=r"^([a-z]{2,3}|code|multilingual)\Z", description="ISO 639's code, code or multilingual")
+    str,
+    Meta(
+        pattern=r"^([a-z]{2,3}|code|multilingual)\Z",
+        description="ISO 639's code, code or multilingual",
+    ),
 ]
 HubId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,96}(/[A-Za-z0-9_.-]{1,96})?\Z", description="organisation/name on the Hub")
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.-]{1,96}(/[A-Za-z0-9_.-]{1,96})?\Z",
+        description="organisation/name on the Hub",
+    ),
 ]
 Repository = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z", description="organisation/name")
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z",
+        description="organisation/name",
+    ),
 ]
-Branch = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*\Z", description="a branch's name")]
-Version = Annotated[str, Meta(pattern=_VERSION, description="v and a semantic version, such as v1.2.0")]
+Branch = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*\Z", description="a branch's name")
+]
+Version = Annotated[
+    str, Meta(pattern=_VERSION, description="v and a semantic version, such as v1.2.0")
+]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of params.yaml: unknown keys and wrong types are refused."""
 
     def validate(self) -> Iterator[tuple[str, str]]:
-        """What no type can say of the section's values: the key, and what is wrong with its value."""
+        """What no type can say of the section's values: the key, and what is wrong with
+        its value.
+        """
         yield from ()
 
 
@@ -82,7 +116,15 @@ class ModelParams(Section, frozen=True):
     signature: dict[str, Any] | None
     inputs: list[Text] | None
     image_size: (
-        Annotated[list[Count], Meta(min_length=2, max_length=2, description="[height, width], each at least 1")] | None
+        Annotated[
+            list[Count],
+            Meta(
+                min_length=2,
+                max_length=2,
+                description="[height, width], each at least 1",
+            ),
+        ]
+        | None
     )
 
 
@@ -125,14 +167,18 @@ class OnnxParams(Section, frozen=True):
 
 
 class ToleranceParams(Section, frozen=True):
-    """One of parity.tolerances: the fixed tolerance of an output, |error| ≤ atol + rtol · |expected|."""
+    """One of parity.tolerances: the fixed tolerance of an output, |error| ≤ atol + rtol
+    · |expected|.
+    """
 
     atol: NotNegative
     rtol: NotNegative
 
 
 class ReducedParams(Section, frozen=True):
-    """parity.reduced: the typical error that reduced precision may have, as a share of the output's magnitude."""
+    """parity.reduced: the typical error that reduced precision may have, as a share of
+    the output's magnitude.
+    """
 
     float16: Positive
     bfloat16: Positive
@@ -187,7 +233,13 @@ class PublishParams(Section, frozen=True):
     def validate(self) -> Iterator[tuple[str, str]]:
         """What the Hub can't do."""
         if self.create_pr and self.revision != "main":
-            yield "create_pr", f"pull requests are opened against main, and revision is {self.revision!r}"
+            yield (
+                "create_pr",
+                (
+                    "pull requests are opened against main, and revision is"
+                    f" {self.revision!r}"
+                ),
+            )
 
 
 class Params(Section, frozen=True):
@@ -205,24 +257,35 @@ class Params(Section, frozen=True):
     def validate(self) -> Iterator[tuple[str, str]]:
         """A release of nothing."""
         if not self.formats.enabled():
-            yield "formats", f"no format is enabled; set one of {', '.join(FORMATS)} to true"
+            yield (
+                "formats",
+                f"no format is enabled; set one of {', '.join(FORMATS)} to true",
+            )
 
 
 def load_params(path: Path = PATH) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        ParamsError: it is missing, isn't YAML, or holds an unknown key, a wrong type or an impossible value;
-            the message names every such key, what was found and what is allowed.
+        ParamsError: it is missing, isn't YAML, or holds an unknown key, a wrong type or
+            an impossible value; the message names every such key, what was found and
+            what is allowed.
     """
     try:
         value = YAML(typ="safe").load(path)
     except FileNotFoundError:
-        raise ParamsError(f"{path} is missing", "run in the project's root folder") from None
+        raise ParamsError(
+            f"{path} is missing", "run in the project's root folder"
+        ) from None
     except (MarkedYAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}", "correct that line") from None
+        raise ParamsError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", "correct that line"
+        ) from None
     if not isinstance(value, dict):
-        raise ParamsError(f"{path} holds {value!r}, not a mapping", "start from the params.yaml of the project")
+        raise ParamsError(
+            f"{path} holds {value!r}, not a mapping",
+            "start from the params.yaml of the project",
+        )
     return checked(Params, value, path)
 
 
@@ -244,23 +307,42 @@ def checked(kind: type[S], value: Any, path: Path = PATH) -> S:
     section = _section(kind, value, "", problems)
     if section is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise ParamsError(f"{path}:\n{lines}", f"correct {path}; its comments say what each key takes")
+        raise ParamsError(
+            f"{path}:\n{lines}", f"correct {path}; its comments say what each key takes"
+        )
     return section
 
 
 def _section(kind: type[S], value: Any, key: str, problems: list[str]) -> S | None:
-    """Check a mapping key by key, so that all that is wrong is told at once; None where anything is."""
+    """Check a mapping key by key, so that all that is wrong is told at once; None where
+    anything is.
+    """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     if not isinstance(value, dict):
-        problems.append(f"{key}: found {value!r}: expected a section with {', '.join(types)}")
+        problems.append(
+            f"{key}: found {value!r}: expected a section with {', '.join(types)}"
+        )
         return None
-    prefix, place = (f"{key}.", f"add it under {key}") if key else ("", "add this section")
-    own = [f"{prefix}{name}: unknown key; allowed here: {', '.join(types)}" for name in value if name not in types]
+    prefix, place = (
+        (f"{key}.", f"add it under {key}") if key else ("", "add this section")
+    )
+    own = [
+        f"{prefix}{name}: unknown key; allowed here: {', '.join(types)}"
+        for name in value
+        if name not in types
+    ]
     own += [f"{prefix}{name}: missing; {place}" for name in types if name not in value]
-    found = {name: _value(types[name], value[name], prefix + name, own) for name in types if name in value}
+    found = {
+        name: _value(types[name], value[name], prefix + name, own)
+        for name in types
+        if name in value
+    }
     if not own:
         section = kind(**found)
-        own += [f"{prefix}{name}: found {value[name]!r}: {said}" for name, said in section.validate()]
+        own += [
+            f"{prefix}{name}: found {value[name]!r}: {said}"
+            for name, said in section.validate()
+        ]
     problems += own
     return None if own else section
 
@@ -279,11 +361,15 @@ def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
 
 
 def _allowed_values(kind: Any) -> str:
-    """What a type allows, where msgspec would say it by a pattern or not at all; otherwise empty."""
+    """What a type allows, where msgspec would say it by a pattern or not at all;
+    otherwise empty.
+    """
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return f"{', '.join(others)} or {last}"
     for part in get_args(kind):
-        if allowed := (part.description if isinstance(part, Meta) else _allowed_values(part)):
+        if allowed := (
+            part.description if isinstance(part, Meta) else _allowed_values(part)
+        ):
             return str(allowed)
     return ""

@@ -1,4 +1,5 @@
-"""How a stage runs under `dvc repro`: its errors are told once, and its last good outputs survive them.
+"""How a stage runs under `dvc repro`: its errors are told once, and its last good
+outputs survive them.
 
 python -m checkpoint_release.core.stage NAME   # bring back the outputs of the stage's last good run
 """
@@ -15,16 +16,20 @@ from typing import NoReturn
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 
 ARTIFACTS = Path("artifacts")
-ARTIFACT_HINT = "  `dvc repro` makes artifacts again; `dvc checkout` brings the last good ones back"
+ARTIFACT_HINT = (
+    "  `dvc repro` makes artifacts again; `dvc checkout` brings the last good ones back"
+)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a stage's main and exit: 0 when it went well, 1 with one message when it did not.
+    """Run a stage's main and exit: 0 when it went well, 1 with one message when it did
+    not.
 
-    DVC deletes a stage's outputs before it starts the command. However the command then fails, the outputs of the
-    last good run are brought back from DVC's cache, so that a mistake costs nothing. (`persist: true` in dvc.yaml
-    would keep them too, but it also turns off DVC's run cache.) What is neither an expected error nor the system's
-    is a bug, of this project or of the model's code, and keeps its traceback.
+    DVC deletes a stage's outputs before it starts the command. However the command then
+    fails, the outputs of the last good run are brought back from DVC's cache, so that a
+    mistake costs nothing. (`persist: true` in dvc.yaml would keep them too, but it also
+    turns off DVC's run cache.) What is neither an expected error nor the system's is a
+    bug, of this project or of the model's code, and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -32,7 +37,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except (CheckpointReleaseError, OSError) as error:
         if isinstance(error, OSError):
             error = CheckpointReleaseError(
-                str(error), "check that the disk has room and that the file may be read and written"
+                str(error),
+                "check that the disk has room and that the file may be read and"
+                " written",
             )
         print(f"error: {error.message()}", file=sys.stderr)
         if isinstance(error, ArtifactError):
@@ -45,22 +52,34 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException:
         _restore_last_good()
         raise
-    # All that was written is in its place. To take torch apart in good order would be 0.4 s more.
+    # All that was written is in its place. To take torch apart in good order would be
+    # 0.4 s more.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def _restore_last_good() -> None:
-    """In a process of its own: this one may have been stopped in the middle of an import, or have no memory left."""
+    """In a process of its own: this one may have been stopped in the middle of an
+    import, or have no memory left.
+    """
     import subprocess
 
     name = os.environ.get("DVC_STAGE")  # set by DVC for the commands that it runs
     if not name:
         return
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # there too: half a release is worse than to wait for a second
-    subprocess.run([sys.executable, "-m", "checkpoint_release.core.stage", name.rpartition(":")[2]], check=False)
+        # there too: half a release is worse than to wait for a second
+        signal.signal(number, signal.SIG_IGN)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "checkpoint_release.core.stage",
+            name.rpartition(":")[2],
+        ],
+        check=False,
+    )
 
 
 def restore(name: str) -> None:
@@ -73,16 +92,25 @@ def restore(name: str) -> None:
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
     out = None
     try:
-        # The outputs themselves, not `dvc checkout`: the running `dvc repro` holds the lock on them.
+        # The outputs themselves, not `dvc checkout`: the running `dvc repro` holds the
+        # lock on them.
         with Repo() as repo:
             for out in repo.stage.load_one(name=name).outs:
                 if out.hash_info and not out.exists:
-                    out.use_cache = True  # DVC's run cache keeps the outputs that git tracks as well
+                    # DVC's run cache keeps the outputs that git tracks as well
+                    out.use_cache = True
                     out.checkout()
-                    print(f"{out.def_path} is as the last good run left it", file=sys.stderr)
+                    print(
+                        f"{out.def_path} is as the last good run left it",
+                        file=sys.stderr,
+                    )
     except (DvcException, OSError) as error:
         if out is not None:  # otherwise there was no good run
-            print(f"{out.def_path} could not be brought back ({error}); `dvc repro` makes it again", file=sys.stderr)
+            print(
+                f"{out.def_path} could not be brought back ({error}); `dvc repro` makes"
+                " it again",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""torch's zip archives (TorchScript's .pt and torch.export's .pt2), written so that their bytes never vary.
+"""torch's zip archives (TorchScript's .pt and torch.export's .pt2), written so that
+their bytes never vary.
 
-torch names the archive's root folder after the file, dates its entries, adds an id that differs between machines, and
-keeps what only debugging needs: source paths (`.debug_pkl`) and example inputs. Classes are named after the Python
-modules that they came from, and numbered by how often the process has traced before (`___torch_mangle_7`).
+torch names the archive's root folder after the file, dates its entries, adds an id that
+differs between machines, and keeps what only debugging needs: source paths
+(`.debug_pkl`) and example inputs. Classes are named after the Python modules that they
+came from, and numbered by how often the process has traced before
+(`___torch_mangle_7`).
 
-`rewrite` keeps what `torch.jit.load`, in Python and C++, and `torch.export.load` read. Records stay uncompressed and
-aligned to 64 bytes, as torch writes them, so that readers can map them.
+`rewrite` keeps what `torch.jit.load`, in Python and C++, and `torch.export.load` read.
+Records stay uncompressed and aligned to 64 bytes, as torch writes them, so that readers
+can map them.
 https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.h
 """
 
@@ -52,7 +56,9 @@ def rewrite(
             for info in archive.infolist()
             if (name := info.filename.partition("/")[2]) != _ID and not drop(name)
         }
-        texts = edit({name: archive.read(info) for name, info in kept.items() if is_text(name)})
+        texts = edit(
+            {name: archive.read(info) for name, info in kept.items() if is_text(name)}
+        )
         writer = _Writer(target)
         with writer.archive:
             for name, content in texts.items():
@@ -61,7 +67,9 @@ def rewrite(
                 if not is_text(name):
                     with archive.open(info) as record:
                         writer.add(name, info.file_size, _chunks(record))
-            identity = str(int(writer.digest.hexdigest(), 16) % 10**40).zfill(40).encode()
+            identity = (
+                str(int(writer.digest.hexdigest(), 16) % 10**40).zfill(40).encode()
+            )
             writer.add(_ID, len(identity), [identity])
 
 
@@ -82,7 +90,12 @@ class _Writer:
         info.create_system = 0
         info.file_size = size
         large = size * 1.05 > zipfile.ZIP64_LIMIT  # zipfile's own rule
-        header = _LOCAL_HEADER + len(info.filename.encode()) + (_ZIP64_EXTRA if large else 0) + 4
+        header = (
+            _LOCAL_HEADER
+            + len(info.filename.encode())
+            + (_ZIP64_EXTRA if large else 0)
+            + 4
+        )
         position = self.archive.fp.tell() if self.archive.fp else 0
         padding = -(position + header) % _ALIGNMENT
         info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + b"Z" * padding
@@ -98,7 +111,7 @@ def _chunks(record: IO[bytes]) -> Iterable[bytes]:
         yield chunk
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # TorchScript's classes
 
 _PYTHON_NAME = re.compile(r"__torch__(?:\.\w+)+")
@@ -107,23 +120,30 @@ _CODE = "code/__torch__.py"
 
 
 def is_debugging(name: str) -> bool:
-    """Whether a TorchScript record serves debugging only: source ranges with paths, and the inputs traced with."""
+    """Whether a TorchScript record serves debugging only: source ranges with paths, and
+    the inputs traced with.
+    """
     return name.endswith(".debug_pkl") or name.startswith("traced_inputs")
 
 
 def rename_classes(records: Records) -> Records:
-    """Call classes by their own names alone, one class for each distinct text, all in one file.
+    """Call classes by their own names alone, one class for each distinct text, all in
+    one file.
 
-    `__torch__.torch.nn.modules.linear.___torch_mangle_3.Linear` becomes `__torch__.Linear`; where two classes of one
-    name differ, the later is `Linear_1`.
+    `__torch__.torch.nn.modules.linear.___torch_mangle_3.Linear` becomes
+    `__torch__.Linear`; where two classes of one name differ, the later is `Linear_1`.
     """
     definitions = {
-        f"{_module(name)}.{match.group(1)}": _Definition(match.group(1), text[match.start() : stop])
+        f"{_module(name)}.{match.group(1)}": _Definition(
+            match.group(1), text[match.start() : stop]
+        )
         for name, content in records.items()
         if name.startswith("code/")
         for text in [content.decode()]
         for matches in [list(_DEFINITION.finditer(text))]
-        for match, stop in zip(matches, [*(after.start() for after in matches[1:]), len(text)], strict=True)
+        for match, stop in zip(
+            matches, [*(after.start() for after in matches[1:]), len(text)], strict=True
+        )
     }
     naming = _Naming(definitions)
     for qualified in definitions:
@@ -134,7 +154,10 @@ def rename_classes(records: Records) -> Records:
             edited[name] = _rename_globals(content, naming)
         elif not name.startswith("code/"):
             edited[name] = content
-    return {name: edited[name] for name in sorted(edited, key=lambda name: (name != "data.pkl", name))}
+    return {
+        name: edited[name]
+        for name in sorted(edited, key=lambda name: (name != "data.pkl", name))
+    }
 
 
 @dataclass(frozen=True)
@@ -156,7 +179,9 @@ class _Naming:
         """The new name, without `__torch__.`."""
         if qualified not in self._names:
             own = self._definitions[qualified]
-            body = _PYTHON_NAME.sub(lambda match: self._refer(match.group(), qualified), own.text)
+            body = _PYTHON_NAME.sub(
+                lambda match: self._refer(match.group(), qualified), own.text
+            )
             body = re.sub(rf"^(class|def) {own.name}\b", r"\1 \0", body)
             if (key := f"{own.name}\0{body}") not in self._taken:
                 self._taken[key] = self._free(own.name)
@@ -198,6 +223,9 @@ def _rename_globals(pickle: bytes, naming: _Naming) -> bytes:
             continue
         qualified = str(argument).replace(" ", ".")
         if naming.known(qualified):
-            pieces += [pickle[at:position], f"c__torch__\n{naming.name(qualified)}\n".encode()]
+            pieces += [
+                pickle[at:position],
+                f"c__torch__\n{naming.name(qualified)}\n".encode(),
+            ]
             at = position + len(f"c{argument}\n".encode())
     return b"".join([*pieces, pickle[at:]])

@@ -1,4 +1,6 @@
-"""What all of torch's exporters need: the eager module with example inputs, dynamic sizes, and quiet."""
+"""What all of torch's exporters need: the eager module with example inputs, dynamic
+sizes, and quiet.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Traceable:
 
     Attributes:
         model: the model itself, in evaluation mode and without gradients.
-        module: the same, taking the signature's inputs by position and giving a flat tuple.
+        module: the same, taking the signature's inputs by position and giving a flat
+            tuple.
         signature: what it takes and gives.
         arguments: example inputs.
     """
@@ -49,9 +52,13 @@ class Traceable:
         Raises:
             ModelError: the model can't be built, or the weights don't fit.
         """
-        architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
+        architecture = Architecture.from_json(
+            read_json(checkpoint / "checkpoint.json")["model"]
+        )
         signature = architecture.signature
-        model = load_model(architecture, load_file(checkpoint / "weights.safetensors")).requires_grad_(False)
+        model = load_model(
+            architecture, load_file(checkpoint / "weights.safetensors")
+        ).requires_grad_(False)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
         return cls(model, ExportModule(model, signature).eval(), signature, arguments)
@@ -68,7 +75,11 @@ class Traceable:
             if dimension.minimum != dimension.maximum
         }
         return tuple(
-            {axis: dims[size] for axis, size in enumerate(spec.shape or ()) if isinstance(size, str) and size in dims}
+            {
+                axis: dims[size]
+                for axis, size in enumerate(spec.shape or ())
+                if isinstance(size, str) and size in dims
+            }
             for spec in self.signature.inputs
         )
 
@@ -76,23 +87,34 @@ class Traceable:
 def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
     """Call any torch module on numpy arrays, by position; it gives a tuple of tensors."""
     with torch.inference_mode():
-        return [tensor.numpy() for tensor in module(*(torch.from_numpy(array) for array in inputs))]
+        return [
+            tensor.numpy()
+            for tensor in module(*(torch.from_numpy(array) for array in inputs))
+        ]
 
 
 @contextmanager
-def known_warnings() -> Iterator[None]:
-    """Silence what torch's exporters say about things that are dealt with here, and nothing else."""
+def silence_known_warnings() -> Iterator[None]:
+    """Silence what torch's exporters say about things that are dealt with here, and
+    nothing else.
+    """
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)  # says that torchvision isn't installed
     with warnings.catch_warnings():
         for message in (
-            "You are using the legacy TorchScript-based ONNX export",  # chosen by opset, see onnx_routes
-            r"`torch\.jit\.\w+` is (deprecated|not supported)",  # TorchScript is what was asked for; README says more
-            r"# The axis name: .* will not be used",  # inputs share dimensions on purpose
-            r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's use of its own classes
-            "The feature will be removed. Please remove usage of this function",  # torch.onnx, of its own helpers
-            "Exporting a model to ONNX with a batch_size other than 1",  # of LSTMs; the probe runs other sizes
+            # chosen by opset, see onnx_routes
+            "You are using the legacy TorchScript-based ONNX export",
+            # TorchScript is what was asked for; README says more
+            r"`torch\.jit\.\w+` is (deprecated|not supported)",
+            # inputs share dimensions on purpose
+            r"# The axis name: .* will not be used",
+            # torch's use of its own classes
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+            # torch.onnx, of its own helpers
+            "The feature will be removed. Please remove usage of this function",
+            # of LSTMs; the probe runs other sizes
+            "Exporting a model to ONNX with a batch_size other than 1",
         ):
             warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("always", category=TracerWarning)
@@ -104,9 +126,13 @@ def known_warnings() -> Iterator[None]:
 
 
 def _noting_the_tracer_s(show: Callable[..., None]) -> Callable[..., None]:
-    """What the tracer says it can't follow is told in a line; whether it matters, the probe and parity-check find."""
+    """What the tracer says it can't follow is told in a line; whether it matters, the
+    probe and parity-check find.
+    """
 
-    def note(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def note(
+        message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any
+    ) -> None:
         if issubclass(category, TracerWarning):
             said = str(message).partition(". ")[0]
             print(f"note: {Path(filename).name}:{lineno}: {said}", file=sys.stderr)

@@ -1,11 +1,13 @@
-"""Smaller ONNX files beside the float32 one, under the names that transformers.js looks for.
+"""Smaller ONNX files beside the float32 one, under the names that transformers.js looks
+for.
 
     float16   model_fp16.onnx: matrices are stored in half precision and widened when the file is loaded; everything is
               computed in float32. Half the download; the error is the rounding of the weights.
     int8      model_int8.onnx: matrix products in int8, activations quantised as they come (ONNX Runtime's dynamic
               quantisation). A quarter of the download; the error has to be looked at.
 
-Neither is the float32 model: the manifest says which precision each has, and parity is measured for each by itself.
+Neither is the float32 model: the manifest says which precision each has, and parity is
+measured for each by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Variant:
     weights: Mapping[str, Array | TensorLike]
 
 
-def make_variant(precision: str, model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
+def make_variant(
+    precision: str, model: ModelProto, weights: Mapping[str, Array | TensorLike]
+) -> Variant:
     """Make one of onnx.variants from the float32 model.
 
     Args:
@@ -59,10 +63,14 @@ def make_variant(precision: str, model: ModelProto, weights: Mapping[str, Array 
     return makers[precision](model, weights)
 
 
-def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
-    """Matrices and larger become float16 with a Cast behind them; vectors, which are few bytes, stay exact.
+def _with_float16_weights(
+    model: ModelProto, weights: Mapping[str, Array | TensorLike]
+) -> Variant:
+    """Matrices and larger become float16 with a Cast behind them; vectors, which are
+    few bytes, stay exact.
 
-    Rotary frequencies are such vectors: rounded, they would turn late positions by wrong angles.
+    Rotary frequencies are such vectors: rounded, they would turn late positions by
+        wrong angles.
     """
     halved = ModelProto()
     halved.CopyFrom(model)
@@ -70,7 +78,11 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array | Tenso
     arrays = dict(weights)
     wide: dict[str, str] = {}
     for tensor in graph.initializer:
-        if not is_streamed(tensor) or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+        if (
+            not is_streamed(tensor)
+            or tensor.data_type != TensorProto.FLOAT
+            or len(tensor.dims) < 2
+        ):
             continue
         array = _array(weights[tensor.name])
         if np.abs(array).max(initial=0) <= _LARGEST_FLOAT16:
@@ -80,7 +92,10 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array | Tenso
     for node in nodes(graph):
         for i, name in enumerate(node.input):
             node.input[i] = wide.get(name, name)
-    casts = [helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT) for name, cast in wide.items()]
+    casts = [
+        helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT)
+        for name, cast in wide.items()
+    ]
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *computed])
@@ -95,21 +110,40 @@ def _with_float16_weights(model: ModelProto, weights: Mapping[str, Array | Tenso
 def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
     """Matrix products in int8, with 7 bits of range for the weights.
 
-    With all 8, processors that add pairs of products in 16 bits (x86 before VNNI) saturate and give wrong results.
+    With all 8, processors that add pairs of products in 16 bits (x86 before VNNI)
+    saturate and give wrong results.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    if sum(array.size * max(array.itemsize, 4) for array in map(_array, weights.values())) > EMBEDDED_LIMIT:  # all wide
-        raise ExportError("onnx.variants: int8 needs a model below 2 GB", "remove int8 from onnx.variants")
+    # all wide
+    if (
+        sum(
+            array.size * max(array.itemsize, 4)
+            for array in map(_array, weights.values())
+        )
+        > EMBEDDED_LIMIT
+    ):
+        raise ExportError(
+            "onnx.variants: int8 needs a model below 2 GB",
+            "remove int8 from onnx.variants",
+        )
     whole = _with_data(model, weights)
-    helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # shapes are all inferred
+    # shapes are all inferred
+    helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        quantize_dynamic(whole, file, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, reduce_range=True)
+        quantize_dynamic(
+            whole,
+            file,
+            op_types_to_quantize=["MatMul"],
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+        )
         quantised = onnx.load(str(file))
     if not any(node.op_type == "MatMulInteger" for node in quantised.graph.node):
         raise ExportError(
-            "onnx.variants: int8 found no matrix product with constant weights in the model",
+            "onnx.variants: int8 found no matrix product with constant weights in the"
+            " model",
             "remove int8 from onnx.variants",
         )
     used = {node.domain for node in nodes(quantised.graph)} | {""}
@@ -119,22 +153,33 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
     return Variant("model_int8.onnx", quantised, {})
 
 
-def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> ModelProto:
+def _with_data(
+    model: ModelProto, weights: Mapping[str, Array | TensorLike]
+) -> ModelProto:
     """The model with its weights in it, where the quantiser can see them.
 
-    Matrices that the graph transposes are turned, and those that it widens from half precision are wide.
+    Matrices that the graph transposes are turned, and those that it widens from half
+    precision are wide.
     """
     whole = ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
-    arrays = {tensor.name: _array(weights[tensor.name]) for tensor in graph.initializer if is_streamed(tensor)}
+    arrays = {
+        tensor.name: _array(weights[tensor.name])
+        for tensor in graph.initializer
+        if is_streamed(tensor)
+    }
     reads = [name for node in nodes(graph) for name in node.input]
     kept = []
     for node in graph.node:
-        name = node.input[0] if node.op_type == "Transpose" or _is_widening(node) else ""
+        name = (
+            node.input[0] if node.op_type == "Transpose" or _is_widening(node) else ""
+        )
         if name in arrays and reads.count(name) == 1 and arrays[name].ndim == 2:
             array = arrays.pop(name)
-            arrays[node.output[0]] = array.T if node.op_type == "Transpose" else array.astype(np.float32)
+            arrays[node.output[0]] = (
+                array.T if node.op_type == "Transpose" else array.astype(np.float32)
+            )
         else:
             kept.append(node)
     constants = [tensor for tensor in graph.initializer if not is_streamed(tensor)]
@@ -142,13 +187,16 @@ def _with_data(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
     graph.node.extend(kept)
     graph.initializer.extend(constants)
     graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()
+        numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in arrays.items()
     )
     return whole
 
 
 def _is_widening(node: NodeProto) -> bool:
-    return node.op_type == "Cast" and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+    return node.op_type == "Cast" and any(
+        a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute
+    )
 
 
 def _array(weight: Array | TensorLike) -> Array:

@@ -1,1 +1,3 @@
-"""Whether every format computes what the checkpoint computes: cases, workers, judge and report."""
+"""Whether every format computes what the checkpoint computes: cases, workers, judge and
+report.
+"""

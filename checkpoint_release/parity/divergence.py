@@ -1,13 +1,16 @@
-"""Where an ONNX graph departs from the model: the first node whose value the model never computes.
+"""Where an ONNX graph departs from the model: the first node whose value the model
+never computes.
 
-The graph is evaluated in float64 by onnx's reference evaluator, and the eager model in float64 by torch, with every
-intermediate value of both kept. A value of the graph is known when the model computes the same numbers somewhere, in
-whatever layout (both are compared sorted). Exporters cut operations up differently, so an unknown value is no fault by
-itself: it is one when nothing that is computed from it is known either. Of the nodes whose inputs are all sound, the
-graph departs at the first one whose value the model nearly computes; where there is none, at the first of all.
+The graph is evaluated in float64 by onnx's reference evaluator, and the eager model in
+float64 by torch, with every intermediate value of both kept. A value of the graph is
+known when the model computes the same numbers somewhere, in whatever layout (both are
+compared sorted). Exporters cut operations up differently, so an unknown value is no
+fault by itself: it is one when nothing that is computed from it is known either. Of the
+nodes whose inputs are all sound, the graph departs at the first one whose value the
+model nearly computes; where there is none, at the first of all.
 
-Runs as `python -m checkpoint_release.parity.divergence JOB`, apart from everything else: it needs torch and onnx, and a graph that is
-broken may break it too.
+Runs as `python -m checkpoint_release.parity.divergence JOB`, apart from everything
+else: it needs torch and onnx, and a graph that is broken may break it too.
 """
 
 from __future__ import annotations
@@ -32,13 +35,19 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 LIMIT = 120  # seconds
-CONSTANTS = 3e-7  # relative; the graph's own constants, such as √2, are rounded to float32
+# relative; the graph's own constants, such as √2, are rounded to float32
+CONSTANTS = 3e-7
 ROUNDED = 1e-5  # relative; where the graph computes in float32 whatever it is given
-NEARLY = 1e-2  # relative; a value so close to one of the model's, and not it, is the same operation done wrong
+# relative; a value so close to one of the model's, and not it, is the same operation
+# done wrong
+NEARLY = 1e-2
 
 
-def explain_departure(checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str | None) -> str:
-    """One sentence on where the graph departs from the model, or on why that can't be said.
+def explain_divergence(
+    checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str | None
+) -> str:
+    """One sentence on where the graph departs from the model, or on why that can't be
+    said.
 
     Args:
         checkpoint: the folder that `load` wrote.
@@ -51,9 +60,16 @@ def explain_departure(checkpoint: Path, file: Path, inputs: Mapping[str, Array],
         write_cases(folder / "inputs.safetensors", [inputs])
         job = {"checkpoint": str(checkpoint), "file": str(file), "output": output}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "checkpoint_release.parity.divergence", str(folder / "job.json")]
+        command = [
+            sys.executable,
+            "-m",
+            "checkpoint_release.parity.divergence",
+            str(folder / "job.json"),
+        ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=LIMIT
+            )
         except subprocess.TimeoutExpired:
             return f"which node departs first could not be found in {LIMIT} seconds"
     if done.returncode:
@@ -62,8 +78,10 @@ def explain_departure(checkpoint: Path, file: Path, inputs: Mapping[str, Array],
     return done.stdout.strip()
 
 
-def find_departure(checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str | None) -> str:
-    """The work behind explain_departure, in this process."""
+def find_divergence(
+    checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str | None
+) -> str:
+    """The work behind explain_divergence, in this process."""
     import onnx
 
     graph = onnx.load(file).graph
@@ -78,40 +96,70 @@ def find_departure(checkpoint: Path, file: Path, inputs: Mapping[str, Array], ou
     wrong = [n for n in names if not _close(values[n], expected[n], tolerance)]
     if not wrong:
         return (
-            "evaluated in float64 the graph computes what the model computes, so no node of it departs: "
-            "the error arises where ONNX Runtime computes in less precision"
+            "evaluated in float64 the graph computes what the model computes, so no"
+            " node of it departs: the error arises where ONNX Runtime computes in less"
+            " precision"
         )
-    origin = {name: known.find(values[name], tolerance) for name in derived if name in values}
+    origin = {
+        name: known.find(values[name], tolerance) for name in derived if name in values
+    }
     consumers = defaultdict(list)
     for number, node in enumerate(graph.node):
         for name in _inputs(node):
             consumers[name].append(number)
     sound: dict[str, bool] = dict.fromkeys(inputs, True)
     for node in reversed(graph.node):
-        onward = [name for out in node.output for number in consumers[out] for name in graph.node[number].output]
-        floats = [out for out in node.output if out in values and values[out].dtype.kind == "f"]
+        onward = [
+            name
+            for out in node.output
+            for number in consumers[out]
+            for name in graph.node[number].output
+        ]
+        floats = [
+            out
+            for out in node.output
+            if out in values and values[out].dtype.kind == "f"
+        ]
         known_here = not floats or any(origin.get(out) is not None for out in floats)
         good = known_here or any(sound.get(name) for name in onward)
         sound |= {out: good for out in node.output if out in derived}
 
-    needed = _ancestors(graph, output if output is not None and output in wrong else wrong[0])
+    needed = _ancestors(
+        graph, output if output is not None and output in wrong else wrong[0]
+    )
     suspects = []
     for node in graph.node:
         fed = [name for name in _inputs(node) if name in derived]
         made = [out for out in node.output if out in derived and out in needed]
-        if made and not any(sound[out] for out in made) and all(sound[name] for name in fed):
-            sources = dict.fromkeys(source for name in fed if (source := origin.get(name)))
-            after = f", which takes what {' and '.join(sources)} computes" if sources else ""
+        if (
+            made
+            and not any(sound[out] for out in made)
+            and all(sound[name] for name in fed)
+        ):
+            sources = dict.fromkeys(
+                source for name in fed if (source := origin.get(name))
+            )
+            after = (
+                f", which takes what {' and '.join(sources)} computes"
+                if sources
+                else ""
+            )
             fixed = [name for name in _inputs(node) if name not in derived]
             holding = f" (and {', '.join(fixed)})" if fixed else ""
-            told = f"the first node that departs is {node.op_type} {(node.name or made[0])!r}{after}{holding}"
+            told = (
+                f"the first node that departs is {node.op_type}"
+                f" {(node.name or made[0])!r}{after}{holding}"
+            )
             if any(known.find(values[out], NEARLY) for out in made if out in values):
                 return told
             suspects.append(told)
     if suspects:
         return suspects[0]
     held = known.find(values[wrong[0]], tolerance)
-    return f"no node departs: every value is one that the model computes, and {wrong[0]} holds that of {held}"
+    return (
+        f"no node departs: every value is one that the model computes, and {wrong[0]}"
+        f" holds that of {held}"
+    )
 
 
 class _Known:
@@ -129,18 +177,29 @@ class _Known:
             return None
         flat = np.sort(value.astype(np.float64), axis=None)
         for module, array in reversed(self._by_size[value.size]):
-            if np.allclose(flat, array, rtol=0, atol=tolerance * float(np.abs(array[[0, -1]]).max())):
+            if np.allclose(
+                flat,
+                array,
+                rtol=0,
+                atol=tolerance * float(np.abs(array[[0, -1]]).max()),
+            ):
                 return module
         return None
 
 
 def _close(value: Array, expected: Array, tolerance: float) -> bool:
     reach = float(np.abs(expected).max(initial=0.0))
-    return value.shape == expected.shape and bool(np.allclose(value, expected, rtol=0, atol=tolerance * reach))
+    return value.shape == expected.shape and bool(
+        np.allclose(value, expected, rtol=0, atol=tolerance * reach)
+    )
 
 
-def _model_values(checkpoint: Path, inputs: Mapping[str, Array]) -> tuple[list[tuple[str, Array]], list[Array]]:
-    """The float values of every operation in eager float64, with the module it belongs to; and the outputs."""
+def _model_values(
+    checkpoint: Path, inputs: Mapping[str, Array]
+) -> tuple[list[tuple[str, Array]], list[Array]]:
+    """The float values of every operation in eager float64, with the module it belongs
+    to; and the outputs.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -156,15 +215,28 @@ def _model_values(checkpoint: Path, inputs: Mapping[str, Array]) -> tuple[list[t
         module.register_forward_hook(lambda *_: stack.pop() and None)
 
     class Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             result = function(*args, **(kwargs or {}))
             for tensor in result if isinstance(result, tuple | list) else (result,):
-                if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
-                    values.append((stack[-1] if stack else "the model", tensor.detach().clone().numpy()))
+                if (
+                    isinstance(tensor, torch.Tensor)
+                    and tensor.is_floating_point()
+                    and tensor.numel()
+                ):
+                    values.append(
+                        (
+                            stack[-1] if stack else "the model",
+                            tensor.detach().clone().numpy(),
+                        )
+                    )
             return result
 
     tensors = [torch.tensor(inputs[spec.name]) for spec in signature.inputs]
-    tensors = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+    tensors = [
+        tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors
+    ]
     with torch.no_grad(), Record():  # type: ignore[no-untyped-call]
         outputs = ExportModule(model, signature)(*tensors)
     return values, [tensor.numpy() for tensor in outputs]
@@ -177,20 +249,31 @@ def _graph_values(file: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
     model = onnx.load(file)
     _widen(model.graph)
-    feeds = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in inputs.items()}
+    feeds = {
+        name: array.astype(np.float64) if array.dtype.kind == "f" else array
+        for name, array in inputs.items()
+    }
     del model.graph.value_info[:]
     found: Any = ReferenceEvaluator(model).run(None, feeds, intermediate=True)
-    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+    return {
+        name: np.asarray(value) for name, value in found.items() if value is not None
+    }
 
 
 def _widen(graph: onnx.GraphProto) -> None:
-    """Make every float32 in the graph float64: weights, constants, casts, inputs and outputs."""
+    """Make every float32 in the graph float64: weights, constants, casts, inputs and
+    outputs.
+    """
     import onnx
     from onnx import TensorProto, numpy_helper
 
     def wide(tensor: onnx.TensorProto) -> None:
         if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(
+                    numpy_helper.to_array(tensor).astype(np.float64), tensor.name
+                )
+            )
 
     for tensor in graph.initializer:
         wide(tensor)
@@ -203,7 +286,10 @@ def _widen(graph: onnx.GraphProto) -> None:
                 wide(attribute.t)
             elif attribute.type == onnx.AttributeProto.GRAPH:
                 _widen(attribute.g)
-            elif attribute.name in ("to", "dtype", "stash_type") and attribute.i == TensorProto.FLOAT:
+            elif (
+                attribute.name in ("to", "dtype", "stash_type")
+                and attribute.i == TensorProto.FLOAT
+            ):
                 attribute.i = TensorProto.DOUBLE
 
 
@@ -233,7 +319,11 @@ def main(job_file: str) -> None:
     """Do the job that the file describes and print what was found."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     inputs = read_cases(Path(job_file).with_name("inputs.safetensors"))[0]
-    print(find_departure(Path(job["checkpoint"]), Path(job["file"]), inputs, job["output"]))
+    print(
+        find_divergence(
+            Path(job["checkpoint"]), Path(job["file"]), inputs, job["output"]
+        )
+    )
 
 
 if __name__ == "__main__":

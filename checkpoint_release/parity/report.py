@@ -1,4 +1,6 @@
-"""What parity-check shows: a table, figures for `dvc metrics`, plots, a sample for users, evidence of a failure."""
+"""What parity-check shows: a table, figures for `dvc metrics`, plots, a sample for
+users, evidence of a failure.
+"""
 
 from __future__ import annotations
 
@@ -15,44 +17,75 @@ from checkpoint_release.core.params import ParityParams
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.error_stats import Arrays
-from checkpoint_release.parity.judge import REDUCED, OutputVerdict, Subject, Truth, Verdict
+from checkpoint_release.parity.judge import (
+    REDUCED,
+    OutputVerdict,
+    Subject,
+    Truth,
+    Verdict,
+)
 
-DIGITS = 2  # significant ones: differences between machines' rounding stay out of parity.json for the most part
+# significant ones: differences between machines' rounding stay out of parity.json for
+# the most part
+DIGITS = 2
 WIDEST = 8  # outputs that the table has columns for
 
 
 def table(verdicts: Sequence[Verdict], truth: Truth, params: ParityParams) -> str:
-    """One line for each artifact, one column for each output: how many times the noise floor its error is."""
+    """One line for each artifact, one column for each output: how many times the noise
+    floor its error is.
+    """
     names = list(truth.reference[0])
     shown = names if len(names) <= WIDEST else []
     rows = [["× noise floor", *(shown or ["worst output"]), "weights", ""]]
     for verdict in verdicts:
         cells = [_cell(verdict, name) for name in shown]
         if not shown:
-            worst = max(verdict.outputs, key=lambda name: verdict.outputs[name].amount, default=None)
+            worst = max(
+                verdict.outputs,
+                key=lambda name: verdict.outputs[name].amount,
+                default=None,
+            )
             cells = [f"{worst} {_cell(verdict, worst)}" if worst else "–"]
         held = verdict.ran.weights
         bits = f"{held.found}/{held.total}" if held else "–"
-        rows.append([verdict.subject.name, *cells, bits, "ok" if verdict.passed else "WRONG"])
+        rows.append(
+            [verdict.subject.name, *cells, bits, "ok" if verdict.passed else "WRONG"]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(_pad(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows
+        "  ".join(
+            _pad(cell, width, i)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
     ]
     notes = [
-        f"{len(truth.reference)} cases; up to {params.noise_multiple:g}× the floor passes "
-        f"({params.large_multiple:g}× for inputs of large magnitude); = is bit for bit"
+        f"{len(truth.reference)} cases; up to {params.noise_multiple:g}× the floor"
+        f" passes ({params.large_multiple:g}× for inputs of large magnitude); = is bit"
+        " for bit"
     ]
     floors = ", ".join(
-        f"{name} {floor.typical:.1e}" for name, floor in truth.floors.items() if name in (shown or names[:3])
+        f"{name} {floor.typical:.1e}"
+        for name, floor in truth.floors.items()
+        if name in (shown or names[:3])
     )
-    notes.append(f"floor: eager float32 against float64, as a share of the output: {floors}")
-    if any(held.found < held.total for verdict in verdicts if (held := verdict.ran.weights)):
-        notes.append("weights: those held bit for bit; the others aren't in the file (no input needs them, or folded)")
+    notes.append(
+        f"floor: eager float32 against float64, as a share of the output: {floors}"
+    )
+    if any(
+        held.found < held.total for verdict in verdicts if (held := verdict.ran.weights)
+    ):
+        notes.append(
+            "weights: those held bit for bit; the others aren't in the file (no input"
+            " needs them, or folded)"
+        )
     for verdict in verdicts:
         if verdict.subject.rule == REDUCED:
             limit = getattr(params.reduced, verdict.subject.precision or "float16")
             notes.append(
-                f"{verdict.subject.name}: reduced precision, error as a share of the output; {limit:.0%} passes"
+                f"{verdict.subject.name}: reduced precision, error as a share of the"
+                f" output; {limit:.0%} passes"
             )
     return "\n".join(line.rstrip() for line in [*lines, *notes])
 
@@ -64,7 +97,9 @@ def metrics(
     params: ParityParams,
     checked: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What parity.json holds: nested mappings of numbers, so that `dvc metrics diff` compares figure with figure."""
+    """What parity.json holds: nested mappings of numbers, so that `dvc metrics diff`
+    compares figure with figure.
+    """
     return {
         "passed": all(verdict.passed for verdict in verdicts),
         "checked": dict(checked),
@@ -78,25 +113,35 @@ def metrics(
             name: {"typical": stable(floor.typical), "worst": stable(floor.worst)}
             for name, floor in truth.floors.items()
         },
-        "formats": {verdict.subject.name: _figures(verdict, cases, params) for verdict in verdicts},
+        "formats": {
+            verdict.subject.name: _figures(verdict, cases, params)
+            for verdict in verdicts
+        },
     }
 
 
-def _figures(verdict: Verdict, cases: Sequence[Case], params: ParityParams) -> dict[str, Any]:
+def _figures(
+    verdict: Verdict, cases: Sequence[Case], params: ParityParams
+) -> dict[str, Any]:
     subject, held = verdict.subject, verdict.ran.weights
     figures: dict[str, Any] = {"passed": verdict.passed, "rule": subject.rule}
     if subject.precision:
         figures["reduced_precision"] = subject.precision
     if held:
         figures["weights"] = {"bit_for_bit": held.found, "of": held.total}
-    figures["bit_identical_cases"] = min((output.identical for output in verdict.outputs.values()), default=0)
+    figures["bit_identical_cases"] = min(
+        (output.identical for output in verdict.outputs.values()), default=0
+    )
     figures["outputs"] = {
-        name: _output(subject, output, cases, name in params.tolerances) for name, output in verdict.outputs.items()
+        name: _output(subject, output, cases, name in params.tolerances)
+        for name, output in verdict.outputs.items()
     }
     return figures
 
 
-def _output(subject: Subject, output: OutputVerdict, cases: Sequence[Case], fixed: bool) -> dict[str, Any]:
+def _output(
+    subject: Subject, output: OutputVerdict, cases: Sequence[Case], fixed: bool
+) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "max_abs_error": stable(output.largest),
         "mean_abs_error": stable(output.mean),
@@ -105,16 +150,22 @@ def _output(subject: Subject, output: OutputVerdict, cases: Sequence[Case], fixe
     if fixed:
         # What the tolerance comes to, at the worst place, in multiples of the floor.
         figures["share_of_tolerance"] = stable(output.amount)
-        limit = stable(output.times_floor / output.amount) if output.times_floor and output.amount else limit
+        limit = (
+            stable(output.times_floor / output.amount)
+            if output.times_floor and output.amount
+            else limit
+        )
     if subject.rule == REDUCED and not fixed:
         figures["share_of_output"] = stable(output.amount)
     else:
-        figures["times_floor"] = stable(output.amount if output.times_floor is None else output.times_floor)
+        figures["times_floor"] = stable(
+            output.amount if output.times_floor is None else output.times_floor
+        )
     return figures | {
         "limit": limit,
         "cosine": round(output.cosine, 6),
         "ulps": stable(output.ulps),
-        "max_ulps": stable(output.most_ulps),
+        "max_ulps": stable(output.max_ulps),
         "worst_case": cases[output.case].name,
         "worst_index": ",".join(str(i) for i in output.worst.index),
     }
@@ -126,18 +177,25 @@ def stable(value: float) -> float:
 
 
 def at_most(figure: float) -> float:
-    """The largest number of which `stable` makes this one: it rounds down as often as up."""
+    """The largest number of which `stable` makes this one: it rounds down as often as
+    up.
+    """
     if figure == 0 or not math.isfinite(figure):
         return figure
     return figure + 0.5 * 10.0 ** (math.floor(math.log10(abs(figure))) - DIGITS + 1)
 
 
 def write_sample(folder: Path, truth: Truth, cases: Sequence[Case]) -> None:
-    """Inputs and outputs of one plain case of middling size; outputs are float64's, rounded to the model's dtype."""
+    """Inputs and outputs of one plain case of middling size; outputs are float64's,
+    rounded to the model's dtype.
+    """
     folder.mkdir(parents=True)
     plain = sorted(
         (number for number, case in enumerate(cases) if case.kind == "plain"),
-        key=lambda number: (sum(array.size for array in cases[number].inputs.values()), number),
+        key=lambda number: (
+            sum(array.size for array in cases[number].inputs.values()),
+            number,
+        ),
     )
     chosen = plain[len(plain) // 2]
     _save(folder / "inputs.safetensors", cases[chosen].inputs)
@@ -145,9 +203,15 @@ def write_sample(folder: Path, truth: Truth, cases: Sequence[Case]) -> None:
 
 
 def write_plots(
-    folder: Path, verdicts: Sequence[Verdict], truth: Truth, signature: Signature, cases: Sequence[Case]
+    folder: Path,
+    verdicts: Sequence[Verdict],
+    truth: Truth,
+    signature: Signature,
+    cases: Sequence[Case],
 ) -> None:
-    """outputs.csv: largest error by output and format; along.csv: error along the longest dynamic dimension."""
+    """outputs.csv: largest error by output and format; along.csv: error along the
+    longest dynamic dimension.
+    """
     folder.mkdir(parents=True)
     with (folder / "outputs.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -156,20 +220,31 @@ def write_plots(
             writer.writerow([name, "noise floor", stable(floor.worst)])
             for verdict in verdicts:
                 shares = [
-                    _largest(truth.reference[i][name], arrays[name]) / floor.magnitudes[i]
+                    _largest(truth.reference[i][name], arrays[name])
+                    / floor.magnitudes[i]
                     for i, arrays in enumerate(verdict.ran.outputs)
                     if floor.magnitudes[i]
                 ]
-                writer.writerow([name, verdict.subject.name, stable(max(shares, default=0.0))])
+                writer.writerow(
+                    [name, verdict.subject.name, stable(max(shares, default=0.0))]
+                )
     _write_along(folder / "along.csv", verdicts, truth, signature, cases)
 
 
 def _write_along(
-    path: Path, verdicts: Sequence[Verdict], truth: Truth, signature: Signature, cases: Sequence[Case]
+    path: Path,
+    verdicts: Sequence[Verdict],
+    truth: Truth,
+    signature: Signature,
+    cases: Sequence[Case],
 ) -> None:
-    """Position, output, format, and the root mean square error there as a share of the output's magnitude."""
+    """Position, output, format, and the root mean square error there as a share of the
+    output's magnitude.
+    """
     sizes = [_sizes(signature, case.inputs) for case in cases]
-    longest = max(signature.dimensions, key=lambda name: max(s[name] for s in sizes), default=None)
+    longest = max(
+        signature.dimensions, key=lambda name: max(s[name] for s in sizes), default=None
+    )
     rows: list[list[Any]] = []
     if longest is not None:
         number = max(range(len(cases)), key=lambda i: sizes[i][longest])
@@ -177,12 +252,29 @@ def _write_along(
             if spec.name not in truth.floors or longest not in (spec.shape or ()):
                 continue
             axis = (spec.shape or ()).index(longest)
-            expected, scale = truth.reference[number][spec.name], truth.floors[spec.name].magnitudes[number] or 1.0
-            runs = {"noise floor": truth.eager[number]} | {v.subject.name: v.ran.outputs[number] for v in verdicts}
+            expected, scale = (
+                truth.reference[number][spec.name],
+                truth.floors[spec.name].magnitudes[number] or 1.0,
+            )
+            runs = {"noise floor": truth.eager[number]} | {
+                v.subject.name: v.ran.outputs[number] for v in verdicts
+            }
             for name, arrays in runs.items():
-                distance = np.moveaxis(arrays[spec.name].astype(np.float64) - expected, axis, 0)
-                along = np.sqrt(np.mean(np.square(distance.reshape(distance.shape[0], -1)), axis=1)) / scale
-                rows += [[i, spec.name, name, stable(float(value))] for i, value in enumerate(along)]
+                distance = np.moveaxis(
+                    arrays[spec.name].astype(np.float64) - expected, axis, 0
+                )
+                along = (
+                    np.sqrt(
+                        np.mean(
+                            np.square(distance.reshape(distance.shape[0], -1)), axis=1
+                        )
+                    )
+                    / scale
+                )
+                rows += [
+                    [i, spec.name, name, stable(float(value))]
+                    for i, value in enumerate(along)
+                ]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["position", "output", "format", "relative_error"])
@@ -214,46 +306,60 @@ for name, got in zip({outputs!r}, outputs):
 '''
 
 RUN = {
-    "onnx": """import onnxruntime
+    "onnx": (
+        """import onnxruntime
 
 session = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])
 outputs = session.run(None, {{name: inputs[name] for name in {inputs!r}}})
-""",
-    "torchscript": """import torch
+"""
+    ),
+    "torchscript": (
+        """import torch
 
 torch.set_num_threads(1)
 module = torch.jit.load({path!r}).eval()
 with torch.inference_mode():
     outputs = module(*(torch.from_numpy(inputs[name]) for name in {inputs!r}))
 outputs = [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
-""",
-    "torch_export": """import torch
+"""
+    ),
+    "torch_export": (
+        """import torch
 
 torch.set_num_threads(1)
 module = torch.export.load({path!r}).module()
 with torch.inference_mode():
     outputs = module(*(torch.from_numpy(inputs[name]) for name in {inputs!r}))
 outputs = [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
-""",
-    "safetensors": """import sys
+"""
+    ),
+    "safetensors": (
+        """import sys
 
 sys.path.insert(0, ".")
 from checkpoint_release.runtimes.open import open_runtime
 
 outputs = open_runtime("safetensors", {path!r}, threads=1).run(inputs).values()
-""",
+"""
+    ),
 }
 NEEDS = {
     "onnx": "numpy, safetensors and onnxruntime",
     "torchscript": "numpy, safetensors and torch",
     "torch_export": "numpy, safetensors and torch",
-    "safetensors": "this project's folder as the working directory, for the model's code is in it",
+    "safetensors": (
+        "this project's folder as the working directory, for the model's code is in it"
+    ),
 }
 FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "torch_export": "model.pt2"}
 
 
-def write_evidence(folder: Path, verdict: Verdict, truth: Truth, cases: Sequence[Case]) -> None:
-    """Inputs, expected and got of the case that shows the failure, and a script that repeats it."""
+def write_evidence(
+    folder: Path, verdict: Verdict, truth: Truth, cases: Sequence[Case]
+) -> None:
+    """Inputs, expected and got of the case that shows the failure, and a script that
+    repeats it.
+    """
     if verdict.case is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,7 +369,11 @@ def write_evidence(folder: Path, verdict: Verdict, truth: Truth, cases: Sequence
     got = verdict.ran.outputs
     if verdict.case < len(got):
         _save(folder / "got.safetensors", got[verdict.case])
-    path = subject.path / FILES[subject.format] if subject.format in FILES and subject.path.is_dir() else subject.path
+    path = (
+        subject.path / FILES[subject.format]
+        if subject.format in FILES and subject.path.is_dir()
+        else subject.path
+    )
     script = folder / "reproduce.py"
     run = RUN[subject.format].format(path=path.as_posix(), inputs=list(inputs))
     text = REPRODUCE.format(
@@ -307,13 +417,19 @@ def _sizes(signature: Signature, inputs: Arrays) -> dict[str, int]:
 
 def _rounded(truth: Truth, number: int) -> dict[str, Any]:
     eager = truth.eager[number]
-    return {name: array.astype(eager[name].dtype) for name, array in truth.reference[number].items()}
+    return {
+        name: array.astype(eager[name].dtype)
+        for name, array in truth.reference[number].items()
+    }
 
 
 def _save(path: Path, arrays: Arrays) -> None:
     from safetensors.numpy import save
 
-    replace_file(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
+    replace_file(
+        path,
+        save({name: np.asarray(array, order="C") for name, array in arrays.items()}),
+    )
 
 
 def _largest(expected: Any, found: Any) -> float:

@@ -1,10 +1,12 @@
-"""Whether an artifact holds the checkpoint's weights bit for bit, whatever it calls them.
+"""Whether an artifact holds the checkpoint's weights bit for bit, whatever it calls
+them.
 
-One weight in twenty million that is off by a thousandth changes the outputs by less than float32's own rounding: no
-comparison of outputs can see it, and a comparison of bits can't miss it. An exporter renames weights, transposes them,
-joins them and leaves out those that aren't used, so they are found by their content. What an exporter computes anew
-from weights (a folded batch norm) has no counterpart and is left to the comparison of outputs; what is nearly a
-weight, and isn't one, is a mistake.
+One weight in twenty million that is off by a thousandth changes the outputs by less
+than float32's own rounding: no comparison of outputs can see it, and a comparison of
+bits can't miss it. An exporter renames weights, transposes them, joins them and leaves
+out those that aren't used, so they are found by their content. What an exporter
+computes anew from weights (a folded batch norm) has no counterpart and is left to the
+comparison of outputs; what is nearly a weight, and isn't one, is a mistake.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from checkpoint_release.tensors.safetensors import open_safetensors
 
 Array = npt.NDArray[Any]
 
-NEARLY = 0.5  # the share of equal elements from which two tensors are the same one, damaged
+# the share of equal elements from which two tensors are the same one, damaged
+NEARLY = 0.5
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -49,29 +52,45 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> Weights:
         held: the artifact's tensors by the artifact's own names.
         checkpoint: the folder that `load` wrote.
     """
-    held = {name: _widened(array) for name, array in held.items()}  # some artifacts keep half precision, some widen it
-    expected = {name: _widened(t.numpy()) for name, t in open_safetensors(checkpoint / "weights.safetensors").items()}
+    # some artifacts keep half precision, some widen it
+    held = {name: _widened(array) for name, array in held.items()}
+    expected = {
+        name: _widened(t.numpy())
+        for name, t in open_safetensors(checkpoint / "weights.safetensors").items()
+    }
     by_content: dict[str, list[str]] = {}
     for name, array in held.items():
         by_content.setdefault(_digest(array), []).append(name)
-    homes = {name: by_content.get(_digest(array), []) for name, array in expected.items()}
+    homes = {
+        name: by_content.get(_digest(array), []) for name, array in expected.items()
+    }
     used = {home for found in homes.values() for home in found}
     kinds = {_kind(array) for array in held.values()}
     unused = {_kind(array) for home, array in held.items() if home not in used}
     for name, array in expected.items():
-        # Transposing takes longer than all else, so only where something can be found by it.
+        # Transposing takes longer than all else, so only where something can be found
+        # by it.
         if array.ndim == 2 and _kind(array.T) in (unused if homes[name] else kinds):
             homes[name] = [*homes[name], *by_content.get(_digest(array.T), [])]
     used = {home for found in homes.values() for home in found}
     missing = [name for name, found in homes.items() if not found]
-    rest = {name: array for name, array in held.items() if name not in used and array.dtype.kind == "f"}
-    # Where two weights are equal, the copy of one is found at the other's home: what has its name must be it too.
+    rest = {
+        name: array
+        for name, array in held.items()
+        if name not in used and array.dtype.kind == "f"
+    }
+    # Where two weights are equal, the copy of one is found at the other's home: what
+    # has its name must be it too.
     wrong = [
         f"{name} (there: {home}) {how}"
         for home, array in rest.items()
         for name in _named_like(home, expected)
         if name not in missing
-        for how in (_damage(form, array) for form in _forms(expected[name]) if form.shape == array.shape)
+        for how in (
+            _damage(form, array)
+            for form in _forms(expected[name])
+            if form.shape == array.shape
+        )
         if how
     ]
     joined = 0
@@ -88,24 +107,34 @@ def compare_by_name(held: Mapping[str, Any], checkpoint: Path, dtype: str) -> We
     """Compare tensors that must have the checkpoint's own names.
 
     Args:
-        held: Tensor records of the artifact, as checkpoint_release.tensors.safetensors gives them.
+        held: Tensor records of the artifact, as checkpoint_release.tensors.safetensors
+            gives them.
         checkpoint: the folder that `load` wrote.
-        dtype: keep: dtype and bits must be the same. Otherwise the dtype that floats may be rounded to.
+        dtype: keep: dtype and bits must be the same. Otherwise the dtype that floats
+            may be rounded to.
     """
     expected = open_safetensors(checkpoint / "weights.safetensors")
     wrong = [f"{name} is missing" for name in expected if name not in held]
-    wrong += [f"{name} is not in the checkpoint" for name in held if name not in expected]
+    wrong += [
+        f"{name} is not in the checkpoint" for name in held if name not in expected
+    ]
     for name in expected:
         if name not in held:
             continue
         want, have = expected[name], held[name]
         if want.shape != have.shape:
-            wrong.append(f"{name} has shape {list(have.shape)}, and the checkpoint's is {list(want.shape)}")
+            wrong.append(
+                f"{name} has shape {list(have.shape)}, and the checkpoint's is"
+                f" {list(want.shape)}"
+            )
             continue
         old, new = want.numpy(), have.numpy()
         if want.dtype == have.dtype and np.array_equal(_bytes(old), _bytes(new)):
             continue
-        if dtype != "keep" and new.dtype == {"float32": np.dtype(np.float32), **HALVES}[dtype]:
+        if (
+            dtype != "keep"
+            and new.dtype == {"float32": np.dtype(np.float32), **HALVES}[dtype]
+        ):
             with np.errstate(over="ignore"):
                 if np.array_equal(_bytes(old.astype(new.dtype)), _bytes(new)):
                     continue
@@ -115,7 +144,9 @@ def compare_by_name(held: Mapping[str, Any], checkpoint: Path, dtype: str) -> We
 
 
 def _search(name: str, array: Array, rest: Mapping[str, Array]) -> str | bool:
-    """True where the tensor is part of a joined one; a sentence where a damaged copy is found; otherwise False."""
+    """True where the tensor is part of a joined one; a sentence where a damaged copy is
+    found; otherwise False.
+    """
     if array.dtype.kind != "f":
         return False
     damaged: str | bool = False
@@ -156,7 +187,10 @@ def _where(old: Array, new: Array, differing: int) -> str:
     at = int(np.argmax(np.ravel(old != new)))
     was, now = np.ravel(old)[at], np.ravel(new)[at]
     index = [int(i) for i in np.unravel_index(at, old.shape)]
-    return f"differs in {differing} of {old.size} elements, first at {index}: {now!s} for {was!s}"
+    return (
+        f"differs in {differing} of {old.size} elements, first at {index}: {now!s} for"
+        f" {was!s}"
+    )
 
 
 def _forms(array: Array) -> Iterator[Array]:
@@ -166,14 +200,22 @@ def _forms(array: Array) -> Iterator[Array]:
 
 
 def _parts(joined: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The pieces of that shape along the one axis on which `joined` is longer, or all of it."""
+    """The pieces of that shape along the one axis on which `joined` is longer, or all
+    of it.
+    """
     if joined.ndim != len(shape):
         return
     longer = [axis for axis in range(joined.ndim) if joined.shape[axis] != shape[axis]]
     if not longer:
         yield joined
-    elif len(longer) == 1 and shape[longer[0]] and joined.shape[longer[0]] % shape[longer[0]] == 0:
-        yield from np.split(joined, joined.shape[longer[0]] // shape[longer[0]], axis=longer[0])
+    elif (
+        len(longer) == 1
+        and shape[longer[0]]
+        and joined.shape[longer[0]] % shape[longer[0]] == 0
+    ):
+        yield from np.split(
+            joined, joined.shape[longer[0]] // shape[longer[0]], axis=longer[0]
+        )
 
 
 def _widened(array: Array) -> Array:

@@ -1,7 +1,9 @@
-"""Run artifacts from their files, each in a process of its own, as somebody would who has nothing else.
+"""Run artifacts from their files, each in a process of its own, as somebody would who
+has nothing else.
 
-Such a process opens the artifact, calls it with the arrays of a safetensors file and writes what came out to another.
-It has one thread, so that it computes the same on every run.
+Such a process opens the artifact, calls it with the arrays of a safetensors file and
+writes what came out to another. It has one thread, so that it computes the same on
+every run.
 """
 
 from __future__ import annotations
@@ -28,12 +30,18 @@ from checkpoint_release.runtimes.open import open_runtime
 
 Arrays = dict[str, npt.NDArray[Any]]
 Process = subprocess.Popen[str]
-CASES, JOB, OUTPUTS, ANSWER = "cases.safetensors", "job.json", "outputs.safetensors", "answer.json"
+CASES, JOB, OUTPUTS, ANSWER = (
+    "cases.safetensors",
+    "job.json",
+    "outputs.safetensors",
+    "answer.json",
+)
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc would give memory back after every layer and take it anew, which is a fifth of the system's time.
+    # glibc would give memory back after every layer and take it anew, which is a fifth
+    # of the system's time.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the largest that it accepts
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
@@ -46,7 +54,8 @@ class Job:
     Attributes:
         format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
         dtype: what to compute in; float64 for the eager formats only.
-        checkpoint: folder whose weights the artifact's own are compared with; None: don't.
+        checkpoint: folder whose weights the artifact's own are compared with; None:
+            don't.
     """
 
     format: str
@@ -56,15 +65,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ran:
+class JobResult:
     """What came of a job.
 
     Attributes:
-        outputs: by case: name → array, in the artifact's order. A failure leaves it shorter.
+        outputs: by case: name → array, in the artifact's order. A failure leaves it
+            shorter.
         weights: the comparison of weights, where it was asked for.
-        faults: one sentence for each thing in the file that is wrong whatever it computes.
+        faults: one sentence for each thing in the file that is wrong whatever it
+            computes.
         failure: what went wrong, or None.
-        failed_case: the index of the case that failed, or None where the artifact couldn't even be opened.
+        failed_case: the index of the case that failed, or None where the artifact
+            couldn't even be opened.
     """
 
     outputs: list[Arrays] = field(default_factory=list)
@@ -75,8 +87,10 @@ class Ran:
 
 
 @contextmanager
-def importing_torch() -> Iterator[Process]:
-    """A process that imports torch while jobs and cases are being made, and takes the jobs from run_fresh."""
+def torch_worker() -> Iterator[Process]:
+    """A process that imports torch while jobs and cases are being made, and takes the
+    jobs from run_isolated.
+    """
     with _start() as process:
         try:
             yield process
@@ -84,18 +98,23 @@ def importing_torch() -> Iterator[Process]:
             process.kill()
 
 
-def run_fresh(
-    jobs: Mapping[str, Job], cases: Sequence[Mapping[str, npt.NDArray[Any]]], importing: Process
-) -> dict[str, Ran]:
-    """Run every job on all cases, each in a process of its own, and as many at once as there are cores.
+def run_isolated(
+    jobs: Mapping[str, Job],
+    cases: Sequence[Mapping[str, npt.NDArray[Any]]],
+    importing: Process,
+) -> dict[str, JobResult]:
+    """Run every job on all cases, each in a process of its own, and as many at once as
+    there are cores.
 
     Args:
         jobs: what to run, by any names.
         cases: inputs of every case.
-        importing: what importing_torch started; the processes of the formats that need torch are forked off it.
+        importing: what torch_worker started; the processes of the formats that need
+            torch are forked off it.
 
     Returns:
-        What came of each job, by the same names; a job that fails or kills its process is no error here.
+        What came of each job, by the same names; a job that fails or kills its process
+        is no error here.
     """
     with TemporaryDirectory() as temporary:
         write_cases(Path(temporary) / CASES, cases)
@@ -109,7 +128,9 @@ def run_fresh(
         forked = [folders[name] for name, job in longest_first if job.format != "onnx"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             running = pool.map(_run_alone, alone)
-            _, said = importing.communicate(json.dumps([str(folder) for folder in forked]))
+            _, said = importing.communicate(
+                json.dumps([str(folder) for folder in forked])
+            )
             list(running)
         for folder in forked:
             _answer_for(folder, importing.returncode, said)
@@ -117,7 +138,9 @@ def run_fresh(
 
 
 def _duration(job: Job) -> tuple[bool, bool]:
-    """A key that sorts what takes longest to the front: double precision, then a comparison of weights."""
+    """A key that sorts what takes longest to the front: double precision, then a
+    comparison of weights.
+    """
     return job.dtype != "float64", job.checkpoint is None
 
 
@@ -143,18 +166,29 @@ def _answer_for(folder: Path, code: int, said: str = "") -> None:
     """Say of a job whose process ended before it could answer how that ended."""
     if not (folder / ANSWER).exists():
         last = said.strip().splitlines()[-1:] or ["it said nothing"]
-        _answer(folder, Ran(failure=f"the process that ran it ended with {code}: {last[0]}"))
+        _answer(
+            folder,
+            JobResult(failure=f"the process that ran it ended with {code}: {last[0]}"),
+        )
 
 
-def _answer(folder: Path, ran: Ran) -> None:
+def _answer(folder: Path, ran: JobResult) -> None:
     write_cases(folder / OUTPUTS, ran.outputs)
-    (folder / ANSWER).write_text(json.dumps(asdict(replace(ran, outputs=[]))), encoding="utf-8")
+    (folder / ANSWER).write_text(
+        json.dumps(asdict(replace(ran, outputs=[]))), encoding="utf-8"
+    )
 
 
-def _read(folder: Path) -> Ran:
+def _read(folder: Path) -> JobResult:
     said = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     weights = Weights(**said["weights"]) if said["weights"] else None
-    return Ran(read_cases(folder / OUTPUTS), weights, said["faults"], said["failure"], said["failed_case"])
+    return JobResult(
+        read_cases(folder / OUTPUTS),
+        weights,
+        said["faults"],
+        said["failure"],
+        said["failed_case"],
+    )
 
 
 def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
@@ -162,8 +196,14 @@ def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> 
     from safetensors.numpy import save_file
 
     # ascontiguousarray would make a vector of a scalar.
-    arrays = {f"{i}/{name}": np.asarray(a, order="C") for i, case in enumerate(cases) for name, a in case.items()}
-    save_file(arrays, path, metadata={"names": json.dumps([list(case) for case in cases])})
+    arrays = {
+        f"{i}/{name}": np.asarray(a, order="C")
+        for i, case in enumerate(cases)
+        for name, a in case.items()
+    }
+    save_file(
+        arrays, path, metadata={"names": json.dumps([list(case) for case in cases])}
+    )
 
 
 def read_cases(path: Path) -> list[Arrays]:
@@ -172,10 +212,13 @@ def read_cases(path: Path) -> list[Arrays]:
 
     with safe_open(path, "np") as file:
         names = json.loads(file.metadata()["names"])
-        return [{name: file.get_tensor(f"{i}/{name}") for name in case} for i, case in enumerate(names)]
+        return [
+            {name: file.get_tensor(f"{i}/{name}") for name in case}
+            for i, case in enumerate(names)
+        ]
 
 
-def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
+def run_job(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> JobResult:
     """Run the job in this process."""
     outputs: list[Arrays] = []
     running: int | None = None
@@ -185,17 +228,23 @@ def run_here(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ran:
             outputs.append(runtime.run(inputs))
         running = None
         faults = runtime.faults()
-        weights = compare_weights(runtime.weights(), Path(job.checkpoint)) if job.checkpoint else None
+        weights = (
+            compare_weights(runtime.weights(), Path(job.checkpoint))
+            if job.checkpoint
+            else None
+        )
     except CheckpointReleaseError as error:
-        return Ran(outputs, failure=error.problem, failed_case=running)
-    return Ran(outputs, weights, faults)
+        return JobResult(outputs, failure=error.problem, failed_case=running)
+    return JobResult(outputs, weights, faults)
 
 
 def main() -> None:
-    """Do the job of the folder that the command names, or of each folder that standard input lists.
+    """Do the job of the folder that the command names, or of each folder that standard
+    input lists.
 
-    The latter are for torch, whose import takes longer than all else together. Where the system can fork, it is
-    imported once, and each job gets a process that has imported torch and done nothing else.
+    The latter are for torch, whose import takes longer than all else together. Where
+    the system can fork, it is imported once, and each job gets a process that has
+    imported torch and done nothing else.
     """
     if len(sys.argv) > 1:
         _do(Path(sys.argv[1]))
@@ -217,7 +266,8 @@ def main() -> None:
             try:
                 _do(folder)
             finally:
-                os._exit(0)  # without this process's copies of the parent's buffers and hooks
+                # without this process's copies of the parent's buffers and hooks
+                os._exit(0)
         running[process] = folder
     while running:
         _finish(running)
@@ -226,7 +276,9 @@ def main() -> None:
 
 
 def _finish(running: dict[int, Path]) -> None:
-    """Wait for one of the processes; one that was killed before it could answer is answered for."""
+    """Wait for one of the processes; one that was killed before it could answer is
+    answered for.
+    """
     process, status = os.wait()
     _answer_for(running.pop(process), os.waitstatus_to_exitcode(status))
 
@@ -234,9 +286,10 @@ def _finish(running: dict[int, Path]) -> None:
 def _do(folder: Path) -> None:
     job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
-        ran = run_here(job, read_cases(folder.parent / CASES))
-    except (Exception, SystemExit) as error:  # what a library raises on a broken artifact, or the model's own code
-        ran = Ran(failure=f"{type(error).__name__}: {one_line(error)}")
+        ran = run_job(job, read_cases(folder.parent / CASES))
+    except (Exception, SystemExit) as error:
+        # what a library raises on a broken artifact, or the model's own code
+        ran = JobResult(failure=f"{type(error).__name__}: {one_line(error)}")
     _answer(folder, ran)
 
 

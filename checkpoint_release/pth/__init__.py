@@ -1,8 +1,18 @@
-"""Reading `.pth` checkpoints without importing or calling anything that they name, and without torch."""
+"""Reading `.pth` checkpoints without importing or calling anything that they name, and
+without torch.
+"""
 
 from checkpoint_release.pth.reader import read_checkpoint, refuse_dangerous
 from checkpoint_release.pth.records import Checkpoint, Inert
-from checkpoint_release.pth.values import plain, well_formed
+from checkpoint_release.pth.values import plain, escape_surrogates
 from checkpoint_release.tensors.tensor import Tensor
 
-__all__ = ["Checkpoint", "Inert", "Tensor", "plain", "read_checkpoint", "refuse_dangerous", "well_formed"]
+__all__ = [
+    "Checkpoint",
+    "Inert",
+    "Tensor",
+    "plain",
+    "read_checkpoint",
+    "refuse_dangerous",
+    "escape_surrogates",
+]

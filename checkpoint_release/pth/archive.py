@@ -1,9 +1,11 @@
-"""The zip container that torch has written since 1.6, read with no room for a second opinion.
+"""The zip container that torch has written since 1.6, read with no room for a second
+opinion.
 
-A zip file says everything twice, in the central directory and before each entry, and readers differ in which
-they believe: a scanner can be shown one pickle and torch another. Here a file whose two accounts differ is
-refused, and so are entries of the same name, entries that overlap, and anything before, between the end or
-after it. Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+A zip file says everything twice, in the central directory and before each entry, and
+readers differ in which they believe: a scanner can be shown one pickle and torch
+another. Here a file whose two accounts differ is refused, and so are entries of the
+same name, entries that overlap, and anything before, between the end or after it.
+Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from checkpoint_release.tensors.tensor import MappedFile
 
 MAX_DIRECTORY = 64 << 20  # bytes; about half a million tensors
 MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
-MAX_INFLATED = 20  # times the file's size, besides 64 MiB; torch.save itself never compresses
+# times the file's size, besides 64 MiB; torch.save itself never compresses
+MAX_INFLATED = 20
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -29,7 +32,9 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the archive: `start` is where its data begin in the file; sizes are in bytes."""
+    """An entry of the archive: `start` is where its data begin in the file; sizes are
+    in bytes.
+    """
 
     name: str
     start: int
@@ -54,7 +59,9 @@ class Archive:
             raise _broken(str(error)) from None
 
     def data(self, entry: Entry) -> MappedFile:
-        """The entry's bytes: mapped where they are stored as they are, inflated into memory otherwise."""
+        """The entry's bytes: mapped where they are stored as they are, inflated into
+        memory otherwise.
+        """
         stored = self._view[entry.start : entry.start + entry.packed]
         if not entry.deflated:
             return MappedFile(stored)
@@ -64,14 +71,19 @@ class Archive:
         except zlib.error as error:
             raise _broken(f"{entry.name} doesn't inflate: {error}") from None
         if len(data) != entry.size:
-            raise _broken(f"{entry.name} inflates to another size than the {entry.size} bytes it claims")
+            raise _broken(
+                f"{entry.name} inflates to another size than the {entry.size} bytes it"
+                " claims"
+            )
         return MappedFile(memoryview(data))
 
     def checked(self, entry: Entry) -> memoryview:
         """The entry's bytes, compared with their checksum."""
         data = self.data(entry).view
         if zlib.crc32(data) != entry.crc:
-            raise _broken(f"{entry.name} doesn't have the checksum that the archive gives for it")
+            raise _broken(
+                f"{entry.name} doesn't have the checksum that the archive gives for it"
+            )
         return data
 
     def _read(self) -> dict[str, Entry]:
@@ -97,8 +109,10 @@ class Archive:
         inflated = sum(entry.size for entry in entries.values() if entry.deflated)
         if inflated > (64 << 20) + MAX_INFLATED * len(self._view):
             raise CheckpointError(
-                f"the checkpoint's compressed entries claim {inflated} bytes in a file of {len(self._view)}",
-                "leave it alone: this is how a zip bomb looks; if it is yours, unzip it and pack it again with zip -0",
+                f"the checkpoint's compressed entries claim {inflated} bytes in a file"
+                f" of {len(self._view)}",
+                "leave it alone: this is how a zip bomb looks; if it is yours, unzip it"
+                " and pack it again with zip -0",
             )
         return entries
 
@@ -108,9 +122,15 @@ class Archive:
         end = self._end()
         _, disk, first_disk, here, count, size, start, _ = _END.unpack_from(view, end)
         stop = end
-        if end >= _LOCATOR64.size and bytes(view[end - _LOCATOR64.size :][:4]) == b"PK\x06\x07":
+        if (
+            end >= _LOCATOR64.size
+            and bytes(view[end - _LOCATOR64.size :][:4]) == b"PK\x06\x07"
+        ):
             _, _, end64, _ = _LOCATOR64.unpack_from(view, end - _LOCATOR64.size)
-            if end64 + _END64.size != end - _LOCATOR64.size or bytes(view[end64:][:4]) != b"PK\x06\x06":
+            if (
+                end64 + _END64.size != end - _LOCATOR64.size
+                or bytes(view[end64:][:4]) != b"PK\x06\x06"
+            ):
                 raise _broken("its two ends don't fit together")
             long = _END64.unpack_from(view, end64)
             for small, large, unknown in (
@@ -127,17 +147,25 @@ class Archive:
         return count, start, size
 
     def _end(self) -> int:
-        """Where the end of central directory record begins: the last one, and nothing after its comment."""
+        """Where the end of central directory record begins: the last one, and nothing
+        after its comment.
+        """
         tail = bytes(self._view[-(_END.size + 0xFFFF) :])
         found = tail.rfind(b"PK\x05\x06")
         if found < 0 or found + _END.size > len(tail):
-            raise _broken("its end is missing: the file was cut short, or is still being written")
-        if found + _END.size + int.from_bytes(tail[found + 20 : found + 22], "little") != len(tail):
+            raise _broken(
+                "its end is missing: the file was cut short, or is still being written"
+            )
+        if found + _END.size + int.from_bytes(
+            tail[found + 20 : found + 22], "little"
+        ) != len(tail):
             raise _broken("something follows its end")
         return len(self._view) - len(tail) + found
 
     def _entry(self, at: int, limit: int) -> tuple[Entry, tuple[int, int], int]:
-        """The directory's entry at `at`, what it spans in the file, and where the next one begins."""
+        """The directory's entry at `at`, what it spans in the file, and where the next
+        one begins.
+        """
         view = self._view
         (
             magic, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length, _,
@@ -151,8 +179,13 @@ class Archive:
         raw_name = bytes(view[name_at:extra_at])
         name = raw_name.decode("utf-8")
         if not name.isprintable() or len(name) > MAX_NAME:
-            raise _broken(f"its directory has a name of {len(name)} characters, or with invisible ones")
-        size, packed, header = _long_sizes(bytes(view[extra_at : extra_at + extra_length]), size, packed, header)
+            raise _broken(
+                f"its directory has a name of {len(name)} characters, or with invisible"
+                " ones"
+            )
+        size, packed, header = _long_sizes(
+            bytes(view[extra_at : extra_at + extra_length]), size, packed, header
+        )
         if flags & 1:
             raise _broken(f"{name} is encrypted")
         if method not in (0, 8) or (method == 0 and packed != size):
@@ -165,9 +198,16 @@ class Archive:
         ) = _LOCAL.unpack_from(view, header)  # fmt: skip
         name_at = header + _LOCAL.size
         start = name_at + local_name_length + local_extra_length
-        if magic != b"PK\x03\x04" or bytes(view[name_at : name_at + local_name_length]) != raw_name:
-            raise _broken(f"the directory places {name} at byte {header}, where something else begins")
-        later = bool(local_flags & 8)  # sizes and checksum follow the data: zero or missing here
+        if (
+            magic != b"PK\x03\x04"
+            or bytes(view[name_at : name_at + local_name_length]) != raw_name
+        ):
+            raise _broken(
+                f"the directory places {name} at byte {header}, where something else"
+                " begins"
+            )
+        # sizes and checksum follow the data: zero or missing here
+        later = bool(local_flags & 8)
         agree = local_method == method and (local_flags ^ flags) & 1 == 0
         agree &= local_packed in (packed, 0xFFFFFFFF) or (later and local_packed == 0)
         agree &= local_size in (size, 0xFFFFFFFF) or (later and local_size == 0)
@@ -175,20 +215,34 @@ class Archive:
         if not agree:
             raise _broken(f"the two headers of {name} contradict each other")
         if start + packed > limit:
-            raise _broken(f"{name} claims {packed} bytes at byte {start}, beyond the end of the data at {limit}")
+            raise _broken(
+                f"{name} claims {packed} bytes at byte {start}, beyond the end of the"
+                f" data at {limit}"
+            )
         self._file.drop(header, header + 1)
-        return Entry(name, start, packed, size, crc, method == 8), (header, start + packed), after
+        return (
+            Entry(name, start, packed, size, crc, method == 8),
+            (header, start + packed),
+            after,
+        )
 
 
-def _long_sizes(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
-    """The 64-bit values of a zip64 extra field, for those of the three that don't fit into 32."""
+def _long_sizes(
+    extra: bytes, size: int, packed: int, header: int
+) -> tuple[int, int, int]:
+    """The 64-bit values of a zip64 extra field, for those of the three that don't fit
+    into 32.
+    """
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            values = iter(struct.unpack_from(f"<{min(length, 24) // 8}Q", extra, at + 4))
+            values = iter(
+                struct.unpack_from(f"<{min(length, 24) // 8}Q", extra, at + 4)
+            )
             size, packed, header = (
-                next(values, value) if value == 0xFFFFFFFF else value for value in (size, packed, header)
+                next(values, value) if value == 0xFFFFFFFF else value
+                for value in (size, packed, header)
             )
             break
         at += 4 + length

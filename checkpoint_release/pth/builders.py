@@ -1,7 +1,9 @@
-"""The closed table: the only calls of a pickle that give a value rather than a record, each written out here.
+"""The closed table: the only calls of a pickle that give a value rather than a record,
+each written out here.
 
-Names are exact. Every entry checks its arguments and raises NotPlain when they are not what torch, Python or
-numpy themselves write; none of them can reach code, and those that copy say how much.
+Names are exact. Every entry checks its arguments and raises Unsupported when they are not
+what torch, Python or numpy themselves write; none of them can reach code, and those
+that copy say how much.
 """
 
 from __future__ import annotations
@@ -15,8 +17,15 @@ from typing import Any
 import numpy as np
 
 from checkpoint_release.pth.records import Inert
-from checkpoint_release.pth.unpickler import Builder, Machine, NotPlain
-from checkpoint_release.tensors.tensor import DTYPES, MappedFile, Storage, Tensor, contiguous_strides, dtype_name
+from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
+from checkpoint_release.tensors.tensor import (
+    DTYPES,
+    MappedFile,
+    Storage,
+    Tensor,
+    contiguous_strides,
+    dtype_name,
+)
 
 STORAGES = {
     "BFloat16Storage": "BF16", "BoolStorage": "BOOL", "ByteStorage": "U8", "CharStorage": "I8",
@@ -32,7 +41,7 @@ TORCH_DTYPES = {
     "uint16": "U16", "uint32": "U32", "uint64": "U64", "uint8": "U8",
 }  # fmt: skip
 
-HONOURED = re.compile(
+ALLOWED_GLOBALS = re.compile(
     r"torch\.((cuda\.)?\w*Storage|storage\._?UntypedStorage|Size|Tensor|device|nn\.parameter\.Parameter"
     r"|(bool|bfloat16|b?complex\d+|u?int\d+|float\d+\w*|strided|sparse_\w+|contiguous_format|channels_last\w*)"
     r"|_utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)|serialization\._get_layout"
@@ -43,11 +52,14 @@ HONOURED = re.compile(
 )
 """The names that are not reported as left out: they came out as what they mean."""
 
-b"-\0\0\0".decode("utf-32-le")  # loads the codec now: reading a file must import nothing
+# loads the codec now: reading a file must import nothing
+b"-\0\0\0".decode("utf-32-le")
 
 MAX_TEXT = 1 << 16  # bytes of a numpy string
 MAX_DIMENSIONS = 64  # torch's own limit
-MAX_CLAIM = 64  # a file's tensors may claim this many times its size: views, ties and expanded tensors repeat bytes
+# a file's tensors may claim this many times its size: views, ties and expanded tensors
+# repeat bytes
+MAX_CLAIM = 64
 
 
 class Tensors:
@@ -76,63 +88,87 @@ class Tensors:
         return rebuild | _PLAIN
 
     def tensor(
-        self, base: Tensor, dtype: str, offset: Any, shape: Any, strides: Any, metadata: Any = None
+        self,
+        base: Tensor,
+        dtype: str,
+        offset: Any,
+        shape: Any,
+        strides: Any,
+        metadata: Any = None,
     ) -> Tensor | Inert:
         """A strided look at a storage, checked to lie within it."""
         if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-            raise ValueError(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
+            raise ValueError(
+                f"a tensor has {len(shape)} sizes and {len(strides)} strides"
+            )
         for number in (offset, *shape, *strides):
             if type(number) is not int or not 0 <= number < 1 << 62:
-                raise ValueError("a tensor's shape, strides or offset are not what torch writes")
+                raise ValueError(
+                    "a tensor's shape, strides or offset are not what torch writes"
+                )
         width = DTYPES[dtype].bits // 8
         skipped = base.offset * DTYPES[base.dtype].bits // 8
         if skipped % width:
             raise ValueError("a view of a storage begins within an element")
         size = math.prod(shape)
-        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if size else -1
-        available = min(base.storage.nbytes, skipped + base.shape[0] * DTYPES[base.dtype].bits // 8)
+        last = (
+            offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+            if size
+            else -1
+        )
+        available = min(
+            base.storage.nbytes, skipped + base.shape[0] * DTYPES[base.dtype].bits // 8
+        )
         if skipped + (last + 1) * width > available:
             raise ValueError(
-                f"a tensor of shape {shape}, strides {strides} and offset {offset} reaches "
-                f"{(last + 1) * width} bytes into a storage of {available - skipped}"
+                f"a tensor of shape {shape}, strides {strides} and offset {offset}"
+                f" reaches {(last + 1) * width} bytes into a storage of"
+                f" {available - skipped}"
             )
         self._left -= size * width
         if self._left < 0:
-            raise ValueError(f"its tensors claim more than {MAX_CLAIM} times the size of the file")
+            raise ValueError(
+                f"its tensors claim more than {MAX_CLAIM} times the size of the file"
+            )
         flags = metadata if type(metadata) is dict else {}
         return Tensor(
             dtype, tuple(shape), tuple(strides), offset + skipped // width, base.storage,
             conjugate=bool(flags.get("conj")), negate=bool(flags.get("neg")),
         )  # fmt: skip
 
-    def _rebuild_tensor(self, machine: Machine, args: tuple[Any, ...]) -> Any:
-        return self._rebuild_tensor_v2(machine, (*args, False, None) if len(args) == 4 else ())
+    def _rebuild_tensor(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        return self._rebuild_tensor_v2(
+            unpickler, (*args, False, None) if len(args) == 4 else ()
+        )
 
-    def _rebuild_tensor_v2(self, machine: Machine, args: tuple[Any, ...]) -> Any:
+    def _rebuild_tensor_v2(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if len(args) not in (6, 7):
-            raise NotPlain
+            raise Unsupported
         base, offset, shape, strides = args[:4]
         _check_base(base, shape, strides)
         return self.tensor(base, base.dtype, offset, shape, strides, *args[6:])
 
-    def _rebuild_tensor_v3(self, machine: Machine, args: tuple[Any, ...]) -> Any:
+    def _rebuild_tensor_v3(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if len(args) not in (7, 8):
-            raise NotPlain
+            raise Unsupported
         base, offset, shape, strides = args[:4]
         _check_base(base, shape, strides)
         if not isinstance(args[6], Inert) or not args[6].name.startswith("torch."):
-            raise NotPlain
+            raise Unsupported
         dtype = args[6].name.removeprefix("torch.")
         if dtype not in TORCH_DTYPES:
-            raise NotPlain(f"a tensor of dtype {dtype}, which this pipeline can't carry")
+            raise Unsupported(
+                f"a tensor of dtype {dtype}, which this pipeline can't carry"
+            )
         return self.tensor(base, TORCH_DTYPES[dtype], offset, shape, strides, *args[7:])
 
 
 def array_of(record: Inert) -> Tensor | None:
-    """The tensor for the record of a numpy array, or None where it holds something other than plain numbers.
+    """The tensor for the record of a numpy array, or None where it holds something
+    other than plain numbers.
 
-    Arrays are pickled as `_reconstruct` with the state (version, shape, dtype, fortran order, bytes), since
-    protocol 5 also as `_frombuffer(bytes, dtype, shape, order)`.
+    Arrays are pickled as `_reconstruct` with the state (version, shape, dtype, fortran
+    order, bytes), since protocol 5 also as `_frombuffer(bytes, dtype, shape, order)`.
     """
     try:
         if record.name.endswith("._reconstruct"):
@@ -142,19 +178,29 @@ def array_of(record: Inert) -> Tensor | None:
             fortran = order == "F"
         numpy_dtype = _numpy_dtype(dtype)
         name = dtype_name(numpy_dtype.newbyteorder("<"))
-    except (TypeError, ValueError, NotPlain):
+    except (TypeError, ValueError, Unsupported):
         return None
     if type(data) is str:
         data = data.encode()  # a Python 2 string that happened to be UTF-8
-    if type(data) is not bytes or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
+    if (
+        type(data) is not bytes
+        or type(shape) is not tuple
+        or len(shape) > MAX_DIMENSIONS
+    ):
         return None
-    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(data):
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(
+        shape
+    ) * numpy_dtype.itemsize != len(data):
         return None
     strides = contiguous_strides(shape)
     if fortran:
         strides = tuple(reversed(contiguous_strides(shape[::-1])))
     storage = Storage(
-        f"array {id(record):#x}", MappedFile(memoryview(data)), 0, len(data), numpy_dtype.byteorder == ">"
+        f"array {id(record):#x}",
+        MappedFile(memoryview(data)),
+        0,
+        len(data),
+        numpy_dtype.byteorder == ">",
     )
     return Tensor(name, shape, strides, 0, storage)
 
@@ -165,202 +211,233 @@ def is_array(record: Inert) -> bool:
 
 
 _ARRAYS = {
-    f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray._reconstruct", "numeric._frombuffer")
+    f"numpy.{core}.{name}"
+    for core in ("core", "_core")
+    for name in ("multiarray._reconstruct", "numeric._frombuffer")
 }
 
 
 def _check_base(base: Any, shape: Any, strides: Any) -> None:
     if isinstance(base, Inert):
-        raise NotPlain(base.reason)
-    if not isinstance(base, Tensor) or type(shape) is not tuple or type(strides) is not tuple:
-        raise NotPlain
+        raise Unsupported(base.reason)
+    if (
+        not isinstance(base, Tensor)
+        or type(shape) is not tuple
+        or type(strides) is not tuple
+    ):
+        raise Unsupported
     if len(base.shape) != 1:
-        raise NotPlain
+        raise Unsupported
 
 
-def _rebuild_parameter(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _rebuild_parameter(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     if not args or not isinstance(args[0], Tensor):
-        raise NotPlain(args[0].reason if args and isinstance(args[0], Inert) else "")
+        raise Unsupported(args[0].reason if args and isinstance(args[0], Inert) else "")
     return args[0]
 
 
-def _rebuild_from_type(machine: Machine, args: tuple[Any, ...]) -> Any:
-    if len(args) != 4 or not isinstance(args[0], Inert) or "_rebuild_from_type" in args[0].name:
-        raise NotPlain
-    made = machine.call(args[0], args[2])
+def _rebuild_from_type(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    if (
+        len(args) != 4
+        or not isinstance(args[0], Inert)
+        or "_rebuild_from_type" in args[0].name
+    ):
+        raise Unsupported
+    made = unpickler.call(args[0], args[2])
     if not isinstance(made, Tensor):
-        raise NotPlain(made.reason if isinstance(made, Inert) else "")
+        raise Unsupported(made.reason if isinstance(made, Inert) else "")
     return made
 
 
 def _not_dense(kind: str) -> Builder:
-    def refuse(machine: Machine, args: tuple[Any, ...]) -> Any:
-        raise NotPlain(f"a {kind} tensor, which safetensors can't hold")
+    def refuse(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        raise Unsupported(f"a {kind} tensor, which safetensors can't hold")
 
     return refuse
 
 
-# Containers. What a constructor would copy is handed on as it is, since nobody else holds it in an honest
-# file.
+# Containers. What a constructor would copy is handed on as it is, since nobody else
+# holds it in an honest file.
 
 
-def _ordered_dict(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _ordered_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case ():
             return {}
         case (dict() as entries,):
             return entries
         case (list() as pairs,):  # as Python 2 wrote them
-            machine.charge(128 * len(pairs))
-            if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-                raise NotPlain
+            unpickler.charge(128 * len(pairs))
+            if not all(
+                isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+            ):
+                raise Unsupported
             for key, _ in pairs:
-                machine.check_key(key)
+                unpickler.check_key(key)
             return dict(pairs)
-    raise NotPlain
+    raise Unsupported
 
 
-def _default_dict(machine: Machine, args: tuple[Any, ...]) -> Any:
-    return _ordered_dict(machine, args[1:])
+def _default_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    return _ordered_dict(unpickler, args[1:])
 
 
-def _list(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _list(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case () | ((), *_):
             return []
         case (list() as items, *_):
             return items
-    raise NotPlain
+    raise Unsupported
 
 
-def _tuple(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _tuple(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case ():
             return ()
         case (tuple() as items,):
             return items
         case (list() as items,):
-            machine.charge(64 + 8 * len(items))
+            unpickler.charge(64 + 8 * len(items))
             return tuple(items)
-    raise NotPlain
+    raise Unsupported
 
 
-def _new_object(machine: Machine, args: tuple[Any, ...]) -> Any:
-    if not args or not isinstance(args[0], Inert) or args[0].name == "copyreg.__newobj__":
-        raise NotPlain
-    return machine.call(args[0], args[1:])
+def _new_object(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    if (
+        not args
+        or not isinstance(args[0], Inert)
+        or args[0].name == "copyreg.__newobj__"
+    ):
+        raise Unsupported
+    return unpickler.call(args[0], args[1:])
 
 
 # Bytes, numbers, text.
 
 
-def _encode(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _encode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case (str() as text, "latin1" | "latin-1"):
-            machine.charge(len(text))
+            unpickler.charge(len(text))
             return text.encode("latin-1")
-    raise NotPlain
+    raise Unsupported
 
 
-def _bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _bytes(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case ():
             return b""
         case (bytes() as data,):
             return data
         case (str(), "latin1" | "latin-1"):
-            return _encode(machine, args)
-    raise NotPlain
+            return _encode(unpickler, args)
+    raise Unsupported
 
 
 def _one_of(*kinds: type) -> Builder:
-    def same(machine: Machine, args: tuple[Any, ...]) -> Any:
+    def same(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if len(args) != 1 or type(args[0]) not in kinds:
-            raise NotPlain
+            raise Unsupported
         return args[0]
 
     return same
 
 
-def _complex(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _complex(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case (int() | float() as real, int() | float() as imaginary):
             return complex(real, imaginary)
-    raise NotPlain
+    raise Unsupported
 
 
 def _path(flavour: type[PurePosixPath] | type[PureWindowsPath]) -> Builder:
-    def join(machine: Machine, args: tuple[Any, ...]) -> Any:
+    def join(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if not all(type(part) is str for part in args):
-            raise NotPlain
-        machine.charge(8 * sum(map(len, args)) + 512)
+            raise Unsupported
+        unpickler.charge(8 * sum(map(len, args)) + 512)
         return str(flavour(*args))
 
     return join
 
 
-def _device(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _device(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     match args:
         case (str() as kind,):
             return kind
         case (str() as kind, int() as index):
             return f"{kind[:100]}:{index}"
-    raise NotPlain
+    raise Unsupported
 
 
 # Numpy and dates.
 
 
 def _numpy_dtype(record: Any) -> np.dtype[Any]:
-    """The numpy type of plain numbers that a record of `numpy.dtype(code, align, copy)` and its state mean."""
+    """The numpy type of plain numbers that a record of `numpy.dtype(code, align, copy)`
+    and its state mean.
+    """
     if not isinstance(record, Inert) or not record.args:
-        raise NotPlain
+        raise Unsupported
     if record.name != "numpy.dtype":
-        raise NotPlain
+        raise Unsupported
     code = record.args[0]
-    if type(code) is not str or not re.fullmatch(r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|c8|c16)", code):
-        raise NotPlain
-    state = record.state if isinstance(record.state, tuple) and len(record.state) > 1 else (3, "|")
+    if type(code) is not str or not re.fullmatch(
+        r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|c8|c16)", code
+    ):
+        raise Unsupported
+    state = (
+        record.state
+        if isinstance(record.state, tuple) and len(record.state) > 1
+        else (3, "|")
+    )
     big = state[1] == ">" or code[0] == ">"
     return np.dtype(code.lstrip("<>|=")).newbyteorder(">" if big else "<")
 
 
-def _scalar(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     if len(args) != 2:
-        raise NotPlain
+        raise Unsupported
     data = args[1].encode() if type(args[1]) is str else args[1]
     match args[0]:
-        case Inert(name="numpy.dtype", args=(str() as code, *_), state=(_, "<", *_)) if code[:1] == "U":
+        case Inert(
+            name="numpy.dtype", args=(str() as code, *_), state=(_, "<", *_)
+        ) if code[:1] == "U":
             if type(data) is not bytes or len(data) > MAX_TEXT:
-                raise NotPlain
+                raise Unsupported
             return data.decode("utf-32-le").rstrip("\0")
     dtype = _numpy_dtype(args[0])
     if type(data) is not bytes or len(data) != dtype.itemsize:
-        raise NotPlain
+        raise Unsupported
     return np.frombuffer(data, dtype)[0].item()
 
 
-def _date(kind: type[datetime.datetime] | type[datetime.date] | type[datetime.time]) -> Builder:
-    def decode(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _date(
+    kind: type[datetime.datetime] | type[datetime.date] | type[datetime.time],
+) -> Builder:
+    def decode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if not args or type(args[0]) is not bytes or len(args[0]) not in (4, 6, 10):
-            raise NotPlain
+            raise Unsupported
         zone = [_time_zone(part) for part in args[1:2]]
         try:
             return kind(args[0], *zone).isoformat()  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            raise NotPlain from None
+            raise Unsupported from None
 
     return decode
 
 
 def _time_zone(record: Any) -> datetime.timezone:
     match record:
-        case Inert(name="datetime.timezone", args=(Inert(name="datetime.timedelta", args=(days, seconds, micro)), *_)):
+        case Inert(
+            name="datetime.timezone",
+            args=(Inert(name="datetime.timedelta", args=(days, seconds, micro)), *_),
+        ):
             try:
                 return datetime.timezone(datetime.timedelta(days, seconds, micro))
             except (TypeError, ValueError, OverflowError):
-                raise NotPlain from None
-    raise NotPlain
+                raise Unsupported from None
+    raise Unsupported
 
 
 _PLAIN: dict[str, Builder] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from checkpoint_release.pth import Inert, Tensor, plain, well_formed
+from checkpoint_release.pth import Inert, Tensor, plain, escape_surrogates
 
 _LONGEST_TEXT = 2000
 _MOST_ITEMS = 64
@@ -14,11 +14,15 @@ _DEEPEST = 6
 _LEFT_OUT = object()
 
 
-def plain_facts(value: Any, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Everything in the checkpoint that is plain: numbers, booleans, text, and short nests of these.
+def training_facts_of(
+    value: Any, leave: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Everything in the checkpoint that is plain: numbers, booleans, text, and short
+    nests of these.
 
-    Objects come as their fields, tensors of one element as the number; larger tensors and what is too long to be a
-    fact are left out. JSON has no NaN and infinity, so those become the texts "nan", "inf" and "-inf".
+    Objects come as their fields, tensors of one element as the number; larger tensors
+    and what is too long to be a fact are left out. JSON has no NaN and infinity, so
+    those become the texts "nan", "inf" and "-inf".
 
     Args:
         value: what the checkpoint holds; no mapping: no facts.
@@ -26,7 +30,9 @@ def plain_facts(value: Any, leave: frozenset[str] = frozenset()) -> dict[str, An
     """
     if not isinstance(value, Mapping):
         return {}
-    facts = _plain({key: item for key, item in value.items() if key not in leave}, _DEEPEST)
+    facts = _plain(
+        {key: item for key, item in value.items() if key not in leave}, _DEEPEST
+    )
     return facts if isinstance(facts, dict) else {}
 
 
@@ -43,11 +49,16 @@ def _plain(value: Any, depth: int) -> Any:
         case float():
             return value if math.isfinite(value) else str(value)
         case str():
-            return well_formed(value) if len(value) <= _LONGEST_TEXT else _LEFT_OUT
+            return (
+                escape_surrogates(value) if len(value) <= _LONGEST_TEXT else _LEFT_OUT
+            )
         case Mapping() if depth:
             if len(value) > _MOST_ITEMS:
                 return _LEFT_OUT
-            items = {well_formed(str(key)): _plain(item, depth - 1) for key, item in value.items()}
+            items = {
+                escape_surrogates(str(key)): _plain(item, depth - 1)
+                for key, item in value.items()
+            }
             kept = {key: item for key, item in items.items() if item is not _LEFT_OUT}
             return kept if kept or not value else _LEFT_OUT
         case list() | tuple() if depth:

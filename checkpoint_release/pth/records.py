@@ -1,4 +1,6 @@
-"""What stands in a checkpoint's nest of values for the things that only code could make."""
+"""What stands in a checkpoint's nest of values for the things that only code could
+make.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,17 @@ from typing import Any
 
 @dataclass(eq=False, slots=True)
 class Inert:
-    """Something the pickle asks code to make. Nothing was imported and nothing was called.
+    """Something the pickle asks code to make. Nothing was imported and nothing was
+    called.
 
     Attributes:
         name: the dotted name of what would be called.
-        args: what it would be called with; None when the pickle means the function or class itself.
-        state: what would be set on the result: often the dict of an instance's attributes.
-        items: what would be appended to the result, for subclasses of list and the like.
+        args: what it would be called with; None when the pickle means the function or
+            class itself.
+        state: what would be set on the result: often the dict of an instance's
+            attributes.
+        items: what would be appended to the result, for subclasses of list and the
+            like.
         entries: what would be set in the result by key, for subclasses of dict.
         reason: why it can't be a tensor, for tensors of a kind that can't be exported.
     """
@@ -37,16 +43,17 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        value: a nest of dict, list and tuple (a set comes as a list, a frozenset as a tuple, in the file's
-        order)
-            over None, bool, int, float, complex, str, bytes, `Tensor` and `Inert`. It contains itself
-            nowhere, is at most 200 deep and walks as at most ten million values, Inert records counted as
-            leaves.
+        value: a nest of dict, list and tuple (a set comes as a list, a frozenset as a
+        tuple, in the file's order)
+            over None, bool, int, float, complex, str, bytes, `Tensor` and `Inert`. It
+            contains itself nowhere, is at most 200 deep and walks as at most ten
+            million values, Inert records counted as leaves.
         container: "zip" or "legacy" (before torch 1.6).
         kind_of_file: "state dict", "pickled module" or "checkpoint" (any other nest).
-        left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that were not honoured,
-        counted
-            by the times that they would have been called (or by mentions, when never called), sorted by name.
+        left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that
+        were not honoured, counted
+            by the times that they would have been called (or by mentions, when never
+            called), sorted by name.
         notes: what a reader of the result should know, one sentence each.
     """
 

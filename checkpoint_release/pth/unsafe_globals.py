@@ -1,9 +1,10 @@
 """Which globals named by a pickle could do harm if a less careful reader called them.
 
-Nothing here decides what is run, since nothing is: it decides what a person must be told before trusting the
-file. The standard library is dangerous but for the plain data types listed; so is torch but for what models
-and optimizers hold; of other packages, the known ways to run or load code. An unknown class of an unknown
-package is somebody's config.
+Nothing here decides what is run, since nothing is: it decides what a person must be
+told before trusting the file. The standard library is dangerous but for the plain data
+types listed; so is torch but for what models and optimizers hold; of other packages,
+the known ways to run or load code. An unknown class of an unknown package is somebody's
+config.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import sys
 import typing
 
 _EXCEPTIONS = {
-    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+    name
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and issubclass(kind, BaseException)
 }
 
 _HARMLESS_IN_STDLIB = {
@@ -109,7 +112,9 @@ _DANGEROUS_MODULES = frozenset(
         "websockets", "wheel", "win32api", "win32com", "win32process", "yaml",
     }
 )  # fmt: skip
-"""What runs commands, opens connections or makes code out of data, and modules gone from newer Pythons."""
+"""What runs commands, opens connections or makes code out of data, and modules gone
+from newer Pythons.
+"""
 
 _DANGEROUS_PARTS = frozenset(
     {
@@ -117,7 +122,9 @@ _DANGEROUS_PARTS = frozenset(
         "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     }
 )  # fmt: skip
-"""Modules that are dangerous as any part of a name: `numpy.os.system` reaches the same function as `os.system`."""
+"""Modules that are dangerous as any part of a name: `numpy.os.system` reaches the same
+function as `os.system`.
+"""
 
 _DANGEROUS_FUNCTIONS = frozenset(
     {
@@ -130,7 +137,9 @@ _DANGEROUS_FUNCTIONS = frozenset(
 
 
 def is_dangerous(module: str, name: str) -> bool:
-    """Whether calling `name` of `module` could run code, read or write files, or reach the network."""
+    """Whether calling `name` of `module` could run code, read or write files, or reach
+    the network.
+    """
     components = f"{module}.{name}".split(".")
     if any(_is_magic(part) for part in components[1:]) and (module, name) not in {
         ("copyreg", "__newobj__"),
@@ -139,14 +148,29 @@ def is_dangerous(module: str, name: str) -> bool:
         return True
     if components[0] in sys.stdlib_module_names:
         return name not in _HARMLESS_IN_STDLIB.get(module, ())
-    if components[-1] in _DANGEROUS_FUNCTIONS or _DANGEROUS_PARTS.intersection(components):
+    if components[-1] in _DANGEROUS_FUNCTIONS or _DANGEROUS_PARTS.intersection(
+        components
+    ):
         return True
     if components[0] == "torch":
         if len(components) == 2:
-            return name in {"classes", "compile", "hub", "jit", "load", "ops", "package", "save"}
-        stored = components[:-1] == ["torch", "cuda"] and name.endswith(("Storage", "Tensor"))
+            return name in {
+                "classes",
+                "compile",
+                "hub",
+                "jit",
+                "load",
+                "ops",
+                "package",
+                "save",
+            }
+        stored = components[:-1] == ["torch", "cuda"] and name.endswith(
+            ("Storage", "Tensor")
+        )
         return not stored and not f"{module}.{name}".startswith(_HARMLESS_IN_TORCH)
-    prefixes = (".".join(components[:length]) for length in range(1, len(components) + 1))
+    prefixes = (
+        ".".join(components[:length]) for length in range(1, len(components) + 1)
+    )
     return any(prefix in _DANGEROUS_MODULES for prefix in prefixes)
 
 

@@ -1,8 +1,9 @@
 """From records to plain values, wherever what they mean is beyond doubt.
 
-`settle` finishes a nest that the machine has built: arrays become tensors, pickled modules their state dicts,
-and what is too deep, too wide or contains itself is refused, so that whoever walks the nest may do it without
-care. `plain` goes further, down to what JSON can hold, for facts that are shown to people.
+`settle` finishes a nest that the machine has built: arrays become tensors, pickled
+modules their state dicts, and what is too deep, too wide or contains itself is refused,
+so that whoever walks the nest may do it without care. `plain` goes further, down to
+what JSON can hold, for facts that are shown to people.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from checkpoint_release.tensors.tensor import Tensor
 MAX_DEPTH = 200
 MAX_NODES = 10_000_000
 MAX_FACTS = 100_000
-MAX_COPIED = 64 << 20  # characters in the names of pickled modules' tensors and in arrays kept as text, all together
+# characters in the names of pickled modules' tensors and in arrays kept as text, all
+# together
+MAX_COPIED = 64 << 20
 
 _Size = tuple[int, int]
 """As how many values a container walks, and how deep it is."""
@@ -32,8 +35,8 @@ def settle(root: Any) -> tuple[Any, list[str]]:
     Containers and records are changed in place, so that what was shared stays shared.
 
     Raises:
-        CheckpointError: the nest contains itself, is more than 200 deep, or walks as more than ten million
-        values.
+        CheckpointError: the nest contains itself, is more than 200 deep, or walks as
+        more than ten million values.
     """
     settler = _Settler()
     root = settler.settle(root)
@@ -56,7 +59,9 @@ class _Settler:
         self._left = MAX_COPIED
 
     def settle(self, root: Any) -> Any:
-        """Settle everything below `root` down to the records, whose own insides wait in `records`."""
+        """Settle everything below `root` down to the records, whose own insides wait in
+        `records`.
+        """
         above: set[int] = set()  # ids of the containers that hold the one at hand
         todo = [(root, False)]
         while todo:
@@ -81,7 +86,9 @@ class _Settler:
                     _refuse(len(above), 0)
                 todo.append((node, True))
                 children = node.values() if kind is dict else node
-                todo.extend((child, False) for child in children if type(child) in _COMPOSED)
+                todo.extend(
+                    (child, False) for child in children if type(child) in _COMPOSED
+                )
         return self._done.get(id(root), root)
 
     def _finish(self, node: Any) -> None:
@@ -97,7 +104,11 @@ class _Settler:
                 result = node
         nodes, depth = 1, 0
         for child in result.values() if type(node) is dict else result:
-            below = self._sizes.get(id(child), (1, 0)) if type(child) in _CONTAINERS else (1, 0)
+            below = (
+                self._sizes.get(id(child), (1, 0))
+                if type(child) in _CONTAINERS
+                else (1, 0)
+            )
             nodes += below[0]
             depth = max(depth, below[1])
         if nodes > MAX_NODES or depth + 1 > MAX_DEPTH:
@@ -125,16 +136,22 @@ class _Settler:
 
     def _array(self, record: Inert) -> Any:
         if isinstance(record.state, tuple):
-            self._charge(record, sum(len(part) for part in record.state[:8] if type(part) is str))
+            self._charge(
+                record, sum(len(part) for part in record.state[:8] if type(part) is str)
+            )
         return array_of(record) or self._wait(record)
 
     def _charge(self, record: Inert, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise CheckpointError(f"what {record.name} stands for is repeated too often in the checkpoint")
+            raise CheckpointError(
+                f"what {record.name} stands for is repeated too often in the checkpoint"
+            )
 
     def _module(self, root: Inert) -> dict[str, Any]:
-        """The state dict of a pickled module: parameters, persistent buffers and submodules, in torch's order."""
+        """The state dict of a pickled module: parameters, persistent buffers and
+        submodules, in torch's order.
+        """
         found: dict[str, Any] = {}
         todo = [("", root, 1)]
         while todo:
@@ -146,7 +163,11 @@ class _Settler:
                     "save model.state_dict() instead of the model",
                 )
             parameters, buffers, modules, passing = members
-            self._charge(root, (len(prefix) + 64) * (1 + len(parameters) + len(buffers) + len(modules)))
+            self._charge(
+                root,
+                (len(prefix) + 64)
+                * (1 + len(parameters) + len(buffers) + len(modules)),
+            )
             left_out = {name for name in passing[:MAX_DEPTH] if type(name) is str}
             for name, value in (*parameters.items(), *buffers.items()):
                 if isinstance(value, Inert):
@@ -163,10 +184,16 @@ class _Settler:
 
 
 def _refuse(depth: int, nodes: int) -> NoReturn:
-    much = f"is {depth} levels deep" if depth > MAX_DEPTH else f"unfolds into {nodes} values"
+    much = (
+        f"is {depth} levels deep"
+        if depth > MAX_DEPTH
+        else f"unfolds into {nodes} values"
+    )
     raise CheckpointError(
-        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and {MAX_NODES} values are allowed",
-        "leave it alone: this is how a pickle bomb looks; if it is yours, save a plain state dict",
+        f"the checkpoint's nest of values {much} or more; {MAX_DEPTH} levels and"
+        f" {MAX_NODES} values are allowed",
+        "leave it alone: this is how a pickle bomb looks; if it is yours, save a plain"
+        " state dict",
     )
 
 
@@ -174,34 +201,50 @@ _CONTAINERS = frozenset({dict, list, tuple})
 _COMPOSED = _CONTAINERS | {Inert}
 
 
-def _members(record: Any) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], Sequence[Any]] | None:
-    """A pickled module's parameters, buffers, submodules and the names of the buffers that aren't saved."""
+def _members(
+    record: Any,
+) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], Sequence[Any]] | None:
+    """A pickled module's parameters, buffers, submodules and the names of the buffers
+    that aren't saved.
+    """
     if not isinstance(record, Inert) or type(record.state) is not dict:
         return None
-    parts: list[Any] = [record.state.get(key) for key in ("_parameters", "_buffers", "_modules")]
+    parts: list[Any] = [
+        record.state.get(key) for key in ("_parameters", "_buffers", "_modules")
+    ]
     if not all(type(part) is dict for part in parts):
         return None
     passing = record.state.get("_non_persistent_buffers_set")
-    return parts[0], parts[1], parts[2], passing if isinstance(passing, list | tuple) else ()
+    return (
+        parts[0],
+        parts[1],
+        parts[2],
+        passing if isinstance(passing, list | tuple) else (),
+    )
 
 
 def _short(name: Any) -> str:
     if type(name) is not str or len(name) > 200:
-        raise CheckpointError("a pickled module has a name in it that no attribute can have")
+        raise CheckpointError(
+            "a pickled module has a name in it that no attribute can have"
+        )
     return name
 
 
-def well_formed(text: str) -> str:
-    """The text with its lone surrogates, which a pickle can hold and a file can't, as escapes."""
+def escape_surrogates(text: str) -> str:
+    """The text with its lone surrogates, which a pickle can hold and a file can't, as
+    escapes.
+    """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a settled value: names for what has no other form, a summary for a tensor.
+    """What JSON can hold of a settled value: names for what has no other form, a
+    summary for a tensor.
 
-    Instances come as the dict of their fields, enum members as their values, omegaconf as the config it
-    holds, tensors of one element as the number, and NaN and the infinities as text. At most 100,000 values
-    are shown.
+    Instances come as the dict of their fields, enum members as their values, omegaconf
+    as the config it holds, tensors of one element as the number, and NaN and the
+    infinities as text. At most 100,000 values are shown.
     """
     return _Plain().of(value, 0)
 
@@ -222,7 +265,7 @@ class _Plain:
                 return value if math.isfinite(value) else str(value)
             case str():
                 self.left -= len(value) >> 6
-                return well_formed(value)
+                return escape_surrogates(value)
             case bytes():
                 return f"{len(value)} bytes"
             case complex():
@@ -254,14 +297,20 @@ class _Plain:
 
     def _record(self, record: Inert, depth: int) -> Any:
         state = record.state
-        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # an instance with slots
+        # an instance with slots
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
             state = {**(state[0] if isinstance(state[0], dict) else {}), **state[1]}
         match record:
             case Inert(args=None):
                 return record.name
-            case Inert(name="uuid.UUID", state={"int": int() as number}) if 0 <= number < 1 << 128:
+            case Inert(name="uuid.UUID", state={"int": int() as number}) if (
+                0 <= number < 1 << 128
+            ):
                 return str(uuid.UUID(int=number))
-            case Inert(name="datetime.timedelta", args=(int() as days, int() as seconds, int() as micro)):
+            case Inert(
+                name="datetime.timedelta",
+                args=(int() as days, int() as seconds, int() as micro),
+            ):
                 return self.of(days * 86400 + seconds + micro / 1e6, depth)
             case Inert(name="numpy.dtype", args=(str() as code, *_)):
                 return self.of(code, depth)

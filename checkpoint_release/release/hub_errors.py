@@ -1,4 +1,6 @@
-"""What can go wrong between us and a Hub, in words: what happened, what to do, and whether it may pass."""
+"""What can go wrong between us and a Hub, in words: what happened, what to do, and
+whether it may pass.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,22 @@ class RequestError(PublishError):
     """
 
     def __init__(
-        self, problem: str, remedy: str, *, transient: bool = False, look: bool = False, wait: float | None = None
+        self,
+        problem: str,
+        remedy: str,
+        *,
+        transient: bool = False,
+        look: bool = False,
+        wait: float | None = None,
     ) -> None:
         super().__init__(problem, remedy)
         self.transient, self.look, self.wait = transient, look or transient, wait
 
 
 def scrub(text: str, token: str | None = None) -> str:
-    """The text without secrets: the token, anything that looks like one, passwords and signatures in URLs."""
+    """The text without secrets: the token, anything that looks like one, passwords and
+    signatures in URLs.
+    """
     if token:
         text = text.replace(token, "(token)")
     text = re.sub(r"\b(hf|api_org)_[A-Za-z0-9_-]{6,}", "(token)", text)
@@ -57,8 +67,11 @@ class Circumstances:
 
 
 def explain(error: BaseException, doing: str, at: Circumstances) -> RequestError:
-    """What went wrong, in words, and whether it may pass. Anything that isn't of the Hub is raised on."""
-    if isinstance(error, RuntimeError) and error.__cause__:  # "Error while uploading 'model.onnx' to the Hub."
+    """What went wrong, in words, and whether it may pass. Anything that isn't of the
+    Hub is raised on.
+    """
+    # "Error while uploading 'model.onnx' to the Hub."
+    if isinstance(error, RuntimeError) and error.__cause__:
         return explain(error.__cause__, f"{doing}: {str(error).rstrip('.')}", at)
     again = _retries_are_ours(error)
     match error:
@@ -69,7 +82,9 @@ def explain(error: BaseException, doing: str, at: Circumstances) -> RequestError
         case HfHubHTTPError():
             return _refused(error, doing, again, at)
         case OfflineModeIsEnabled():
-            return RequestError(f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish")
+            return RequestError(
+                f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish"
+            )
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
             reason = scrub(str(error), at.token) or "no answer"
             return RequestError(
@@ -87,12 +102,15 @@ def explain(error: BaseException, doing: str, at: Circumstances) -> RequestError
             )
         case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
             return RequestError(
-                f"{doing}: {scrub(at.endpoint)} is not an address ({_line(str(error), at.token)})",
-                "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co, or unset it",
+                f"{doing}: {scrub(at.endpoint)} is not an address"
+                f" ({_line(str(error), at.token)})",
+                "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co,"
+                " or unset it",
             )
         case httpx2.HTTPError():
             return RequestError(
-                f"{doing}: the connection was cut ({scrub(str(error), at.token) or type(error).__name__})",
+                f"{doing}: the connection was cut"
+                f" ({scrub(str(error), at.token) or type(error).__name__})",
                 AGAIN,
                 transient=again,
                 look=True,
@@ -105,26 +123,41 @@ def explain(error: BaseException, doing: str, at: Circumstances) -> RequestError
                 look=True,
             )
         case ValueError():
-            remedy = "correct the model card" if "README.md" in str(error) else "see what the Hub says"
+            remedy = (
+                "correct the model card"
+                if "README.md" in str(error)
+                else "see what the Hub says"
+            )
             return RequestError(f"{doing}: {_line(str(error), at.token)}", remedy)
         case OSError():
-            return RequestError(f"{doing}: {_line(str(error), at.token)}", f"see to the disk, then {AGAIN}")
+            return RequestError(
+                f"{doing}: {_line(str(error), at.token)}",
+                f"see to the disk, then {AGAIN}",
+            )
     raise error
 
 
-def _refused(error: HfHubHTTPError, doing: str, again: bool, at: Circumstances) -> RequestError:
-    status, said = error.response.status_code, _line(error.server_message or "", at.token)
+def _refused(
+    error: HfHubHTTPError, doing: str, again: bool, at: Circumstances
+) -> RequestError:
+    status, said = (
+        error.response.status_code,
+        _line(error.server_message or "", at.token),
+    )
     told = f"{doing}: status {status}" + (f", “{said}”" if said else "")
     match status:
         case 401:
             return RequestError(
-                f"{doing}: the Hub doesn't accept the token (401{', “' + said + '”' if said else ''})",
+                f"{doing}: the Hub doesn't accept the token"
+                f" (401{', “' + said + '”' if said else ''})",
                 "set HF_TOKEN to a valid token, or run `hf auth login` again",
             )
         case 403:
             return RequestError(
-                f"{doing}: {at.who()} has no right to do that (403{', “' + said + '”' if said else ''})",
-                "use a token with write access to that namespace, or change publish.repo_id",
+                f"{doing}: {at.who()} has no right to do that"
+                f" (403{', “' + said + '”' if said else ''})",
+                "use a token with write access to that namespace, or change"
+                " publish.repo_id",
             )
         case 404:
             return RequestError(
@@ -159,7 +192,9 @@ def _refused(error: HfHubHTTPError, doing: str, again: bool, at: Circumstances) 
 _NOT_RETRIED = re.compile(
     r"/api/(repos/create|validate-yaml|models/[^/]+/[^/]+(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
 )
-"""Requests that huggingface_hub sends once. It retries all others itself, for 23 s in all."""
+"""Requests that huggingface_hub sends once. It retries all others itself, for 23 s in
+all.
+"""
 
 
 def _retries_are_ours(error: BaseException) -> bool:

@@ -1,7 +1,9 @@
-"""Two papers that can go with a release: a bill of materials (CycloneDX) and a signature (OpenSSF model signing).
+"""Two papers that can go with a release: a bill of materials (CycloneDX) and a
+signature (OpenSSF model signing).
 
-Both are written by the libraries made for it, and both are the same bytes for the same release: those
-libraries would put in the time, random numbers and the order of a hash table.
+Both are written by the libraries made for it, and both are the same bytes for the same
+release: those libraries would put in the time, random numbers and the order of a hash
+table.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ _NAMESPACE = uuid.UUID("d6c3ab2e-6d0f-5a55-8f0b-6f1f6f0f9a61")
 """Of the serial numbers, which are made from the release's digest."""
 
 
-def write_sbom(path: Path, files: Mapping[str, FileEntry], packages: Mapping[str, str]) -> None:
-    """Write a CycloneDX 1.6 bill of materials: the model's files, and the packages that made them.
+def write_sbom(
+    path: Path, files: Mapping[str, FileEntry], packages: Mapping[str, str]
+) -> None:
+    """Write a CycloneDX 1.6 bill of materials: the model's files, and the packages that
+    made them.
 
     Args:
         path: where to.
@@ -37,10 +42,14 @@ def write_sbom(path: Path, files: Mapping[str, FileEntry], packages: Mapping[str
     from cyclonedx.output.json import JsonV1Dot6
     from packageurl import PackageURL
 
-    digest = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
+    digest = "".join(
+        f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items())
+    )
     bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
     bom.metadata.timestamp = None  # type: ignore[assignment]
-    bom.metadata.component = Component(name="release", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="release")
+    bom.metadata.component = Component(
+        name="release", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="release"
+    )
     for name, entry in sorted(files.items()):
         bom.components.add(
             Component(
@@ -54,16 +63,26 @@ def write_sbom(path: Path, files: Mapping[str, FileEntry], packages: Mapping[str
     for name, version in sorted(packages.items()):
         url = PackageURL("pypi", name=name, version=version)
         bom.components.add(
-            Component(name=name, version=version, type=ComponentType.LIBRARY, bom_ref=str(url), purl=url)
+            Component(
+                name=name,
+                version=version,
+                type=ComponentType.LIBRARY,
+                bom_ref=str(url),
+                purl=url,
+            )
         )
-    bom.register_dependency(bom.metadata.component, [part for part in bom.components if part.purl])
+    bom.register_dependency(
+        bom.metadata.component, [part for part in bom.components if part.purl]
+    )
     path.write_text(JsonV1Dot6(bom).output_as_string(indent=2) + "\n", encoding="utf-8")
 
 
 def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None:
-    """Sign every file of a folder, in model.sig beside them (OpenSSF Model Signing v1.0, a sigstore bundle).
+    """Sign every file of a folder, in model.sig beside them (OpenSSF Model Signing
+    v1.0, a sigstore bundle).
 
-    Verify with `model_signing verify key FOLDER --signature FOLDER/model.sig --public_key KEY.pub`.
+    Verify with `model_signing verify key FOLDER --signature FOLDER/model.sig
+    --public_key KEY.pub`.
 
     Args:
         folder: what to sign.
@@ -81,7 +100,9 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
     from sigstore_models.bundle import v1 as bundle
 
     class ReproducibleSigner(sign_ec_key.Signer):
-        """model-signing's signer, but with sorted JSON and the nonce of RFC 6979: the same release, the same bytes."""
+        """model-signing's signer, but with sorted JSON and the nonce of RFC 6979: the
+        same release, the same bytes.
+        """
 
         def sign(self, payload: signing.Payload) -> signing.Signature:
             value: dict[str, Any] = json_format.MessageToDict(payload.statement.pb)
@@ -89,7 +110,10 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
             value["predicate"]["serialization"]["ignore_paths"].sort()
             raw = json.dumps(value, indent=2, sort_keys=True).encode()
             key: Any = self._private_key
-            algorithm = ec.ECDSA(sign_ec_key.get_ec_key_hash(key.public_key()), deterministic_signing=True)
+            algorithm = ec.ECDSA(
+                sign_ec_key.get_ec_key_hash(key.public_key()),
+                deterministic_signing=True,
+            )
             signed = key.sign(sign_sigstore_pb.pae(raw), algorithm)
             envelope = intoto.Envelope(
                 payload=base64.b64encode(raw),
@@ -107,7 +131,10 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
     try:
         signer = ReproducibleSigner(key)
     except FileNotFoundError:
-        raise PublishError(f"publish.signing_key: {key} is missing", "name a private key, or set it to null") from None
+        raise PublishError(
+            f"publish.signing_key: {key} is missing",
+            "name a private key, or set it to null",
+        ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise PublishError(
             f"publish.signing_key: {key} can't be used: {error}",
@@ -124,7 +151,10 @@ def check_signature(folder: Path, key: Path) -> str | None:
     from model_signing import verifying
 
     try:
-        verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, folder / SIGNATURE)  # type: ignore[no-untyped-call]
-    except Exception as error:  # the library raises whatever a broken bundle leads it to
+        config = verifying.Config()  # type: ignore[no-untyped-call]
+        verifier = config.use_elliptic_key_verifier(public_key=key)
+        verifier.verify(folder, folder / SIGNATURE)
+    except Exception as error:
+        # the library raises whatever a broken bundle leads it to
         return f"{type(error).__name__}: {error}"
     return None

@@ -1,1 +1,3 @@
-"""Run whatever a file holds: one module a runtime, and the loader that finds the right one."""
+"""Run whatever a file holds: one module a runtime, and the loader that finds the right
+one.
+"""

@@ -11,8 +11,9 @@ from checkpoint_release.core.errors import CheckpointError, InferenceError
 from checkpoint_release.pth.container import recognize
 
 SUPPORTED = (
-    "supported are .safetensors, .onnx, TorchScript (.pt), torch.export (.pt2), checkpoints of torch.save (.pth), "
-    "folders of artifacts or releases, and repositories on a Hub (organisation/name)"
+    "supported are .safetensors, .onnx, TorchScript (.pt), torch.export (.pt2),"
+    " checkpoints of torch.save (.pth), folders of artifacts or releases, and"
+    " repositories on a Hub (organisation/name)"
 )
 
 # In a folder with several, the first is taken.
@@ -27,19 +28,30 @@ FORMATS = (*_IN_FOLDER, "pth")
 
 
 def detect(path: Path, format: str | None = None) -> tuple[str, Path]:
-    """The format of a file or folder, and the file or folder that open_runtime takes for it.
+    """The format of a file or folder, and the file or folder that open_runtime takes
+    for it.
 
     Args:
         path: an existing file or folder.
         format: for a folder, the one to take; None: the first that is there.
 
     Raises:
-        InferenceError: it is none that is supported, or not the asked one; the message says what was found.
+        InferenceError: it is none that is supported, or not the asked one; the message
+            says what was found.
     """
-    found, target = _in_folder(path, format) if path.is_dir() else (_of_file(path), path)
+    found, target = (
+        _in_folder(path, format) if path.is_dir() else (_of_file(path), path)
+    )
     if format not in (None, found):
-        raise InferenceError(f"{path} is {found}, and {format} was asked for", "drop format, or name another file")
-    if found == "safetensors" and path.is_file() and (path.parent / "checkpoint.json").is_file():
+        raise InferenceError(
+            f"{path} is {found}, and {format} was asked for",
+            "drop format, or name another file",
+        )
+    if (
+        found == "safetensors"
+        and path.is_file()
+        and (path.parent / "checkpoint.json").is_file()
+    ):
         return "checkpoint", path.parent
     return found, target
 
@@ -54,17 +66,29 @@ def _in_folder(folder: Path, format: str | None) -> tuple[str, Path]:
     file = present.get(wanted)
     if file is None:
         names = sorted(item.name for item in folder.iterdir())
-        holds = f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
+        holds = (
+            f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+            if names
+            else "it is empty"
+        )
         asked = f" in the format {format}" if format else ""
-        lack = "a format that params.yaml switches off leaves a manifest alone; " if names == ["manifest.json"] else ""
-        raise InferenceError(f"{folder} holds no model{asked}: {holds}", lack + SUPPORTED)
+        lack = (
+            "a format that params.yaml switches off leaves a manifest alone; "
+            if names == ["manifest.json"]
+            else ""
+        )
+        raise InferenceError(
+            f"{folder} holds no model{asked}: {holds}", lack + SUPPORTED
+        )
     return wanted, file.parent if wanted in ("safetensors", "checkpoint") else file
 
 
 def _of_file(path: Path) -> str:
     with path.open("rb") as file:
         if not path.stat().st_size:
-            raise InferenceError(f"{path} is empty: 0 bytes", f"download or export it again; {SUPPORTED}")
+            raise InferenceError(
+                f"{path} is empty: 0 bytes", f"download or export it again; {SUPPORTED}"
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if _is_safetensors(content):
                 return "safetensors"
@@ -77,7 +101,11 @@ def _of_file(path: Path) -> str:
         recognize(memoryview(head))
     except CheckpointError as error:
         name = f", though its name ends in {path.suffix}" if path.suffix else ""
-        what = error.problem.removeprefix("the file ").removeprefix("is not a checkpoint but ").rstrip(".")
+        what = (
+            error.problem.removeprefix("the file ")
+            .removeprefix("is not a checkpoint but ")
+            .rstrip(".")
+        )
         raise InferenceError(f"{path} is no model{name}: {what}", SUPPORTED) from None
     return "pth"
 
@@ -89,7 +117,8 @@ def _of_archive(path: Path) -> str:
             names = {name.partition("/")[2] for name in archive.namelist()}
     except zipfile.BadZipFile as error:
         raise InferenceError(
-            f"{path} begins as a zip archive and is damaged or cut short: {error}", "download or export it again"
+            f"{path} begins as a zip archive and is damaged or cut short: {error}",
+            "download or export it again",
         ) from None
     if "constants.pkl" in names:
         return "torchscript"
@@ -98,7 +127,10 @@ def _of_archive(path: Path) -> str:
     if "data.pkl" in names:
         return "pth"
     shown = ", ".join(sorted(names)[:3])
-    raise InferenceError(f"{path} is a zip archive of {len(names)} files ({shown}, …) and no model", SUPPORTED)
+    raise InferenceError(
+        f"{path} is a zip archive of {len(names)} files ({shown}, …) and no model",
+        SUPPORTED,
+    )
 
 
 def _is_safetensors(content: mmap.mmap) -> bool:
@@ -108,12 +140,27 @@ def _is_safetensors(content: mmap.mmap) -> bool:
 
 
 def _is_onnx(content: mmap.mmap) -> bool:
-    """Whether the file is one ModelProto: its fields follow each other to the last byte, a graph among them.
+    """Whether the file is one ModelProto: its fields follow each other to the last
+    byte, a graph among them.
 
-    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, message ModelProto; 20 and 25 are training_info and
-    functions. Protobuf has no mark of its own, so each field's number and wire type has to be one that it may have.
+    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, message ModelProto; 20 and
+    25 are training_info and functions. Protobuf has no mark of its own, so each field's
+    number and wire type has to be one that it may have.
     """
-    numbers = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+    numbers = {
+        1: 0,
+        2: 2,
+        3: 2,
+        4: 2,
+        5: 0,
+        6: 2,
+        7: 2,
+        8: 2,
+        14: 2,
+        20: 2,
+        25: 2,
+        26: 2,
+    }
     seen = set()
     try:
         for number, wire in _protobuf_fields(content):
@@ -126,7 +173,9 @@ def _is_onnx(content: mmap.mmap) -> bool:
 
 
 def _protobuf_fields(content: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Number and wire type of each field of a message; what has a length is stepped over, not read."""
+    """Number and wire type of each field of a message; what has a length is stepped
+    over, not read.
+    """
     at = 0
 
     def varint() -> int:

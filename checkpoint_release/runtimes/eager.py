@@ -1,4 +1,6 @@
-"""The eager model: an nn.Module built from artifacts/checkpoint, which every format is held against."""
+"""The eager model: an nn.Module built from artifacts/checkpoint, which every format is
+held against.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from checkpoint_release.core.signature import Signature
 
 
 def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
-    """The checkpoint's model with its weights, in float32 and evaluation mode, and what it takes and gives.
+    """The checkpoint's model with its weights, in float32 and evaluation mode, and what
+    it takes and gives.
 
     Args:
         checkpoint: the folder that `load` wrote.
@@ -28,7 +31,9 @@ def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
     Raises:
         ModelError: the factory fails, or its model and the weights don't fit.
     """
-    architecture = Architecture.from_json(read_json(checkpoint / "checkpoint.json")["model"])
+    architecture = Architecture.from_json(
+        read_json(checkpoint / "checkpoint.json")["model"]
+    )
     with _NoRandomParameters():
         model = build_model(architecture)
     load_weights(model, load_file(checkpoint / "weights.safetensors"))
@@ -39,33 +44,49 @@ def build_model(architecture: Architecture) -> nn.Module:
     """Call the factory, without weights.
 
     Raises:
-        ModelError: it isn't there, fails, doesn't give an nn.Module, or forward lacks one of the inputs.
+        ModelError: it isn't there, fails, doesn't give an nn.Module, or forward lacks
+            one of the inputs.
     """
     name = architecture.factory.partition(":")[2]
     factory = getattr(family_module(architecture.factory), name, None)
     if not callable(factory):
-        raise ModelError(f"model.factory is {architecture.factory!r}, and there is no such callable", "check its name")
+        raise ModelError(
+            f"model.factory is {architecture.factory!r}, and there is no such callable",
+            "check its name",
+        )
     try:
         model = factory(**architecture.kwargs)
     except (Exception, SystemExit) as error:  # a factory is anybody's code
         raise ModelError(
-            f"{architecture.factory} with {architecture.kwargs} failed: {type(error).__name__}: {error}",
-            "give the constructor arguments that the checkpoint was trained with in model.kwargs",
+            f"{architecture.factory} with {architecture.kwargs} failed:"
+            f" {type(error).__name__}: {error}",
+            "give the constructor arguments that the checkpoint was trained with in"
+            " model.kwargs",
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{architecture.factory} made a {type(model).__name__}", "return a torch.nn.Module")
-    parameters = inspect.signature(model.forward).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    asked = [spec.name for spec in architecture.signature.inputs]
-    if not open_ended and (unknown := [name for name in asked if name not in parameters]):
         raise ModelError(
-            f"forward of {type(model).__name__} takes {list(parameters)}, and the signature names {unknown}",
+            f"{architecture.factory} made a {type(model).__name__}",
+            "return a torch.nn.Module",
+        )
+    parameters = inspect.signature(model.forward).parameters
+    open_ended = any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+    asked = [spec.name for spec in architecture.signature.inputs]
+    if not open_ended and (
+        unknown := [name for name in asked if name not in parameters]
+    ):
+        raise ModelError(
+            f"forward of {type(model).__name__} takes {list(parameters)}, and the"
+            f" signature names {unknown}",
             "name the inputs as forward names them",
         )
     return model.eval()
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False
+) -> None:
     """Copy the weights in; half precision is widened, which is exact.
 
     Args:
@@ -78,9 +99,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: boo
     """
     wide = [name for name, tensor in weights.items() if tensor.dtype == torch.float64]
     own = model.state_dict()
-    if rounded := [name for name in wide if name in own and own[name].dtype != torch.float64]:
+    if rounded := [
+        name for name in wide if name in own and own[name].dtype != torch.float64
+    ]:
         raise ModelError(
-            f"{len(rounded)} weights are float64, {rounded[0]} the first, and the model computes in float32",
+            f"{len(rounded)} weights are float64, {rounded[0]} the first, and the model"
+            " computes in float32",
             "save the checkpoint in float32: rounding is the author's decision",
         )
     missing = [name for name in own if name not in weights]
@@ -92,8 +116,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: boo
     ]
     if missing or left_over or reshaped:
         raise ModelError(
-            f"the checkpoint doesn't fit {type(model).__name__}: {_few('missing', missing)}; "
-            f"{_few('left over', left_over)}; {_few('of another shape', reshaped)}",
+            f"the checkpoint doesn't fit {type(model).__name__}:"
+            f" {_few('missing', missing)}; {_few('left over', left_over)};"
+            f" {_few('of another shape', reshaped)}",
             "set model.factory and model.kwargs to the model that was trained",
         )
     if assign:
@@ -110,7 +135,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: boo
 
 
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Build the model around the weights, in evaluation mode: they aren't copied, and stay mapped if they are.
+    """Build the model around the weights, in evaluation mode: they aren't copied, and
+    stay mapped if they are.
 
     Raises:
         ModelError: as build_model and load_weights.
@@ -122,26 +148,34 @@ def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.
 
 
 class _NoRandomParameters(TorchFunctionMode):
-    """Random numbers for a parameter are not drawn: the strict load that follows replaces each of them.
+    """Random numbers for a parameter are not drawn: the strict load that follows
+    replaces each of them.
 
-    Building on the meta device would be as fast, and lose every value that a constructor computes and no state
-    dict holds.
+    Building on the meta device would be as fast, and lose every value that a
+    constructor computes and no state dict holds.
     """
 
     def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         target = args[0] if args else kwargs.get("tensor")
         if isinstance(target, nn.Parameter) and (
-            getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.uniform_, Tensor.normal_)
+            getattr(function, "__module__", None) == "torch.nn.init"
+            or function in (Tensor.uniform_, Tensor.normal_)
         ):
             return target
         return function(*args, **kwargs)
 
 
 class ExportModule(nn.Module):
-    """The model as the exporters take it: inputs by position in the signature's order, outputs a flat tuple."""
+    """The model as the exporters take it: inputs by position in the signature's order,
+    outputs a flat tuple.
+    """
 
     def __init__(self, model: nn.Module, signature: Signature) -> None:
         super().__init__()
@@ -155,17 +189,23 @@ class ExportModule(nn.Module):
         Raises:
             ModelError: it doesn't return as many tensors as the signature names.
         """
-        leaves = tuple(flatten(self.model(**dict(zip(self.names, inputs, strict=True)))))
+        leaves = tuple(
+            flatten(self.model(**dict(zip(self.names, inputs, strict=True))))
+        )
         if len(leaves) != len(self.outputs):
             raise ModelError(
-                f"the model returned {len(leaves)} tensors, and the signature names {self.outputs}",
-                "name every output, in the order of the returned tuple or dict, nested ones in place",
+                f"the model returned {len(leaves)} tensors, and the signature names"
+                f" {self.outputs}",
+                "name every output, in the order of the returned tuple or dict, nested"
+                " ones in place",
             )
         return leaves
 
 
 def flatten(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of tuples, lists, mappings and dataclasses, in order; None is passed over."""
+    """The tensors in a nest of tuples, lists, mappings and dataclasses, in order; None
+    is passed over.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -178,7 +218,10 @@ def flatten(value: Any) -> Iterator[Tensor]:
         for field in dataclasses.fields(value):
             yield from flatten(getattr(value, field.name))
     elif value is not None:
-        raise ModelError(f"the model returned a {type(value).__name__} among its outputs", "return tensors only")
+        raise ModelError(
+            f"the model returned a {type(value).__name__} among its outputs",
+            "return tensors only",
+        )
 
 
 def _few(what: str, names: Sequence[str]) -> str:

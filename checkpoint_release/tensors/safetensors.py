@@ -1,8 +1,9 @@
-"""Safetensors files: a writer that streams and whose bytes never vary, and a reader that maps.
+"""Safetensors files: a writer that streams and whose bytes never vary, and a reader
+that maps.
 
-The safetensors library needs every tensor in memory to write, copies each to read through numpy, and orders
-metadata at random. The format is small enough to be written here: eight bytes of header length, a JSON
-header, the data.
+The safetensors library needs every tensor in memory to write, copies each to read
+through numpy, and orders metadata at random. The format is small enough to be written
+here: eight bytes of header length, a JSON header, the data.
 https://huggingface.co/docs/safetensors/index#format
 """
 
@@ -17,25 +18,36 @@ from typing import Any
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
 from checkpoint_release.core.files import DigestedFile, FileEntry
-from checkpoint_release.tensors.tensor import DTYPES, MappedFile, Storage, Tensor, TensorLike, contiguous_strides
+from checkpoint_release.tensors.tensor import (
+    DTYPES,
+    MappedFile,
+    Storage,
+    Tensor,
+    TensorLike,
+    contiguous_strides,
+)
 
 MAX_HEADER = 100_000_000  # the library refuses a larger one
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, TensorLike],
+    metadata: Mapping[str, str] | None = None,
 ) -> FileEntry:
     """Write tensors so that the same tensors and metadata always give the same bytes.
 
-    The order is the safetensors library's own: by dtype, the widest first, then by name; `metadata` is sorted
-    by key. Tensors are streamed one piece at a time, whatever their size.
+    The order is the safetensors library's own: by dtype, the widest first, then by
+    name; `metadata` is sorted by key. Tensors are streamed one piece at a time,
+    whatever their size.
 
     Returns:
         The file's size and digest.
 
     Raises:
-        CheckpointError: a dtype or a name that safetensors can't hold, or too little room on the disk.
+        CheckpointError: a dtype or a name that safetensors can't hold, or too little
+            room on the disk.
     """
     _check(tensors)
     ordered = sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
@@ -53,7 +65,10 @@ def write_safetensors(
                 file.write(piece)
                 written += piece.nbytes
             if written != nbytes(tensors[name]):
-                raise CheckpointError(f"tensor {name!r} gave {written} bytes, its shape says {nbytes(tensors[name])}")
+                raise CheckpointError(
+                    f"tensor {name!r} gave {written} bytes, its shape says"
+                    f" {nbytes(tensors[name])}"
+                )
     return file.entry
 
 
@@ -64,15 +79,18 @@ def write_shards(
     metadata: Mapping[str, str] | None = None,
     stem: str = "model",
 ) -> dict[str, FileEntry]:
-    """Write `model.safetensors`, or several files of at most `max_shard_size` and their index.
+    """Write `model.safetensors`, or several files of at most `max_shard_size` and their
+    index.
 
-    Names, split and index are those of `huggingface_hub.save_torch_state_dict`; tensors are split in sorted
-    order of their names, so that the order of the mapping makes no difference.
+    Names, split and index are those of `huggingface_hub.save_torch_state_dict`; tensors
+    are split in sorted order of their names, so that the order of the mapping makes no
+    difference.
 
     Args:
         folder: where the files go.
         tensors: name to tensor.
-        max_shard_size: bytes, or a string such as "500MB" (decimal units); one tensor alone may exceed it.
+        max_shard_size: bytes, or a string such as "500MB" (decimal units); one tensor
+            alone may exceed it.
         metadata: goes into every file.
         stem: the name before `.safetensors`.
 
@@ -92,17 +110,23 @@ def write_shards(
         whole = f"{stem}.safetensors"
         return {whole: write_safetensors(folder / whole, tensors, metadata)}
     written = {
-        filename: write_safetensors(folder / filename, {name: tensors[name] for name in names}, metadata)
+        filename: write_safetensors(
+            folder / filename, {name: tensors[name] for name in names}, metadata
+        )
         for filename, names in split.filename_to_tensors.items()
     }
     index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
     path = folder / f"{stem}.safetensors.index.json"
-    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     return written | {path.name: FileEntry.of(path)}
 
 
 class SafetensorsFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file by name, mapped and not read; `metadata` is the file's own."""
+    """The tensors of a safetensors file by name, mapped and not read; `metadata` is the
+    file's own.
+    """
 
     def __init__(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         self._tensors = tensors
@@ -127,21 +151,26 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     try:
         mapping = MappedFile.of_file(path)
     except OSError as error:
-        raise ArtifactError(f"{path} can't be read: {error.strerror}", "run the stage that writes it") from None
+        raise ArtifactError(
+            f"{path} can't be read: {error.strerror}", "run the stage that writes it"
+        ) from None
     try:
         return _parse(mapping)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(
-            f"{path} is not a whole safetensors file: {reason}", "run the stage that writes it again"
+            f"{path} is not a whole safetensors file: {reason}",
+            "run the stage that writes it again",
         ) from None
 
 
 def open_sharded(folder: Path, stem: str = "model") -> SafetensorsFile:
-    """Open `model.safetensors`, or all files that `model.safetensors.index.json` names, as one.
+    """Open `model.safetensors`, or all files that `model.safetensors.index.json` names,
+    as one.
 
     Raises:
-        ArtifactError: a file is missing or broken, or does not hold what the index says.
+        ArtifactError: a file is missing or broken, or does not hold what the index
+            says.
     """
     index = folder / f"{stem}.safetensors.index.json"
     if not index.exists():
@@ -149,24 +178,30 @@ def open_sharded(folder: Path, stem: str = "model") -> SafetensorsFile:
     try:
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{index} is not an index of shards: {error}", "write the folder again") from None
+        raise ArtifactError(
+            f"{index} is not an index of shards: {error}", "write the folder again"
+        ) from None
     found: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for filename in sorted(set(weight_map.values())):
         if Path(filename).name != filename:
-            raise ArtifactError(f"{index} names {filename!r}, which is not a file beside it", "")
+            raise ArtifactError(
+                f"{index} names {filename!r}, which is not a file beside it", ""
+            )
         shard = open_safetensors(folder / filename)
         metadata |= shard.metadata
         for name, tensor in shard.items():
             if weight_map.get(name) != filename:
                 raise ArtifactError(
-                    f"{filename} holds {name!r}, which {index.name} places in {weight_map.get(name)!r}",
+                    f"{filename} holds {name!r}, which {index.name} places in"
+                    f" {weight_map.get(name)!r}",
                     "write the folder again",
                 )
             found[name] = tensor
     if missing := sorted(weight_map.keys() - found.keys()):
         raise ArtifactError(
-            f"{index} names {len(missing)} tensors that are in no shard, first of them {missing[0]!r}",
+            f"{index} names {len(missing)} tensors that are in no shard, first of them"
+            f" {missing[0]!r}",
             "write the folder again",
         )
     return SafetensorsFile(dict(sorted(found.items())), metadata)
@@ -181,8 +216,10 @@ def _check(tensors: Mapping[str, TensorLike]) -> None:
     for name, tensor in tensors.items():
         if not DTYPES[tensor.dtype].in_safetensors:
             raise CheckpointError(
-                f"tensor {name!r} has dtype {tensor.dtype}, which safetensors can't hold",
-                "cast it in the training code before saving, or leave it out of the state dict",
+                f"tensor {name!r} has dtype {tensor.dtype}, which safetensors can't"
+                " hold",
+                "cast it in the training code before saving, or leave it out of the"
+                " state dict",
             )
         if name == "__metadata__":
             raise CheckpointError(
@@ -192,11 +229,16 @@ def _check(tensors: Mapping[str, TensorLike]) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise CheckpointError(f"the tensor name {name!r} is not valid Unicode", "rename it before saving") from None
+            raise CheckpointError(
+                f"the tensor name {name!r} is not valid Unicode",
+                "rename it before saving",
+            ) from None
 
 
 def _header(
-    ordered: list[str], tensors: Mapping[str, TensorLike], metadata: Mapping[str, str] | None
+    ordered: list[str],
+    tensors: Mapping[str, TensorLike],
+    metadata: Mapping[str, str] | None,
 ) -> tuple[bytes, int]:
     header: dict[str, Any] = {}
     if metadata:
@@ -214,8 +256,8 @@ def _header(
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise CheckpointError(
-            f"the names and shapes of {len(ordered)} tensors take {len(text)} bytes, and safetensors allows "
-            f"{MAX_HEADER}"
+            f"the names and shapes of {len(ordered)} tensors take {len(text)} bytes,"
+            f" and safetensors allows {MAX_HEADER}"
         )
     return len(text).to_bytes(8, "little") + text, at
 
@@ -225,7 +267,8 @@ def _check_room(path: Path, size: int) -> None:
     if size > free:
         raise CheckpointError(
             f"{path.name} would take {size} bytes, and its disk has {free} left",
-            "make room, or look whether the checkpoint's tensors are as large as they should be",
+            "make room, or look whether the checkpoint's tensors are as large as they"
+            " should be",
         )
 
 
@@ -234,7 +277,9 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
         raise ValueError(f"its header claims {length} bytes, the file has {len(view)}")
-    header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_duplicates)
+    header = json.loads(
+        str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_duplicates
+    )
     if type(header) is not dict:
         raise ValueError("its header is no JSON object")
     metadata = header.pop("__metadata__", {})
@@ -248,16 +293,25 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
         shape = tuple(entry["shape"])
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{name!r} has the unknown dtype {entry['dtype']!r}")
-        if any(type(number) is not int or number < 0 for number in (start, stop, *shape)):
-            raise ValueError(f"{name!r} has the shape {entry['shape']} at {entry['data_offsets']}")
+        if any(
+            type(number) is not int or number < 0 for number in (start, stop, *shape)
+        ):
+            raise ValueError(
+                f"{name!r} has the shape {entry['shape']} at {entry['data_offsets']}"
+            )
         storage = Storage(name, mapping, data + start, stop - start)
         tensor = Tensor(entry["dtype"], shape, contiguous_strides(shape), 0, storage)
         if start != ends[-1] or stop - start != tensor.nbytes:
-            raise ValueError(f"{name!r} lies at {start} to {stop}, not the {tensor.nbytes} bytes from {ends[-1]}")
+            raise ValueError(
+                f"{name!r} lies at {start} to {stop}, not the {tensor.nbytes} bytes"
+                f" from {ends[-1]}"
+            )
         ends.append(stop)
         found[name] = tensor
     if data + ends[-1] != len(view):
-        raise ValueError(f"its tensors end at {data + ends[-1]}, the file at {len(view)}")
+        raise ValueError(
+            f"its tensors end at {data + ends[-1]}, the file at {len(view)}"
+        )
     return SafetensorsFile(dict(sorted(found.items())), metadata)
 
 

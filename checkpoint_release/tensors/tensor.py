@@ -1,8 +1,8 @@
 """Tensors that live in a file: what they are, and their bytes when somebody asks.
 
-A checkpoint is larger than the memory one would like to spend on it, so a `Tensor` is a record (dtype, shape,
-strides, offset) over bytes that are mapped, not read. Nothing here imports torch. Dtypes go by their
-safetensors names.
+A checkpoint is larger than the memory one would like to spend on it, so a `Tensor` is a
+record (dtype, shape, strides, offset) over bytes that are mapped, not read. Nothing
+here imports torch. Dtypes go by their safetensors names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import ml_dtypes
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-CHUNK = 256 << 10  # bytes handed on at a time: they fit the cache; larger ones are copied more slowly
+# bytes handed on at a time: they fit the cache; larger ones are copied more slowly
+CHUNK = 256 << 10
 
-_FAULT_AROUND = 2 << 20  # bytes that Linux may map around a byte that is touched: a large folio
+# bytes that Linux may map around a byte that is touched: a large folio
+_FAULT_AROUND = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class DType:
     """A tensor's element type.
 
     Attributes:
-        name: the name in a safetensors header; for types that safetensors lacks, named in the same manner.
+        name: the name in a safetensors header; for types that safetensors lacks, named
+            in the same manner.
         bits: size of one element, in bits.
         numpy: the numpy type that holds it, or None where numpy has none.
         in_safetensors: whether safetensors 0.8 can hold it.
@@ -41,7 +44,8 @@ class DType:
     in_safetensors: bool = True
 
 
-# In the order of the `Dtype` enumeration of safetensors 0.8, which is the order of its files read backwards.
+# In the order of the `Dtype` enumeration of safetensors 0.8, which is the order of its
+# files read backwards.
 DTYPES = {
     dtype.name: dtype
     for dtype in (
@@ -69,7 +73,9 @@ DTYPES = {
         DType("C128", 128, np.dtype(np.complex128), in_safetensors=False),
     )
 }
-_NAME_OF_NUMPY = {dtype.numpy: dtype.name for dtype in DTYPES.values() if dtype.numpy is not None}
+_NAME_OF_NUMPY = {
+    dtype.numpy: dtype.name for dtype in DTYPES.values() if dtype.numpy is not None
+}
 _COMPLEX = {"C32", "C64", "C128"}
 
 
@@ -85,14 +91,18 @@ class TensorLike(Protocol):
         """The size of each dimension."""
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes of all elements, row-major and little-endian, in order and in pieces."""
+        """The bytes of all elements, row-major and little-endian, in order and in
+        pieces.
+        """
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The elements as a numpy array."""
 
 
 class MappedFile:
-    """The bytes of a file, mapped read-only; `drop` gives back the memory of a part that has been used."""
+    """The bytes of a file, mapped read-only; `drop` gives back the memory of a part
+    that has been used.
+    """
 
     def __init__(self, view: memoryview, pages: mmap.mmap | None = None) -> None:
         self.view = view
@@ -100,7 +110,9 @@ class MappedFile:
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
-        """Map the whole of `path`. Raises OSError, also for what is no regular file: a pipe would never end."""
+        """Map the whole of `path`. Raises OSError, also for what is no regular file: a
+        pipe would never end.
+        """
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is not a regular file")
         with path.open("rb") as file:
@@ -110,7 +122,9 @@ class MappedFile:
         return cls(memoryview(pages), pages)
 
     def drop(self, start: int, stop: int) -> None:
-        """Say that bytes [start, stop) are no longer needed in memory. They can still be read again."""
+        """Say that bytes [start, stop) are no longer needed in memory. They can still
+        be read again.
+        """
         if self._pages is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
             start -= start % _FAULT_AROUND
             stop = min(stop + -stop % _FAULT_AROUND, len(self.view))
@@ -122,7 +136,8 @@ class Storage:
     """A run of bytes that one or more tensors look at.
 
     Attributes:
-        key: its identity within its file: tensors whose storages have the same key share memory.
+        key: its identity within its file: tensors whose storages have the same key
+            share memory.
         start, nbytes: where the bytes lie within `mapping`.
         big_endian: whether elements are stored most significant byte first.
     """
@@ -156,7 +171,9 @@ class Tensor:
 
     @classmethod
     def of_numpy(cls, array: np.ndarray[Any, Any]) -> Tensor:
-        """A tensor over the memory of an array. Raises TypeError for types that tensors don't have."""
+        """A tensor over the memory of an array. Raises TypeError for types that tensors
+        don't have.
+        """
         array = np.asarray(array)
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         name = _NAME_OF_NUMPY.get(array.dtype)
@@ -185,7 +202,8 @@ class Tensor:
         return _is_contiguous(self.shape, self.strides)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements as an array: a read-only view of the file where that is possible, else a copy.
+        """The elements as an array: a read-only view of the file where that is
+        possible, else a copy.
 
         Raises TypeError for types that numpy can't hold (F4, C32).
         """
@@ -200,7 +218,9 @@ class Tensor:
         return flat.reshape(self.shape)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The elements row-major and little-endian, in pieces, behind which memory is given back."""
+        """The elements row-major and little-endian, in pieces, behind which memory is
+        given back.
+        """
         if self.size == 0:
             return
         moved = self.storage.big_endian and DTYPES[self.dtype].bits > 8
@@ -216,15 +236,22 @@ class Tensor:
         for block in _blocks(self._units()):
             yield self._arranged(block).data.cast("B")
             low, high = byte_bounds(block)
-            if high - low < 4 * block.nbytes:  # else it is transposed, and the next block needs the same pages
+            # else it is transposed, and the next block needs the same pages
+            if high - low < 4 * block.nbytes:
                 self.storage.mapping.drop(begin + low, begin + high)
-        self.storage.mapping.drop(self.storage.start, self.storage.start + self.storage.nbytes)
+        self.storage.mapping.drop(
+            self.storage.start, self.storage.start + self.storage.nbytes
+        )
 
     def _units(self) -> np.ndarray[Any, Any]:
-        """The elements as unsigned integers as stored; of a complex number two, on a last axis."""
+        """The elements as unsigned integers as stored; of a complex number two, on a
+        last axis.
+        """
         parts = 2 if self.dtype in _COMPLEX else 1
         unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
-        return self._strided(unit.newbyteorder(">" if self.storage.big_endian else "<"), parts)
+        return self._strided(
+            unit.newbyteorder(">" if self.storage.big_endian else "<"), parts
+        )
 
     def _strided(self, dtype: np.dtype[Any], parts: int) -> np.ndarray[Any, Any]:
         step = dtype.itemsize * parts
@@ -238,29 +265,39 @@ class Tensor:
         )
 
     def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A contiguous little-endian copy of a block of units, with the pending sign changes done."""
+        """A contiguous little-endian copy of a block of units, with the pending sign
+        changes done.
+        """
         block = block.astype(block.dtype.newbyteorder("<"), order="C")
         sign = np.array(1 << (block.dtype.itemsize * 8 - 1), block.dtype)
         if self.conjugate:
             block[..., 1] ^= sign
-        if self.negate:  # torch sets the bit on floating-point views of complex tensors only
+        # torch sets the bit on floating-point views of complex tensors only
+        if self.negate:
             block ^= sign
         return block.reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A tensor computed when its bytes are asked for, and forgotten after: casts and merges stay flat."""
+    """A tensor computed when its bytes are asked for, and forgotten after: casts and
+    merges stay flat.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     compute: Callable[[], np.ndarray[Any, Any]]
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """Compute the elements. Raises TypeError when they are not what the record says."""
+        """Compute the elements. Raises TypeError when they are not what the record
+        says.
+        """
         array = self.compute()
         if array.shape != self.shape or _NAME_OF_NUMPY.get(array.dtype) != self.dtype:
-            raise TypeError(f"computed {array.dtype}{array.shape} for a tensor of {self.dtype}{self.shape}")
+            raise TypeError(
+                f"computed {array.dtype}{array.shape} for a tensor of"
+                f" {self.dtype}{self.shape}"
+            )
         return array
 
     def chunks(self) -> Iterator[memoryview]:
@@ -288,11 +325,16 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
     expected = contiguous_strides(shape)
-    return all(size == 1 or stride == should for size, stride, should in zip(shape, strides, expected, strict=True))
+    return all(
+        size == 1 or stride == should
+        for size, stride, should in zip(shape, strides, expected, strict=True)
+    )
 
 
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Split along the leading axes into blocks of about CHUNK bytes, in row-major order."""
+    """Split along the leading axes into blocks of about CHUNK bytes, in row-major
+    order.
+    """
     if array.nbytes <= CHUNK:
         yield array
         return

@@ -1,8 +1,10 @@
-"""What the exports cost, side by side: `python -m tests.bench.exports [--model medium] [--repeats 5]`.
+"""What the exports cost, side by side: `python -m tests.bench.exports [--model medium]
+[--repeats 5]`.
 
-Each route runs in a fresh process, the routes by turns, so that a busy machine slows all of them alike; reported are
-medians. A process's time is told in two parts: until its imports are done, and the export itself with all its checks.
-`torch` is a plain `torch.onnx.export(dynamo=False)` of the same model at the same opset, unchecked.
+Each route runs in a fresh process, the routes by turns, so that a busy machine slows
+all of them alike; reported are medians. A process's time is told in two parts: until
+its imports are done, and the export itself with all its checks. `torch` is a plain
+`torch.onnx.export(dynamo=False)` of the same model at the same opset, unchecked.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ export_onnx(checkpoint, params, out)
 """
 TORCH = """
 import torch
-from checkpoint_release.exporting.tracing import Traceable, known_warnings
+from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 from checkpoint_release.onnx.routes import _named_axes
 started = time.perf_counter()
 t = Traceable.open(checkpoint)
 out.mkdir()
-with known_warnings(), torch.no_grad():
+with silence_known_warnings(), torch.no_grad():
     torch.onnx.export(
         t.module, t.arguments, str(out / "model.onnx"), dynamo=False, opset_version={opset},
         input_names=[s.name for s in t.signature.inputs], output_names=[s.name for s in t.signature.outputs],
@@ -68,18 +70,28 @@ print(json.dumps({"import": started - begun, "export": ended - started, "peak": 
 ROUTES = {
     "direct": ONNX.format(exporter="direct", opset=17, warm="import onnx, onnxruntime"),
     "torch": TORCH.format(opset=17),
-    "torchscript": ONNX.format(exporter="torchscript", opset=17, warm="import onnx, onnxruntime, torch"),
-    "dynamo": ONNX.format(exporter="dynamo", opset=18, warm="import onnx, onnxruntime, torch"),
+    "torchscript": ONNX.format(
+        exporter="torchscript", opset=17, warm="import onnx, onnxruntime, torch"
+    ),
+    "dynamo": ONNX.format(
+        exporter="dynamo", opset=18, warm="import onnx, onnxruntime, torch"
+    ),
     "jit": TORCHSCRIPT.format(format="torchscript"),
     "pt2": TORCHSCRIPT.format(format="torch_export"),
 }
 
 
 def measure(route: str, checkpoint: Path, out: Path) -> dict[str, float]:
-    """Run one route in a process of its own and add the size and the nodes of what it wrote."""
+    """Run one route in a process of its own and add the size and the nodes of what it
+    wrote.
+    """
     code = HEAD + ROUTES[route] + TAIL
     done = subprocess.run(
-        [sys.executable, "-c", code, checkpoint, out], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, checkpoint, out],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     found["bytes"] = sum(path.stat().st_size for path in out.glob("model.*"))
@@ -94,24 +106,51 @@ def measure(route: str, checkpoint: Path, out: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=SIZES, default="medium")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--routes", nargs="+", choices=ROUTES, default=[name for name in ROUTES if name != "dynamo"])
+    parser.add_argument(
+        "--routes",
+        nargs="+",
+        choices=ROUTES,
+        default=[name for name in ROUTES if name != "dynamo"],
+    )
     options = parser.parse_args()
-    kwargs = {"input_dim": 48, "output_dim": 48, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1}
+    kwargs = {
+        "input_dim": 48,
+        "output_dim": 48,
+        "embedding_dim": 1024,
+        "num_actions": 64,
+        "dropout": 0.1,
+    }
     architecture = stick_figure({**kwargs, **SIZES[options.model]}, INPUTS)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint", architecture, state_dict(architecture))
+        checkpoint = write_checkpoint(
+            Path(folder) / "checkpoint", architecture, state_dict(architecture)
+        )
         raw = (checkpoint / "weights.safetensors").stat().st_size
-        runs: dict[str, list[dict[str, float]]] = {route: [] for route in options.routes}
+        runs: dict[str, list[dict[str, float]]] = {
+            route: [] for route in options.routes
+        }
         for repeat in range(options.repeats):
             for route, results in runs.items():
-                results.append(measure(route, checkpoint, Path(folder) / f"{route}{repeat}"))
-    print(f"{options.model}: {raw / 1e6:.1f} MB of weights, medians of {options.repeats}, seconds")
-    print(f"{'route':<12}{'import':>8}{'export':>8}{'peak MB':>9}{'file MB':>9}{'/weights':>9}{'nodes':>7}")
+                results.append(
+                    measure(route, checkpoint, Path(folder) / f"{route}{repeat}")
+                )
+    print(
+        f"{options.model}: {raw / 1e6:.1f} MB of weights, medians of {options.repeats},"
+        " seconds"
+    )
+    print(
+        f"{'route':<12}{'import':>8}{'export':>8}{'peak MB':>9}{'file MB':>9}{'/weights':>9}{'nodes':>7}"
+    )
     for route, results in runs.items():
-        median = {key: statistics.median(result[key] for result in results) for key in results[0]}
+        median = {
+            key: statistics.median(result[key] for result in results)
+            for key in results[0]
+        }
         print(
             f"{route:<12}{median['import']:>8.2f}{median['export']:>8.2f}{median['peak'] / 1e6:>9.0f}"
             f"{median['bytes'] / 1e6:>9.1f}{median['bytes'] / median.get('weights', raw):>9.4f}"

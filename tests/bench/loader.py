@@ -1,9 +1,11 @@
-"""Load time and resident memory of each format, beside a default torch.load of the same weights.
+"""Load time and resident memory of each format, beside a default torch.load of the same
+weights.
 
-Run with `python -m tests.bench.loader [--size large] [--rounds 5]`. Each figure comes from a process of its own, in
-which the library is imported and the file in the page cache before the clock starts; the ways take turns, so that a
-busy minute hits all of them. Resident memory is what the process holds after the load above what it held before, and
-again after one run, which is when mapped weights are read.
+Run with `python -m tests.bench.loader [--size large] [--rounds 5]`. Each figure comes
+from a process of its own, in which the library is imported and the file in the page
+cache before the clock starts; the ways take turns, so that a busy minute hits all of
+them. Resident memory is what the process holds after the load above what it held
+before, and again after one run, which is when mapped weights are read.
 """
 
 from __future__ import annotations
@@ -98,9 +100,18 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
 
     from checkpoint_release.runtimes.eager import ExportModule, build_eager
 
-    kwargs = {"input_dim": 48, "output_dim": 48, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1, **size}
+    kwargs = {
+        "input_dim": 48,
+        "output_dim": 48,
+        "embedding_dim": 1024,
+        "num_actions": 64,
+        "dropout": 0.1,
+        **size,
+    }
     architecture = stick_figure(kwargs)
-    checkpoint = write_checkpoint(folder / "checkpoint", architecture, state_dict(architecture))
+    checkpoint = write_checkpoint(
+        folder / "checkpoint", architecture, state_dict(architecture)
+    )
     (checkpoint / "weights.safetensors").rename(folder / "model.safetensors")
     (checkpoint / "weights.safetensors").symlink_to(folder / "model.safetensors")
     model, _ = build_eager(checkpoint)
@@ -110,14 +121,23 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
         write_json(folder / name / "config.json", config)
     takes = signature(kwargs, None)
     module = ExportModule(model, takes).eval()
-    inputs = tuple(map(torch.from_numpy, sample_inputs(takes, takes.sizes(), 0).values()))
+    inputs = tuple(
+        map(torch.from_numpy, sample_inputs(takes, takes.sizes(), 0).values())
+    )
     axes = {
-        spec.name: {axis: name for axis, name in enumerate(spec.shape or ()) if isinstance(name, str)}
+        spec.name: {
+            axis: name
+            for axis, name in enumerate(spec.shape or ())
+            if isinstance(name, str)
+        }
         for spec in (*takes.inputs, *takes.outputs)
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(module, inputs, check_trace=False), folder / "torchscript/model.pt")
+        torch.jit.save(
+            torch.jit.trace(module, inputs, check_trace=False),
+            folder / "torchscript/model.pt",
+        )
         torch.onnx.export(
             module,
             inputs,
@@ -131,7 +151,9 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
     return kwargs
 
 
-def measure(way: str, folder: Path, kwargs: Mapping[str, object]) -> tuple[float, int, int | None]:
+def measure(
+    way: str, folder: Path, kwargs: Mapping[str, object]
+) -> tuple[float, int, int | None]:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, way, str(folder), json.dumps(kwargs)],
         cwd=ROOT,
@@ -144,26 +166,40 @@ def measure(way: str, folder: Path, kwargs: Mapping[str, object]) -> tuple[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kwargs = write_release(folder, SIZES[asked.size])
-        rounds = [{way: measure(way, folder, kwargs) for way in WAYS} for _ in range(asked.rounds)]
+        rounds = [
+            {way: measure(way, folder, kwargs) for way in WAYS}
+            for _ in range(asked.rounds)
+        ]
         megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    print(f"{asked.size}: {megabytes:.0f} MB of weights, medians of {asked.rounds} processes each")
+    print(
+        f"{asked.size}: {megabytes:.0f} MB of weights, medians of {asked.rounds}"
+        " processes each"
+    )
     print(f"{'':32} {'milliseconds':>12} {'MB after':>9} {'MB after a run':>15}")
     median = {way: statistics.median(each[way][0] for each in rounds) for way in WAYS}
     for way in WAYS:
         held = statistics.median(each[way][1] for each in rounds) / 1e6
         ran = [each[way][2] for each in rounds]
-        after_run = f"{statistics.median(x for x in ran if x is not None) / 1e6:15.0f}" if None not in ran else ""
+        after_run = (
+            f"{statistics.median(x for x in ran if x is not None) / 1e6:15.0f}"
+            if None not in ran
+            else ""
+        )
         print(f"{way:32} {1000 * median[way]:12.1f} {held:9.0f} {after_run}")
     for way in ("torch.load", "torch.load into a model"):
         for ours in ("safetensors load_file", "load safetensors"):
-            print(f"{ours} takes 1/{median[way] / median[ours]:.1f} of the time of {way}")
+            print(
+                f"{ours} takes 1/{median[way] / median[ours]:.1f} of the time of {way}"
+            )
 
 
 if __name__ == "__main__":

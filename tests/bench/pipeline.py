@@ -1,6 +1,8 @@
-"""Speed of the whole: a cold `dvc repro` against a plain script that does the same work, side by side.
+"""Speed of the whole: a cold `dvc repro` against a plain script that does the same
+work, side by side.
 
-What DVC itself takes to find that nothing changed is measured beside it, on seven stages of `echo`.
+What DVC itself takes to find that nothing changed is measured beside it, on seven
+stages of `echo`.
 
 Run with `python -m tests.bench.pipeline [--sizes medium large] [--rounds 3]`.
 """
@@ -74,16 +76,33 @@ def write_checkpoint(path: Path, **size: int) -> Mapping[str, object]:
 
     from checkpoint_release.models.stick_figure import build
 
-    kwargs = {"input_dim": 48, "output_dim": 48, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1, **size}
+    kwargs = {
+        "input_dim": 48,
+        "output_dim": 48,
+        "embedding_dim": 1024,
+        "num_actions": 64,
+        "dropout": 0.1,
+        **size,
+    }
     torch.manual_seed(0)
-    torch.save({"epoch": 1, "model_state_dict": build(**kwargs).state_dict(), "train_loss": 0.5}, path)
+    torch.save(
+        {
+            "epoch": 1,
+            "model_state_dict": build(**kwargs).state_dict(),
+            "train_loss": 0.5,
+        },
+        path,
+    )
     return kwargs
 
 
 def seven_echoes(path: Path) -> Project:
     """A pipeline as long as ours in which nothing happens."""
     path.mkdir()
-    stages = {f"stage-{n}": {"cmd": f"echo > {n + 1}", "deps": [str(n)], "outs": [str(n + 1)]} for n in range(7)}
+    stages = {
+        f"stage-{n}": {"cmd": f"echo > {n + 1}", "deps": [str(n)], "outs": [str(n + 1)]}
+        for n in range(7)
+    }
     (path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     (path / "0").touch()
     project = Project(path)
@@ -94,8 +113,12 @@ def seven_echoes(path: Path) -> Project:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median of the rounds' ratios: a machine that slows down for a while slows both."""
-    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+    """The median of the rounds' ratios: a machine that slows down for a while slows
+    both.
+    """
+    return statistics.median(
+        one / other for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def bench(size: str, rounds: int, folder: Path) -> None:
@@ -107,32 +130,54 @@ def bench(size: str, rounds: int, folder: Path) -> None:
     (out := folder / f"{size}-plain").mkdir()
     (folder / "plain.py").write_text(PLAIN_SCRIPT)
     environment = {"PYTHONPATH": str(project.path), "OMP_NUM_THREADS": "2"}
-    command = (sys.executable, str(folder / "plain.py"), "checkpoints/bench.pth", str(out), json.dumps(kwargs))
+    command = (
+        sys.executable,
+        str(folder / "plain.py"),
+        "checkpoints/bench.pth",
+        str(out),
+        json.dumps(kwargs),
+    )
 
     taken: dict[str, list[float]] = defaultdict(list)
 
-    def take(name: str, where: Project, *command: str, environment: Mapping[str, str] | None = None) -> None:
+    def take(
+        name: str,
+        where: Project,
+        *command: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         start = time.perf_counter()
         where.run(*command, environment=environment)
         taken[name].append(time.perf_counter() - start)
 
     for _ in range(rounds):
         take("plain script", project, *command, environment=environment)
-        subprocess.run(["rm", "-rf", ".dvc/cache", ".dvc/tmp", "dvc.lock", "artifacts"], cwd=project.path, check=True)
+        subprocess.run(
+            ["rm", "-rf", ".dvc/cache", ".dvc/tmp", "dvc.lock", "artifacts"],
+            cwd=project.path,
+            check=True,
+        )
         take("cold dvc repro", project, "dvc", "repro", environment=environment)
         take("no-op dvc repro", project, "dvc", "repro")
         take("dvc status", project, "dvc", "status")
         take("no-op of seven echoes", idle, "dvc", "repro")
         take("their dvc status", idle, "dvc", "status")
         project.set(formats__onnx=False)
-        take("one format switched off", project, "dvc", "repro", environment=environment)
+        take(
+            "one format switched off", project, "dvc", "repro", environment=environment
+        )
         project.set(formats__onnx=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
     print(f"\n{size}: {megabytes:.0f} MB, medians of {rounds}")
     for name, figures in taken.items():
         print(f"  {name:<26}{statistics.median(figures):7.2f} s")
     for name, ours, theirs, wanted in (
-        ("cold / plain script", "cold dvc repro", "plain script", "   (wanted: at most 1.5)"),
+        (
+            "cold / plain script",
+            "cold dvc repro",
+            "plain script",
+            "   (wanted: at most 1.5)",
+        ),
         ("no-op / status", "no-op dvc repro", "dvc status", "   (at most 1.2)"),
         ("the same of seven echoes", "no-op of seven echoes", "their dvc status", ""),
     ):
@@ -142,7 +187,9 @@ def bench(size: str, rounds: int, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", default=["medium", "large"], choices=SIZES)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["medium", "large"], choices=SIZES
+    )
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

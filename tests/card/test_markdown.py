@@ -10,12 +10,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from checkpoint_release.card.markdown import code, escaped, fenced, human_size, plain, sections
+from checkpoint_release.card.markdown import (
+    code,
+    escaped,
+    fenced,
+    human_size,
+    plain,
+    sections,
+)
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 # Text that likes to be markup, among text of all kinds
 HOSTILE = st.lists(
-    st.sampled_from([*list("`*_[]()<>|\\&!#~$-:/."), "&lt;", "<b>", "](x)", "``", "\n", "\n\n", "a"]) | st.text()
+    st.sampled_from(
+        [*list("`*_[]()<>|\\&!#~$-:/."), "&lt;", "<b>", "](x)", "``", "\n", "\n\n", "a"]
+    )
+    | st.text()
 )
 
 
@@ -32,11 +42,15 @@ def test_a_cell_of_code_stays_one_cell(text: str) -> None:
     shown = MARKDOWN.render(f"| a | b |\n|---|---|\n| {code(text)} | end |\n")
     cells = re.findall("<td>(.*)</td>", shown)
     assert len(cells) == 2 and cells[1] == "end"
-    assert html.unescape(cells[0].removeprefix("<code>").removesuffix("</code>")) == plain(text)
+    assert html.unescape(
+        cells[0].removeprefix("<code>").removesuffix("</code>")
+    ) == plain(text)
 
 
 def test_unescaped_text_would_be_markup() -> None:
-    assert "<em>" in MARKDOWN.renderInline("*x*") and "<em>" not in MARKDOWN.renderInline(escaped("*x*"))
+    assert "<em>" in MARKDOWN.renderInline(
+        "*x*"
+    ) and "<em>" not in MARKDOWN.renderInline(escaped("*x*"))
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\u202eb", "a\u200bb", "a\x1b[2Jb"])
@@ -57,7 +71,8 @@ def test_no_line_ends_a_block_of_code(text: str) -> None:
 
 def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
     notes = (
-        "Before.\n\n## One #\na\n\n```sh\n## not a heading\n```\n### deeper\n## Two\n~~~\n```\n## still code\n~~~\nb\n"
+        "Before.\n\n## One #\na\n\n```sh\n## not a heading\n```\n### deeper\n##"
+        " Two\n~~~\n```\n## still code\n~~~\nb\n"
     )
     assert sections(notes) == {
         "": "Before.",

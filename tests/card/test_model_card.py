@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from safetensors.numpy import save_file
 
-from checkpoint_release.card.hub_terms import LICENSES, TASKS
+from checkpoint_release.card.hub_terms import LICENSES, TASKS, check_terms
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
@@ -33,7 +33,15 @@ from tests.support.parity_json import parity_json
 from tests.support.project import ROOT, Project
 
 HEADINGS = [
-    *("Intended use", "Out of scope", "Architecture", "Inputs and outputs", "Training", "Evaluation", "Files"),
+    *(
+        "Intended use",
+        "Out of scope",
+        "Architecture",
+        "Inputs and outputs",
+        "Training",
+        "Evaluation",
+        "Files",
+    ),
     *("Parity", "Usage", "Limitations", "Provenance", "Citation", "Authors", "Licence"),
 ]
 NOTES = """\
@@ -60,38 +68,64 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 @dataclass
 class Artifacts:
-    """Artifacts in a folder of a test's own, made of a model's facts and of bytes that nobody runs."""
+    """Artifacts in a folder of a test's own, made of a model's facts and of bytes that
+    nobody runs.
+    """
 
     path: Path
     architecture: Architecture = field(default_factory=stick_figure)
-    training: dict[str, Any] = field(default_factory=lambda: {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25})
+    training: dict[str, Any] = field(
+        default_factory=lambda: {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25}
+    )
     formats: tuple[str, ...] = ("safetensors", "onnx", "torchscript")
 
     def write(self) -> Artifacts:
         folder = write_checkpoint(
-            self.path / "checkpoint", self.architecture, {"w": np.ones((2, 3), np.float32)}, self.training
+            self.path / "checkpoint",
+            self.architecture,
+            {"w": np.ones((2, 3), np.float32)},
+            self.training,
         )
-        made_from = {name: entry.sha256 for name, entry in read_manifest(folder).files.items()}
+        made_from = {
+            name: entry.sha256 for name, entry in read_manifest(folder).files.items()
+        }
         config = model_config(read_json(folder / "checkpoint.json"))
-        main = {"safetensors": "model.safetensors", "onnx": "model.onnx", "torchscript": "model.pt"}
+        main = {
+            "safetensors": "model.safetensors",
+            "onnx": "model.onnx",
+            "torchscript": "model.pt",
+        }
         facts = {"onnx": {"opset": 17, "exporter": "direct"}}
         for name in PLACES:
             (out := self.path / name).mkdir(parents=True, exist_ok=True)
             if on := name in self.formats:
                 (out / main.get(name, "model.pt2")).write_bytes(name.encode() * 100)
                 write_json(out / "config.json", config)
-            write_manifest(out, name, enabled=on, made_from=made_from if on else {}, facts=facts.get(name, {}))
+            write_manifest(
+                out,
+                name,
+                enabled=on,
+                made_from=made_from if on else {},
+                facts=facts.get(name, {}),
+            )
         self.check()
         return self
 
     def check(self, **changes: Any) -> None:
         """Write a parity.json that passed these artifacts."""
-        checked = {name: sha256(self.path / name / "manifest.json") for name in self.formats}
-        write_json(self.path / "parity.json", {**parity_json(checked, self.architecture.signature), **changes})
+        checked = {
+            name: sha256(self.path / name / "manifest.json") for name in self.formats
+        }
+        write_json(
+            self.path / "parity.json",
+            {**parity_json(checked, self.architecture.signature), **changes},
+        )
 
     def change_checkpoint(self, **facts: Any) -> None:
         path = self.path / "checkpoint"
-        write_json(path / "checkpoint.json", {**read_json(path / "checkpoint.json"), **facts})
+        write_json(
+            path / "checkpoint.json", {**read_json(path / "checkpoint.json"), **facts}
+        )
         write_manifest(path, "checkpoint")
         for name in self.formats:
             manifest = read_manifest(self.path / name)
@@ -106,7 +140,9 @@ def artifacts(tmp_path: Path) -> Artifacts:
 
 @pytest.fixture
 def said(tmp_path: Path) -> Callable[..., CardParams]:
-    """An author who has said everything, but for what a test takes away or puts in its place."""
+    """An author who has said everything, but for what a test takes away or puts in its
+    place.
+    """
     (folder := tmp_path / "words").mkdir()
     (folder / "notes.md").write_text(NOTES)
     (folder / "citation.bib").write_text("@misc{rabbit}\n")
@@ -146,7 +182,9 @@ def front_matter(text: str) -> ModelCardData:
 def headings(text: str, level: str = "h2") -> list[str]:
     tokens = MARKDOWN.parse(body(text))
     return [
-        tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open" and token.tag == level
+        tokens[i + 1].content
+        for i, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == level
     ]
 
 
@@ -157,18 +195,29 @@ def section(text: str, heading: str) -> str:
 # What it says
 
 
-def test_a_card_has_every_section_once_and_in_order(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_a_card_has_every_section_once_and_in_order(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     text = card(artifacts, said())
     assert headings(text, "h1") == ["Rabbit"]
     assert headings(text) == HEADINGS
-    assert "Draws rabbits." in text and "0.25" in section(text, "Evaluation") and "@misc{rabbit}" in text
+    assert (
+        "Draws rabbits." in text
+        and "0.25" in section(text, "Evaluation")
+        and "@misc{rabbit}" in text
+    )
     assert "\n\n\n" not in text
 
 
-def test_every_file_of_every_format_is_listed_as_it_is(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_every_file_of_every_format_is_listed_as_it_is(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     listed = section(card(artifacts, said()), "Files")
     rows = {
-        row[0]: row for row in re.findall(r"^\| `(.+?)` \| (.*?) \| ([\d,]+) \| `(\w{64})` \|$", listed, re.MULTILINE)
+        row[0]: row
+        for row in re.findall(
+            r"^\| `(.+?)` \| (.*?) \| ([\d,]+) \| `(\w{64})` \|$", listed, re.MULTILINE
+        )
     }
     for format, place in PLACES.items():
         for name, entry in read_manifest(artifacts.path / format).files.items():
@@ -178,22 +227,33 @@ def test_every_file_of_every_format_is_listed_as_it_is(artifacts: Artifacts, sai
     assert "opset 17" in listed
 
 
-def test_inputs_and_outputs_are_the_signatures(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_inputs_and_outputs_are_the_signatures(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     text = section(card(artifacts, said()), "Inputs and outputs")
     signature = artifacts.architecture.signature
     for spec in (*signature.inputs, *signature.outputs):
-        assert f"| `{spec.name}` | `{spec.dtype}` | `[{', '.join(map(str, spec.shape or ()))}]` |" in text
+        assert (
+            f"| `{spec.name}` | `{spec.dtype}` |"
+            f" `[{', '.join(map(str, spec.shape or ()))}]` |" in text
+        )
     assert "0 to 4" in text  # of the five actions
 
 
-def test_the_front_matter_is_what_the_hub_takes(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_the_front_matter_is_what_the_hub_takes(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     data = front_matter(card(artifacts, said()))
     assert data.license in LICENSES and data.pipeline_tag in TASKS
     assert data.library_name == "transformers"
     assert data.datasets == ["org/rabbits"]
     assert set(data.tags or []) == {"rabbit", "safetensors", "onnx", "torchscript"}
     [result] = data.eval_results or []
-    assert (result.metric_type, result.metric_value, result.dataset_name) == ("val_loss", 0.25, "Rabbits, held out")
+    assert (result.metric_type, result.metric_value, result.dataset_name) == (
+        "val_loss",
+        0.25,
+        "Rabbits, held out",
+    )
     assert data.model_name == "Rabbit" and data.metrics == ["val_loss"]
 
 
@@ -201,7 +261,10 @@ def test_metrics_without_named_data_stay_out_of_the_model_index(
     artifacts: Artifacts, said: Callable[..., CardParams]
 ) -> None:
     text = card(artifacts, said(evaluated_on=None))
-    assert not front_matter(text).eval_results and "metrics" not in front_matter(text).to_dict()
+    assert (
+        not front_matter(text).eval_results
+        and "metrics" not in front_matter(text).to_dict()
+    )
     assert "0.25" in section(text, "Evaluation")
     assert "card.evaluated_on" in section(text, "To be supplied by the author")
 
@@ -217,8 +280,12 @@ def test_a_file_of_metrics_is_on_the_card_and_in_the_model_index(
     }
     (Path(params.words) / "metrics.json").write_text(json.dumps([result]))
     text = card(artifacts, params)
-    assert "| Mean squared error | `0.125` | Rabbits | test |" in section(text, "Evaluation")
-    assert {(r.metric_type, r.metric_value) for r in front_matter(text).eval_results or []} == {
+    assert "| Mean squared error | `0.125` | Rabbits | test |" in section(
+        text, "Evaluation"
+    )
+    assert {
+        (r.metric_type, r.metric_value) for r in front_matter(text).eval_results or []
+    } == {
         ("mse", 0.125),
         ("val_loss", 0.25),
     }
@@ -230,52 +297,93 @@ def test_what_the_author_has_not_said_is_left_out_and_listed(
     (silent := tmp_path / "silent").mkdir()
     text = card(
         artifacts,
-        said(words=str(silent), title=None, license=None, authors=[], datasets=[], pipeline_tag=None, tags=[]),
+        said(
+            words=str(silent),
+            title=None,
+            license=None,
+            authors=[],
+            datasets=[],
+            pipeline_tag=None,
+            tags=[],
+        ),
     )
     missing = section(text, "To be supplied by the author")
-    for what in ("Description", "Intended use", "Out of scope", "Training data", "Licence", "Authors", "Citation"):
+    for what in (
+        "Description",
+        "Intended use",
+        "Out of scope",
+        "Training data",
+        "Licence",
+        "Authors",
+        "Citation",
+    ):
         assert f"- {what}: " in missing and what not in headings(text)
     data = front_matter(text).to_dict()
-    assert not data.keys() & {"license", "datasets", "base_model", "language", "pipeline_tag"}
+    assert not data.keys() & {
+        "license",
+        "datasets",
+        "base_model",
+        "language",
+        "pipeline_tag",
+    }
     assert headings(text, "h1") == ["StickFigureTransformer"]
 
 
-def test_nothing_is_missing_when_everything_was_said(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_nothing_is_missing_when_everything_was_said(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     assert "To be supplied" not in card(artifacts, said())
 
 
 def test_words_about_another_checkpoint_stay_off_the_card(
-    artifacts: Artifacts, said: Callable[..., CardParams], capsys: pytest.CaptureFixture[str]
+    artifacts: Artifacts,
+    said: Callable[..., CardParams],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = card(artifacts, said(written_for="12345678"))
     for word in ("abbit", "A. Author"):
         assert word not in text
-    assert "license" not in front_matter(text).to_dict() and "Licence" not in headings(text)
+    assert "license" not in front_matter(text).to_dict() and "Licence" not in headings(
+        text
+    )
     assert "card.written_for" in section(text, "To be supplied by the author")
     assert "12345678" in capsys.readouterr().err
     assert "Draws rabbits." in card(artifacts, said(written_for=CHECKPOINT[:8]))
 
 
-def test_the_authors_other_sections_and_code_survive(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_the_authors_other_sections_and_code_survive(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     params = said()
     thanks = "To *all*.\n\n```sh\n## not a heading\n\n\n\necho\n```"
-    (Path(params.words) / "notes.md").write_text(f"{NOTES}\n## Thanks\n{thanks}\n\n## INTENDED USE\nMore drawing.\n")
+    (Path(params.words) / "notes.md").write_text(
+        f"{NOTES}\n## Thanks\n{thanks}\n\n## INTENDED USE\nMore drawing.\n"
+    )
     text = card(artifacts, params)
     assert f"\n## Thanks\n\n{thanks}\n\n## " in text
     assert section(text, "Intended use").strip() == "Drawing.\n\nMore drawing."
     assert headings(text).count("Intended use") == 1
 
 
-def test_a_format_that_is_off_is_nowhere_on_the_card(tmp_path: Path, said: Callable[..., CardParams]) -> None:
+def test_a_format_that_is_off_is_nowhere_on_the_card(
+    tmp_path: Path, said: Callable[..., CardParams]
+) -> None:
     one = Artifacts(tmp_path / "one", formats=("safetensors",)).write()
     text = card(one, said())
     assert "model.safetensors" in text
     assert not re.search(r"onnx|torchscript|model\.pt|torch\.jit", text, re.IGNORECASE)
 
 
-def test_a_model_that_does_not_describe_itself_has_a_card_too(tmp_path: Path, said: Callable[..., CardParams]) -> None:
-    signature = Signature.from_json({"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]})
-    other = Artifacts(tmp_path / "other", Architecture("nowhere.at_all:Net", {"hidden": 64}, signature)).write()
+def test_a_model_that_does_not_describe_itself_has_a_card_too(
+    tmp_path: Path, said: Callable[..., CardParams]
+) -> None:
+    signature = Signature.from_json(
+        {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
+    )
+    other = Artifacts(
+        tmp_path / "other",
+        Architecture("nowhere.at_all:Net", {"hidden": 64}, signature),
+    ).write()
     text = card(other, said(title=None))
     assert headings(text, "h1") == ["Net"]
     assert "| `hidden` | `64` |" in text and "nowhere.at\\_all:Net" not in text
@@ -295,7 +403,9 @@ def test_a_merged_adapter_and_what_the_pickle_named_are_on_the_card(
     assert "`numpy.dtype` (4×), `os.system` (1×)" in section(text, "Provenance")
 
 
-def test_the_same_artifacts_make_the_same_bytes(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_the_same_artifacts_make_the_same_bytes(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     one = card(artifacts, said())
     manifest = (artifacts.path / "model-card" / "manifest.json").read_bytes()
     assert card(artifacts, said()) == one
@@ -304,24 +414,44 @@ def test_the_same_artifacts_make_the_same_bytes(artifacts: Artifacts, said: Call
     read_manifest(artifacts.path / "model-card").verify(artifacts.path / "model-card")
 
 
-def test_the_parity_table_is_that_of_parity_check(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_the_parity_table_is_that_of_parity_check(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     table = section(card(artifacts, said()), "Parity")
     figures = read_json(artifacts.path / "parity.json")
-    assert "| output | floor, relative | `safetensors` | `onnx` | `torchscript` |" in table
-    for name, of in figures["formats"]["onnx"]["outputs"].items():
-        [row] = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
-        assert row.split(" | ")[3] == f"{of['max_abs_error']:.2g} ({of['times_floor']:.2g}×)"
     assert (
-        "`safetensors`: 40 of 50 weights are the checkpoint's, bit for bit; the other 10 are not in the file" in table
+        "| output | floor, relative | `safetensors` | `onnx` | `torchscript` |" in table
+    )
+    for name, of in figures["formats"]["onnx"]["outputs"].items():
+        [row] = [
+            line for line in table.splitlines() if line.startswith(f"| `{name}` |")
+        ]
+        assert (
+            row.split(" | ")[3]
+            == f"{of['max_abs_error']:.2g} ({of['times_floor']:.2g}×)"
+        )
+    assert (
+        "`safetensors`: 40 of 50 weights are the checkpoint's, bit for bit; the other"
+        " 10 are not in the file" in table
     )
     assert "; in 11 of 11 cases" in table
     assert "41 of 50 weights" in table and "11 cases" in table and "4× passes" in table
 
 
-def test_a_variant_of_reduced_precision_is_named_as_such(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_a_variant_of_reduced_precision_is_named_as_such(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     figures = read_json(artifacts.path / "parity.json")["formats"]
-    outputs = {name: {**of, "share_of_output": 0.0123, "limit": 0.2} for name, of in figures["onnx"]["outputs"].items()}
-    int8 = {**figures["onnx"], "rule": "reduced", "reduced_precision": "int8", "outputs": outputs}
+    outputs = {
+        name: {**of, "share_of_output": 0.0123, "limit": 0.2}
+        for name, of in figures["onnx"]["outputs"].items()
+    }
+    int8 = {
+        **figures["onnx"],
+        "rule": "reduced",
+        "reduced_precision": "int8",
+        "outputs": outputs,
+    }
     artifacts.check(formats={**figures, "onnx int8": int8})
     table = section(card(artifacts, said()), "Parity")
     assert (
@@ -350,7 +480,9 @@ def no_verdict(artifacts: Artifacts) -> None:
 
 def unchecked_format(artifacts: Artifacts) -> None:
     checked = read_json(artifacts.path / "parity.json")["checked"]
-    artifacts.check(checked={name: digest for name, digest in checked.items() if name != "onnx"})
+    artifacts.check(
+        checked={name: digest for name, digest in checked.items() if name != "onnx"}
+    )
 
 
 def verdict_without_figures(artifacts: Artifacts) -> None:
@@ -363,7 +495,9 @@ def rebuilt_format(artifacts: Artifacts) -> None:
 
 
 def another_checkpoints_format(artifacts: Artifacts) -> None:
-    write_manifest(artifacts.path / "onnx", "onnx", made_from={"weights.safetensors": "f" * 64})
+    write_manifest(
+        artifacts.path / "onnx", "onnx", made_from={"weights.safetensors": "f" * 64}
+    )
     artifacts.check()
 
 
@@ -379,7 +513,10 @@ def another_checkpoints_format(artifacts: Artifacts) -> None:
     ],
 )
 def test_artifacts_that_parity_check_did_not_pass_get_no_card(
-    artifacts: Artifacts, said: Callable[..., CardParams], spoil: Callable[[Artifacts], None], named: str
+    artifacts: Artifacts,
+    said: Callable[..., CardParams],
+    spoil: Callable[[Artifacts], None],
+    named: str,
 ) -> None:
     before = card(artifacts, said())
     spoil(artifacts)
@@ -388,7 +525,9 @@ def test_artifacts_that_parity_check_did_not_pass_get_no_card(
     assert (artifacts.path / "model-card" / "README.md").read_text() == before
 
 
-def test_a_file_changed_behind_its_manifest_gets_no_card(artifacts: Artifacts, said: Callable[..., CardParams]) -> None:
+def test_a_file_changed_behind_its_manifest_gets_no_card(
+    artifacts: Artifacts, said: Callable[..., CardParams]
+) -> None:
     (artifacts.path / "torchscript/model.pt").write_bytes(b"another")
     with pytest.raises(ArtifactError, match=r"model\.pt was changed"):
         write_card(said(), artifacts.path)
@@ -407,25 +546,41 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_what_a_checkpoint_says_stays_text(tmp_path: Path, said: Callable[..., CardParams], text: str) -> None:
+def test_what_a_checkpoint_says_stays_text(
+    tmp_path: Path, said: Callable[..., CardParams], text: str
+) -> None:
     training = {"stage": text, text: 1, f"val_{text}": 0.5, "config": {text: text}}
     hostile = Artifacts(tmp_path / "hostile", training=training).write()
     hostile.change_checkpoint(left_out={"harmless": {text: 1}, "dangerous": {}})
     shown = card(hostile, said())
     assert set(headings(shown)) <= set(HEADINGS) and headings(shown, "h1") == ["Rabbit"]
-    tokens = [child for token in MARKDOWN.parse(body(shown)) for child in [token, *(token.children or [])]]
+    tokens = [
+        child
+        for token in MARKDOWN.parse(body(shown))
+        for child in [token, *(token.children or [])]
+    ]
     assert not {token.type for token in tokens} & {"html_block", "html_inline", "image"}
     assert not [
-        token for token in tokens if token.type == "link_open" and token.attrs["href"] != "https://example.org/m"
+        token
+        for token in tokens
+        if token.type == "link_open" and token.attrs["href"] != "https://example.org/m"
     ]
     assert "\u202e" not in shown and max(map(len, shown.splitlines())) < 2000
     assert front_matter(shown).license == "mit" and not front_matter(shown).eval_results
 
 
-def test_harmless_training_facts_are_shown_whole(tmp_path: Path, said: Callable[..., CardParams]) -> None:
-    plain = Artifacts(tmp_path / "plain", training={"training_stage": "pre-training", "config": {"lr": 3e-4}}).write()
+def test_harmless_training_facts_are_shown_whole(
+    tmp_path: Path, said: Callable[..., CardParams]
+) -> None:
+    plain = Artifacts(
+        tmp_path / "plain",
+        training={"training_stage": "pre-training", "config": {"lr": 3e-4}},
+    ).write()
     text = section(card(plain, said()), "Training")
-    assert "| `training_stage` | `pre-training` |" in text and "| `config.lr` | `0.0003` |" in text
+    assert (
+        "| `training_stage` | `pre-training` |" in text
+        and "| `config.lr` | `0.0003` |" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -439,10 +594,15 @@ def test_harmless_training_facts_are_shown_whole(tmp_path: Path, said: Callable[
     ],
 )
 def test_an_unusable_file_of_the_authors_is_one_clear_error(
-    artifacts: Artifacts, said: Callable[..., CardParams], name: str, content: str | bytes
+    artifacts: Artifacts,
+    said: Callable[..., CardParams],
+    name: str,
+    content: str | bytes,
 ) -> None:
     params = said()
-    (Path(params.words) / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (Path(params.words) / name).write_bytes(
+        content.encode() if isinstance(content, str) else content
+    )
     with pytest.raises(CardError, match=re.escape(name)) as raised:
         write_card(params, artifacts.path)
     assert raised.value.remedy
@@ -475,15 +635,26 @@ def test_front_matter_that_the_hub_would_refuse_is_refused_here(
 
 
 def python_snippets(text: str) -> list[str]:
-    return [token.content for token in MARKDOWN.parse(body(text)) if token.type == "fence" and token.info == "python"]
+    return [
+        token.content
+        for token in MARKDOWN.parse(body(text))
+        if token.type == "fence" and token.info == "python"
+    ]
 
 
 def run_snippet(snippet: str, folder: Path, home: Path) -> list[str]:
-    """Run it in the folder, without the project and without a network; what it printed, line by line."""
+    """Run it in the folder, without the project and without a network; what it printed,
+    line by line.
+    """
     done = subprocess.run(
         [sys.executable, "-c", snippet],
         cwd=folder,
-        env={"HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": ""},
+        env={
+            "HF_HOME": str(home / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PATH": "",
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -492,26 +663,45 @@ def run_snippet(snippet: str, folder: Path, home: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_snippet_runs_as_printed_in_the_release(built: Project, tmp_path: Path) -> None:
+def test_every_snippet_runs_as_printed_in_the_release(
+    built: Project, tmp_path: Path
+) -> None:
     release = tmp_path / "release"
     shutil.copytree(built.path / "artifacts/release", release)
     snippets = python_snippets((release / "README.md").read_text())
     assert len(snippets) == 3
-    outputs = [spec["name"] for spec in read_json(release / "config.json")["signature"]["outputs"]]
+    outputs = [
+        spec["name"]
+        for spec in read_json(release / "config.json")["signature"]["outputs"]
+    ]
     for snippet in snippets:
         lines = run_snippet(snippet, release, tmp_path)
         assert [line.split(" ")[0] for line in lines] == outputs
         assert all(float(line.rpartition(" ")[2]) < 1e-4 for line in lines), lines
 
 
-def test_the_weights_of_a_model_without_code_load_as_printed(tmp_path: Path, said: Callable[..., CardParams]) -> None:
-    signature = Signature.from_json({"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]})
-    other = Artifacts(tmp_path / "other", Architecture("my_model:Net", {}, signature), formats=("safetensors",)).write()
+def test_the_weights_of_a_model_without_code_load_as_printed(
+    tmp_path: Path, said: Callable[..., CardParams]
+) -> None:
+    signature = Signature.from_json(
+        {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
+    )
+    other = Artifacts(
+        tmp_path / "other",
+        Architecture("my_model:Net", {}, signature),
+        formats=("safetensors",),
+    ).write()
     [snippet] = python_snippets(card(other, said()))
     for shard in (1, 2):
-        save_file({f"w{shard}": np.ones(shard)}, other.path / f"safetensors/model-0000{shard}-of-00002.safetensors")
+        save_file(
+            {f"w{shard}": np.ones(shard)},
+            other.path / f"safetensors/model-0000{shard}-of-00002.safetensors",
+        )
     (other.path / "safetensors/model.safetensors").unlink()
-    assert run_snippet(snippet, other.path / "safetensors", tmp_path) == ["w1 (1,)", "w2 (2,)"]
+    assert run_snippet(snippet, other.path / "safetensors", tmp_path) == [
+        "w1 (1,)",
+        "w2 (2,)",
+    ]
 
 
 def test_the_demo_has_a_card_with_nothing_missing(built: Project) -> None:

@@ -8,13 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint_release.core.artifacts.manifest import digests, read_manifest, read_verified, write_manifest
+from checkpoint_release.core.artifacts.manifest import (
+    digests,
+    read_manifest,
+    read_verified,
+    write_manifest,
+)
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import DigestedFile, FileEntry, artifact_folder, copy_file
+from checkpoint_release.core.files import (
+    DigestedFile,
+    FileEntry,
+    artifact_folder,
+    copy_file,
+)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [1], [1 << 20], [300_000] * 20, [5 << 20, 1], [7, (1 << 20) - 7, 0, 9]])
-def test_a_file_is_digested_as_it_is_written_whatever_the_pieces(tmp_path: Path, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [[], [0], [1], [1 << 20], [300_000] * 20, [5 << 20, 1], [7, (1 << 20) - 7, 0, 9]],
+)
+def test_a_file_is_digested_as_it_is_written_whatever_the_pieces(
+    tmp_path: Path, sizes: list[int]
+) -> None:
     pieces = [random.Random(n).randbytes(size) for n, size in enumerate(sizes)]
     with DigestedFile(tmp_path / "file") as file:
         for piece in pieces:
@@ -26,7 +41,9 @@ def test_a_file_is_digested_as_it_is_written_whatever_the_pieces(tmp_path: Path,
     assert (tmp_path / "copy").read_bytes() == content
 
 
-def test_an_error_while_writing_comes_out_and_leaves_no_thread_waiting(tmp_path: Path) -> None:
+def test_an_error_while_writing_comes_out_and_leaves_no_thread_waiting(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ZeroDivisionError), DigestedFile(tmp_path / "file") as file:
         file.write(b"begun")
         raise ZeroDivisionError
@@ -42,7 +59,9 @@ def made(folder: Path, content: str) -> Path:
     return folder
 
 
-def test_a_manifest_lists_every_file_and_verify_finds_each_kind_of_change(tmp_path: Path) -> None:
+def test_a_manifest_lists_every_file_and_verify_finds_each_kind_of_change(
+    tmp_path: Path,
+) -> None:
     folder = made(tmp_path / "a", "x")
     manifest = read_manifest(folder)
     assert manifest.sha256s == {
@@ -56,14 +75,18 @@ def test_a_manifest_lists_every_file_and_verify_finds_each_kind_of_change(tmp_pa
         manifest.verify(folder)
     (folder / "more").unlink()
     (folder / "below/file").write_text("xy")
-    with pytest.raises(ArtifactError, match=r"below/file was changed after it was written: 2 bytes"):
+    with pytest.raises(
+        ArtifactError, match=r"below/file was changed after it was written: 2 bytes"
+    ):
         manifest.verify(folder)
     (folder / "below/file").unlink()
     with pytest.raises(ArtifactError, match=r"below/file is missing"):
         manifest.verify(folder)
 
 
-def test_several_folders_are_verified_together_and_the_damaged_one_is_named(tmp_path: Path) -> None:
+def test_several_folders_are_verified_together_and_the_damaged_one_is_named(
+    tmp_path: Path,
+) -> None:
     for name in "abc":
         made(tmp_path / name, name)
     assert list(read_verified(tmp_path, "abc")) == ["a", "b", "c"]
@@ -78,7 +101,9 @@ def test_a_file_digested_when_it_was_written_is_not_read_again(tmp_path: Path) -
     assert digests(tmp_path, {"file": known}) == {"file": known}
 
 
-def test_a_folder_that_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_that_fails_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     made(tmp_path / "a", "old")
     with pytest.raises(ZeroDivisionError), artifact_folder(tmp_path / "a") as new:
         (new / "file").write_text("half")

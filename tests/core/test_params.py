@@ -1,4 +1,6 @@
-"""params.yaml is checked whole, and a mistake in it is told with the key, what was found and what is allowed."""
+"""params.yaml is checked whole, and a mistake in it is told with the key, what was
+found and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -36,25 +38,85 @@ def test_the_project_s_own_params_are_valid() -> None:
         ("  opset: 17", "  opset: 26", ["onnx.opset", "26", "14 to 25"]),
         ("  opset: 17", "  opset: '17'", ["onnx.opset", "'17'", "integer"]),
         ("  opset: 17", "  opset: 17.0", ["onnx.opset", "17.0"]),
-        ("  opset: 17", "  opsett: 17", ["onnx.opsett: unknown key", "allowed here: opset", "onnx.opset: missing"]),
-        ("  salvage: false", "  salvage: 'no'", ["checkpoint.salvage: found 'no': expected `bool`, got `str`\n"]),
-        ("  lora_alpha: null", "  lora_alpha: -1", ["checkpoint.lora_alpha: found -1", "> 0"]),
-        ("  half_precision: keep", "  half_precision: maybe", ["'maybe'", "'keep', 'cast' or 'refuse'"]),
-        ("  max_shard_size: 5GB", "  max_shard_size: 5 gigabytes", ["safetensors.max_shard_size", "5 gigabytes"]),
-        ("  version: null", '  version: "v1.0.0\\n"', ["publish.version: found 'v1.0.0\\n'"]),
-        ("  version: null", "  version: 1.0.0", ["publish.version: found '1.0.0'", "v1.2.0"]),
-        ("  image_size: null", "  image_size: [0, 4]", ["model.image_size[0]: found [0, 4]", "at least 1"]),
-        ("  image_size: null", "  image_size: [4]", ["model.image_size: found [4]", "[height, width]"]),
+        (
+            "  opset: 17",
+            "  opsett: 17",
+            ["onnx.opsett: unknown key", "allowed here: opset", "onnx.opset: missing"],
+        ),
+        (
+            "  salvage: false",
+            "  salvage: 'no'",
+            ["checkpoint.salvage: found 'no': expected `bool`, got `str`\n"],
+        ),
+        (
+            "  lora_alpha: null",
+            "  lora_alpha: -1",
+            ["checkpoint.lora_alpha: found -1", "> 0"],
+        ),
+        (
+            "  half_precision: keep",
+            "  half_precision: maybe",
+            ["'maybe'", "'keep', 'cast' or 'refuse'"],
+        ),
+        (
+            "  max_shard_size: 5GB",
+            "  max_shard_size: 5 gigabytes",
+            ["safetensors.max_shard_size", "5 gigabytes"],
+        ),
+        (
+            "  version: null",
+            '  version: "v1.0.0\\n"',
+            ["publish.version: found 'v1.0.0\\n'"],
+        ),
+        (
+            "  version: null",
+            "  version: 1.0.0",
+            ["publish.version: found '1.0.0'", "v1.2.0"],
+        ),
+        (
+            "  image_size: null",
+            "  image_size: [0, 4]",
+            ["model.image_size[0]: found [0, 4]", "at least 1"],
+        ),
+        (
+            "  image_size: null",
+            "  image_size: [4]",
+            ["model.image_size: found [4]", "[height, width]"],
+        ),
         ("  timeout: 120.0", "  timeout: .inf", ["publish.timeout: found inf"]),
         ("  timeout: 120.0", "  timeout: .nan", ["publish.timeout: found nan"]),
         ("  repeats: 1 ", "  repeats: true ", ["parity.repeats: found True", "`int`"]),
-        ("  sizes: {sequence: [250]}", "  sizes: {sequence: [0]}", ["parity.sizes", "'sequence': [0]", ">= 1"]),
-        ("  tolerances: {}", "  tolerances: {pose: {atoll: 1}}", ["parity.tolerances", "unknown field `atoll`"]),
+        (
+            "  sizes: {sequence: [250]}",
+            "  sizes: {sequence: [0]}",
+            ["parity.sizes", "'sequence': [0]", ">= 1"],
+        ),
+        (
+            "  tolerances: {}",
+            "  tolerances: {pose: {atoll: 1}}",
+            ["parity.tolerances", "unknown field `atoll`"],
+        ),
         ("float16: 1.0e-2", "float16: 0", ["parity.reduced.float16: found 0", "> 0"]),
-        ("float16: 1.0e-2, ", "", ["parity.reduced.float16: missing; add it under parity.reduced"]),
-        ("  variants: []", "  variants: [int4]", ["onnx.variants[0]", "'int4'", "'float16' or 'int8'"]),
-        ("  language: []", "  language: [English]", ["card.language[0]: found ['English']", "ISO 639"]),
-        ("  factory: checkpoint_release.models.stick_figure:build", "  factory: build", ["model.factory", "'build'"]),
+        (
+            "float16: 1.0e-2, ",
+            "",
+            ["parity.reduced.float16: missing; add it under parity.reduced"],
+        ),
+        (
+            "  variants: []",
+            "  variants: [int4]",
+            ["onnx.variants[0]", "'int4'", "'float16' or 'int8'"],
+        ),
+        (
+            "  language: []",
+            "  language: [English]",
+            ["card.language[0]: found ['English']", "ISO 639"],
+        ),
+        (
+            "  factory: checkpoint_release.models.stick_figure:build",
+            "  factory: build",
+            ["model.factory", "'build'"],
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
@@ -68,12 +130,22 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"(?s)salvage.*opset"):
-        load(tmp_path, replaced("  opset: 17", "  opset: 99").replace("salvage: false", "salvage: 3"))
+        load(
+            tmp_path,
+            replaced("  opset: 17", "  opset: 99").replace(
+                "salvage: false", "salvage: 3"
+            ),
+        )
 
 
-def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(tmp_path: Path) -> None:
+def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(
+    tmp_path: Path,
+) -> None:
     start, end = TEXT.index("formats:"), TEXT.index("safetensors:\n")
-    with pytest.raises(ParamsError, match=r"formats: found \['onnx'\]: expected a section with safetensors, onnx"):
+    with pytest.raises(
+        ParamsError,
+        match=r"formats: found \['onnx'\]: expected a section with safetensors, onnx",
+    ):
         load(tmp_path, TEXT[:start] + "formats: [onnx]\n" + TEXT[end:])
 
 
@@ -100,11 +172,21 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-TOKENS: dict[str, Any] = {"name": "tokens", "dtype": "int64", "shape": ["batch", "sequence"], "low": 0, "high": 11}
+TOKENS: dict[str, Any] = {
+    "name": "tokens",
+    "dtype": "int64",
+    "shape": ["batch", "sequence"],
+    "low": 0,
+    "high": 11,
+}
 
 
 def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
-    return {"inputs": [{**TOKENS, **tokens}], "outputs": ["logits"], "dimensions": {"sequence": sequence}}
+    return {
+        "inputs": [{**TOKENS, **tokens}],
+        "outputs": ["logits"],
+        "dimensions": {"sequence": sequence},
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,27 +207,68 @@ def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
         (signature({"description": 5}), ["inputs[0].description is 5", "text"]),
         (signature({"shape": "sequence"}), ["inputs[0].shape is 'sequence'", "list"]),
         (signature({"shape": None}), ["inputs[0] (tokens) has no shape"]),
-        (signature({"shape": [True, "sequence"]}), ["inputs[0].shape[0] is True", "at least 1", "name"]),
-        (signature({"shape": ["sequence", -3]}), ["inputs[0].shape[1] is -3", "at least 1"]),
+        (
+            signature({"shape": [True, "sequence"]}),
+            ["inputs[0].shape[0] is True", "at least 1", "name"],
+        ),
+        (
+            signature({"shape": ["sequence", -3]}),
+            ["inputs[0].shape[1] is -3", "at least 1"],
+        ),
         (signature({"shape": ["sequence", 2.0]}), ["inputs[0].shape[1] is 2.0"]),
         (signature({"shape": ["sequence", ""]}), ["inputs[0].shape[1] is ''"]),
-        (signature({}, minimum="1"), ["dimensions.sequence.minimum is '1'", "at least 0"]),
+        (
+            signature({}, minimum="1"),
+            ["dimensions.sequence.minimum is '1'", "at least 0"],
+        ),
         (signature({}, minimum=None), ["dimensions.sequence.minimum is None"]),
-        (signature({}, minimum=-1), ["dimensions.sequence.minimum is -1", "at least 0"]),
-        (signature({}, maximum=0), ["dimensions.sequence.maximum is 0", "at least 1", "null"]),
-        (signature({}, example=6.5), ["dimensions.sequence.example is 6.5", "whole number"]),
+        (
+            signature({}, minimum=-1),
+            ["dimensions.sequence.minimum is -1", "at least 0"],
+        ),
+        (
+            signature({}, maximum=0),
+            ["dimensions.sequence.maximum is 0", "at least 1", "null"],
+        ),
+        (
+            signature({}, example=6.5),
+            ["dimensions.sequence.example is 6.5", "whole number"],
+        ),
         (signature({}, example=True), ["dimensions.sequence.example is True"]),
-        (signature({}, minimum=5, maximum=4), ["dimensions.sequence.minimum is 5, and maximum is 4"]),
-        (signature({}, minimum=5, example=4), ["dimensions.sequence.example is 4", "5 to any number"]),
-        (signature({}, maximum=1), ["dimensions.sequence.example is 2, where none is stated", "1 to 1"]),
-        ({**signature({}), "dimensions": {"sequence": 5}}, ["dimensions.sequence is 5", "minimum"]),
-        ({**signature({}), "dimensions": ["sequence"]}, ["dimensions is ['sequence']", "mapping"]),
-        ({**signature({}), "dimensions": {"time": {}}}, ["dimensions: no input's shape names ['time']"]),
+        (
+            signature({}, minimum=5, maximum=4),
+            ["dimensions.sequence.minimum is 5, and maximum is 4"],
+        ),
+        (
+            signature({}, minimum=5, example=4),
+            ["dimensions.sequence.example is 4", "5 to any number"],
+        ),
+        (
+            signature({}, maximum=1),
+            ["dimensions.sequence.example is 2, where none is stated", "1 to 1"],
+        ),
+        (
+            {**signature({}), "dimensions": {"sequence": 5}},
+            ["dimensions.sequence is 5", "minimum"],
+        ),
+        (
+            {**signature({}), "dimensions": ["sequence"]},
+            ["dimensions is ['sequence']", "mapping"],
+        ),
+        (
+            {**signature({}), "dimensions": {"time": {}}},
+            ["dimensions: no input's shape names ['time']"],
+        ),
         ({**signature({}), "outputs": [5]}, ["outputs[0] is 5", "name"]),
-        ({**signature({}), "outputs": [{"name": "y", "shape": [0]}]}, ["outputs[0].shape[0] is 0"]),
+        (
+            {**signature({}), "outputs": [{"name": "y", "shape": [0]}]},
+            ["outputs[0].shape[0] is 0"],
+        ),
     ],
 )
-def test_a_mistake_in_a_signature_is_told_with_its_key(stated: dict[str, Any], said: list[str]) -> None:
+def test_a_mistake_in_a_signature_is_told_with_its_key(
+    stated: dict[str, Any], said: list[str]
+) -> None:
     with pytest.raises(ParamsError) as error:
         Signature.from_json(stated)
     assert str(error.value).startswith("model.signature.") and error.value.remedy
@@ -155,8 +278,19 @@ def test_a_mistake_in_a_signature_is_told_with_its_key(stated: dict[str, Any], s
 
 def test_a_signature_reads_back_as_it_was_stated() -> None:
     stated = signature({"description": "words"}, minimum=0, maximum=None, example=5)
-    stated["outputs"] = [{"name": "best", "dtype": "int64"}, {"name": "loss", "shape": []}]
+    stated["outputs"] = [
+        {"name": "best", "dtype": "int64"},
+        {"name": "loss", "shape": []},
+    ]
     read = Signature.from_json(stated)
     assert Signature.from_json(read.to_json()) == read
-    assert Signature.from_json({**stated, "dimensions": {"sequence": None}}).dimensions["sequence"].example == 2
-    assert Signature.from_json({**stated, "dimensions": None}).dimensions["batch"].maximum is None
+    assert (
+        Signature.from_json({**stated, "dimensions": {"sequence": None}})
+        .dimensions["sequence"]
+        .example
+        == 2
+    )
+    assert (
+        Signature.from_json({**stated, "dimensions": None}).dimensions["batch"].maximum
+        is None
+    )

@@ -1,4 +1,6 @@
-"""However a stage ends, its last good outputs are there, and what went wrong is told once."""
+"""However a stage ends, its last good outputs are there, and what went wrong is told
+once.
+"""
 
 from __future__ import annotations
 
@@ -39,23 +41,31 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def run(project: Project, check: bool = True) -> str:
-    return project.dvc("repro", check=check, environment={"PYTHONPATH": str(ROOT)}).stderr
+    return project.dvc(
+        "repro", check=check, environment={"PYTHONPATH": str(ROOT)}
+    ).stderr
 
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("raise ExportError('there is no such opset', 'choose another')", "exited with 1"),
+        (
+            "raise ExportError('there is no such opset', 'choose another')",
+            "exited with 1",
+        ),
         ("open('nowhere/file', 'w')", "exited with 1"),
         ("raise KeyboardInterrupt", "exited with 130"),
         ("os.kill(os.getpid(), signal.SIGTERM)", "exited with 143"),
         ("sys.exit(3)", "exited with 3"),
         ("raise KeyError('a bug')", "KeyError: 'a bug'"),
-        ("sys.modules['asyncio'] = None; raise KeyboardInterrupt", "exited with 130"),  # stopped inside an import
+        # stopped inside an import
+        ("sys.modules['asyncio'] = None; raise KeyboardInterrupt", "exited with 130"),
         ("signal.raise_signal(signal.SIGINT)", "exited with 130"),
     ],
 )
-def test_the_last_good_outputs_survive_however_a_stage_fails(project: Project, how: str, said: str) -> None:
+def test_the_last_good_outputs_survive_however_a_stage_fails(
+    project: Project, how: str, said: str
+) -> None:
     before = tree(project.path / "out")
     assert before == {"file": b"good"}
     (project.path / "how").write_text(how)
@@ -65,25 +75,41 @@ def test_the_last_good_outputs_survive_however_a_stage_fails(project: Project, h
     assert ("Traceback" in told) == ("a bug" in how)
 
 
-def test_an_error_of_the_system_says_what_where_and_what_to_do(project: Project) -> None:
+def test_an_error_of_the_system_says_what_where_and_what_to_do(
+    project: Project,
+) -> None:
     (project.path / "how").write_text("open('nowhere/file', 'w')")
     told = run(project, check=False)
-    assert "error: [Errno 2] No such file or directory: 'nowhere/file'\n  what to do: " in told
+    assert (
+        "error: [Errno 2] No such file or directory: 'nowhere/file'\n  what to do: "
+        in told
+    )
 
 
-def test_what_can_not_be_brought_back_is_named(project: Project, tmp_path: Path) -> None:
+def test_what_can_not_be_brought_back_is_named(
+    project: Project, tmp_path: Path
+) -> None:
     project = project.copy(tmp_path / "emptied")
     for folder in (".dvc/cache", ".dvc/tmp"):
         project.run("rm", "-r", folder)
     (project.path / "how").write_text("raise ExportError('there is no such opset')")
     told = run(project, check=False)
-    assert "error: there is no such opset" in told and "out could not be brought back" in told
+    assert (
+        "error: there is no such opset" in told
+        and "out could not be brought back" in told
+    )
     assert "Traceback" not in told
 
 
-def test_a_first_run_that_fails_has_nothing_to_bring_back(project: Project, tmp_path: Path) -> None:
+def test_a_first_run_that_fails_has_nothing_to_bring_back(
+    project: Project, tmp_path: Path
+) -> None:
     project = project.copy(tmp_path / "first")
     (project.path / "dvc.lock").unlink()
     (project.path / "how").write_text("raise ExportError('there is no such opset')")
     told = run(project, check=False)
-    assert "error: there is no such opset" in told and "last good" not in told and "brought back" not in told
+    assert (
+        "error: there is no such opset" in told
+        and "last good" not in told
+        and "brought back" not in told
+    )

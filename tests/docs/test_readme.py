@@ -1,4 +1,6 @@
-"""The README says what is so: its parameters exist, its error messages are the code's, its commands run."""
+"""The README says what is so: its parameters exist, its error messages are the code's,
+its commands run.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,34 @@ from ruamel.yaml import YAML
 from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
-SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "pipeline").rglob("*.py")))
+SOURCES = "\n".join(
+    path.read_text() for path in sorted((ROOT / "pipeline").rglob("*.py"))
+)
 
 
 def section(title: str) -> str:
     """The text from a heading to the next of the same level."""
-    match = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^\1 |\Z)", README, re.MULTILINE | re.DOTALL)
+    match = re.search(
+        rf"^(#+) {re.escape(title)}\n(.*?)(?=^\1 |\Z)", README, re.MULTILINE | re.DOTALL
+    )
     assert match, f"README has no section {title!r}"
     return match[2]
 
 
 def keys(params: Any) -> set[str]:
-    return {f"{section}.{name}" for section, values in params.items() for name in values}
+    return {
+        f"{section}.{name}" for section, values in params.items() for name in values
+    }
 
 
 def test_every_parameter_is_explained_and_no_other() -> None:
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    first_columns = re.findall(r"^\| (`.+?`) \|", section("Every parameter"), re.MULTILINE)
-    explained = {key for column in first_columns for key in re.findall(r"`([\w.]+)`", column)}
+    first_columns = re.findall(
+        r"^\| (`.+?`) \|", section("Every parameter"), re.MULTILINE
+    )
+    explained = {
+        key for column in first_columns for key in re.findall(r"`([\w.]+)`", column)
+    }
     assert explained == keys(params)
 
 
@@ -48,7 +60,9 @@ def test_every_file_and_folder_that_the_readme_names_exists() -> None:
 
 def test_every_dependency_is_justified() -> None:
     project = Path(ROOT / "pyproject.toml").read_text()
-    dependencies = re.search(r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    dependencies = re.search(
+        r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL
+    )
     assert dependencies
     names = re.findall(r'"([\w.-]+)', dependencies[1])
     explained = section("Dependencies")

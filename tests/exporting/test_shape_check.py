@@ -9,7 +9,11 @@ import pytest
 
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array, Dimension, Signature, TensorSpec
-from checkpoint_release.exporting.shape_check import example_sizes, probe, probe_sizes
+from checkpoint_release.exporting.shape_check import (
+    example_sizes,
+    check_shapes,
+    check_sizes,
+)
 
 SIGNATURE = Signature(
     (TensorSpec("x", shape=("batch", "length")),),
@@ -46,8 +50,9 @@ def nan(inputs: Sequence[Array]) -> list[Array]:
 
 
 def test_it_asks_at_the_examples_at_others_and_at_the_smallest() -> None:
-    assert example_sizes(SIGNATURE) == {"batch": 2, "length": 6}  # a 1 would hide behind broadcasting
-    assert list(probe_sizes(SIGNATURE)) == [
+    # a 1 would hide behind broadcasting
+    assert example_sizes(SIGNATURE) == {"batch": 2, "length": 6}
+    assert list(check_sizes(SIGNATURE)) == [
         {"batch": 2, "length": 6},
         {"batch": 3, "length": 9},
         {"batch": 1, "length": 2},
@@ -55,14 +60,17 @@ def test_it_asks_at_the_examples_at_others_and_at_the_smallest() -> None:
 
 
 def test_what_computes_the_same_passes() -> None:
-    probe("it", SIGNATURE, model, model)
-    probe("it", SIGNATURE, model)
+    check_shapes("it", SIGNATURE, model, model)
+    check_shapes("it", SIGNATURE, model)
 
 
 @pytest.mark.parametrize(
     ("export", "told"),
     [
-        (baked_value, "it at batch 3, length 9: output 'scaled' is off the eager model's by"),
+        (
+            baked_value,
+            "it at batch 3, length 9: output 'scaled' is off the eager model's by",
+        ),
         (baked_shape, "output 'total' has the shape (2,), and it should be (3,)"),
         (other_dtype, "output 'total' is float64, and the signature says float32"),
         (failing, "it at batch 3, length 9 fails: RuntimeError: shapes don't match"),
@@ -71,11 +79,15 @@ def test_what_computes_the_same_passes() -> None:
 )
 def test_what_does_not_is_told_with_the_sizes(export: object, told: str) -> None:
     with pytest.raises(ExportError) as error:
-        probe("it", SIGNATURE, export, model)  # type: ignore[arg-type]
+        check_shapes("it", SIGNATURE, export, model)  # type: ignore[arg-type]
     assert told in error.value.problem
 
 
-def test_a_model_that_does_not_take_the_sizes_it_states_is_told_apart_from_its_export() -> None:
-    with pytest.raises(ExportError, match="the eager model itself fails: RuntimeError") as error:
-        probe("it", SIGNATURE, model, failing)
+def test_a_model_that_does_not_take_the_sizes_it_states_is_told_apart_from_its_export() -> (
+    None
+):
+    with pytest.raises(
+        ExportError, match="the eager model itself fails: RuntimeError"
+    ) as error:
+        check_shapes("it", SIGNATURE, model, failing)
     assert "minimum and maximum" in error.value.remedy

@@ -1,4 +1,6 @@
-"""The release in the hands of the real Hugging Face libraries, in processes that can't see this project."""
+"""The release in the hands of the real Hugging Face libraries, in processes that can't
+see this project.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,25 @@ from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import open_sharded, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 from pipeline.export_safetensors import main
-from tests.support.checkpoint_folder import STICK_FIGURE, state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import (
+    STICK_FIGURE,
+    state_dict,
+    stick_figure,
+    write_checkpoint,
+)
 from tests.support.project import ROOT, Project
 
 pytestmark = pytest.mark.slow
 
 OUT = Path("artifacts/safetensors")
-IMAGES = {"enable_image_conditioning": True, "image_encoder_arch": "mini_vit", "fusion_strategy": "film"}
+IMAGES = {
+    "enable_image_conditioning": True,
+    "image_encoder_arch": "mini_vit",
+    "fusion_strategy": "film",
+}
 
-# Prints what the library says of the load, and writes the state dict and the outputs that it arrives at.
+# Prints what the library says of the load, and writes the state dict and the outputs
+# that it arrives at.
 AUTO_MODEL = """
 import json, sys, torch
 from safetensors.torch import load_file, save_file
@@ -63,14 +75,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def export(kwargs: dict[str, Any], inputs: list[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+def export(
+    kwargs: dict[str, Any], inputs: list[str] | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
     """Write the folder and a case beside it; returns the checkpoint's weights."""
     architecture = stick_figure(kwargs, inputs)
     weights = state_dict(architecture)
     write_checkpoint(Path("artifacts/checkpoint"), architecture, weights, {"epoch": 3})
     main()
     case = sample_inputs(architecture.signature, architecture.signature.sizes(), 1)
-    write_safetensors(Path("case.safetensors"), {name: Tensor.of_numpy(array) for name, array in case.items()})
+    write_safetensors(
+        Path("case.safetensors"),
+        {name: Tensor.of_numpy(array) for name, array in case.items()},
+    )
     return weights
 
 
@@ -82,14 +99,20 @@ def run(code: str, *arguments: str) -> str:
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def auto_model() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(run(AUTO_MODEL, str(OUT), "case.safetensors").splitlines()[-1])
+    told: dict[str, Any] = json.loads(
+        run(AUTO_MODEL, str(OUT), "case.safetensors").splitlines()[-1]
+    )
     return told
 
 
@@ -100,7 +123,10 @@ def loaded(path: str = "state.safetensors") -> dict[str, Tensor]:
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert (found[name].dtype, found[name].shape) == (
+            tensor.dtype,
+            tensor.shape,
+        ), name
         assert b"".join(found[name].chunks()) == b"".join(tensor.chunks()), name
 
 
@@ -108,7 +134,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     ("kwargs", "params"),
     [
         (STICK_FIGURE, {}),
-        ({**STICK_FIGURE, **IMAGES, "image_size": [32, 32]}, {"safetensors__max_shard_size": "10MB"}),
+        (
+            {**STICK_FIGURE, **IMAGES, "image_size": [32, 32]},
+            {"safetensors__max_shard_size": "10MB"},
+        ),
         (STICK_FIGURE, {"safetensors__dtype": "bfloat16"}),
     ],
     ids=["plain", "images in shards", "bfloat16"],
@@ -117,7 +146,9 @@ def test_transformers_loads_the_folder_bit_for_bit(
     project: Project, kwargs: dict[str, Any], params: dict[str, Any]
 ) -> None:
     project.set(**params)
-    inputs = ["motion", "text_embedding", "image_tensor"] if "image_size" in kwargs else None
+    inputs = (
+        ["motion", "text_embedding", "image_tensor"] if "image_size" in kwargs else None
+    )
     export(kwargs, inputs)
     assert auto_model() == {
         "class": "StickFigureModel",
@@ -132,7 +163,9 @@ def test_transformers_loads_the_folder_bit_for_bit(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("keep", 0.0), ("bfloat16", 0.05)])
-def test_transformers_computes_what_the_checkpoint_computes(project: Project, dtype: str, tolerance: float) -> None:
+def test_transformers_computes_what_the_checkpoint_computes(
+    project: Project, dtype: str, tolerance: float
+) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -146,12 +179,20 @@ def test_transformers_computes_what_the_checkpoint_computes(project: Project, dt
         expected = model(**load_file("case.safetensors"))
     outputs = load_file("outputs.safetensors")
     for name in expected._fields:
-        torch.testing.assert_close(outputs[name].float(), getattr(expected, name), rtol=0, atol=tolerance)
+        torch.testing.assert_close(
+            outputs[name].float(), getattr(expected, name), rtol=0, atol=tolerance
+        )
 
 
-def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garbage() -> None:
+def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garbage() -> (
+    None
+):
     weights = export(STICK_FIGURE)
-    lacking = {name: Tensor.of_numpy(array) for name, array in weights.items() if not name.endswith("inv_freq")}
+    lacking = {
+        name: Tensor.of_numpy(array)
+        for name, array in weights.items()
+        if not name.endswith("inv_freq")
+    }
     write_safetensors(OUT / "model.safetensors", lacking, {"format": "pt"})
     rotary = sorted(weights.keys() - lacking.keys())
     assert auto_model()["missing"] == rotary
@@ -160,9 +201,13 @@ def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garba
 
     # Without the code that does it, transformers leaves something else there.
     modeling = OUT / "modeling_stick_figure.py"
-    modeling.write_text(modeling.read_text().replace("isinstance(module, RotaryEmbedding)", "False"))
+    modeling.write_text(
+        modeling.read_text().replace("isinstance(module, RotaryEmbedding)", "False")
+    )
     auto_model()
-    assert not all(np.allclose(loaded()[name].numpy(), weights[name], rtol=1e-6) for name in rotary)
+    assert not all(
+        np.allclose(loaded()[name].numpy(), weights[name], rtol=1e-6) for name in rotary
+    )
 
 
 def test_a_name_that_does_not_fit_is_told_by_transformers() -> None:
@@ -171,14 +216,21 @@ def test_a_name_that_does_not_fit_is_told_by_transformers() -> None:
     tensors = {name: Tensor.of_numpy(array) for name, array in weights.items()}
     write_safetensors(OUT / "model.safetensors", tensors, {"format": "pt"})
     told = auto_model()
-    assert (told["missing"], told["unexpected"]) == (["pose_decoder.0.weight"], ["pose_head.weight"])
+    assert (told["missing"], told["unexpected"]) == (
+        ["pose_decoder.0.weight"],
+        ["pose_head.weight"],
+    )
 
 
 def test_the_hub_mixin_loads_the_folder_strictly() -> None:
     weights = export(STICK_FIGURE)
     run(MIXIN, str(OUT.absolute()))
     assert_same(loaded(), dict(open_sharded(OUT)))
-    lacking = {name: Tensor.of_numpy(array) for name, array in weights.items() if name != "pose_decoder.0.bias"}
+    lacking = {
+        name: Tensor.of_numpy(array)
+        for name, array in weights.items()
+        if name != "pose_decoder.0.bias"
+    }
     write_safetensors(OUT / "model.safetensors", lacking, {"format": "pt"})
     with pytest.raises(AssertionError, match=r"pose_decoder\.0\.bias"):
         run(MIXIN, str(OUT.absolute()))
@@ -188,12 +240,22 @@ def test_the_release_itself_loads_everywhere(built: Project) -> None:
     folder = built.path / "artifacts/release"
     model = load(folder)
     case = sample_inputs(model.signature, model.signature.sizes(), 1)
-    write_safetensors(Path("case.safetensors"), {name: Tensor.of_numpy(array) for name, array in case.items()})
+    write_safetensors(
+        Path("case.safetensors"),
+        {name: Tensor.of_numpy(array) for name, array in case.items()},
+    )
     told = json.loads(run(AUTO_MODEL, str(folder), "case.safetensors").splitlines()[-1])
     assert (told["missing"], told["unexpected"]) == ([], [])
     outputs = loaded("outputs.safetensors")
-    # optimum and transformers.js look for onnx/model.onnx below the folder that holds config.json.
+    # optimum and transformers.js look for onnx/model.onnx below the folder that holds
+    # config.json.
     assert (folder / "onnx/model.onnx").is_file() and (folder / "config.json").is_file()
     for format in ("safetensors", "onnx", "torchscript"):
         for name, array in load(folder, format=format)(**case).items():
-            np.testing.assert_allclose(array, outputs[name].numpy(), rtol=1e-3, atol=1e-4, err_msg=f"{format} {name}")
+            np.testing.assert_allclose(
+                array,
+                outputs[name].numpy(),
+                rtol=1e-3,
+                atol=1e-4,
+                err_msg=f"{format} {name}",
+            )

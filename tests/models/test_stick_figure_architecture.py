@@ -10,7 +10,13 @@ import torch
 from ml_dtypes import bfloat16
 
 from checkpoint_release.core.errors import ArchitectureError, ParamsError
-from checkpoint_release.models.stick_figure import build, check_weights, describe, read_architecture, signature
+from checkpoint_release.models.stick_figure import (
+    build,
+    check_weights,
+    describe,
+    read_architecture,
+    signature,
+)
 from checkpoint_release.models.stick_figure.architecture import expected_tensors
 from checkpoint_release.tensors.tensor import Tensor
 from tests.support.stick_figure import (
@@ -33,7 +39,9 @@ def test_every_kind_of_model_is_read_back(encoder: str, fusion: str) -> None:
     kwargs = with_images(encoder, fusion)
     tensors = shapes(kwargs)
     assert read_architecture(tensors, {}) == kwargs
-    assert list(expected_tensors(kwargs).items()) == [(name, shape) for name, (_, shape) in tensors.items()]
+    assert list(expected_tensors(kwargs).items()) == [
+        (name, shape) for name, (_, shape) in tensors.items()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +58,9 @@ def test_dimensions_are_read_back(change: dict[str, int]) -> None:
     assert read_architecture(shapes(kwargs), {}) == kwargs
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in FIXTURES.glob("*/info.json")))
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in FIXTURES.glob("*/info.json"))
+)
 def test_fixtures_are_read_back(name: str) -> None:
     kwargs = fixture_kwargs(name)
     overrides = {"image_size": kwargs["image_size"]} if "image_size" in kwargs else {}
@@ -68,10 +78,17 @@ def test_half_precision_is_taken_and_float64_is_not() -> None:
 
 def test_overrides_decide_what_cannot_be_read_and_must_agree_with_the_rest() -> None:
     tensors = shapes(MOTION_ONLY)
-    assert read_architecture(tensors, {"dropout": 0.2, "nhead": 3, "d_model": None})["dropout"] == 0.2
+    assert (
+        read_architecture(tensors, {"dropout": 0.2, "nhead": 3, "d_model": None})[
+            "dropout"
+        ]
+        == 0.2
+    )
     with pytest.raises(ArchitectureError, match=r"nhead is 4.*say 3"):
         read_architecture(tensors, {"nhead": 4})
-    with pytest.raises(ArchitectureError, match=r"enable_image_conditioning is True.*say False"):
+    with pytest.raises(
+        ArchitectureError, match=r"enable_image_conditioning is True.*say False"
+    ):
         read_architecture(tensors, {"enable_image_conditioning": True})
     with pytest.raises(ParamsError, match=r"\['heads'\]"):
         read_architecture(tensors, {"heads": 4})
@@ -82,9 +99,14 @@ def test_overrides_decide_what_cannot_be_read_and_must_agree_with_the_rest() -> 
 
 
 def test_the_image_size_is_stated_for_convolutions_and_read_for_transformers() -> None:
-    assert read_architecture(shapes(with_images("resnet", "film")), {"image_size": [48, 64]})["image_size"] == [48, 64]
+    assert read_architecture(
+        shapes(with_images("resnet", "film")), {"image_size": [48, 64]}
+    )["image_size"] == [48, 64]
     tensors = shapes(with_images("mini_vit", "film"))
-    assert read_architecture(tensors, {"image_size": [32, 32]})["image_size"] == [32, 32]
+    assert read_architecture(tensors, {"image_size": [32, 32]})["image_size"] == [
+        32,
+        32,
+    ]
     with pytest.raises(ArchitectureError, match=r"\[64, 64\].*\[32, 32\]"):
         read_architecture(tensors, {"image_size": [64, 64]})
     with pytest.raises(ParamsError, match="image_size"):
@@ -97,34 +119,59 @@ def broken(change: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         case "nothing at all":
             tensors = {"fc.weight": ("F32", (3, 4))}
         case "no inv_freq":
-            tensors = {name: value for name, value in tensors.items() if "inv_freq" not in name}
+            tensors = {
+                name: value for name, value in tensors.items() if "inv_freq" not in name
+            }
         case "a layer missing":
-            tensors = {name: value for name, value in tensors.items() if ".layers.0.ffn." not in name}
+            tensors = {
+                name: value
+                for name, value in tensors.items()
+                if ".layers.0.ffn." not in name
+            }
         case "a layer with a huge number":
-            tensors["transformer_encoder.layers." + "9" * 5000 + ".norm1.weight"] = ("F32", (24,))
+            tensors["transformer_encoder.layers." + "9" * 5000 + ".norm1.weight"] = (
+                "F32",
+                (24,),
+            )
         case "a name left over":
             tensors["text_projection.0.lora_A"] = ("F32", (8, 16))
         case "another shape":
-            tensors["transformer_encoder.layers.1.self_attn.k_proj.weight"] = ("F32", (8, 24))
+            tensors["transformer_encoder.layers.1.self_attn.k_proj.weight"] = (
+                "F32",
+                (8, 24),
+            )
         case "an integer weight":
             tensors["pose_decoder.0.weight"] = ("I64", (12, 24))
         case "a scalar where a matrix stands":
             tensors["motion_embedding.0.weight"] = ("F32", ())
         case "heads that don't divide":
-            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = ("F32", (5,))
+            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = (
+                "F32",
+                (5,),
+            )
         case "an empty rotary buffer":
-            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = ("F32", (0,))
+            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = (
+                "F32",
+                (0,),
+            )
         case "two fusions":
             tensors["fusion_module.image_gamma.weight"] = ("F32", (16, 16))
         case "an unknown encoder":
-            tensors = {name.replace("encoder.0.conv", "layer1.conv"): value for name, value in tensors.items()}
+            tensors = {
+                name.replace("encoder.0.conv", "layer1.conv"): value
+                for name, value in tensors.items()
+            }
         case "positions that make no square":
             tensors = {
                 **shapes(with_images("mini_vit", "gated")),
                 "image_encoder.pos_embed": ("F32", (1, 7, 384)),
             }
         case "an encoder without a fusion":
-            tensors = {name: value for name, value in tensors.items() if not name.startswith("fusion_module")}
+            tensors = {
+                name: value
+                for name, value in tensors.items()
+                if not name.startswith("fusion_module")
+            }
     return tensors
 
 
@@ -138,16 +185,24 @@ def broken(change: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         ("a name left over", ["1 left over", "text_projection.0.lora_A"]),
         ("another shape", ["1 of another shape", "k_proj.weight [8, 24] for [24, 24]"]),
         ("an integer weight", ["pose_decoder.0.weight I64"]),
-        ("a scalar where a matrix stands", ["too flat", "motion_embedding.0.weight []"]),
+        (
+            "a scalar where a matrix stands",
+            ["too flat", "motion_embedding.0.weight []"],
+        ),
         ("heads that don't divide", ["d_model is 24", "head_dim 10"]),
         ("an empty rotary buffer", ["head_dim 0"]),
         ("two fusions", ["gated", "film"]),
-        ("an unknown encoder", ["no known image encoder", "lightweight_cnn, resnet, mini_vit"]),
+        (
+            "an unknown encoder",
+            ["no known image encoder", "lightweight_cnn, resnet, mini_vit"],
+        ),
         ("positions that make no square", ["[1, 7, 384]", "n² + 1"]),
         ("an encoder without a fusion", ["no known fusion"]),
     ],
 )
-def test_tensors_of_something_else_are_told_by_name(change: str, told: list[str]) -> None:
+def test_tensors_of_something_else_are_told_by_name(
+    change: str, told: list[str]
+) -> None:
     with pytest.raises(ArchitectureError) as error:
         read_architecture(broken(change), {})
     assert all(text in str(error.value) for text in told), str(error.value)
@@ -156,14 +211,19 @@ def test_tensors_of_something_else_are_told_by_name(change: str, told: list[str]
 
 @pytest.mark.parametrize("widened", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, bfloat16])
-def test_rotary_frequencies_are_checked_within_their_rounding(dtype: type, widened: bool) -> None:
+def test_rotary_frequencies_are_checked_within_their_rounding(
+    dtype: type, widened: bool
+) -> None:
     kwargs = {**MOTION_ONLY, "d_model": 384, "nhead": 3, "num_layers": 1}
     name = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
     right: np.ndarray = (1.0 / 10000 ** (np.arange(0, 128, 2) / 128)).astype(dtype)
     if widened:
         right = right.astype(np.float32)
     check_weights(kwargs, {name: Tensor.of_numpy(right)})
-    single = [3.5e33, right[5] * np.float32(1.0001)] if right.dtype == np.float32 else []  # half can't hold them
+    # half can't hold them
+    single = (
+        [3.5e33, right[5] * np.float32(1.0001)] if right.dtype == np.float32 else []
+    )
     for value in (np.nan, np.inf, 0.0, right[5] * 1.03, *single):
         wrong = right.copy()
         wrong[5] = value
@@ -195,7 +255,13 @@ def test_a_signature_names_dimensions_ranges_and_shapes() -> None:
 
 def test_inputs_come_in_the_order_of_forward_whatever_order_they_are_named_in() -> None:
     kwargs = with_images("resnet", "film")
-    chosen = ["image_camera_pose", "camera_data", "text_embedding", "image_tensor", "motion"]
+    chosen = [
+        "image_camera_pose",
+        "camera_data",
+        "text_embedding",
+        "image_tensor",
+        "motion",
+    ]
     found = signature(kwargs, chosen)
     assert [spec.name for spec in found.inputs] == [
         "motion",
@@ -224,7 +290,10 @@ def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
     small = signature({**with_images("resnet", "film"), "image_size": [32, 80]}, chosen)
     assert small.inputs[2].shape == ("batch", 3, 32, 80)
     large = signature({**with_images("resnet", "film"), "image_size": [33, 80]}, chosen)
-    assert (large.dimensions["height"].minimum, large.dimensions["height"].example) == (33, 33)
+    assert (large.dimensions["height"].minimum, large.dimensions["height"].example) == (
+        33,
+        33,
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,14 +306,19 @@ def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
         ([], "motion"),
     ],
 )
-def test_a_choice_of_inputs_that_cannot_be_made_is_one_clear_error(inputs: list[str], told: str) -> None:
+def test_a_choice_of_inputs_that_cannot_be_made_is_one_clear_error(
+    inputs: list[str], told: str
+) -> None:
     with pytest.raises(ParamsError, match=told):
         signature(MOTION_ONLY, inputs)
 
 
 def test_a_camera_pose_without_its_image_is_refused() -> None:
     with pytest.raises(ParamsError, match="image_camera_pose without image_tensor"):
-        signature(with_images("resnet", "film"), ["motion", "text_embedding", "image_camera_pose"])
+        signature(
+            with_images("resnet", "film"),
+            ["motion", "text_embedding", "image_camera_pose"],
+        )
 
 
 @pytest.mark.parametrize(
@@ -265,6 +339,14 @@ def test_a_camera_pose_without_its_image_is_refused() -> None:
         ),
     ],
 )
-def test_the_description_counts_the_parameters_that_training_fits(kwargs: dict[str, Any], parameters: int) -> None:
-    dimensions = {"input_dim": 20, "output_dim": 20, "embedding_dim": 1024, "num_actions": 64, "dropout": 0.1}
+def test_the_description_counts_the_parameters_that_training_fits(
+    kwargs: dict[str, Any], parameters: int
+) -> None:
+    dimensions = {
+        "input_dim": 20,
+        "output_dim": 20,
+        "embedding_dim": 1024,
+        "num_actions": 64,
+        "dropout": 0.1,
+    }
     assert describe({**dimensions, **kwargs})["parameters"] == parameters

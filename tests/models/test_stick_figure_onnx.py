@@ -1,4 +1,6 @@
-"""The graph written directly is the model: in every opset, for every kind, whatever inputs are chosen."""
+"""The graph written directly is the model: in every opset, for every kind, whatever
+inputs are chosen.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import Arrays, Signature, sample_inputs
 from checkpoint_release.models.stick_figure import graph, onnx_graph, signature
 from checkpoint_release.models.stick_figure.architecture import expected_tensors
-from checkpoint_release.parity.divergence import find_departure
+from checkpoint_release.parity.divergence import find_divergence
 from checkpoint_release.parity.weights import compare_weights
 from checkpoint_release.runtimes.open import open_runtime
 from pipeline.export_onnx import export_onnx
@@ -41,7 +43,13 @@ from tests.support.stick_figure import (
 OPSETS = range(14, 26)
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
 USUAL = ["motion", "text_embedding", "action_sequence"]
-EVERYTHING = ["motion", "text_embedding", *CONDITIONING, "image_tensor", "image_camera_pose"]
+EVERYTHING = [
+    "motion",
+    "text_embedding",
+    *CONDITIONING,
+    "image_tensor",
+    "image_camera_pose",
+]
 MEDIUM = {
     "input_dim": 48,
     "output_dim": 48,
@@ -69,38 +77,60 @@ def with_bytes(graph: onnx.ModelProto, weights: Arrays) -> onnx.ModelProto:
 def run(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def eager(model: nn.Module, inputs: Arrays, dtype: torch.dtype = torch.float32) -> Arrays:
+def eager(
+    model: nn.Module, inputs: Arrays, dtype: torch.dtype = torch.float32
+) -> Arrays:
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     with torch.inference_mode():
         moved = copy.deepcopy(model).to(dtype)
-        outputs = moved(**{n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()})
+        outputs = moved(
+            **{
+                n: t.to(dtype) if t.is_floating_point() else t
+                for n, t in tensors.items()
+            }
+        )
     return {name: tensor.numpy() for name, tensor in outputs._asdict().items()}
 
 
 def furthest(got: Arrays, expected: Arrays) -> float:
     assert list(got) == list(expected)
     assert all(got[name].shape == expected[name].shape for name in got)
-    return max(float(np.abs(got[name].astype(np.float64) - expected[name]).max()) for name in got)
+    return max(
+        float(np.abs(got[name].astype(np.float64) - expected[name]).max())
+        for name in got
+    )
 
 
 def disagreement(model: nn.Module, graph: onnx.ModelProto, inputs: Arrays) -> float:
-    """The graph's largest error, in multiples of eager float32's own, both against float64."""
+    """The graph's largest error, in multiples of eager float32's own, both against
+    float64.
+    """
     exact = eager(model, inputs, torch.float64)
     return furthest(run(graph, inputs), exact) / furthest(eager(model, inputs), exact)
 
 
 def check(graph: onnx.ModelProto, opset: int) -> None:
     """What every exported graph has to be, whatever it computes."""
-    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", opset)]
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [
+        ("", opset)
+    ]
     assert graph.ir_version == helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]
     onnx.checker.check_model(graph, full_check=True)
-    inferred = onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True, data_prop=True)
-    ranked = {value.name for value in inferred.graph.value_info if value.type.tensor_type.HasField("shape")}
+    inferred = onnx.shape_inference.infer_shapes(
+        graph, check_type=True, strict_mode=True, data_prop=True
+    )
+    ranked = {
+        value.name
+        for value in inferred.graph.value_info
+        if value.type.tensor_type.HasField("shape")
+    }
     made = {name for node in graph.graph.node for name in node.output}
     assert ranked == made - {output.name for output in graph.graph.output}
 
@@ -116,13 +146,20 @@ def motion_only() -> nn.Module:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-def test_every_opset_is_what_was_asked_for_and_computes_the_same(motion_only: nn.Module, opset: int) -> None:
+def test_every_opset_is_what_was_asked_for_and_computes_the_same(
+    motion_only: nn.Module, opset: int
+) -> None:
     found = signature(MOTION_ONLY, EVERYTHING[:5])
     weights = arrays(motion_only)
     graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, opset), weights)
     check(graph, opset)
     for sequence, batch in ((1, 1), (2, 3), (40, 2)):
-        assert disagreement(motion_only, graph, sized(found, sequence=sequence, batch=batch)) < 4
+        assert (
+            disagreement(
+                motion_only, graph, sized(found, sequence=sequence, batch=batch)
+            )
+            < 4
+        )
 
 
 def check_kind(encoder: str, fusion: str, opset: int) -> None:
@@ -141,18 +178,24 @@ def check_kind(encoder: str, fusion: str, opset: int) -> None:
     ("encoder", "fusion", "opset"),
     [(*kind, opset) for kind, opset in zip(KINDS, (14, 17, 20, 23) * 3, strict=True)],
 )
-def test_every_kind_of_model_computes_the_same(encoder: str, fusion: str, opset: int) -> None:
+def test_every_kind_of_model_computes_the_same(
+    encoder: str, fusion: str, opset: int
+) -> None:
     check_kind(encoder, fusion, opset)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize(("encoder", "fusion"), KINDS)
-def test_every_kind_computes_the_same_in_every_opset(encoder: str, fusion: str, opset: int) -> None:
+def test_every_kind_computes_the_same_in_every_opset(
+    encoder: str, fusion: str, opset: int
+) -> None:
     check_kind(encoder, fusion, opset)
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in FIXTURES.glob("*/info.json")))
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in FIXTURES.glob("*/info.json"))
+)
 @pytest.mark.parametrize("opset", [17, 23])
 def test_it_computes_what_the_original_computed(name: str, opset: int) -> None:
     kwargs = fixture_kwargs(name)
@@ -160,8 +203,13 @@ def test_it_computes_what_the_original_computed(name: str, opset: int) -> None:
     for inputs, narrow_outputs, wide_outputs in fixture_cases(name):
         graph = onnx_graph(kwargs, weights, signature(kwargs, list(inputs)), opset)
         outputs = run(with_bytes(graph, weights), inputs)
-        noise = furthest({key: narrow_outputs[key] for key in outputs}, {key: wide_outputs[key] for key in outputs})
-        assert furthest(outputs, {key: wide_outputs[key] for key in outputs}) < 4 * noise
+        noise = furthest(
+            {key: narrow_outputs[key] for key in outputs},
+            {key: wide_outputs[key] for key in outputs},
+        )
+        assert (
+            furthest(outputs, {key: wide_outputs[key] for key in outputs}) < 4 * noise
+        )
 
 
 @pytest.mark.parametrize("count", range(4))
@@ -170,7 +218,11 @@ def test_any_conditioning_can_be_left_out(motion_only: nn.Module, count: int) ->
     for chosen in combinations(CONDITIONING, count):
         found = signature(MOTION_ONLY, ["motion", "text_embedding", *chosen])
         graph = with_bytes(onnx_graph(MOTION_ONLY, weights, found, 17), weights)
-        assert [value.name for value in graph.graph.input] == ["motion", "text_embedding", *chosen]
+        assert [value.name for value in graph.graph.input] == [
+            "motion",
+            "text_embedding",
+            *chosen,
+        ]
         assert disagreement(motion_only, graph, sized(found)) < 4
 
 
@@ -188,15 +240,28 @@ def test_nothing_caps_the_length(opset: int) -> None:
 # What the file holds
 
 
-@pytest.mark.parametrize(("opset", "encoder"), [(14, "lightweight_cnn"), (17, "resnet"), (23, "mini_vit")])
-def test_initialisers_are_the_state_dict_as_far_as_it_is_used(opset: int, encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("opset", "encoder"), [(14, "lightweight_cnn"), (17, "resnet"), (23, "mini_vit")]
+)
+def test_initialisers_are_the_state_dict_as_far_as_it_is_used(
+    opset: int, encoder: str
+) -> None:
     kwargs = with_images(encoder, "concat")
     weights = arrays(random_model(kwargs))
     found = signature(kwargs, ["motion", "text_embedding", "image_tensor"])
     graph = onnx_graph(kwargs, weights, found, opset).graph
     left_out = ("action_", "camera_projection", "partner_projection")
-    unused = ("num_batches_tracked", "text_weight", "image_weight", "layers.1.self_attn.rope.inv_freq")
-    expected = {name for name in weights if not name.startswith(left_out) and not name.endswith(unused)}
+    unused = (
+        "num_batches_tracked",
+        "text_weight",
+        "image_weight",
+        "layers.1.self_attn.rope.inv_freq",
+    )
+    expected = {
+        name
+        for name in weights
+        if not name.startswith(left_out) and not name.endswith(unused)
+    }
     expected |= {name for name in weights if name.startswith("action_predictor")}
     assert {tensor.name for tensor in graph.initializer} == expected
     assert expected <= {name for node in graph.node for name in node.input}
@@ -206,15 +271,26 @@ def test_initialisers_are_the_state_dict_as_far_as_it_is_used(opset: int, encode
 
 
 def test_nothing_is_computed_ahead_of_time(motion_only: nn.Module) -> None:
-    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17).graph
-    constants = [numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"]
+    graph = onnx_graph(
+        MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17
+    ).graph
+    constants = [
+        numpy_helper.to_array(node.attribute[0].t)
+        for node in graph.node
+        if node.op_type == "Constant"
+    ]
     assert constants
     assert max(constant.size for constant in constants) <= 4
 
 
-@pytest.mark.parametrize(("opset", "most"), [(14, 530), (17, 520), (20, 480), (23, 260), (25, 260)])
+@pytest.mark.parametrize(
+    ("opset", "most"), [(14, 530), (17, 520), (20, 480), (23, 260), (25, 260)]
+)
 def test_the_graph_of_the_medium_model_is_small(opset: int, most: int) -> None:
-    weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in expected_tensors(MEDIUM).items()}
+    weights = {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in expected_tensors(MEDIUM).items()
+    }
     graph = onnx_graph(MEDIUM, weights, signature(MEDIUM, USUAL), opset)
     raw = sum(4 * int(np.prod(tensor.dims)) for tensor in graph.graph.initializer)
     assert len(graph.graph.node) <= most
@@ -223,13 +299,21 @@ def test_the_graph_of_the_medium_model_is_small(opset: int, most: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("opset", [14, 17, 23])
-def test_half_precision_stays_in_the_file_and_is_widened_in_the_graph(opset: int, dtype: Any) -> None:
+def test_half_precision_stays_in_the_file_and_is_widened_in_the_graph(
+    opset: int, dtype: Any
+) -> None:
     kwargs = with_images("lightweight_cnn", "gated")
     model = random_model(kwargs)
     halves = {
-        name: array.astype(dtype) if array.dtype == np.float32 else array for name, array in arrays(model).items()
+        name: array.astype(dtype) if array.dtype == np.float32 else array
+        for name, array in arrays(model).items()
     }
-    model.load_state_dict({name: torch.from_numpy(array.astype(np.float32)) for name, array in halves.items()})
+    model.load_state_dict(
+        {
+            name: torch.from_numpy(array.astype(np.float32))
+            for name, array in halves.items()
+        }
+    )
     found = signature(kwargs, EVERYTHING)
     graph = with_bytes(onnx_graph(kwargs, halves, found, opset), halves)
     check(graph, opset)
@@ -256,7 +340,9 @@ def test_stated_shapes_are_the_shapes_that_come_out(encoder: str, opset: int) ->
     weights = arrays(random_model(kwargs))
     found = signature(kwargs, EVERYTHING)
     graph = with_bytes(onnx_graph(kwargs, weights, found, opset), weights)
-    stated = {value.name: value for value in (*graph.graph.value_info, *graph.graph.output)}
+    stated = {
+        value.name: value for value in (*graph.graph.value_info, *graph.graph.output)
+    }
     del graph.graph.output[:]
     graph.graph.output.extend(stated.values())
     inputs = sized(found, sequence=5, batch=3, height=40, width=71)
@@ -268,12 +354,16 @@ def test_stated_shapes_are_the_shapes_that_come_out(encoder: str, opset: int) ->
             if dim.dim_param.startswith(("height", "width")):
                 assert sizes.setdefault(dim.dim_param, size) == size, name
             else:
-                expected = eval(dim.dim_param, {}, sizes) if dim.dim_param else dim.dim_value
+                expected = (
+                    eval(dim.dim_param, {}, sizes) if dim.dim_param else dim.dim_value
+                )
                 assert size == expected, (name, dim.dim_param)
 
 
 def test_names_are_unique_and_follow_the_modules(motion_only: nn.Module) -> None:
-    graph = onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17).graph
+    graph = onnx_graph(
+        MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17
+    ).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     assert "transformer_encoder.layers.1.self_attn.q_proj/linear" in names
@@ -284,18 +374,30 @@ def test_names_are_unique_and_follow_the_modules(motion_only: nn.Module) -> None
 def test_the_same_model_gives_the_same_graph(motion_only: nn.Module) -> None:
     weights = arrays(motion_only)
     other_order = dict(sorted(weights.items()))
-    graphs = [onnx_graph(MOTION_ONLY, w, signature(MOTION_ONLY, USUAL), 17) for w in (weights, other_order)]
+    graphs = [
+        onnx_graph(MOTION_ONLY, w, signature(MOTION_ONLY, USUAL), 17)
+        for w in (weights, other_order)
+    ]
     assert graphs[0].SerializeToString() == graphs[1].SerializeToString()
 
 
-def test_an_opset_that_the_graph_does_not_have_is_refused_with_the_range(motion_only: nn.Module) -> None:
+def test_an_opset_that_the_graph_does_not_have_is_refused_with_the_range(
+    motion_only: nn.Module,
+) -> None:
     for opset in (13, 26):
         with pytest.raises(OpsetError, match=f"opset is {opset}.*14 to 25"):
-            onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), opset)
+            onnx_graph(
+                MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), opset
+            )
 
 
 def test_the_ir_version_can_be_pinned(motion_only: nn.Module) -> None:
-    assert onnx_graph(MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17, 10).ir_version == 10
+    assert (
+        onnx_graph(
+            MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17, 10
+        ).ir_version
+        == 10
+    )
 
 
 # ------------------------------------------------------------------------------
@@ -316,7 +418,8 @@ def set_constant(model: onnx.ModelProto, old: float, new: float) -> None:
     (node,) = [
         node
         for node in nodes(model, "Constant")
-        if (found := numpy_helper.to_array(node.attribute[0].t)).dtype == np.float32 and found == np.float32(old)
+        if (found := numpy_helper.to_array(node.attribute[0].t)).dtype == np.float32
+        and found == np.float32(old)
     ]
     set_attribute(node, "value", numpy_helper.from_array(np.array(new, np.float32)))
 
@@ -351,12 +454,15 @@ def swap_rotary_halves(model: onnx.ModelProto) -> None:
 def unscaled_queries(model: onnx.ModelProto) -> None:
     for node in nodes(model, "Mul"):
         node.input[:] = [
-            name.removesuffix("/scaled") if name.endswith("cos/whole/scaled") else name for name in node.input
+            name.removesuffix("/scaled") if name.endswith("cos/whole/scaled") else name
+            for name in node.input
         ]
 
 
 def keep_text_token(model: onnx.ModelProto) -> None:
-    node = next(node for node in nodes(model, "Slice") if node.name == "decoders/frames")
+    node = next(
+        node for node in nodes(model, "Slice") if node.name == "decoders/frames"
+    )
     node.input[1], node.input[2] = "constant/[0]", "constant/[-1]"
 
 
@@ -388,7 +494,8 @@ def test_a_mistake_in_the_graph_is_seen(
 
 
 @pytest.mark.parametrize(
-    ("name", "opset"), list(product(["norm1.weight", "ffn.gate_proj.weight", "k_proj.bias"], [17, 23]))
+    ("name", "opset"),
+    list(product(["norm1.weight", "ffn.gate_proj.weight", "k_proj.bias"], [17, 23])),
 )
 def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -> None:
     weights = arrays(motion_only)
@@ -400,29 +507,51 @@ def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_told(tmp_path: Path, dtype: type) -> None:
+def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_told(
+    tmp_path: Path, dtype: type
+) -> None:
     architecture = stick_figure(inputs=USUAL)
-    weights: Arrays = {name: array.astype(dtype) for name, array in state_dict(architecture).items()}
+    weights: Arrays = {
+        name: array.astype(dtype) for name, array in state_dict(architecture).items()
+    }
     checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, weights)
-    export_onnx(checkpoint, OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[]), tmp_path / "onnx")
+    export_onnx(
+        checkpoint,
+        OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[]),
+        tmp_path / "onnx",
+    )
     held = open_runtime("onnx", tmp_path / "onnx").weights()
     found = compare_weights(held, checkpoint)
     assert found.found > 0.7 * found.total and not found.wrong
     changed = held["text_projection.0.weight"].copy()
     changed[1, 2] *= dtype(1.01)
-    (wrong,) = compare_weights({**held, "text_projection.0.weight": changed}, checkpoint).wrong
+    (wrong,) = compare_weights(
+        {**held, "text_projection.0.weight": changed}, checkpoint
+    ).wrong
     assert "text_projection.0.weight" in wrong and "differs in 1 of" in wrong
 
 
-def test_the_parity_check_names_the_node_that_a_mistake_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rotary tables are laid out in another way than eager's, and must not be taken for the mistake."""
+def test_the_parity_check_names_the_node_that_a_mistake_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotary tables are laid out in another way than eager's, and must not be taken for
+    the mistake.
+    """
     architecture = stick_figure(inputs=["motion", "text_embedding"])
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, state_dict(architecture))
+    checkpoint = write_checkpoint(
+        tmp_path / "checkpoint", architecture, state_dict(architecture)
+    )
     params = OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[])
-    inputs = sample_inputs(architecture.signature, architecture.signature.sizes(sequence=3, batch=1), seed=1)
+    inputs = sample_inputs(
+        architecture.signature,
+        architecture.signature.sizes(sequence=3, batch=1),
+        seed=1,
+    )
     export_onnx(checkpoint, params, tmp_path / "right")
-    assert "no node of it departs" in find_departure(checkpoint, tmp_path / "right/model.onnx", inputs, "pose")
+    assert "no node of it departs" in find_divergence(
+        checkpoint, tmp_path / "right/model.onnx", inputs, "pose"
+    )
     monkeypatch.setattr(graph, "RMS_EPSILON", 1e-5)
     export_onnx(checkpoint, params, tmp_path / "wrong")
-    told = find_departure(checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose")
+    told = find_divergence(checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose")
     assert "Add 'transformer_encoder.layers.0.norm1/shifted'" in told

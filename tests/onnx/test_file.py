@@ -1,4 +1,6 @@
-"""Weights are streamed into the ONNX file: inside it, or beside it where a file can't be large enough."""
+"""Weights are streamed into the ONNX file: inside it, or beside it where a file can't
+be large enough.
+"""
 
 from __future__ import annotations
 
@@ -29,27 +31,41 @@ def arrays() -> Arrays:
         "matrix": random.standard_normal((300, 70)).astype(np.float32),
         "transposed": random.standard_normal((9, 4)).astype(np.float32).T,
         "scalar": np.array(3.5, np.float32),
-        **{np.dtype(dtype).name: random.integers(0, 9, (5, 3)).astype(dtype) for dtype in DTYPES},
+        **{
+            np.dtype(dtype).name: random.integers(0, 9, (5, 3)).astype(dtype)
+            for dtype in DTYPES
+        },
         "last": np.arange(3, dtype=np.float32),
     }
 
 
 def graph(weights: Arrays) -> ModelProto:
-    """A model with an initialiser for each weight, without data, and one with data of its own."""
-    nodes = [helper.make_node("Identity", [name], [f"{name}/out"]) for name in [*weights, "own"]]
+    """A model with an initialiser for each weight, without data, and one with data of
+    its own.
+    """
+    nodes = [
+        helper.make_node("Identity", [name], [f"{name}/out"])
+        for name in [*weights, "own"]
+    ]
     outputs = [
-        helper.make_tensor_value_info(f"{n}/out", helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        helper.make_tensor_value_info(
+            f"{n}/out", helper.np_dtype_to_tensor_dtype(a.dtype), a.shape
+        )
         for n, a in weights.items()
     ]
     initializers = [weight(name, array) for name, array in weights.items()]
     initializers.insert(2, numpy_helper.from_array(np.array([1, 2], np.int64), "own"))
     made = helper.make_graph(nodes, "weights", [], outputs, initializers)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
 
 
 def read(path: Path) -> Arrays:
     model = onnx.load(path)
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
 
 
 def assert_equal(found: Arrays, expected: Arrays) -> None:
@@ -61,14 +77,18 @@ def assert_equal(found: Arrays, expected: Arrays) -> None:
 
 @pytest.mark.parametrize("limit", [2**31, 1000], ids=["inside", "beside"])
 @pytest.mark.parametrize("source", ["arrays", "a mapped file"])
-def test_what_is_written_is_what_onnx_reads(tmp_path: Path, limit: int, source: str) -> None:
+def test_what_is_written_is_what_onnx_reads(
+    tmp_path: Path, limit: int, source: str
+) -> None:
     weights = arrays()
     path = tmp_path / "model.onnx"
     if source == "arrays":
         write_onnx(path, graph(weights), weights, embedded_limit=limit)
     else:
         file = tmp_path / "weights.safetensors"
-        write_safetensors(file, {name: Tensor.of_numpy(array) for name, array in weights.items()})
+        write_safetensors(
+            file, {name: Tensor.of_numpy(array) for name, array in weights.items()}
+        )
         write_onnx(path, graph(weights), open_safetensors(file), embedded_limit=limit)
     assert_equal(read(path), weights)
     onnx.checker.check_model(str(path), full_check=True)
@@ -80,9 +100,12 @@ def test_data_beside_the_model_is_aligned_and_in_one_file(tmp_path: Path) -> Non
     write_onnx(tmp_path / "model.onnx", graph(weights), weights, embedded_limit=1000)
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     entries = {
-        tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in model.graph.initializer
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
     }
-    assert not uses_external_data(next(tensor for tensor in model.graph.initializer if tensor.name == "own"))
+    assert not uses_external_data(
+        next(tensor for tensor in model.graph.initializer if tensor.name == "own")
+    )
     located = {name: entry for name, entry in entries.items() if entry}
     assert {entry["location"] for entry in located.values()} == {"model.onnx.data"}
     assert all(int(entry["offset"]) % 64 == 0 for entry in located.values())
@@ -90,7 +113,9 @@ def test_data_beside_the_model_is_aligned_and_in_one_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("limit", [2**31, 1000])
-def test_the_same_weights_give_the_same_bytes_and_others_do_not(tmp_path: Path, limit: int) -> None:
+def test_the_same_weights_give_the_same_bytes_and_others_do_not(
+    tmp_path: Path, limit: int
+) -> None:
     written = []
     for name, change in (("one", 0), ("two", 0), ("three", 1)):
         folder = tmp_path / name
@@ -115,7 +140,9 @@ def test_a_weight_that_is_not_what_the_graph_says_is_refused(
 ) -> None:
     weights = arrays()
     model = graph(weights)
-    changed = {**weights, "matrix": wrong} if wrong is not None else {"last": weights["last"]}
+    changed = (
+        {**weights, "matrix": wrong} if wrong is not None else {"last": weights["last"]}
+    )
     with pytest.raises(ExportError, match=said):
         write_onnx(tmp_path / "model.onnx", model, changed)
     assert not list(tmp_path.iterdir())
@@ -141,12 +168,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [2**31, 1000], ids=["inside", "beside"])
-def test_memory_stays_flat_whatever_the_weights_weigh(tmp_path: Path, limit: int) -> None:
+def test_memory_stays_flat_whatever_the_weights_weigh(
+    tmp_path: Path, limit: int
+) -> None:
     size = 400_000_000
     large = np.arange(size // 8, dtype=np.float32).reshape(-1, 1000)
     weights = {"one": large, "two": large, "last": np.zeros(3, np.float32)}
     write_safetensors(
-        tmp_path / "weights.safetensors", {name: Tensor.of_numpy(array) for name, array in weights.items()}
+        tmp_path / "weights.safetensors",
+        {name: Tensor.of_numpy(array) for name, array in weights.items()},
     )
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), str(limit)],

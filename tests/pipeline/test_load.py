@@ -1,4 +1,6 @@
-"""Stage load, run as DVC runs it: from a .pth to weights and facts, or to one clear error."""
+"""Stage load, run as DVC runs it: from a .pth to weights and facts, or to one clear
+error.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         Project(tmp_path).set(checkpoint__path="mine.pth", **params)
         load.main()
         read_manifest(Path("artifacts/checkpoint")).verify(Path("artifacts/checkpoint"))
-        result: dict[str, Any] = json.loads(Path("artifacts/checkpoint/checkpoint.json").read_text())
+        result: dict[str, Any] = json.loads(
+            Path("artifacts/checkpoint/checkpoint.json").read_text()
+        )
         return result
 
     return run_load
@@ -65,16 +69,23 @@ def test_a_bare_state_dict_is_carried_bit_for_bit(run: Run) -> None:
     facts = run(weights())
     assert facts["model"]["kwargs"] == STICK_FIGURE
     assert facts["origin"]["state_dict"] == "" and facts["training"] == {}
-    assert all(torch.equal(tensor, weights()[name]) for name, tensor in written().items())
+    assert all(
+        torch.equal(tensor, weights()[name]) for name, tensor in written().items()
+    )
     assert set(written()) == set(weights())
 
 
 def test_a_trainer_s_checkpoint_loads_with_its_facts(run: Run) -> None:
-    """numpy scalars and an optimizer make torch.load(weights_only=True) refuse this file."""
+    """numpy scalars and an optimizer make torch.load(weights_only=True) refuse this
+    file.
+    """
     checkpoint = {
         "epoch": 12,
         "model_state_dict": weights(),
-        "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": np.float64(3e-4)}]},
+        "optimizer_state_dict": {
+            "state": {0: {"exp_avg": torch.zeros(3)}},
+            "param_groups": [{"lr": np.float64(3e-4)}],
+        },
         "val_loss": np.float32(0.5),
         "best_val_loss": float("inf"),
         "is_intra_epoch": True,
@@ -90,9 +101,13 @@ def test_a_trainer_s_checkpoint_loads_with_its_facts(run: Run) -> None:
     assert "dangerous" in facts["left_out"] and not facts["left_out"]["dangerous"]
 
 
-def test_a_config_object_of_an_unknown_class_comes_as_its_fields(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_object_of_an_unknown_class_comes_as_its_fields(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = types.ModuleType("their_training")
-    config = dataclasses.make_dataclass("Config", [("learning_rate", float), ("layers", list)])
+    config = dataclasses.make_dataclass(
+        "Config", [("learning_rate", float), ("layers", list)]
+    )
     config.__module__ = "their_training"
     module.Config = config  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_training", module)
@@ -104,14 +119,31 @@ def test_a_config_object_of_an_unknown_class_comes_as_its_fields(run: Run, monke
 
 
 def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:
-    """A pickle can hold half of a surrogate pair, in values, in keys and in the key of the weights."""
-    facts = run({"model\udc00": weights(), "note": "a\ud800b", "by\ud800": {"\ud800": ["\ud800"]}})
-    assert facts["training"] == {"note": "a\\ud800b", "by\\ud800": {"\\ud800": ["\\ud800"]}}
+    """A pickle can hold half of a surrogate pair, in values, in keys and in the key of
+    the weights.
+    """
+    facts = run(
+        {
+            "model\udc00": weights(),
+            "note": "a\ud800b",
+            "by\ud800": {"\ud800": ["\ud800"]},
+        }
+    )
+    assert facts["training"] == {
+        "note": "a\\ud800b",
+        "by\\ud800": {"\\ud800": ["\\ud800"]},
+    }
     assert facts["origin"]["state_dict"] == "model\\udc00"
 
 
 def test_wrapped_names_are_unwrapped(run: Run) -> None:
-    facts = run({"state_dict": {f"module._orig_mod.{name}": value for name, value in weights().items()}})
+    facts = run(
+        {
+            "state_dict": {
+                f"module._orig_mod.{name}": value for name, value in weights().items()
+            }
+        }
+    )
     assert facts["origin"]["prefix"] == "module._orig_mod."
     assert set(written()) == set(weights())
 
@@ -121,7 +153,9 @@ def test_half_precision_is_kept_or_cast(run: Run) -> None:
     assert set(run(half)["tensors"]["dtypes"]) == {"BF16"}
     assert written()["pose_decoder.0.weight"].dtype == torch.bfloat16
     run(half, checkpoint__half_precision="cast")
-    assert torch.equal(written()["pose_decoder.0.weight"], half["pose_decoder.0.weight"].float())
+    assert torch.equal(
+        written()["pose_decoder.0.weight"], half["pose_decoder.0.weight"].float()
+    )
 
 
 class Payload:
@@ -129,10 +163,14 @@ class Payload:
         return (exec, ("open('ran', 'w')",))
 
 
-def test_dangerous_code_stops_the_load_and_salvage_takes_the_weights_alone(run: Run, tmp_path: Path) -> None:
+def test_dangerous_code_stops_the_load_and_salvage_takes_the_weights_alone(
+    run: Run, tmp_path: Path
+) -> None:
     with pytest.raises(UnsafeCheckpointError, match=r"exec"):
         run({"model_state_dict": weights(), "extra": Payload()})
-    facts = run({"model_state_dict": weights(), "extra": Payload()}, checkpoint__salvage=True)
+    facts = run(
+        {"model_state_dict": weights(), "extra": Payload()}, checkpoint__salvage=True
+    )
     assert list(facts["left_out"]["dangerous"].values()) == [1]
     assert not (tmp_path / "ran").exists()
 
@@ -140,8 +178,12 @@ def test_dangerous_code_stops_the_load_and_salvage_takes_the_weights_alone(run: 
 def test_tied_weights_are_carried_under_both_names_and_told(run: Run) -> None:
     tied = weights()
     tied["velocity_decoder.0.weight"] = tied["position_decoder.0.weight"]
-    assert run(tied)["tensors"]["tied"] == [["position_decoder.0.weight", "velocity_decoder.0.weight"]]
-    assert torch.equal(written()["velocity_decoder.0.weight"], tied["position_decoder.0.weight"])
+    assert run(tied)["tensors"]["tied"] == [
+        ["position_decoder.0.weight", "velocity_decoder.0.weight"]
+    ]
+    assert torch.equal(
+        written()["velocity_decoder.0.weight"], tied["position_decoder.0.weight"]
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -161,7 +203,11 @@ def spoilt() -> dict[str, tuple[Any, type[CheckpointReleaseError], str]]:
             ArchitectureError,
             "pose_decoder.3.bias",
         ),
-        "a name is left over": ({**good, "surplus.weight": torch.ones(2)}, ArchitectureError, "surplus.weight"),
+        "a name is left over": (
+            {**good, "surplus.weight": torch.ones(2)},
+            ArchitectureError,
+            "surplus.weight",
+        ),
         "shapes contradict": (
             {**good, "pose_decoder.3.bias": torch.ones(21)},
             ArchitectureError,
@@ -172,7 +218,11 @@ def spoilt() -> dict[str, tuple[Any, type[CheckpointReleaseError], str]]:
             ArchitectureError,
             r"inv_freq\[0\] is 3\.5e\+33",
         ),
-        "another model": (dict(torch.nn.LSTM(4, 4).state_dict()), ArchitectureError, "weight_ih_l0"),
+        "another model": (
+            dict(torch.nn.LSTM(4, 4).state_dict()),
+            ArchitectureError,
+            "weight_ih_l0",
+        ),
         "no weights": ({"epoch": 3}, CheckpointError, "no state dict"),
     }
 
@@ -187,26 +237,38 @@ def test_what_is_not_this_model_says_which_names(run: Run, case: str) -> None:
 
 def test_a_failed_load_leaves_the_last_good_artifact(run: Run) -> None:
     run(weights())
-    before = {path.name: path.read_bytes() for path in Path("artifacts/checkpoint").iterdir()}
+    before = {
+        path.name: path.read_bytes() for path in Path("artifacts/checkpoint").iterdir()
+    }
     diverged = weights()
     diverged["pose_decoder.3.bias"][0] = float("nan")
     with pytest.raises(CheckpointError):
         run(diverged)
-    assert {path.name: path.read_bytes() for path in Path("artifacts/checkpoint").iterdir()} == before
+    assert {
+        path.name: path.read_bytes() for path in Path("artifacts/checkpoint").iterdir()
+    } == before
     assert [path.name for path in Path("artifacts").iterdir()] == ["checkpoint"]
 
 
 def test_a_cast_comes_before_adapters_are_merged_into_half_precision(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An update far below bfloat16's rounding of the sum: rounded there, it would be gone before it is widened."""
+    """An update far below bfloat16's rounding of the sum: rounded there, it would be
+    gone before it is widened.
+    """
     layer = "transformer_encoder.layers.0.ffn.gate_proj"
     shape = weights()[f"{layer}.weight"].shape
-    adapter = {f"{layer}.lora_A": torch.randn(2, shape[1]) * 1e-3, f"{layer}.lora_B": torch.randn(shape[0], 2) * 1e-3}
+    adapter = {
+        f"{layer}.lora_A": torch.randn(2, shape[1]) * 1e-3,
+        f"{layer}.lora_B": torch.randn(shape[0], 2) * 1e-3,
+    }
     (tmp_path / "checkpoints/adapters").mkdir(parents=True)
     torch.save({"lora_state": adapter}, tmp_path / "checkpoints/adapters/small.pth")
     half = {name: tensor.bfloat16() for name, tensor in weights().items()}
-    merging = {"checkpoint__adapter": "checkpoints/adapters/small.pth", "checkpoint__lora_alpha": 2.0}
+    merging = {
+        "checkpoint__adapter": "checkpoints/adapters/small.pth",
+        "checkpoint__lora_alpha": 2.0,
+    }
 
     run(half, checkpoint__half_precision="cast", **merging)
     update = written()[f"{layer}.weight"].double() - half[f"{layer}.weight"].double()
@@ -224,7 +286,10 @@ def lora_file(**more: Any) -> dict[str, Any]:
     layer = "transformer_encoder.layers.0.self_attn.q_proj"
     return {
         "environment_type": "beach",
-        "lora_state": {f"{layer}.lora_A": torch.randn(2, 16), f"{layer}.lora_B": torch.randn(16, 2)},
+        "lora_state": {
+            f"{layer}.lora_A": torch.randn(2, 16),
+            f"{layer}.lora_B": torch.randn(16, 2),
+        },
         **more,
     }
 
@@ -241,7 +306,9 @@ def test_an_adapter_file_is_merged_into_its_base(run: Run, tmp_path: Path) -> No
     assert len(facts["origin"]["adapter"]) == 64
     a, b = lora_file()["lora_state"].values()
     expected = weights()[f"{layer}.weight"].double() + 8.0 * (b.double() @ a.double())
-    torch.testing.assert_close(written()[f"{layer}.weight"].double(), expected, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(
+        written()[f"{layer}.weight"].double(), expected, rtol=1e-7, atol=1e-7
+    )
 
 
 def test_an_adapter_given_as_the_checkpoint_is_told_where_it_belongs(run: Run) -> None:
@@ -250,14 +317,22 @@ def test_an_adapter_given_as_the_checkpoint_is_told_where_it_belongs(run: Run) -
 
 
 def test_an_adapter_beside_plain_weights_must_be_decided_upon(run: Run) -> None:
-    beside = {"model_state_dict": weights(), "lora_state_dict": lora_file()["lora_state"]}
+    beside = {
+        "model_state_dict": weights(),
+        "lora_state_dict": lora_file()["lora_state"],
+    }
     with pytest.raises(CheckpointError, match="beside"):
         run(beside)
     assert run(beside, checkpoint__state_dict="model_state_dict")["lora"] is None
-    assert run(beside, checkpoint__adapter="mine.pth", checkpoint__lora_alpha=16.0)["lora"]["rank"] == 2
+    assert (
+        run(beside, checkpoint__adapter="mine.pth", checkpoint__lora_alpha=16.0)[
+            "lora"
+        ]["rank"]
+        == 2
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # A factory's module is anybody's code
 
 
@@ -272,20 +347,32 @@ def their_model(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     ("text", "said"),
     [
         ("def build(:\n", r"SyntaxError: invalid syntax \(their_model\.py, line 1\)"),
-        ("\nraise RuntimeError('no GPU\\nhere')", r"RuntimeError: no GPU here \(their_model, line 2\)"),
+        (
+            "\nraise RuntimeError('no GPU\\nhere')",
+            r"RuntimeError: no GPU here \(their_model, line 2\)",
+        ),
         ("import sys\nsys.exit(0)", r"SystemExit: 0 \(their_model, line 2\)"),
-        ("import no_such_package", r"ModuleNotFoundError: No module named 'no_such_package' \(their_model, line 1\)"),
+        (
+            "import no_such_package",
+            (
+                r"ModuleNotFoundError: No module named 'no_such_package' \(their_model,"
+                r" line 1\)"
+            ),
+        ),
     ],
 )
 def test_a_factory_s_module_that_fails_at_import_is_told_as_such(
     run: Run, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     their_model(monkeypatch, text)
-    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n") as error:
+    with pytest.raises(
+        ModelError, match=f"importing their_model failed: {said}\n"
+    ) as error:
         run(weights(), model__factory="their_model:build")
     assert "python -c 'import their_model'" in error.value.remedy
     architecture = Architecture("their_model:build", {}, Signature((), (), {}))
-    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n"):  # and where it isn't described
+    # and where it isn't described
+    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n"):
         build_model(architecture)
 
 
@@ -322,21 +409,46 @@ def check_weights(kwargs, weights):
             ModelError,
             r"read_architecture failed: KeyError: 'absent' \(their_model, line 7",
         ),
-        ("sign", "kwargs.width", ModelError, "their_model.signature failed: AttributeError"),
-        ("check", "sys.exit(3)", ModelError, "their_model.check_weights failed: SystemExit: 3"),
-        ("read", "raise ArchitectureError('too few layers')", ArchitectureError, "^too few layers$"),
+        (
+            "sign",
+            "kwargs.width",
+            ModelError,
+            "their_model.signature failed: AttributeError",
+        ),
+        (
+            "check",
+            "sys.exit(3)",
+            ModelError,
+            "their_model.check_weights failed: SystemExit: 3",
+        ),
+        (
+            "read",
+            "raise ArchitectureError('too few layers')",
+            ArchitectureError,
+            "^too few layers$",
+        ),
         ("read", "return None", ModelError, "read_architecture returned a NoneType"),
     ],
 )
 def test_a_function_of_the_factory_s_module_that_fails_is_told_by_its_name(
-    run: Run, monkeypatch: pytest.MonkeyPatch, hook: str, code: str, kind: type[CheckpointReleaseError], said: str
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    hook: str,
+    code: str,
+    kind: type[CheckpointReleaseError],
+    said: str,
 ) -> None:
-    their_model(monkeypatch, HOOKS.format(**{"read": "pass", "sign": "pass", "check": "pass", hook: code}))
+    their_model(
+        monkeypatch,
+        HOOKS.format(**{"read": "pass", "sign": "pass", "check": "pass", hook: code}),
+    )
     with pytest.raises(kind, match=said):
         run(weights(), model__factory="their_model:build", model__inputs=None)
 
 
-def test_a_factory_that_ends_the_process_ends_no_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_factory_that_ends_the_process_ends_no_stage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     their_model(monkeypatch, "import sys\ndef build(**kwargs): sys.exit(0)\n")
     with pytest.raises(ModelError, match=r"their_model:build .* failed: SystemExit: 0"):

@@ -23,9 +23,16 @@ def listing(folder: Path) -> set[str]:
 
 def test_one_command_makes_a_checked_and_documented_release(built: Project) -> None:
     release = listing(built.path / "artifacts/release")
-    assert {"README.md", "model.safetensors", "config.json", "training_args.json"} <= release
+    assert {
+        "README.md",
+        "model.safetensors",
+        "config.json",
+        "training_args.json",
+    } <= release
     assert {"onnx/model.onnx", "torchscript/model.pt"} <= release
-    assert json.loads((built.path / "artifacts/parity.json").read_text())["passed"] is True
+    assert (
+        json.loads((built.path / "artifacts/parity.json").read_text())["passed"] is True
+    )
     receipt = json.loads((built.path / "artifacts/publish.json").read_text())
     assert receipt["published"] is False and "publish.repo_id" in receipt["reason"]
 
@@ -38,7 +45,9 @@ def test_a_second_run_does_nothing(project: Project) -> None:
 
 
 def test_the_committed_lock_is_what_a_fresh_clone_arrives_at(built: Project) -> None:
-    """The checkout of these tests started without a cache, from the dvc.lock of this repository."""
+    """The checkout of these tests started without a cache, from the dvc.lock of this
+    repository.
+    """
     assert (built.path / "dvc.lock").read_text() == (ROOT / "dvc.lock").read_text()
 
 
@@ -47,17 +56,23 @@ def test_another_opset_reruns_its_export_and_what_follows(project: Project) -> N
 
     project.set(onnx__opset=20)
     assert project.ran(project.dvc("repro").stdout) == ["export-onnx", *AFTER_EXPORT]
-    model = onnx.load(project.path / "artifacts/release/onnx/model.onnx", load_external_data=False)
+    model = onnx.load(
+        project.path / "artifacts/release/onnx/model.onnx", load_external_data=False
+    )
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
 
 
-def test_a_format_switched_off_is_gone_and_comes_back_from_the_cache(project: Project) -> None:
+def test_a_format_switched_off_is_gone_and_comes_back_from_the_cache(
+    project: Project,
+) -> None:
     before = tree(project.path / "artifacts/release")
     project.set(formats__onnx=False)
     off = project.dvc("repro")
     assert project.ran(off.stdout) == ["export-onnx", *AFTER_EXPORT]
     assert listing(project.path / "artifacts/onnx") == {"manifest.json"}
-    assert not [name for name in listing(project.path / "artifacts/release") if "onnx" in name]
+    assert not [
+        name for name in listing(project.path / "artifacts/release") if "onnx" in name
+    ]
     card = (project.path / "artifacts/release/README.md").read_text()
     assert "model.onnx" not in card and "model.safetensors" in card
 
@@ -72,7 +87,9 @@ def test_only_safetensors_is_a_release_too(project: Project) -> None:
     project.set(formats__onnx=False, formats__torchscript=False)
     project.dvc("repro")
     release = listing(project.path / "artifacts/release")
-    assert "model.safetensors" in release and not any(name.endswith((".onnx", ".pt")) for name in release)
+    assert "model.safetensors" in release and not any(
+        name.endswith((".onnx", ".pt")) for name in release
+    )
 
 
 def test_artifacts_travel_through_a_remote(built: Project, tmp_path: Path) -> None:
@@ -81,8 +98,17 @@ def test_artifacts_travel_through_a_remote(built: Project, tmp_path: Path) -> No
     one.git("clone", "-q", str(one.path), str(tmp_path / "two"))
     two = Project(tmp_path / "two")
     two.dvc("pull")
-    for name in ("checkpoint", "safetensors", "onnx", "torchscript", "model-card", "release"):
-        assert tree(two.path / "artifacts" / name) == tree(built.path / "artifacts" / name)
+    for name in (
+        "checkpoint",
+        "safetensors",
+        "onnx",
+        "torchscript",
+        "model-card",
+        "release",
+    ):
+        assert tree(two.path / "artifacts" / name) == tree(
+            built.path / "artifacts" / name
+        )
     assert "up to date" in two.dvc("status").stdout
 
 
@@ -96,38 +122,59 @@ def test_dvc_shows_the_pipeline_its_metrics_and_its_plots(project: Project) -> N
     assert "onnx.opset" in project.dvc("params", "diff").stdout
     assert (
         "artifacts/release"
-        in project.dvc("artifacts", "get", "--help", check=False).stdout + (project.path / "dvc.yaml").read_text()
+        in project.dvc("artifacts", "get", "--help", check=False).stdout
+        + (project.path / "dvc.yaml").read_text()
     )
 
 
 @pytest.mark.slow
-def test_an_experiment_changes_a_parameter_from_the_command_line(project: Project) -> None:
+def test_an_experiment_changes_a_parameter_from_the_command_line(
+    project: Project,
+) -> None:
     project.dvc("exp", "run", "-S", "onnx.opset=20")
-    assert json.loads((project.path / "artifacts/onnx/manifest.json").read_text())["facts"]["opset"] == 20
+    assert (
+        json.loads((project.path / "artifacts/onnx/manifest.json").read_text())[
+            "facts"
+        ]["opset"]
+        == 20
+    )
 
 
 CHECKPOINTS = ROOT / "tests/fixtures"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir() if path.is_dir()))
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in CHECKPOINTS.iterdir() if path.is_dir())
+)
 def test_another_checkpoint_needs_one_change(project: Project, name: str) -> None:
-    shutil.copy(CHECKPOINTS / name / "checkpoint.pth", project.path / "checkpoints/mine.pth")
+    shutil.copy(
+        CHECKPOINTS / name / "checkpoint.pth", project.path / "checkpoints/mine.pth"
+    )
     project.set(checkpoint__path="checkpoints/mine.pth")
     assert set(project.ran(project.dvc("repro").stdout)) == set(STAGES)
-    assert json.loads((project.path / "artifacts/parity.json").read_text())["passed"] is True
+    assert (
+        json.loads((project.path / "artifacts/parity.json").read_text())["passed"]
+        is True
+    )
 
 
 BAD_PARAMS = {
     "onnx: {opset: 9": ("onnx__opset", 9, "onnx.opset"),
     "a text for an opset": ("onnx__opset", "17", "onnx.opset"),
     "an unknown key": ("onnx__opsett", 17, "onnx.opsett"),
-    "no checkpoint": ("checkpoint__path", "checkpoints/nowhere.pth", "checkpoints/nowhere.pth"),
+    "no checkpoint": (
+        "checkpoint__path",
+        "checkpoints/nowhere.pth",
+        "checkpoints/nowhere.pth",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
-def test_an_impossible_parameter_is_one_clear_error_and_costs_nothing(project: Project, case: str) -> None:
+def test_an_impossible_parameter_is_one_clear_error_and_costs_nothing(
+    project: Project, case: str
+) -> None:
     key, value, named = BAD_PARAMS[case]
     before = tree(project.path / "artifacts")
     project.set(**{key: value})
@@ -148,25 +195,47 @@ def bad_checkpoints(folder: Path) -> dict[str, tuple[bytes, str]]:
         torch.save(value, buffer)
         return buffer.getvalue()
 
-    demo = torch.load(folder / "checkpoints/demo.pth", weights_only=False)["model_state_dict"]
-    short = {name: tensor for name, tensor in demo.items() if name != "motion_embedding.0.weight"}
-    wrong = {**demo, "pose_decoder.3.weight": demo["pose_decoder.3.weight"][:, :-1].clone()}
-    nan = {**demo, "pose_decoder.3.bias": torch.full_like(demo["pose_decoder.3.bias"], float("nan"))}
+    demo = torch.load(folder / "checkpoints/demo.pth", weights_only=False)[
+        "model_state_dict"
+    ]
+    short = {
+        name: tensor
+        for name, tensor in demo.items()
+        if name != "motion_embedding.0.weight"
+    }
+    wrong = {
+        **demo,
+        "pose_decoder.3.weight": demo["pose_decoder.3.weight"][:, :-1].clone(),
+    }
+    nan = {
+        **demo,
+        "pose_decoder.3.bias": torch.full_like(
+            demo["pose_decoder.3.bias"], float("nan")
+        ),
+    }
     whole = saved(demo)
     return {
         "an empty file": (b"", "empty"),
         "a truncated file": (whole[: len(whole) // 2], "mine.pth"),
         "not a checkpoint": (b"<html>Sign in to download</html>", "mine.pth"),
         "no weights": (saved({"epoch": 3}), "no state dict"),
-        "another architecture": (saved(torch.nn.LSTM(4, 4).state_dict()), "weight_ih_l0"),
+        "another architecture": (
+            saved(torch.nn.LSTM(4, 4).state_dict()),
+            "weight_ih_l0",
+        ),
         "a missing tensor": (saved(short), "motion_embedding.0.weight"),
         "contradicting shapes": (saved(wrong), "pose_decoder.3.weight"),
         "NaN among the weights": (saved(nan), "pose_decoder.3.bias"),
     }
 
 
-def test_a_bad_checkpoint_is_one_clear_error_and_costs_nothing(project: Project) -> None:
-    before = {name: tree(project.path / "artifacts" / name) for name in ("checkpoint", "release", "onnx")}
+def test_a_bad_checkpoint_is_one_clear_error_and_costs_nothing(
+    project: Project,
+) -> None:
+    before = {
+        name: tree(project.path / "artifacts" / name)
+        for name in ("checkpoint", "release", "onnx")
+    }
     project.set(checkpoint__path="checkpoints/mine.pth")
     for case, (content, named) in bad_checkpoints(project.path).items():
         (project.path / "checkpoints/mine.pth").write_bytes(content)
@@ -174,4 +243,6 @@ def test_a_bad_checkpoint_is_one_clear_error_and_costs_nothing(project: Project)
         assert failed.returncode != 0, case
         assert named in failed.stderr, f"{case}: {failed.stderr}"
         assert "what to do:" in failed.stderr and "Traceback" not in failed.stderr, case
-        assert {name: tree(project.path / "artifacts" / name) for name in before} == before, case
+        assert {
+            name: tree(project.path / "artifacts" / name) for name in before
+        } == before, case

@@ -1,4 +1,6 @@
-"""publish under `dvc repro`: the receipt, DVC's caches and a clone, against a Hub on loopback."""
+"""publish under `dvc repro`: the receipt, DVC's caches and a clone, against a Hub on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from tests.support.publishing import REPO, TOKEN
 
 @pytest.fixture
 def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(tmp_path / "home"),
+    }
 
 
 def receipt(project: Project) -> dict[str, object]:
@@ -30,14 +36,20 @@ def released(project: Project) -> dict[str, bytes]:
 
 
 def on_hub(hub: HubServer) -> dict[str, bytes]:
-    return {name: content for name, content in hub.repo(REPO).files().items() if name != ".gitattributes"}
+    return {
+        name: content
+        for name, content in hub.repo(REPO).files().items()
+        if name != ".gitattributes"
+    }
 
 
 def test_a_publication_is_made_once_and_a_clone_knows_of_it(
     project: Project, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
-    assert project.ran(project.dvc("repro", environment=environment).stdout) == ["publish"]
+    assert project.ran(project.dvc("repro", environment=environment).stdout) == [
+        "publish"
+    ]
     assert on_hub(hub) == released(project)
     assert receipt(project)["published"] is True
     project.commit("Published")
@@ -63,7 +75,9 @@ def test_a_receipt_is_never_restored_from_a_cache(
     hub.reset()
     hub.add_token(TOKEN, account)
     (project.path / "artifacts/publish.json").unlink()
-    assert project.ran(project.dvc("repro", environment=environment).stdout) == ["publish"]
+    assert project.ran(project.dvc("repro", environment=environment).stdout) == [
+        "publish"
+    ]
     assert on_hub(hub) == released(project) and receipt(project)["changed"] is True
 
 
@@ -73,10 +87,16 @@ def test_a_publication_that_fails_loses_nothing_and_tells_no_secret(
     before = tree(project.path / "artifacts")
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
     wrong = "hf_aTokenThatNobodyKnows"
-    failed = project.dvc("repro", check=False, environment=environment | {"HF_TOKEN": wrong})
+    failed = project.dvc(
+        "repro", check=False, environment=environment | {"HF_TOKEN": wrong}
+    )
     assert failed.returncode != 0
-    assert "doesn't accept the token" in failed.stderr and "what to do:" in failed.stderr
-    assert "Traceback" not in failed.stderr and wrong not in failed.stdout + failed.stderr
+    assert (
+        "doesn't accept the token" in failed.stderr and "what to do:" in failed.stderr
+    )
+    assert (
+        "Traceback" not in failed.stderr and wrong not in failed.stdout + failed.stderr
+    )
     assert tree(project.path / "artifacts") == before
 
 
@@ -85,6 +105,11 @@ def test_no_token_is_told_before_anything_is_sent(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
     project.set(publish__repo_id=REPO)
-    failed = project.dvc("repro", check=False, environment=environment | {"HF_TOKEN": ""})
-    assert "there is no token for the Hub" in failed.stderr and "hf auth login" in failed.stderr
+    failed = project.dvc(
+        "repro", check=False, environment=environment | {"HF_TOKEN": ""}
+    )
+    assert (
+        "there is no token for the Hub" in failed.stderr
+        and "hf auth login" in failed.stderr
+    )
     assert hub.requests == []

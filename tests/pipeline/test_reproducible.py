@@ -1,4 +1,6 @@
-"""The same checkpoint and parameters give the same bytes, wherever and however the exports run, and no trace of it."""
+"""The same checkpoint and parameters give the same bytes, wherever and however the
+exports run, and no trace of it.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,26 @@ for name in sys.argv[1:]:
         params = OnnxParams(opset=int(opset), exporter=exporter, ir_version=None, variants=variants)
         export_onnx(source, params, out / name.replace(":", "-"))
 """
-QUICK = ["figure:direct:17", "figure:direct:23", "tied:torchscript:17", "figure:torchscript_archive:0"]
-SLOW = ["figure:torchscript:20", "tied:dynamo:18", "figure:dynamo:23", "figure:torch_export:0"]
+QUICK = [
+    "figure:direct:17",
+    "figure:direct:23",
+    "tied:torchscript:17",
+    "figure:torchscript_archive:0",
+]
+SLOW = [
+    "figure:torchscript:20",
+    "tied:dynamo:18",
+    "figure:dynamo:23",
+    "figure:torch_export:0",
+]
 
-HERE: dict[str, Any] = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "TZ": "UTC", "LC_ALL": "C", "USER": "somebody"}
+HERE: dict[str, Any] = {
+    "PYTHONHASHSEED": "1",
+    "OMP_NUM_THREADS": "1",
+    "TZ": "UTC",
+    "LC_ALL": "C",
+    "USER": "somebody",
+}
 THERE: dict[str, Any] = {
     "PYTHONHASHSEED": "4711",
     "OMP_NUM_THREADS": "2",
@@ -52,17 +70,26 @@ THERE: dict[str, Any] = {
 }
 
 
-def build(folder: Path, exports: list[str], environment: dict[str, str], umask: int) -> Path:
-    """Export in a checkout of its own, in one process; returns the folder of the artifacts."""
+def build(
+    folder: Path, exports: list[str], environment: dict[str, str], umask: int
+) -> Path:
+    """Export in a checkout of its own, in one process; returns the folder of the
+    artifacts.
+    """
     folder.mkdir(parents=True)
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "tests").mkdir()
-    for name in ("__init__.py", "generic_models.py", "checkpoint_folder.py"):
-        shutil.copy(ROOT / "tests" / name, folder / "tests" / name)
+    compiled = shutil.ignore_patterns("__pycache__")
+    for package in ("pipeline", "checkpoint_release", "tests/support"):
+        shutil.copytree(ROOT / package, folder / package, ignore=compiled)
+    shutil.copy(ROOT / "tests" / "__init__.py", folder / "tests")
     architecture = stick_figure(inputs=["motion", "text_embedding", "action_sequence"])
     write_checkpoint(folder / "figure", architecture, state_dict(architecture))
     models.checkpoint(folder / "tied", models.Tied)
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": str(folder), **environment}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        **environment,
+    }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", EXPORT, *exports],
         cwd=folder,
@@ -79,7 +106,9 @@ def build(folder: Path, exports: list[str], environment: dict[str, str], umask: 
 def check_same_bytes(tmp_path: Path, exports: list[str]) -> None:
     first = build(tmp_path / "first", exports, HERE, umask=0o022)
     # The second process has done other exports before each of these.
-    second = build(tmp_path / "somewhere else/ü", list(reversed(exports)), THERE, umask=0o077)
+    second = build(
+        tmp_path / "somewhere else/ü", list(reversed(exports)), THERE, umask=0o077
+    )
     assert digests(first) == digests(second)
     assert len(digests(first)) >= 3 * len(exports)
     assert not list(leaks(first, first.parent))
@@ -87,9 +116,14 @@ def check_same_bytes(tmp_path: Path, exports: list[str]) -> None:
 
 
 def leaks(folder: Path, *places: Path) -> Iterator[str]:
-    """Traces of this machine in any file below the folder, or in any record of an archive there."""
+    """Traces of this machine in any file below the folder, or in any record of an
+    archive there.
+    """
     secrets = [
-        *(f"{place}/" for place in (*places, ROOT, Path.home(), tempfile.gettempdir(), sys.prefix)),
+        *(
+            f"{place}/"
+            for place in (*places, ROOT, Path.home(), tempfile.gettempdir(), sys.prefix)
+        ),
         *("site-packages", '.py", line', "somebody", socket.gethostname()),
     ]
     wanted = [secret.encode() for secret in secrets if len(secret) > 4]
@@ -98,7 +132,12 @@ def leaks(folder: Path, *places: Path) -> Iterator[str]:
         if contents and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 contents += [(name, archive.read(name)) for name in archive.namelist()]
-        yield from (f"{name}: {secret!r}" for name, content in contents for secret in wanted if secret in content)
+        yield from (
+            f"{name}: {secret!r}"
+            for name, content in contents
+            for secret in wanted
+            if secret in content
+        )
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_anywhere(tmp_path: Path) -> None:
@@ -114,12 +153,15 @@ def test_every_route_gives_the_same_bytes_anywhere(tmp_path: Path, export: str) 
 def test_the_search_finds_what_torch_leaves_in_its_files(tmp_path: Path) -> None:
     import torch
 
-    from checkpoint_release.exporting.tracing import Traceable, known_warnings
+    from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
     traceable = Traceable.open(models.checkpoint(tmp_path / "checkpoint", models.Tied))
     (tmp_path / "raw").mkdir()
-    with known_warnings():
-        torch.jit.save(torch.jit.trace(traceable.module, traceable.arguments), tmp_path / "raw/model.pt")
+    with silence_known_warnings():
+        torch.jit.save(
+            torch.jit.trace(traceable.module, traceable.arguments),
+            tmp_path / "raw/model.pt",
+        )
     found = list(leaks(tmp_path / "raw"))
     assert any(".debug_pkl" in leak and str(ROOT) in leak for leak in found)
 
@@ -132,7 +174,9 @@ def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
     params = OnnxParams(opset=17, exporter="auto", ir_version=None, variants=[])
     found = []
     for seed in (0, 0, 1):
-        checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, state_dict(architecture, seed))
+        checkpoint = write_checkpoint(
+            tmp_path / "checkpoint", architecture, state_dict(architecture, seed)
+        )
         export_onnx(checkpoint, params, tmp_path / "onnx")
         found.append(digests(tmp_path / "onnx")["model.onnx"])
     assert found[0] == found[1] != found[2]

@@ -42,7 +42,9 @@ def module_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_watches_all_the_code_that_it_imports(stage: str, imports: grimp.ImportGraph) -> None:
+def test_a_stage_watches_all_the_code_that_it_imports(
+    stage: str, imports: grimp.ImportGraph
+) -> None:
     needed = imports.find_upstream_modules(f"pipeline.{MODULES[stage]}")
     assert needed - modules_watched(stage) == set()
 

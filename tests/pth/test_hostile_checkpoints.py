@@ -1,4 +1,6 @@
-"""Nothing in a checkpoint is ever executed, and none takes more memory or time than its size explains."""
+"""Nothing in a checkpoint is ever executed, and none takes more memory or time than its
+size explains.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,16 @@ def watch(reader: str, files: dict[str, bytes], folder: Path) -> dict[str, Any]:
     """Write the files and read them in one watched process."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    command = [sys.executable, "-m", "tests.support.watched", reader, *(str(folder / name) for name in files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.watched",
+        reader,
+        *(str(folder / name) for name in files),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -38,7 +48,9 @@ def problems(report: dict[str, Any]) -> dict[str, Any]:
     return {
         name: result
         for name, result in report["files"].items()
-        if result["violations"] or result["error"].startswith("CRASH") or result["seconds"] > 20
+        if result["violations"]
+        or result["error"].startswith("CRASH")
+        or result["seconds"] > 20
     }
 
 
@@ -53,7 +65,11 @@ def test_payloads_are_named_as_dangerous_and_none_runs(tmp_path: Path) -> None:
     report = watch("ours", files, tmp_path)
     assert not problems(report)
     assert not list(nest.iterdir())
-    missed = {name: r for name, r in report["files"].items() if not r["outcome"].get("dangerous")}
+    missed = {
+        name: r
+        for name, r in report["files"].items()
+        if not r["outcome"].get("dangerous")
+    }
     assert not missed
     assert all(result["outcome"]["tensors"] == 1 for result in report["files"].values())
 
@@ -61,7 +77,8 @@ def test_payloads_are_named_as_dangerous_and_none_runs(tmp_path: Path) -> None:
 def test_payloads_are_inert_wherever_they_hide(tmp_path: Path) -> None:
     nest = canaries(tmp_path)
     files = {
-        name: zipped(pickled(place(payloads(str(nest / name))["os_mkdir"]))) for name, place in hiding_places().items()
+        name: zipped(pickled(place(payloads(str(nest / name))["os_mkdir"])))
+        for name, place in hiding_places().items()
     }
     report = watch("ours", files, tmp_path)
     assert not problems(report)
@@ -78,9 +95,12 @@ def test_payloads_are_inert_however_they_are_disguised(tmp_path: Path) -> None:
     assert not problems(report)
     assert not list(nest.iterdir())
     silent = {
-        name for name, result in report["files"].items() if not result["error"] and not result["outcome"]["dangerous"]
+        name
+        for name, result in report["files"].items()
+        if not result["error"] and not result["outcome"]["dangerous"]
     }
-    # Behind the end of a pickle nothing is read, by torch neither; a backslash is no separator in a zip archive.
+    # Behind the end of a pickle nothing is read, by torch neither; a backslash is no
+    # separator in a zip archive.
     assert silent == {"tail_second_pickle", "backslash_root"}
 
 
@@ -96,11 +116,29 @@ def test_bombs_end_in_one_error_or_a_right_result_within_bounds(tmp_path: Path) 
 
 
 def test_the_watch_sees_what_a_careless_reader_does(tmp_path: Path) -> None:
-    """The control: the same files, unpickled by Python, do run; so the tests above can fail."""
+    """The control: the same files, unpickled by Python, do run; so the tests above can
+    fail.
+    """
     nest = canaries(tmp_path)
-    names = ["os_mkdir", "os_system", "eval", "exec", "compiled", "dotted_name", "partial", "pickle_in_pickle"]
+    names = [
+        "os_mkdir",
+        "os_system",
+        "eval",
+        "exec",
+        "compiled",
+        "dotted_name",
+        "partial",
+        "pickle_in_pickle",
+    ]
     files = {name: zipped(pickled(payloads(str(nest / name))[name])) for name in names}
-    disguised = ["inst_opcode", "obj_opcode", "memo_overwritten", "result_popped", "tail_missing", "legacy_system"]
+    disguised = [
+        "inst_opcode",
+        "obj_opcode",
+        "memo_overwritten",
+        "result_popped",
+        "tail_missing",
+        "legacy_system",
+    ]
     files |= {name: disguises(str(nest / name))[name] for name in disguised}
     report = watch("pickle", files, tmp_path)
     assert {path.name for path in nest.iterdir()} == set(files)
@@ -109,7 +147,16 @@ def test_the_watch_sees_what_a_careless_reader_does(tmp_path: Path) -> None:
 
 def test_dangerous_names_stop_the_load_with_the_list(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
-    path.write_bytes(zipped(pickled({"weight": tensor(), "x": [Call("os.system", "true"), Call("os.system", "x")]})))
+    path.write_bytes(
+        zipped(
+            pickled(
+                {
+                    "weight": tensor(),
+                    "x": [Call("os.system", "true"), Call("os.system", "x")],
+                }
+            )
+        )
+    )
     checkpoint = read_checkpoint(path)
     with pytest.raises(UnsafeCheckpointError, match=r"os\.system \(2×\)") as error:
         refuse_dangerous(checkpoint)
@@ -120,10 +167,15 @@ def test_dangerous_names_stop_the_load_with_the_list(tmp_path: Path) -> None:
 def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "config.pth"
     config = Call("project.config.TrainConfig", state={"lr": 0.1})
-    path.write_bytes(zipped(pickled({"weight": tensor(), "config": config, "older": config})))
+    path.write_bytes(
+        zipped(pickled({"weight": tensor(), "config": config, "older": config}))
+    )
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
-    assert checkpoint.left_out == {"harmless": {"project.config.TrainConfig": 2}, "dangerous": {}}
+    assert checkpoint.left_out == {
+        "harmless": {"project.config.TrainConfig": 2},
+        "dangerous": {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -148,14 +200,33 @@ def test_names_are_judged(name: str, dangerous: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(3_000, id="thousands"), pytest.param(100_000, id="100,000", marks=pytest.mark.slow)]
+    "count",
+    [
+        pytest.param(3_000, id="thousands"),
+        pytest.param(100_000, id="100,000", marks=pytest.mark.slow),
+    ],
 )
-def test_mutated_checkpoints_are_read_or_refused_within_bounds(count: int, tmp_path: Path) -> None:
-    """Never an execution, a crash, a second of time or a gigabyte of memory: the process would end in an error."""
-    command = [sys.executable, "-m", "tests.support.fuzz", str(count), str(count), str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+def test_mutated_checkpoints_are_read_or_refused_within_bounds(
+    count: int, tmp_path: Path
+) -> None:
+    """Never an execution, a crash, a second of time or a gigabyte of memory: the
+    process would end in an error.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.fuzz",
+        str(count),
+        str(count),
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     came = json.loads(done.stdout)
     assert came["read"] + came["refused"] == count
-    assert min(came["read"], came["refused"]) > count / 20, "mutations are neither too weak nor too strong"
+    assert min(came["read"], came["refused"]) > count / 20, (
+        "mutations are neither too weak nor too strong"
+    )
     assert came["peak"] < 300, "MiB"

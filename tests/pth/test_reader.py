@@ -1,4 +1,6 @@
-"""What torch.save writes is read as torch.load reads it, bit for bit; torch.load is the oracle throughout."""
+"""What torch.save writes is read as torch.load reads it, bit for bit; torch.load is the
+oracle throughout.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,17 @@ from hypothesis import strategies as st
 
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Inert, Tensor, plain, read_checkpoint
-from tests.support.containers import Call, Name, Raw, legacy, opcodes, pickled, storage, tensor, zipped
+from tests.support.containers import (
+    Call,
+    Name,
+    Raw,
+    legacy,
+    opcodes,
+    pickled,
+    storage,
+    tensor,
+    zipped,
+)
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("*/checkpoint.pth"))
 
@@ -43,15 +55,23 @@ DTYPES = {
 def raw(value: torch.Tensor) -> bytes:
     """The bytes of a tensor's elements, row-major."""
     value = value.detach().resolve_conj().resolve_neg()
-    value = value.clone(memory_format=torch.contiguous_format)  # a size of 1 may have any stride until then
-    return bytes(value.reshape(-1).view(torch.uint8).numpy().tobytes()) if value.numel() else b""
+    # a size of 1 may have any stride until then
+    value = value.clone(memory_format=torch.contiguous_format)
+    return (
+        bytes(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        if value.numel()
+        else b""
+    )
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
     match theirs:
         case torch.Tensor():
             assert isinstance(ours, Tensor), (where, ours)
-            assert (ours.shape, ours.dtype) == (tuple(theirs.shape), DTYPES[theirs.dtype]), where
+            assert (ours.shape, ours.dtype) == (
+                tuple(theirs.shape),
+                DTYPES[theirs.dtype],
+            ), where
             assert b"".join(map(bytes, ours.chunks())) == raw(theirs), where
             if ours.dtype != "C32":
                 assert ours.numpy().tobytes() == raw(theirs), where
@@ -77,15 +97,23 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
         case bytearray():
             assert ours == bytes(theirs), where
         case _:
-            assert type(ours) is type(theirs) and (ours == theirs or (ours != ours and theirs != theirs)), where
+            assert type(ours) is type(theirs) and (
+                ours == theirs or (ours != ours and theirs != theirs)
+            ), where
 
 
-def assert_read_as_torch_does(path: Path, value: Any, *, zip_container: bool = True) -> Any:
+def assert_read_as_torch_does(
+    path: Path, value: Any, *, zip_container: bool = True
+) -> Any:
     torch.save(value, path, _use_new_zipfile_serialization=zip_container)
     checkpoint = read_checkpoint(path)
     assert checkpoint.container == ("zip" if zip_container else "legacy")
-    # torch itself can't load some of the dtypes that it saves in the legacy format (uint16 and others newer than it)
-    assert_same(checkpoint.value, torch.load(path, weights_only=False) if zip_container else value)
+    # torch itself can't load some of the dtypes that it saves in the legacy format
+    # (uint16 and others newer than it)
+    assert_same(
+        checkpoint.value,
+        torch.load(path, weights_only=False) if zip_container else value,
+    )
     return checkpoint
 
 
@@ -94,22 +122,36 @@ def assert_read_as_torch_does(path: Path, value: Any, *, zip_container: bool = T
 
 @st.composite
 def bases(draw: st.DrawFn) -> torch.Tensor:
-    """A one-dimensional tensor of random bits: NaNs with payloads, infinities and subnormals among them."""
+    """A one-dimensional tensor of random bits: NaNs with payloads, infinities and
+    subnormals among them.
+    """
     dtype = draw(st.sampled_from(list(DTYPES)))
     count = draw(st.integers(0, 24))
-    data = draw(st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize))
+    data = draw(
+        st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize)
+    )
     if dtype == torch.bool:
         return torch.tensor([byte % 2 == 1 for byte in data], dtype=torch.bool)
-    return torch.frombuffer(bytearray(data), dtype=dtype) if count else torch.empty(0, dtype=dtype)
+    return (
+        torch.frombuffer(bytearray(data), dtype=dtype)
+        if count
+        else torch.empty(0, dtype=dtype)
+    )
 
 
 @st.composite
 def views(draw: st.DrawFn, base: torch.Tensor) -> torch.Tensor:
-    """A strided look at part of a base: transposed, overlapping, expanded, empty, a scalar, conjugated, a Parameter."""
+    """A strided look at part of a base: transposed, overlapping, expanded, empty, a
+    scalar, conjugated, a Parameter.
+    """
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
-    strides = draw(st.lists(st.integers(0, 6), min_size=len(shape), max_size=len(shape)))
+    strides = draw(
+        st.lists(st.integers(0, 6), min_size=len(shape), max_size=len(shape))
+    )
     offset = draw(st.integers(0, 8))
-    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    last = offset + sum(
+        (size - 1) * step for size, step in zip(shape, strides, strict=True)
+    )
     if 0 in shape or last >= base.numel():
         view = base if draw(st.booleans()) else base[:0].reshape(0, 1).expand(0, 3)
     else:
@@ -128,17 +170,40 @@ SCALARS = st.one_of(
     st.just(pathlib.PurePosixPath("runs/a.pth")),
 )  # fmt: skip
 NUMPY = st.sampled_from(
-    ["?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", ">i4", ">f8"]
+    [
+        "?",
+        "<i1",
+        "<i2",
+        "<i4",
+        "<i8",
+        "<u1",
+        "<u8",
+        "<f2",
+        "<f4",
+        "<f8",
+        "<c8",
+        "<c16",
+        ">i4",
+        ">f8",
+    ]
 )
 KEYS = st.one_of(
-    st.text(max_size=6), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text(max_size=2))
+    st.text(max_size=6),
+    st.integers(),
+    st.booleans(),
+    st.none(),
+    st.tuples(st.integers(), st.text(max_size=2)),
 )
 
 
 @st.composite
 def nests(draw: st.DrawFn) -> Any:
     pool = draw(st.lists(bases(), min_size=1, max_size=3))
-    leaves = st.one_of(SCALARS, st.sampled_from(pool).flatmap(views), NUMPY.map(lambda code: np.ones((), code)[()]))
+    leaves = st.one_of(
+        SCALARS,
+        st.sampled_from(pool).flatmap(views),
+        NUMPY.map(lambda code: np.ones((), code)[()]),
+    )
     arrays = NUMPY.map(lambda code: np.arange(6).astype(code).reshape(2, 3))
 
     def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -152,7 +217,13 @@ def nests(draw: st.DrawFn) -> Any:
             arrays, arrays.map(np.asfortranarray),
         )  # fmt: skip
 
-    return draw(st.dictionaries(st.text(max_size=6), st.recursive(leaves, containers, max_leaves=12), max_size=4))
+    return draw(
+        st.dictionaries(
+            st.text(max_size=6),
+            st.recursive(leaves, containers, max_leaves=12),
+            max_size=4,
+        )
+    )
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -192,15 +263,30 @@ def test_every_fixture_is_read_as_torch_reads_it(path: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("zip_container", [True, False])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_pickle_protocol_is_read(protocol: int, zip_container: bool, tmp_path: Path) -> None:
-    value = {"weight": torch.ones(3), "lr": np.float64(0.1), "data": b"\xff", "array": np.arange(5.0), "s": {1, 2}}
+def test_every_pickle_protocol_is_read(
+    protocol: int, zip_container: bool, tmp_path: Path
+) -> None:
+    value = {
+        "weight": torch.ones(3),
+        "lr": np.float64(0.1),
+        "data": b"\xff",
+        "array": np.arange(5.0),
+        "s": {1, 2},
+    }
     path = tmp_path / "a.pth"
-    torch.save(value, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zip_container)
+    torch.save(
+        value,
+        path,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zip_container,
+    )
     assert_same(read_checkpoint(path).value, value)
 
 
 @pytest.mark.parametrize("zip_container", [True, False])
-def test_tied_tensors_and_views_share_their_storage(zip_container: bool, tmp_path: Path) -> None:
+def test_tied_tensors_and_views_share_their_storage(
+    zip_container: bool, tmp_path: Path
+) -> None:
     base = torch.arange(12.0)
     value = {"a": base, "b": base, "view": base[4:], "other": torch.arange(12.0)}
     torch.save(value, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_container)
@@ -212,13 +298,29 @@ def test_tied_tensors_and_views_share_their_storage(zip_container: bool, tmp_pat
 
 def test_an_ending_makes_no_difference(tmp_path: Path) -> None:
     for ending in ("pt", "bin", "ckpt", "tar", "zip", "model"):
-        assert_read_as_torch_does(tmp_path / f"weights.{ending}", {"weight": torch.ones(2)})
+        assert_read_as_torch_does(
+            tmp_path / f"weights.{ending}", {"weight": torch.ones(2)}
+        )
 
 
 def test_weights_saved_on_a_gpu_are_read_without_one(tmp_path: Path) -> None:
-    on_gpu = Raw(opcodes(("storage", Name("torch.cuda", "FloatStorage"), "0", "cuda:0", 4)) + b"Q")
-    rebuilt = Call("torch._utils._rebuild_tensor_v2", on_gpu, 0, (4,), (1,), False, Call("collections.OrderedDict"))
-    for container in (zipped(pickled({"weight": rebuilt})), legacy({"weight": rebuilt})):
+    on_gpu = Raw(
+        opcodes(("storage", Name("torch.cuda", "FloatStorage"), "0", "cuda:0", 4))
+        + b"Q"
+    )
+    rebuilt = Call(
+        "torch._utils._rebuild_tensor_v2",
+        on_gpu,
+        0,
+        (4,),
+        (1,),
+        False,
+        Call("collections.OrderedDict"),
+    )
+    for container in (
+        zipped(pickled({"weight": rebuilt})),
+        legacy({"weight": rebuilt}),
+    ):
         (tmp_path / "gpu.pth").write_bytes(container)
         checkpoint = read_checkpoint(tmp_path / "gpu.pth")
         assert checkpoint.value["weight"].numpy().tolist() == [1, 2, 3, 4]
@@ -227,21 +329,43 @@ def test_weights_saved_on_a_gpu_are_read_without_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [("FloatStorage", "f"), ("DoubleStorage", "d"), ("ShortStorage", "h"), ("ComplexFloatStorage", "f")],
+    [
+        ("FloatStorage", "f"),
+        ("DoubleStorage", "d"),
+        ("ShortStorage", "h"),
+        ("ComplexFloatStorage", "f"),
+    ],
 )
-def test_big_endian_files_are_swapped_as_torch_swaps_them(kind: str, code: str, tmp_path: Path) -> None:
+def test_big_endian_files_are_swapped_as_torch_swaps_them(
+    kind: str, code: str, tmp_path: Path
+) -> None:
     parts = 8 if kind.startswith("Complex") else 4
     data = struct.pack(f">{parts}{code}", *range(parts))
     rebuilt = Call(
-        "torch._utils._rebuild_tensor_v2", storage("0", kind), 1, (2, 2), (1, 1), False, Call("collections.OrderedDict")
+        "torch._utils._rebuild_tensor_v2",
+        storage("0", kind),
+        1,
+        (2, 2),
+        (1, 1),
+        False,
+        Call("collections.OrderedDict"),
     )
     path = tmp_path / "big.pth"
-    path.write_bytes(zipped(pickled({"weight": rebuilt}), {"0": data}, {"archive/byteorder": b"big"}))
-    # torch's own reader is stricter about the archive than about its contents: let it write the honest twin
+    path.write_bytes(
+        zipped(pickled({"weight": rebuilt}), {"0": data}, {"archive/byteorder": b"big"})
+    )
+    # torch's own reader is stricter about the archive than about its contents: let it
+    # write the honest twin
     little = np.frombuffer(data, f">{code}").astype(f"<{code}")
-    twin = torch.from_numpy(little.view("<c8") if parts == 8 else little).as_strided((2, 2), (1, 1), 1)
+    twin = torch.from_numpy(little.view("<c8") if parts == 8 else little).as_strided(
+        (2, 2), (1, 1), 1
+    )
     assert_same(read_checkpoint(path).value["weight"], twin)
-    path.write_bytes(zipped(pickled({"weight": rebuilt}), {"0": data}, {"archive/byteorder": b"little"}))
+    path.write_bytes(
+        zipped(
+            pickled({"weight": rebuilt}), {"0": data}, {"archive/byteorder": b"little"}
+        )
+    )
     with pytest.raises(AssertionError):
         assert_same(read_checkpoint(path).value["weight"], twin)
 
@@ -251,7 +375,9 @@ def test_what_old_torches_and_python_2_wrote_is_read(tmp_path: Path) -> None:
     python2 = Raw(b"}(U\x05epochK\x03U\x04nameU\x02\xc3\xa9U\x03rawU\x01\xffu")
     moved = Call("torch.tensor._rebuild_from_type", Name("torch._utils", "_rebuild_tensor"), Name("torch", "Tensor"),
                  (storage("0"), 0, (4,), (1,)), {})  # fmt: skip
-    (tmp_path / "old.pth").write_bytes(legacy({"weight": old, "facts": python2, "moved": moved}))
+    (tmp_path / "old.pth").write_bytes(
+        legacy({"weight": old, "facts": python2, "moved": moved})
+    )
     value = read_checkpoint(tmp_path / "old.pth").value
     assert value["weight"].numpy().tolist() == [[1, 2], [3, 4]]
     assert value["moved"].numpy().tolist() == [1, 2, 3, 4]
@@ -259,19 +385,45 @@ def test_what_old_torches_and_python_2_wrote_is_read(tmp_path: Path) -> None:
 
 
 def test_a_view_within_a_legacy_storage_keeps_its_place(tmp_path: Path) -> None:
-    view = Raw(opcodes(("storage", Name("torch", "FloatStorage"), "0", "cpu", 4, ("1", 1, 2))) + b"Q")
-    whole = Call("torch._utils._rebuild_tensor_v2", view, 0, (2,), (1,), False, Call("collections.OrderedDict"))
+    view = Raw(
+        opcodes(("storage", Name("torch", "FloatStorage"), "0", "cpu", 4, ("1", 1, 2)))
+        + b"Q"
+    )
+    whole = Call(
+        "torch._utils._rebuild_tensor_v2",
+        view,
+        0,
+        (2,),
+        (1,),
+        False,
+        Call("collections.OrderedDict"),
+    )
     (tmp_path / "view.pth").write_bytes(legacy({"weight": whole}))
-    assert read_checkpoint(tmp_path / "view.pth").value["weight"].numpy().tolist() == [2, 3]
-    beyond = Call("torch._utils._rebuild_tensor_v2", view, 0, (3,), (1,), False, Call("collections.OrderedDict"))
+    assert read_checkpoint(tmp_path / "view.pth").value["weight"].numpy().tolist() == [
+        2,
+        3,
+    ]
+    beyond = Call(
+        "torch._utils._rebuild_tensor_v2",
+        view,
+        0,
+        (3,),
+        (1,),
+        False,
+        Call("collections.OrderedDict"),
+    )
     (tmp_path / "view.pth").write_bytes(legacy({"weight": beyond}))
     with pytest.raises(CheckpointError, match="reaches 12 bytes into a storage of 8"):
         read_checkpoint(tmp_path / "view.pth")
 
 
 def test_a_checkpoint_packed_again_with_compression_is_read(tmp_path: Path) -> None:
-    (tmp_path / "packed.pth").write_bytes(zipped(pickled({"weight": tensor()}), method=8))
-    assert read_checkpoint(tmp_path / "packed.pth").value["weight"].numpy().tolist() == [1, 2, 3, 4]
+    (tmp_path / "packed.pth").write_bytes(
+        zipped(pickled({"weight": tensor()}), method=8)
+    )
+    assert read_checkpoint(tmp_path / "packed.pth").value[
+        "weight"
+    ].numpy().tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +432,10 @@ def test_a_checkpoint_packed_again_with_compression_is_read(tmp_path: Path) -> N
         (lambda: torch.eye(3).to_sparse(), "sparse"),
         (lambda: torch.eye(3).to_sparse_csr(), "sparse"),
         (lambda: torch.empty(3, device="meta"), "meta"),
-        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantized"),
+        (
+            lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+            "quantized",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -306,19 +461,33 @@ class Tied(torch.nn.Module):
         self.gone = None
         self.register_buffer("cache", torch.ones(2), persistent=False)
         self.register_buffer("kept", torch.ones(2))
-        self.layer = torch.nn.TransformerEncoderLayer(4, 2, 8, activation=torch.nn.functional.gelu)
-        self.blocks = torch.nn.ModuleList([torch.nn.Conv1d(3, 3, 1), torch.nn.Identity(), torch.nn.GRU(3, 3)])
+        self.layer = torch.nn.TransformerEncoderLayer(
+            4, 2, 8, activation=torch.nn.functional.gelu
+        )
+        self.blocks = torch.nn.ModuleList(
+            [torch.nn.Conv1d(3, 3, 1), torch.nn.Identity(), torch.nn.GRU(3, 3)]
+        )
 
 
 @pytest.mark.parametrize("zip_container", [True, False])
-@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, lambda model: {"model": model, "epoch": 3}]
+)
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-def test_a_pickled_module_gives_its_state_dict(wrap: Any, zip_container: bool, tmp_path: Path) -> None:
+def test_a_pickled_module_gives_its_state_dict(
+    wrap: Any, zip_container: bool, tmp_path: Path
+) -> None:
     model = Tied()
-    torch.save(wrap(model), tmp_path / "model.pth", _use_new_zipfile_serialization=zip_container)
+    torch.save(
+        wrap(model),
+        tmp_path / "model.pth",
+        _use_new_zipfile_serialization=zip_container,
+    )
     checkpoint = read_checkpoint(tmp_path / "model.pth")
     assert_same(checkpoint.value, wrap(dict(model.state_dict())))
-    assert checkpoint.kind_of_file == ("pickled module" if wrap(1) == 1 else "checkpoint")
+    assert checkpoint.kind_of_file == (
+        "pickled module" if wrap(1) == 1 else "checkpoint"
+    )
     assert "Tied was pickled whole" in checkpoint.notes[0]
     assert checkpoint.left_out["dangerous"] == {}
     assert checkpoint.left_out["harmless"]["tests.pth.test_reader.Tied"] == 1
@@ -362,22 +531,36 @@ class AttrDict(dict[str, Any]):
         (Mode.FAST, "fast"),
         (Mode, "tests.pth.test_reader.Mode"),
         (AttrDict(lr=0.1, inner=AttrDict(a=1)), {"lr": 0.1, "inner": {"a": 1}}),
-        (argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("runs")), {"lr": 0.1, "out": "runs"}),
+        (
+            argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("runs")),
+            {"lr": 0.1, "out": "runs"},
+        ),
         ([np.str_("né"), np.str_("")], ["né", ""]),
         (types.SimpleNamespace(lr=np.float32(0.5)), {"lr": 0.5}),
         (datetime.timedelta(seconds=90), 90.0),
-        (datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), "2024-01-02T00:00:00+00:00"),
+        (
+            datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
+            "2024-01-02T00:00:00+00:00",
+        ),
         (torch.tensor(0.25), 0.25),
         (torch.ones(3, 4), "tensor F32 [3, 4]"),
         (torch.float16, "torch.float16"),
-        ({"nan": float("nan"), 3: float("inf"), "b": b"123"}, {"nan": "nan", "3": "inf", "b": "3 bytes"}),
+        (
+            {"nan": float("nan"), 3: float("inf"), "b": b"123"},
+            {"nan": "nan", "3": "inf", "b": "3 bytes"},
+        ),
         (np.dtype("f4"), "f4"),
-        ([int, str, range, OSError], ["builtins.int", "builtins.str", "builtins.range", "builtins.OSError"]),
+        (
+            [int, str, range, OSError],
+            ["builtins.int", "builtins.str", "builtins.range", "builtins.OSError"],
+        ),
         (functools.partial(dict, a=1), ...),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_plain_values_come_out_of_records(value: Any, means: Any, tmp_path: Path) -> None:
+def test_plain_values_come_out_of_records(
+    value: Any, means: Any, tmp_path: Path
+) -> None:
     torch.save({"fact": value}, tmp_path / "a.pth")
     checkpoint = read_checkpoint(tmp_path / "a.pth")
     assert checkpoint.left_out["dangerous"] == {}
@@ -389,31 +572,49 @@ def test_plain_values_come_out_of_records(value: Any, means: Any, tmp_path: Path
 
 def test_a_frozen_instance_with_slots_has_values_without_names(tmp_path: Path) -> None:
     torch.save({"config": Frozen()}, tmp_path / "a.pth")
-    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"])["state"] == [0.1, 3]
+    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"])["state"] == [
+        0.1,
+        3,
+    ]
 
 
 def test_omegaconf_comes_out_as_the_config_it_holds(tmp_path: Path) -> None:
     def node(kind: str, **state: Any) -> Call:
-        metadata = Call("omegaconf.base.Metadata", state={"ref_type": Name("typing", "Any"), "flags": {}})
-        return Call(f"omegaconf.{kind}", state={"_metadata": metadata, "_parent": None, **state})
+        metadata = Call(
+            "omegaconf.base.Metadata",
+            state={"ref_type": Name("typing", "Any"), "flags": {}},
+        )
+        return Call(
+            f"omegaconf.{kind}", state={"_metadata": metadata, "_parent": None, **state}
+        )
 
     config = node(
         "dictconfig.DictConfig",
         _content={
             "lr": node("nodes.AnyNode", _val=0.1),
-            "sizes": node("listconfig.ListConfig", _content=[node("nodes.IntegerNode", _val=3)]),
+            "sizes": node(
+                "listconfig.ListConfig", _content=[node("nodes.IntegerNode", _val=3)]
+            ),
             "later": node("nodes.AnyNode", _val="${lr}"),
         },
     )
-    (tmp_path / "a.pth").write_bytes(zipped(pickled({"config": config, "weight": tensor()})))
-    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"]) == {"lr": 0.1, "sizes": [3], "later": "${lr}"}
+    (tmp_path / "a.pth").write_bytes(
+        zipped(pickled({"config": config, "weight": tensor()}))
+    )
+    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"]) == {
+        "lr": 0.1,
+        "sizes": [3],
+        "later": "${lr}",
+    }
 
 
 def test_facts_that_contain_themselves_are_cut_where_they_do(tmp_path: Path) -> None:
     trainer = types.SimpleNamespace(epoch=3)
     trainer.callback = types.SimpleNamespace(trainer=trainer)
     torch.save({"trainer": trainer}, tmp_path / "a.pth")
-    assert plain(read_checkpoint(tmp_path / "a.pth").value) == {"trainer": {"epoch": 3, "callback": {"trainer": "…"}}}
+    assert plain(read_checkpoint(tmp_path / "a.pth").value) == {
+        "trainer": {"epoch": 3, "callback": {"trainer": "…"}}
+    }
 
 
 # What isn't a checkpoint
@@ -457,21 +658,45 @@ SAFETENSORS = b'\x0b\0\0\0\0\0\0\0{"a": "b"} '
         (b"\x08\x07\x12\x07pytorch\x1a\x052.0.1:", "ONNX model"),
         (b"<!DOCTYPE html><html><title>Sign in", "web page"),
         (b'\n{"error": "Repository not found"}', "JSON"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS pointer"),
+        (
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize"
+                b" 12345\n"
+            ),
+            "Git LFS pointer",
+        ),
         (b"\x1f\x8b\x08\0\0\0\0\0", "gzip"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"GGUF\x03\0\0\0", "GGUF"),
         (b"x" * 257 + b"ustar\x0000" + b"x" * 300, "tar archive"),
         (b"epoch,loss\n1,0.5\n", "no checkpoint"),
         (pickled({"a": 1}), "torch.save didn't write it"),
-        (zipped(pickled(1), extra={"inner/model.pth": b""}).replace(b"archive/data.pkl", b"archive/data_pkl"), "in it"),
-        (zipped(pickled(1), {}).replace(b"archive/data.pkl", b"data/x/y/data.p"), "broken"),
-        (zipped(pickled(1), {}).replace(b"archive/data.pkl", b"x/y/zzz/data.pkl"), "not one folder deep"),
-        (zipped(pickled(1), {}).replace(b"archive/data.pkl", b"archive/data.txt"), "no data.pkl"),
+        (
+            zipped(pickled(1), extra={"inner/model.pth": b""}).replace(
+                b"archive/data.pkl", b"archive/data_pkl"
+            ),
+            "in it",
+        ),
+        (
+            zipped(pickled(1), {}).replace(b"archive/data.pkl", b"data/x/y/data.p"),
+            "broken",
+        ),
+        (
+            zipped(pickled(1), {}).replace(b"archive/data.pkl", b"x/y/zzz/data.pkl"),
+            "not one folder deep",
+        ),
+        (
+            zipped(pickled(1), {}).replace(b"archive/data.pkl", b"archive/data.txt"),
+            "no data.pkl",
+        ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::FutureWarning")
-def test_what_is_no_checkpoint_is_named(content: Any, message: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning", "ignore::FutureWarning"
+)
+def test_what_is_no_checkpoint_is_named(
+    content: Any, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(content() if callable(content) else content)
     with pytest.raises(CheckpointError, match=message) as error:
@@ -489,16 +714,29 @@ def test_a_missing_file_or_a_folder_is_one_clear_error(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "pipe")
 
 
-def test_calls_that_stay_records_are_counted_even_of_names_that_are_honoured(tmp_path: Path) -> None:
-    (tmp_path / "odd.pth").write_bytes(zipped(pickled({"weight": tensor(), "x": Call("builtins.bytearray", 1 << 40)})))
+def test_calls_that_stay_records_are_counted_even_of_names_that_are_honoured(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "odd.pth").write_bytes(
+        zipped(pickled({"weight": tensor(), "x": Call("builtins.bytearray", 1 << 40)}))
+    )
     checkpoint = read_checkpoint(tmp_path / "odd.pth")
     assert isinstance(checkpoint.value["x"], Inert)
-    assert checkpoint.left_out == {"harmless": {"builtins.bytearray": 1}, "dangerous": {}}
+    assert checkpoint.left_out == {
+        "harmless": {"builtins.bytearray": 1},
+        "dangerous": {},
+    }
 
 
 @pytest.mark.parametrize("zip_container", [True, False])
-def test_a_file_cut_short_anywhere_is_one_clear_error(zip_container: bool, tmp_path: Path) -> None:
-    torch.save({"weight": torch.ones(3), "b": 1}, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_container)
+def test_a_file_cut_short_anywhere_is_one_clear_error(
+    zip_container: bool, tmp_path: Path
+) -> None:
+    torch.save(
+        {"weight": torch.ones(3), "b": 1},
+        tmp_path / "a.pth",
+        _use_new_zipfile_serialization=zip_container,
+    )
     data = (tmp_path / "a.pth").read_bytes()
     for end in [*range(0, len(data), 37), len(data) - 1]:
         (tmp_path / "cut.pth").write_bytes(data[:end])
@@ -510,6 +748,12 @@ def test_the_reader_never_imports_torch() -> None:
     import subprocess
 
     code = (
-        "import sys, checkpoint_release.pth, checkpoint_release.tensors.safetensors; sys.exit('torch' in sys.modules)"
+        "import sys, checkpoint_release.pth, checkpoint_release.tensors.safetensors;"
+        " sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2]
+        ).returncode
+        == 0
+    )

@@ -30,12 +30,30 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A private key and its public one."""
     folder = tmp_path_factory.mktemp("keys")
     private, public = folder / "key.pem", folder / "key.pub"
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "ecparam",
+            "-name",
+            "prime256v1",
+            "-genkey",
+            "-noout",
+            "-out",
+            private,
+        ],
+        check=True,
+    )
+    subprocess.run(
+        ["openssl", "ec", "-in", private, "-pubout", "-out", public],
+        check=True,
+        capture_output=True,
+    )
     return private, public
 
 
-def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(artifacts: Path) -> None:
+def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
+    artifacts: Path,
+) -> None:
     assert tree(assemble(artifacts)).keys() == {
         *("README.md", "parity.json", "release.json", "SHA256SUMS"),
         *("model.safetensors", "config.json"),
@@ -46,10 +64,17 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(artifacts:
 
 def test_sha256sum_finds_every_file_as_it_is_listed(artifacts: Path) -> None:
     release = assemble(artifacts)
-    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stdout.count(": OK") == len(tree(release)) - 1
     (release / "onnx/model.onnx").write_bytes(b"changed")
-    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True).returncode == 1
+    assert (
+        subprocess.run(
+            ["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True
+        ).returncode
+        == 1
+    )
 
 
 def test_a_format_switched_off_leaves_the_release(artifacts: Path) -> None:
@@ -68,55 +93,96 @@ def test_variants_of_a_format_are_listed_as_what_can_be_run(artifacts: Path) -> 
     write_manifest(artifacts / "onnx", "onnx", facts={"variants": variants})
     write_parity(artifacts)
     listed = read_release(assemble(artifacts)).formats
-    assert listed["onnx float16"].path == "onnx/model_float16.onnx" and listed["onnx float16"].format == "onnx"
+    assert (
+        listed["onnx float16"].path == "onnx/model_float16.onnx"
+        and listed["onnx float16"].format == "onnx"
+    )
 
 
 def test_the_same_artifacts_make_the_same_bytes_anywhere(
     artifacts: Path, tmp_path: Path, keys: tuple[Path, Path]
 ) -> None:
-    """Another folder, another process, another hash seed: the signature and the bill of materials too."""
-    (pins := tmp_path / "constraints.txt").write_text("# pinned\nnumpy==0\nnot-installed-anywhere==1\n")
+    """Another folder, another process, another hash seed: the signature and the bill of
+    materials too.
+    """
+    (pins := tmp_path / "constraints.txt").write_text(
+        "# pinned\nnumpy==0\nnot-installed-anywhere==1\n"
+    )
     here = tree(assemble(artifacts, sbom=pins, signing_key=keys[0]))
     shutil.copytree(artifacts, tmp_path / "elsewhere/artifacts")
     code = (
-        "import sys; from pathlib import Path; from checkpoint_release.release.folder import assemble\n"
-        "assemble(Path(sys.argv[1]), sbom=Path(sys.argv[2]), signing_key=Path(sys.argv[3]))"
+        "import sys; from pathlib import Path; from checkpoint_release.release.folder"
+        " import assemble\nassemble(Path(sys.argv[1]), sbom=Path(sys.argv[2]),"
+        " signing_key=Path(sys.argv[3]))"
     )
     there = tmp_path / "elsewhere/artifacts"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    subprocess.run([sys.executable, "-c", code, there, pins, keys[0]], cwd=ROOT, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, there, pins, keys[0]],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+    )
     assert tree(there / "release") == here
     assert {"sbom.cdx.json", "model.sig"} <= here.keys()
 
 
-def test_the_bill_of_materials_is_valid_and_names_files_and_packages(artifacts: Path, tmp_path: Path) -> None:
+def test_the_bill_of_materials_is_valid_and_names_files_and_packages(
+    artifacts: Path, tmp_path: Path
+) -> None:
     import numpy
 
-    (pins := tmp_path / "constraints.txt").write_text("numpy==0\nnot-installed-anywhere==1\n")
+    (pins := tmp_path / "constraints.txt").write_text(
+        "numpy==0\nnot-installed-anywhere==1\n"
+    )
     release = assemble(artifacts, sbom=pins)
     sbom = json.loads((release / "sbom.cdx.json").read_text())
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     parts = {part["name"]: part for part in sbom["components"]}
-    assert parts["numpy"]["version"] == numpy.__version__ and "not-installed-anywhere" not in parts
+    assert (
+        parts["numpy"]["version"] == numpy.__version__
+        and "not-installed-anywhere" not in parts
+    )
     listed = read_release(release).files
-    assert parts["model.safetensors"]["hashes"][0]["content"] == listed["model.safetensors"].sha256
+    assert (
+        parts["model.safetensors"]["hashes"][0]["content"]
+        == listed["model.safetensors"].sha256
+    )
     assert "timestamp" not in sbom["metadata"]
 
 
-def test_a_signature_holds_until_a_file_changes(artifacts: Path, keys: tuple[Path, Path]) -> None:
+def test_a_signature_holds_until_a_file_changes(
+    artifacts: Path, keys: tuple[Path, Path]
+) -> None:
     release = assemble(artifacts, signing_key=keys[0])
     assert check_signature(release, keys[1]) is None
     (release / "config.json").write_text("{}")
     assert "config.json" in str(check_signature(release, keys[1]))
 
 
-def test_a_signature_by_another_key_does_not_hold(artifacts: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_signature_by_another_key_does_not_hold(
+    artifacts: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
     other = tmp_path / "other.pem"
-    subprocess.run(["openssl", "ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", other], check=True)
+    subprocess.run(
+        [
+            "openssl",
+            "ecparam",
+            "-name",
+            "secp384r1",
+            "-genkey",
+            "-noout",
+            "-out",
+            other,
+        ],
+        check=True,
+    )
     assert check_signature(assemble(artifacts, signing_key=other), keys[1])
 
 
-def test_a_card_left_to_people_is_not_signed_for(artifacts: Path, keys: tuple[Path, Path]) -> None:
+def test_a_card_left_to_people_is_not_signed_for(
+    artifacts: Path, keys: tuple[Path, Path]
+) -> None:
     release = assemble(artifacts, card="keep", signing_key=keys[0])
     (release / "README.md").write_text("edited on the Hub")
     assert check_signature(release, keys[1]) is None
@@ -124,17 +190,42 @@ def test_a_card_left_to_people_is_not_signed_for(artifacts: Path, keys: tuple[Pa
 
 
 @pytest.mark.parametrize("key", ["missing", "not a key", "RSA", "with a password"])
-def test_a_key_that_cannot_sign_is_one_clear_error(artifacts: Path, tmp_path: Path, key: str) -> None:
+def test_a_key_that_cannot_sign_is_one_clear_error(
+    artifacts: Path, tmp_path: Path, key: str
+) -> None:
     path = tmp_path / "key.pem"
     match key:
         case "not a key":
             path.write_text("-----BEGIN NOTHING-----\n")
         case "RSA":
-            subprocess.run(["openssl", "genrsa", "-out", path, "2048"], check=True, capture_output=True)
+            subprocess.run(
+                ["openssl", "genrsa", "-out", path, "2048"],
+                check=True,
+                capture_output=True,
+            )
         case "with a password":
-            command: list[str | Path] = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path]
+            command: list[str | Path] = [
+                "openssl",
+                "ecparam",
+                "-name",
+                "prime256v1",
+                "-genkey",
+                "-noout",
+                "-out",
+                path,
+            ]
             subprocess.run(command, check=True)
-            command = ["openssl", "ec", "-in", path, "-out", path, "-aes256", "-passout", "pass:secret"]
+            command = [
+                "openssl",
+                "ec",
+                "-in",
+                path,
+                "-out",
+                path,
+                "-aes256",
+                "-passout",
+                "pass:secret",
+            ]
             subprocess.run(command, check=True, capture_output=True)
     with pytest.raises(PublishError, match="signing_key") as caught:
         assemble(artifacts, signing_key=path)
@@ -155,12 +246,20 @@ def test_a_card_made_from_another_parity_does_not_go_out(artifacts: Path) -> Non
     made_from = {"parity.json": sha256(artifacts / "parity.json")}
     write_manifest(artifacts / "model-card", "model-card", made_from=made_from)
     assemble(artifacts)
-    write_json(artifacts / "parity.json", {**read_json(artifacts / "parity.json"), "rule": {"noise_multiple": 9.0}})
-    with pytest.raises(PublishError, match=r"model-card was made from another .*parity\.json"):
+    write_json(
+        artifacts / "parity.json",
+        {**read_json(artifacts / "parity.json"), "rule": {"noise_multiple": 9.0}},
+    )
+    with pytest.raises(
+        PublishError, match=r"model-card was made from another .*parity\.json"
+    ):
         assemble(artifacts)
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "parity/sample/inputs.safetensors", "model-card/README.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["onnx/model.onnx", "parity/sample/inputs.safetensors", "model-card/README.md"],
+)
 def test_a_missing_artifact_is_one_clear_error(artifacts: Path, name: str) -> None:
     assemble(artifacts)
     before = tree(artifacts / "release")
@@ -179,6 +278,8 @@ def test_a_release_without_any_format_is_an_error(artifacts: Path) -> None:
         assemble(artifacts)
 
 
-def test_a_bill_of_materials_without_pins_is_one_clear_error(artifacts: Path, tmp_path: Path) -> None:
+def test_a_bill_of_materials_without_pins_is_one_clear_error(
+    artifacts: Path, tmp_path: Path
+) -> None:
     with pytest.raises(PublishError, match=r"constraints\.txt is missing"):
         assemble(artifacts, sbom=tmp_path / "constraints.txt")

@@ -1,4 +1,6 @@
-"""publish, as its user sees it: what is on the Hub afterwards, what the receipt says, and what is told."""
+"""publish, as its user sees it: what is on the Hub afterwards, what the receipt says,
+and what is told.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ from checkpoint_release.release.hub import Hub, find_token
 from checkpoint_release.release.hub_errors import scrub
 from tests.support.hub_server import Account, Fault
 from tests.support.project import Project
-from tests.support.publishing import CARD, PARAMS, REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
+from tests.support.publishing import (
+    CARD,
+    PARAMS,
+    REPO,
+    SENDING,
+    TOKEN,
+    Publisher,
+    fake_artifacts,
+    write_parity,
+)
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -25,16 +36,30 @@ pytestmark = pytest.mark.filterwarnings(SENDING)
 # The release arrives
 
 
-def test_the_first_publication_makes_the_repository_one_commit_and_one_tag(publisher: Publisher) -> None:
+def test_the_first_publication_makes_the_repository_one_commit_and_one_tag(
+    publisher: Publisher,
+) -> None:
     receipt = publisher.publish()
     publisher.require_published()
     assert receipt["changed"] is True
     assert publisher.repo.private
-    assert {"model.safetensors", "onnx/model.onnx", "torchscript/model.pt", "README.md"} <= publisher.on_hub().keys()
-    assert {"release.json", "SHA256SUMS", "parity.json", "sample/inputs.safetensors"} <= publisher.on_hub().keys()
+    assert {
+        "model.safetensors",
+        "onnx/model.onnx",
+        "torchscript/model.pt",
+        "README.md",
+    } <= publisher.on_hub().keys()
+    assert {
+        "release.json",
+        "SHA256SUMS",
+        "parity.json",
+        "sample/inputs.safetensors",
+    } <= publisher.on_hub().keys()
 
 
-def test_publishing_again_changes_nothing_and_leaves_the_receipt_as_it_was(publisher: Publisher) -> None:
+def test_publishing_again_changes_nothing_and_leaves_the_receipt_as_it_was(
+    publisher: Publisher,
+) -> None:
     publisher.publish()
     before = publisher.receipt_path.read_bytes()
     publisher.hub.requests.clear()
@@ -66,11 +91,17 @@ def test_the_next_version_is_one_more_commit_that_removes_retired_formats(
 
 
 def test_large_files_go_in_parts_and_lists_come_in_pages(publisher: Publisher) -> None:
-    publisher.hub.hub.multipart_over, publisher.hub.hub.chunk_size, publisher.hub.hub.page_size = 100, 64, 3
+    (
+        publisher.hub.hub.multipart_over,
+        publisher.hub.hub.chunk_size,
+        publisher.hub.hub.page_size,
+    ) = (100, 64, 3)
     fake_artifacts(publisher.artifacts, weights=bytes(range(256)))
     publisher.publish()
     publisher.require_published()
-    assert any(re.search(r"/storage/.*/2$", path) for _, path, _ in publisher.hub.requests)
+    assert any(
+        re.search(r"/storage/.*/2$", path) for _, path, _ in publisher.hub.requests
+    )
 
 
 def test_files_that_are_there_already_are_not_sent_again(publisher: Publisher) -> None:
@@ -89,11 +120,18 @@ def test_another_branch_is_made_and_main_stays_as_it_was(publisher: Publisher) -
     assert publisher.receipt["revision"] == "next" and publisher.receipt["tag"] is None
 
 
-def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(publisher: Publisher) -> None:
+def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(
+    publisher: Publisher,
+) -> None:
     publisher.hub.hub.create(REPO)
     first = publisher.publish(create_pr=True)
-    assert first["pull_request"] == f"{publisher.hub.url}/{REPO}/discussions/1" and first["tag"] is None
-    assert publisher.on_hub("refs/pr/1") == publisher.release and publisher.on_hub() == {}
+    assert (
+        first["pull_request"] == f"{publisher.hub.url}/{REPO}/discussions/1"
+        and first["tag"] is None
+    )
+    assert (
+        publisher.on_hub("refs/pr/1") == publisher.release and publisher.on_hub() == {}
+    )
     publisher.receipt_path.unlink()
     again = publisher.publish(create_pr=True)
     assert again["pull_request"] == first["pull_request"] and again["changed"] is False
@@ -124,14 +162,21 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     receipt = publisher.publish(dry_run=True)
-    assert receipt["published"] is False and receipt["reason"] == "publish.dry_run is true"
+    assert (
+        receipt["published"] is False and receipt["reason"] == "publish.dry_run is true"
+    )
     told = capsys.readouterr().out
-    assert "create the repository (private)" in told and "add    model.safetensors (7 bytes)" in told
+    assert (
+        "create the repository (private)" in told
+        and "add    model.safetensors (7 bytes)" in told
+    )
     assert REPO not in publisher.hub.hub.repos
     assert {method for method, _, _ in publisher.hub.requests} == {"GET"}
 
 
-def test_deleting_what_others_put_there_is_said_aloud(publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deleting_what_others_put_there_is_said_aloud(
+    publisher: Publisher, capsys: pytest.CaptureFixture[str]
+) -> None:
     publisher.publish()
     shutil.rmtree(publisher.artifacts / "onnx")
     fake_artifacts(publisher.artifacts, onnx=False)
@@ -140,7 +185,10 @@ def test_deleting_what_others_put_there_is_said_aloud(publisher: Publisher, caps
     publisher.hub.hub.create("ada/other").edit({"model.bin": b"another model"})
     publisher.publish(repo_id="ada/other", dry_run=True)
     told = capsys.readouterr().out
-    assert "delete model.bin (13 bytes)" in told and "not published by this pipeline" in told
+    assert (
+        "delete model.bin (13 bytes)" in told
+        and "not published by this pipeline" in told
+    )
 
 
 def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
@@ -151,9 +199,14 @@ def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
     assert publisher.receipt_path.read_bytes() == before
 
 
-def test_without_a_repository_the_release_is_assembled_and_nobody_is_asked(publisher: Publisher) -> None:
+def test_without_a_repository_the_release_is_assembled_and_nobody_is_asked(
+    publisher: Publisher,
+) -> None:
     receipt = publisher.publish(repo_id=None)
-    assert receipt["published"] is False and receipt["reason"] == "publish.repo_id is not set"
+    assert (
+        receipt["published"] is False
+        and receipt["reason"] == "publish.repo_id is not set"
+    )
     assert receipt["files"].keys() == publisher.release.keys()
     assert publisher.hub.requests == []
 
@@ -169,12 +222,22 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
     (tmp_path / "dvc.lock").write_text("written by the run itself\n")
     assert publisher.publish()["git"] == {"commit": commit, "dirty": False}
     assert publisher.repo.history()[0].message == f"Made from git commit {commit}"
-    assert not [name for name, content in publisher.on_hub().items() if commit.encode() in content]
+    assert not [
+        name
+        for name, content in publisher.on_hub().items()
+        if commit.encode() in content
+    ]
 
     (tmp_path / "params.yaml").write_text("seed: 1\n")
     fake_artifacts(publisher.artifacts, weights=b"other weights")
-    assert publisher.publish(version="v1.1.0")["git"] == {"commit": commit, "dirty": True}
-    assert publisher.repo.history()[0].message == f"Made from git commit {commit} with changes"
+    assert publisher.publish(version="v1.1.0")["git"] == {
+        "commit": commit,
+        "dirty": True,
+    }
+    assert (
+        publisher.repo.history()[0].message
+        == f"Made from git commit {commit} with changes"
+    )
 
 
 def test_outside_git_the_receipt_names_no_commit(publisher: Publisher) -> None:
@@ -191,28 +254,39 @@ def test_a_published_version_is_frozen(publisher: Publisher) -> None:
     with pytest.raises(PublishError, match=r"v1\.0\.0") as caught:
         publisher.publish()
     assert "raise publish.version" in caught.value.remedy
-    assert len(publisher.titles()) == 2 and publisher.receipt_path.read_bytes() == before
+    assert (
+        len(publisher.titles()) == 2 and publisher.receipt_path.read_bytes() == before
+    )
 
 
-def test_a_tag_elsewhere_is_an_error_before_anything_is_sent_and_is_never_moved(publisher: Publisher) -> None:
+def test_a_tag_elsewhere_is_an_error_before_anything_is_sent_and_is_never_moved(
+    publisher: Publisher,
+) -> None:
     first = publisher.hub.hub.create(REPO).branches["main"]
     publisher.repo.tags["v1.0.0"] = first
     with pytest.raises(PublishError, match=r"v1\.0\.0 of ada/stick is already at"):
         publisher.publish()
-    assert publisher.repo.tags == {"v1.0.0": first} and publisher.repo.branches["main"] == first
+    assert (
+        publisher.repo.tags == {"v1.0.0": first}
+        and publisher.repo.branches["main"] == first
+    )
 
 
 def test_an_old_version_published_again_finds_its_tag_and_leaves_the_branch_alone(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     first = publisher.publish()
-    later = Publisher(publisher.hub, fake_artifacts(tmp_path / "later", weights=b"later"))
+    later = Publisher(
+        publisher.hub, fake_artifacts(tmp_path / "later", weights=b"later")
+    )
     later.publish(version="v2.0.0")
     assert publisher.publish()["commit"] == first["commit"]
     later.require_published(version="v2.0.0", releases=2)
 
 
-def test_a_version_is_frozen_even_when_its_tag_was_deleted(publisher: Publisher) -> None:
+def test_a_version_is_frozen_even_when_its_tag_was_deleted(
+    publisher: Publisher,
+) -> None:
     publisher.publish()
     del publisher.repo.tags["v1.0.0"]
     fake_artifacts(publisher.artifacts, weights=b"other weights")
@@ -220,7 +294,9 @@ def test_a_version_is_frozen_even_when_its_tag_was_deleted(publisher: Publisher)
         publisher.publish()
 
 
-@pytest.mark.parametrize("version", ["1.0.0", "v1.0", "v01.0.0", "v1.0.0 ", "latest", "v1.0.0-"])
+@pytest.mark.parametrize(
+    "version", ["1.0.0", "v1.0", "v01.0.0", "v1.0.0 ", "latest", "v1.0.0-"]
+)
 def test_a_version_that_is_not_semantic_is_refused(version: str) -> None:
     with pytest.raises(ParamsError, match="version"):
         checked(PublishParams, PARAMS | {"version": version})
@@ -243,7 +319,9 @@ def test_a_card_edited_on_the_hub_is_kept_when_asked(publisher: Publisher) -> No
     publisher.publish(card="keep")
     edited = CARD.encode() + b"Words of the community.\n"
     publisher.repo.edit({"README.md": edited})
-    fake_artifacts(publisher.artifacts, weights=b"other weights", card=CARD + "New numbers.\n")
+    fake_artifacts(
+        publisher.artifacts, weights=b"other weights", card=CARD + "New numbers.\n"
+    )
     publisher.publish(card="keep", version="v1.1.0")
     assert publisher.on_hub()["README.md"] == edited
     assert publisher.on_hub()["model.safetensors"] == b"other weights"
@@ -266,14 +344,20 @@ def test_replacing_a_card_that_people_edited_is_said_aloud(
 # Only what was checked
 
 
-def test_an_artifact_changed_after_it_was_written_does_not_go_out(publisher: Publisher) -> None:
+def test_an_artifact_changed_after_it_was_written_does_not_go_out(
+    publisher: Publisher,
+) -> None:
     (publisher.artifacts / "onnx/model.onnx").write_bytes(b"changed")
     with pytest.raises(ArtifactError, match=r"onnx/model\.onnx was changed"):
         publisher.publish()
-    assert publisher.hub.requests == [] and not (publisher.artifacts / "release").exists()
+    assert (
+        publisher.hub.requests == [] and not (publisher.artifacts / "release").exists()
+    )
 
 
-def test_an_artifact_that_parity_did_not_see_does_not_go_out(publisher: Publisher) -> None:
+def test_an_artifact_that_parity_did_not_see_does_not_go_out(
+    publisher: Publisher,
+) -> None:
     parity = (publisher.artifacts / "parity.json").read_bytes()
     fake_artifacts(publisher.artifacts, weights=b"other weights")
     (publisher.artifacts / "parity.json").write_bytes(parity)
@@ -285,9 +369,13 @@ def test_an_artifact_that_parity_did_not_see_does_not_go_out(publisher: Publishe
 
 
 @pytest.mark.parametrize("passed", [False, None, "true"])
-def test_a_parity_that_did_not_pass_stops_the_release(publisher: Publisher, passed: object) -> None:
+def test_a_parity_that_did_not_pass_stops_the_release(
+    publisher: Publisher, passed: object
+) -> None:
     parity = json.loads((publisher.artifacts / "parity.json").read_text())
-    (publisher.artifacts / "parity.json").write_text(json.dumps({**parity, "passed": passed}))
+    (publisher.artifacts / "parity.json").write_text(
+        json.dumps({**parity, "passed": passed})
+    )
     with pytest.raises(PublishError, match="parity-check passed"):
         publisher.publish()
 
@@ -304,7 +392,9 @@ def test_a_format_that_parity_left_out_does_not_go_out(publisher: Publisher) -> 
 
 
 def refusal(publisher: Publisher, **asked: object) -> PublishError:
-    """The error that publishing meets; nothing may come of it, and no secret may be in it."""
+    """The error that publishing meets; nothing may come of it, and no secret may be in
+    it.
+    """
     with pytest.raises(PublishError) as caught:
         publisher.publish(**asked)  # type: ignore[arg-type]
     assert caught.value.remedy
@@ -313,7 +403,9 @@ def refusal(publisher: Publisher, **asked: object) -> PublishError:
     return caught.value
 
 
-def test_no_token_is_one_clear_error(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_is_one_clear_error(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(PublishError, match="no token") as caught:
@@ -323,7 +415,9 @@ def test_no_token_is_one_clear_error(publisher: Publisher, monkeypatch: pytest.M
     assert find_token() == TOKEN
 
 
-def test_the_token_that_hf_auth_login_stored_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_that_hf_auth_login_stored_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     (tmp_path / "token").write_text(TOKEN + "\n")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
@@ -332,7 +426,9 @@ def test_the_token_that_hf_auth_login_stored_is_found(tmp_path: Path, monkeypatc
 
 def test_a_wrong_token_is_one_clear_error(publisher: Publisher) -> None:
     error = refusal(publisher, token="hf_someoneElsesOldToken")
-    assert "doesn't accept the token" in error.problem and "hf auth login" in error.remedy
+    assert (
+        "doesn't accept the token" in error.problem and "hf auth login" in error.remedy
+    )
     assert "hf_someone" not in str(error)
 
 
@@ -355,30 +451,44 @@ def test_an_organisation_with_the_right_to_write_is_fine(publisher: Publisher) -
     assert publisher.hub.repo("lab/stick").tags.keys() == {"v1.0.0"}
 
 
-def test_a_repository_that_may_not_be_created_is_one_clear_error(publisher: Publisher) -> None:
+def test_a_repository_that_may_not_be_created_is_one_clear_error(
+    publisher: Publisher,
+) -> None:
     publisher.hub.hub.creation_refused = True
     assert "creating ada/stick" in refusal(publisher).problem
 
 
-def test_a_public_repository_gets_nothing_that_should_be_private(publisher: Publisher) -> None:
+def test_a_public_repository_gets_nothing_that_should_be_private(
+    publisher: Publisher,
+) -> None:
     publisher.hub.hub.create(REPO, private=False)
     assert "is public" in refusal(publisher).problem
     publisher.publish(private=False)
     publisher.require_published()
 
 
-def test_an_unreachable_endpoint_is_told_after_a_few_tries(publisher: Publisher) -> None:
+def test_an_unreachable_endpoint_is_told_after_a_few_tries(
+    publisher: Publisher,
+) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    error = refusal(publisher, hub=lambda _, *arguments, **options: Hub(address, *arguments, **options))
+    error = refusal(
+        publisher,
+        hub=lambda _, *arguments, **options: Hub(address, *arguments, **options),
+    )
     assert "can't be reached" in error.problem and "HF_ENDPOINT" in error.remedy
     assert publisher.slept == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://hub.example"])
-def test_an_endpoint_that_is_no_address_is_one_clear_error(publisher: Publisher, endpoint: str) -> None:
-    error = refusal(publisher, hub=lambda _, *arguments, **options: Hub(endpoint, *arguments, **options))
+def test_an_endpoint_that_is_no_address_is_one_clear_error(
+    publisher: Publisher, endpoint: str
+) -> None:
+    error = refusal(
+        publisher,
+        hub=lambda _, *arguments, **options: Hub(endpoint, *arguments, **options),
+    )
     assert "is not an address" in error.problem and "HF_ENDPOINT" in error.remedy
     assert publisher.slept == []
 
@@ -399,35 +509,53 @@ def test_a_receipt_that_cannot_be_written_is_made_up_for_by_the_next_run(
 def test_a_server_that_never_answers_is_given_up(publisher: Publisher) -> None:
     publisher.hub.break_with(Fault("hang", path="/api/models/*", times=99))
     error = refusal(publisher, timeout=0.1)
-    assert "no answer within 0.1 s" in error.problem and "publish.timeout" in error.remedy
+    assert (
+        "no answer within 0.1 s" in error.problem and "publish.timeout" in error.remedy
+    )
 
 
 def test_retry_after_is_waited_out(publisher: Publisher) -> None:
-    publisher.hub.break_with(Fault("status", status=429, headers={"Retry-After": "17"}, path="*/commit/*"))
+    publisher.hub.break_with(
+        Fault("status", status=429, headers={"Retry-After": "17"}, path="*/commit/*")
+    )
     publisher.publish()
     assert 17 in publisher.slept
     publisher.require_published()
 
 
-@pytest.mark.parametrize("path", ["*/refs", "*/preupload/*", "/storage/*", "*/commit/*"])
+@pytest.mark.parametrize(
+    "path", ["*/refs", "*/preupload/*", "/storage/*", "*/commit/*"]
+)
 def test_a_long_retry_after_is_not_waited_for(publisher: Publisher, path: str) -> None:
     publisher.hub.hub.create(REPO)
-    publisher.hub.break_with(Fault("status", status=429, headers={"Retry-After": "3600"}, path=path, times=99))
+    publisher.hub.break_with(
+        Fault(
+            "status", status=429, headers={"Retry-After": "3600"}, path=path, times=99
+        )
+    )
     assert "wait 3600 s" in refusal(publisher).problem
     assert publisher.slept == []
 
 
 def test_a_conflict_that_never_ends_does_not_hang(publisher: Publisher) -> None:
-    body = json.dumps({"error": "Cannot create repo: another conflicting operation is in progress"})
-    publisher.hub.break_with(Fault("status", status=409, body=body, path="/api/repos/create", times=99))
+    body = json.dumps(
+        {"error": "Cannot create repo: another conflicting operation is in progress"}
+    )
+    publisher.hub.break_with(
+        Fault("status", status=409, body=body, path="/api/repos/create", times=99)
+    )
     assert "409" in refusal(publisher).problem
     assert publisher.slept == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_hub_that_stays_down_is_told_and_leaves_nothing(publisher: Publisher, status: int) -> None:
+def test_a_hub_that_stays_down_is_told_and_leaves_nothing(
+    publisher: Publisher, status: int
+) -> None:
     publisher.hub.hub.create(REPO)
-    publisher.hub.break_with(Fault("status", status=status, path="*/commit/*", times=99))
+    publisher.hub.break_with(
+        Fault("status", status=status, path="*/commit/*", times=99)
+    )
     assert str(status) in refusal(publisher).problem
     assert publisher.on_hub() == {} and publisher.repo.tags == {}
 
@@ -436,11 +564,17 @@ def test_a_504_after_the_commit_was_made_is_found_out(publisher: Publisher) -> N
     publisher.hub.break_with(Fault("status", status=504, after=True, path="*/commit/*"))
     publisher.publish()
     publisher.require_published()
-    assert len([path for _, path, _ in publisher.hub.requests if "/commit/" in path]) == 1
+    assert (
+        len([path for _, path, _ in publisher.hub.requests if "/commit/" in path]) == 1
+    )
 
 
-def test_a_commit_that_lands_only_after_its_504_is_not_made_twice(publisher: Publisher) -> None:
-    """The gateway gives up, the branch still looks as before, and only then the Hub finishes."""
+def test_a_commit_that_lands_only_after_its_504_is_not_made_twice(
+    publisher: Publisher,
+) -> None:
+    """The gateway gives up, the branch still looks as before, and only then the Hub
+    finishes.
+    """
 
     class Late(list[float]):
         def append(self, seconds: float) -> None:
@@ -455,7 +589,9 @@ def test_a_commit_that_lands_only_after_its_504_is_not_made_twice(publisher: Pub
     publisher.require_published()
 
 
-def test_someone_elses_commit_meanwhile_is_not_overwritten(publisher: Publisher) -> None:
+def test_someone_elses_commit_meanwhile_is_not_overwritten(
+    publisher: Publisher,
+) -> None:
     publisher.hub.hub.create(REPO)
 
     class Overtaken(Hub):
@@ -470,14 +606,19 @@ def test_someone_elses_commit_meanwhile_is_not_overwritten(publisher: Publisher)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
-def test_a_hub_that_stores_other_bytes_gets_no_tag_and_no_receipt(publisher: Publisher, name: str) -> None:
+def test_a_hub_that_stores_other_bytes_gets_no_tag_and_no_receipt(
+    publisher: Publisher, name: str
+) -> None:
     publisher.hub.hub.lies[name] = "stored"
     error = refusal(publisher)
     assert "does not hold what was sent" in error.problem and name in error.problem
     assert publisher.repo.tags == {}
     publisher.hub.hub.lies.clear()
     publisher.publish()
-    assert publisher.on_hub() == publisher.release and publisher.repo.tags["v1.0.0"] == publisher.repo.branches["main"]
+    assert (
+        publisher.on_hub() == publisher.release
+        and publisher.repo.tags["v1.0.0"] == publisher.repo.branches["main"]
+    )
 
 
 def test_a_full_disk_while_staging_loses_nothing(publisher: Publisher) -> None:
@@ -496,9 +637,15 @@ def test_a_full_disk_while_staging_loses_nothing(publisher: Publisher) -> None:
 
     with pytest.raises(PublishError, match="No space left") as caught:
         assemble(publisher.artifacts, copy=full)  # type: ignore[arg-type]
-    assert "make room" in caught.value.remedy and re.search(r"takes [\d,]+ bytes", caught.value.problem)
+    assert "make room" in caught.value.remedy and re.search(
+        r"takes [\d,]+ bytes", caught.value.problem
+    )
     assert publisher.release == before
-    assert not [path for path in publisher.artifacts.iterdir() if path.name.startswith(".release")]
+    assert not [
+        path
+        for path in publisher.artifacts.iterdir()
+        if path.name.startswith(".release")
+    ]
 
 
 def test_a_card_that_the_hub_refuses_is_one_clear_error(publisher: Publisher) -> None:
@@ -511,21 +658,32 @@ def test_a_card_that_the_hub_refuses_is_one_clear_error(publisher: Publisher) ->
 
 
 def test_the_token_shows_nowhere(
-    publisher: Publisher, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    publisher: Publisher,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     publisher.hub.break_with(
         Fault("status", status=503, path="/storage/*"),
-        Fault("status", status=500, path="*/commit/*", body=json.dumps({"error": f"bad token {TOKEN}"})),
+        Fault(
+            "status",
+            status=500,
+            path="*/commit/*",
+            body=json.dumps({"error": f"bad token {TOKEN}"}),
+        ),
         Fault("cut", path="*/preupload/*"),
     )
     publisher.publish()
     told = capfd.readouterr()
     everything = told.out + told.err + caplog.text + publisher.receipt_path.read_text()
-    everything += "".join(content.decode(errors="replace") for content in publisher.on_hub().values())
+    everything += "".join(
+        content.decode(errors="replace") for content in publisher.on_hub().values()
+    )
     assert "/storage/" in caplog.text and "(token)" in told.out
     assert TOKEN not in everything and "a-secret-signature" not in everything
 
 
 def test_passwords_and_signatures_in_addresses_are_scrubbed() -> None:
-    text = "PUT https://ada:pw@hub.example/x?X-Amz-Signature=abc failed for hf_abcdefghijk"
+    text = (
+        "PUT https://ada:pw@hub.example/x?X-Amz-Signature=abc failed for hf_abcdefghijk"
+    )
     assert scrub(text) == "PUT https://hub.example/x failed for (token)"

@@ -1,6 +1,8 @@
-"""Whatever goes wrong at whichever request of a publication, running it again ends with exactly the release.
+"""Whatever goes wrong at whichever request of a publication, running it again ends with
+exactly the release.
 
-A clean run is recorded; then every one of its requests is broken in every way, once and lastingly.
+A clean run is recorded; then every one of its requests is broken in every way, once and
+lastingly.
 """
 
 from __future__ import annotations
@@ -48,16 +50,24 @@ def recorded(publisher: Publisher, setting: Setting, **params: Any) -> list[Requ
 
 def attempt(publisher: Publisher, **params: Any) -> None:
     """Publish; it may fail, with one clear error and without a receipt."""
-    before = publisher.receipt_path.read_bytes() if publisher.receipt_path.exists() else None
+    before = (
+        publisher.receipt_path.read_bytes() if publisher.receipt_path.exists() else None
+    )
     try:
         publisher.publish(**params)
     except PublishError as error:
         assert error.problem and error.remedy and TOKEN not in str(error)
-        after = publisher.receipt_path.read_bytes() if publisher.receipt_path.exists() else None
+        after = (
+            publisher.receipt_path.read_bytes()
+            if publisher.receipt_path.exists()
+            else None
+        )
         assert after == before
 
 
-def survives(publisher: Publisher, setting: Setting, fault: Fault, releases: int, **params: Any) -> None:
+def survives(
+    publisher: Publisher, setting: Setting, fault: Fault, releases: int, **params: Any
+) -> None:
     """After the fault and one more run, everything is as if nothing had been."""
     start(publisher, setting)
     publisher.hub.break_with(fault)
@@ -65,7 +75,9 @@ def survives(publisher: Publisher, setting: Setting, fault: Fault, releases: int
     assert fault.happened, "the fault did not strike"
     publisher.hub.break_with()
     publisher.publish(**params)
-    publisher.require_published(version=params.get("version", "v1.0.0"), releases=releases)
+    publisher.require_published(
+        version=params.get("version", "v1.0.0"), releases=releases
+    )
 
 
 def nothing(publisher: Publisher) -> None:
@@ -73,7 +85,9 @@ def nothing(publisher: Publisher) -> None:
 
 
 def earlier_release(publisher: Publisher) -> None:
-    """A repository with another release, which had a format more; now with files in parts and lists in pages."""
+    """A repository with another release, which had a format more; now with files in
+    parts and lists in pages.
+    """
     fake_artifacts(publisher.artifacts)
     publisher.publish(version="v0.9.0")
     publisher.repo.edit({"retired.bin": b"of a retired format"}, title="Release v0.9.1")
@@ -84,20 +98,33 @@ def earlier_release(publisher: Publisher) -> None:
     fake_artifacts(publisher.artifacts, weights=bytes(range(200)))
 
 
-def test_an_error_after_the_server_acted_is_survived_at_any_request(publisher: Publisher) -> None:
+def test_an_error_after_the_server_acted_is_survived_at_any_request(
+    publisher: Publisher,
+) -> None:
     for method, path, nth in recorded(publisher, nothing):
-        fault = Fault("status", status=504, after=True, method=method, path=path, nth=nth)
+        fault = Fault(
+            "status", status=504, after=True, method=method, path=path, nth=nth
+        )
         survives(publisher, nothing, fault, releases=1)
 
 
 def test_a_cut_connection_is_survived_at_any_request(publisher: Publisher) -> None:
     for method, path, nth in recorded(publisher, nothing):
-        survives(publisher, nothing, Fault("cut", method=method, path=path, nth=nth), releases=1)
+        survives(
+            publisher,
+            nothing,
+            Fault("cut", method=method, path=path, nth=nth),
+            releases=1,
+        )
 
 
 @pytest.mark.slow
-def test_a_publication_that_dies_at_any_request_is_finished_by_the_next(publisher: Publisher) -> None:
-    """From some request on the Hub is gone, as if the process or the network had been killed there."""
+def test_a_publication_that_dies_at_any_request_is_finished_by_the_next(
+    publisher: Publisher,
+) -> None:
+    """From some request on the Hub is gone, as if the process or the network had been
+    killed there.
+    """
     for position in range(len(recorded(publisher, nothing))):
 
         class Gone(Fault):
@@ -125,7 +152,15 @@ def test_a_status_once_or_lastingly_at_any_request_is_survived(
     assert len(requests) > 15
     for method, path, nth in requests:
         only = nth if times == 1 else None
-        fault = Fault("status", after=after, status=status, method=method, path=path, nth=only, times=times)
+        fault = Fault(
+            "status",
+            after=after,
+            status=status,
+            method=method,
+            path=path,
+            nth=only,
+            times=times,
+        )
         survives(publisher, setting, fault, releases=1 if setting is nothing else 3)
 
 
@@ -133,40 +168,68 @@ def test_a_status_once_or_lastingly_at_any_request_is_survived(
 @pytest.mark.parametrize("setting", [nothing, earlier_release])
 @pytest.mark.parametrize("kind", ["cut", "hang"])
 @pytest.mark.parametrize("after", [False, True])
-def test_every_lost_answer_is_survived(publisher: Publisher, setting: Setting, kind: Any, after: bool) -> None:
+def test_every_lost_answer_is_survived(
+    publisher: Publisher, setting: Setting, kind: Any, after: bool
+) -> None:
     for method, path, nth in recorded(publisher, setting):
         fault = Fault(kind, after=after, method=method, path=path, nth=nth)
-        survives(publisher, setting, fault, releases=1 if setting is nothing else 3, timeout=0.5)
+        survives(
+            publisher,
+            setting,
+            fault,
+            releases=1 if setting is nothing else 3,
+            timeout=0.5,
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
-def test_a_pull_request_is_opened_once_whatever_goes_wrong(publisher: Publisher, after: bool) -> None:
+def test_a_pull_request_is_opened_once_whatever_goes_wrong(
+    publisher: Publisher, after: bool
+) -> None:
     def exists(publisher: Publisher) -> None:
         publisher.hub.hub.create(REPO)
 
     for method, path, nth in recorded(publisher, exists, create_pr=True):
         start(publisher, exists)
-        publisher.hub.break_with(Fault("status", after=after, status=504, method=method, path=path, nth=nth))
+        publisher.hub.break_with(
+            Fault("status", after=after, status=504, method=method, path=path, nth=nth)
+        )
         attempt(publisher, create_pr=True)
         publisher.hub.break_with()
         receipt = publisher.publish(create_pr=True)
-        assert len(publisher.repo.pulls) == 1 and publisher.on_hub("refs/pr/1") == publisher.release
-        assert receipt["pull_request"].endswith("/discussions/1") and publisher.on_hub() == {}
+        assert (
+            len(publisher.repo.pulls) == 1
+            and publisher.on_hub("refs/pr/1") == publisher.release
+        )
+        assert (
+            receipt["pull_request"].endswith("/discussions/1")
+            and publisher.on_hub() == {}
+        )
 
 
 class Careless(Hub):
     """Sends its commit again without looking, and doesn't say on what it stands."""
 
-    def _commit(self, local: Mapping[str, LocalFile], target: Target, survey: Survey) -> str:
-        operations = [CommitOperationAdd(path, file.path) for path, file in local.items()]
+    def _commit(
+        self, local: Mapping[str, LocalFile], target: Target, survey: Survey
+    ) -> str:
+        operations = [
+            CommitOperationAdd(path, file.path) for path, file in local.items()
+        ]
         for _ in range(3):
             with suppress(HfHubHTTPError):
-                return str(self.api.create_commit(target.repo_id, operations, commit_message=target.title).oid)
+                return str(
+                    self.api.create_commit(
+                        target.repo_id, operations, commit_message=target.title
+                    ).oid
+                )
         raise AssertionError("three faults in a row")
 
 
-def test_a_client_that_sends_again_without_looking_is_caught_by_these_tests(publisher: Publisher) -> None:
+def test_a_client_that_sends_again_without_looking_is_caught_by_these_tests(
+    publisher: Publisher,
+) -> None:
     start(publisher, nothing)
     publisher.hub.break_with(Fault("status", status=504, after=True, path="*/commit/*"))
     publisher.publish(hub=Careless, version=None)

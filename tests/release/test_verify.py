@@ -20,7 +20,14 @@ from checkpoint_release.release.folder import assemble, read_release
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify
 from tests.support.project import ROOT, Project
-from tests.support.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts, write_parity
+from tests.support.publishing import (
+    REPO,
+    SENDING,
+    TOKEN,
+    Publisher,
+    fake_artifacts,
+    write_parity,
+)
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -34,7 +41,9 @@ class Fixed:
     """A runtime that gives what it was told to, whatever it is asked."""
 
     def __init__(self, outputs: Mapping[str, Any]) -> None:
-        self.outputs = {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+        self.outputs = {
+            name: np.asarray(value, np.float32) for name, value in outputs.items()
+        }
         self.opened: list[str] = []
 
     def __call__(self, format: str, path: Path) -> Fixed:
@@ -47,9 +56,15 @@ class Fixed:
         return self.outputs
 
 
-def failures(folder: Path, outputs: Mapping[str, Any] | None = None, **options: Any) -> list[str]:
+def failures(
+    folder: Path, outputs: Mapping[str, Any] | None = None, **options: Any
+) -> list[str]:
     opener = Fixed(outputs if outputs is not None else {"y": [[1.0, 1.0]]})
-    return [f"{check.name}: {check.told}" for check in verify(folder, opener=opener, **options) if not check.passed]
+    return [
+        f"{check.name}: {check.told}"
+        for check in verify(folder, opener=opener, **options)
+        if not check.passed
+    ]
 
 
 def test_a_good_release_passes_in_every_format(release: Path) -> None:
@@ -69,7 +84,9 @@ def test_a_good_release_passes_in_every_format(release: Path) -> None:
         ({}, "missing"),
     ],
 )
-def test_a_format_that_computes_something_else_fails(release: Path, outputs: dict[str, Any], told: str) -> None:
+def test_a_format_that_computes_something_else_fails(
+    release: Path, outputs: dict[str, Any], told: str
+) -> None:
     assert len(found := failures(release, outputs)) == 3
     assert all(told in line for line in found)
 
@@ -104,7 +121,9 @@ def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
         ("\udcff", r"'\udcff' is not in release.json"),
     ],
 )
-def test_whatever_is_added_to_a_release_is_told(release: Path, name: str, told: str) -> None:
+def test_whatever_is_added_to_a_release_is_told(
+    release: Path, name: str, told: str
+) -> None:
     (release / name).parent.mkdir(parents=True, exist_ok=True)
     (release / name).write_text("")
     assert [line.partition(": ")[2] for line in failures(release)] == [told]
@@ -112,22 +131,36 @@ def test_whatever_is_added_to_a_release_is_told(release: Path, name: str, told: 
 
 @pytest.mark.parametrize("name", ["model", "onnx/model", ".cache", ".git"])
 @pytest.mark.parametrize("target", ["folder", "missing"])
-def test_a_link_is_told_wherever_it_leads(release: Path, tmp_path: Path, name: str, target: str) -> None:
+def test_a_link_is_told_wherever_it_leads(
+    release: Path, tmp_path: Path, name: str, target: str
+) -> None:
     """A folder `model` would be imported in the place of model.py."""
     (tmp_path / "folder").mkdir()
     (release / name).symlink_to(tmp_path / target)
     (line,) = failures(release)
-    assert f"{name} is not in release.json (a symbolic link to " in line and target in line
+    assert (
+        f"{name} is not in release.json (a symbolic link to " in line and target in line
+    )
 
 
-def test_a_folder_of_the_release_that_became_a_link_is_told(release: Path, tmp_path: Path) -> None:
+def test_a_folder_of_the_release_that_became_a_link_is_told(
+    release: Path, tmp_path: Path
+) -> None:
     (release / "onnx").rename(tmp_path / "onnx")
     (release / "onnx").symlink_to(tmp_path / "onnx")
-    assert any("onnx is not in release.json (a symbolic link" in line for line in failures(release))
+    assert any(
+        "onnx is not in release.json (a symbolic link" in line
+        for line in failures(release)
+    )
 
 
 def test_what_tools_leave_beside_a_release_is_no_part_of_it(release: Path) -> None:
-    for name in (".gitattributes", ".git/HEAD", ".cache/huggingface/.gitignore", ".cache/huggingface/download/a.lock"):
+    for name in (
+        ".gitattributes",
+        ".git/HEAD",
+        ".cache/huggingface/.gitignore",
+        ".cache/huggingface/download/a.lock",
+    ):
         (release / name).parent.mkdir(parents=True, exist_ok=True)
         (release / name).write_text("")
     assert failures(release) == []
@@ -146,22 +179,34 @@ def test_a_listed_file_may_be_a_link_to_its_bytes_as_in_the_caches_of_the_hub_an
 
 
 def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> None:
-    """A .pyc with the time of model.py in it runs in its place: that it is a leftover can't be told from outside."""
+    """A .pyc with the time of model.py in it runs in its place: that it is a leftover
+    can't be told from outside.
+    """
     (release / "__pycache__").mkdir()
     (release / "__pycache__/model.cpython-311.pyc").write_bytes(b"")
     (line,) = failures(release)
-    assert "__pycache__/ is not in release.json: Python leaves it" in line and line.endswith("delete it")
+    assert (
+        "__pycache__/ is not in release.json: Python leaves it" in line
+        and line.endswith("delete it")
+    )
 
 
 def test_sums_that_are_no_text_are_told(release: Path) -> None:
     (release / "SHA256SUMS").write_bytes(b"\xff\xfe\x00")
-    assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+    assert any(
+        "SHA256SUMS and release.json do not agree" in line for line in failures(release)
+    )
 
 
 def accepted(artifacts: Path, error: float, value: float) -> Path:
-    """A release of which parity-check accepted an error, and whose sample expects the value."""
+    """A release of which parity-check accepted an error, and whose sample expects the
+    value.
+    """
     fake_artifacts(artifacts)
-    save_file({"y": np.full((1, 2), value, np.float32)}, artifacts / "parity/sample/outputs.safetensors")
+    save_file(
+        {"y": np.full((1, 2), value, np.float32)},
+        artifacts / "parity/sample/outputs.safetensors",
+    )
     write_manifest(artifacts / "parity", "parity")
     write_parity(artifacts)
     parity = read_json(artifacts / "parity.json")
@@ -172,14 +217,20 @@ def accepted(artifacts: Path, error: float, value: float) -> Path:
     return assemble(artifacts)
 
 
-def test_an_error_that_parity_json_rounded_down_does_not_fail_a_release(tmp_path: Path) -> None:
+def test_an_error_that_parity_json_rounded_down_does_not_fail_a_release(
+    tmp_path: Path,
+) -> None:
     release = accepted(tmp_path / "artifacts", 0.011, 1.0)
     assert failures(release, {"y": [[1.0, 1.01149]]}) == []
     assert len(failures(release, {"y": [[1.0, 1.01151]]})) == 3
 
 
-def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(tmp_path: Path) -> None:
-    """What was 99999.9961 in float64 is 100000 in the sample: 0.012 below it, float32 gives two steps of 0.0078."""
+def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(
+    tmp_path: Path,
+) -> None:
+    """What was 99999.9961 in float64 is 100000 in the sample: 0.012 below it, float32
+    gives two steps of 0.0078.
+    """
     release = accepted(tmp_path / "artifacts", 0.012, 100_000.0)
     assert failures(release, {"y": [[100_000.0, 99_999.984375]]}) == []
     assert len(failures(release, {"y": [[100_000.0, 99_999.9765625]]})) == 3
@@ -188,25 +239,42 @@ def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(tmp_path: Pat
 def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> None:
     (release / "config.json").write_text('{"changed": true}\n')
     changed = read_release(release)
-    described = (release / "release.json").read_text().replace(changed.files["config.json"].sha256, "0" * 64)
+    described = (
+        (release / "release.json")
+        .read_text()
+        .replace(changed.files["config.json"].sha256, "0" * 64)
+    )
     (release / "release.json").write_text(described)
-    assert any("SHA256SUMS and release.json do not agree" in line for line in failures(release))
+    assert any(
+        "SHA256SUMS and release.json do not agree" in line for line in failures(release)
+    )
 
 
-def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(tmp_path: Path) -> None:
+def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(
+    tmp_path: Path,
+) -> None:
     artifacts = fake_artifacts(tmp_path / "artifacts")
-    write_json(artifacts / "safetensors/config.json", {"factory": "subprocess:run", "kwargs": {"args": ["id"]}})
+    write_json(
+        artifacts / "safetensors/config.json",
+        {"factory": "subprocess:run", "kwargs": {"args": ["id"]}},
+    )
     write_manifest(artifacts / "safetensors", "safetensors")
     write_parity(artifacts)
     release = assemble(artifacts)
     opener = Fixed({"y": [[1.0, 1.0]]})
     told = [check.told for check in verify(release, opener=opener) if not check.passed]
-    assert len(told) == 1 and "subprocess:run" in told[0] and "safetensors" not in opener.opened
+    assert (
+        len(told) == 1
+        and "subprocess:run" in told[0]
+        and "safetensors" not in opener.opened
+    )
     assert failures(release, trust=["subprocess:run"]) == []
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", ""])
-def test_a_manifest_that_leads_out_of_the_release_is_refused(release: Path, path: str) -> None:
+def test_a_manifest_that_leads_out_of_the_release_is_refused(
+    release: Path, path: str
+) -> None:
     entry = {"size": 1, "sha256": "0" * 64}
     described = {"formats": {}, "sample": {}, "card": "replace", "files": {path: entry}}
     write_json(release / "release.json", described)
@@ -216,10 +284,18 @@ def test_a_manifest_that_leads_out_of_the_release_is_refused(release: Path, path
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "checkpoint_release.release.verify", *arguments]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
-def test_what_was_published_is_what_a_stranger_downloads(publisher: Publisher, tmp_path: Path) -> None:
+def test_what_was_published_is_what_a_stranger_downloads(
+    publisher: Publisher, tmp_path: Path
+) -> None:
     publisher.hub.hub.page_size = 4
     publisher.publish()
     publisher.repo.edit({"config.json": b"changed on main after the tag\n"})
@@ -227,19 +303,33 @@ def test_what_was_published_is_what_a_stranger_downloads(publisher: Publisher, t
     download(Hub(publisher.hub.url, TOKEN), REPO, "v1.0.0", folder)
     assert failures(folder) == []
     download(Hub(publisher.hub.url, TOKEN), REPO, None, tmp_path / "main")
-    assert any("config.json is not what was released" in line for line in failures(tmp_path / "main"))
+    assert any(
+        "config.json is not what was released" in line
+        for line in failures(tmp_path / "main")
+    )
 
 
-def test_the_command_finds_bytes_that_the_hub_serves_wrong(publisher: Publisher, tmp_path: Path) -> None:
+def test_the_command_finds_bytes_that_the_hub_serves_wrong(
+    publisher: Publisher, tmp_path: Path
+) -> None:
     publisher.publish()
     publisher.hub.hub.lies["model.safetensors"] = "served"
-    home = {"HF_ENDPOINT": publisher.hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    home = {
+        "HF_ENDPOINT": publisher.hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+    }
     done = run(REPO, **home)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "model.safetensors is not what was released" in done.stdout and "checks failed" in done.stdout
+    assert (
+        "model.safetensors is not what was released" in done.stdout
+        and "checks failed" in done.stdout
+    )
 
 
-def test_a_stranger_without_access_is_told_so(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_stranger_without_access_is_told_so(
+    publisher: Publisher, tmp_path: Path
+) -> None:
     publisher.publish()
     with pytest.raises(PublishError, match="401") as caught:
         download(Hub(publisher.hub.url, None), REPO, None, tmp_path / "download")
@@ -249,6 +339,11 @@ def test_a_stranger_without_access_is_told_so(publisher: Publisher, tmp_path: Pa
 
 
 def test_the_release_that_the_pipeline_builds_passes(built: Project) -> None:
-    done = built.run("python", "-m", "checkpoint_release.release.verify", "artifacts/release")
+    done = built.run(
+        "python", "-m", "checkpoint_release.release.verify", "artifacts/release"
+    )
     assert "the release is what was published" in done.stdout
-    assert all(f"ok     {name}" in done.stdout for name in ("files", "safetensors", "onnx", "torchscript"))
+    assert all(
+        f"ok     {name}" in done.stdout
+        for name in ("files", "safetensors", "onnx", "torchscript")
+    )

@@ -50,7 +50,13 @@ def write_checkpoint(
                 "tied": [],
             },
             "training": dict(training or {}),
-            "origin": {"sha256": "0" * 64, "size": 1, "container": "zip", "state_dict": "", "prefix": ""},
+            "origin": {
+                "sha256": "0" * 64,
+                "size": 1,
+                "container": "zip",
+                "state_dict": "",
+                "prefix": "",
+            },
             "lora": None,
             "left_out": {"harmless": {}, "dangerous": {}},
         }
@@ -59,20 +65,30 @@ def write_checkpoint(
     return folder
 
 
-def stick_figure(kwargs: Mapping[str, Any] = STICK_FIGURE, inputs: list[str] | None = None) -> Architecture:
+def stick_figure(
+    kwargs: Mapping[str, Any] = STICK_FIGURE, inputs: list[str] | None = None
+) -> Architecture:
     """The architecture as `load` reads it off a checkpoint."""
     from checkpoint_release.models.stick_figure import signature
 
     return Architecture(
-        "checkpoint_release.models.stick_figure:build", dict(kwargs), signature(kwargs, inputs), described=True
+        "checkpoint_release.models.stick_figure:build",
+        dict(kwargs),
+        signature(kwargs, inputs),
+        described=True,
     )
 
 
-def state_dict(architecture: Architecture, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+def state_dict(
+    architecture: Architecture, seed: int = 0
+) -> dict[str, np.ndarray[Any, Any]]:
     """Random weights of an architecture's model."""
     import torch
 
     from checkpoint_release.runtimes.eager import build_model
 
     torch.manual_seed(seed)
-    return {name: tensor.numpy().copy() for name, tensor in build_model(architecture).state_dict().items()}
+    return {
+        name: tensor.numpy().copy()
+        for name, tensor in build_model(architecture).state_dict().items()
+    }

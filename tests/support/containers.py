@@ -1,4 +1,6 @@
-"""Containers for pickles of one's own making: checkpoints as torch.save writes them, and as it never would."""
+"""Containers for pickles of one's own making: checkpoints as torch.save writes them,
+and as it never would.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+SYSTEM = {
+    "protocol_version": 1001,
+    "little_endian": True,
+    "type_sizes": {"short": 2, "int": 4, "long": 4},
+}
 
 
 class Raw:
@@ -21,7 +27,9 @@ class Raw:
 
 
 class Call:
-    """Pickles as the call of a global: `Call("os.system", "true")` is `os.system("true")` to an unpickler."""
+    """Pickles as the call of a global: `Call("os.system", "true")` is
+    `os.system("true")` to an unpickler.
+    """
 
     def __init__(self, name: str, *args: Any, state: Any = None) -> None:
         self.name, self.args, self.state = name, args, state
@@ -50,7 +58,11 @@ def opcodes(value: Any) -> bytes:
         case list():
             return b"](" + b"".join(map(opcodes, value)) + b"e"
         case dict():
-            return b"}(" + b"".join(opcodes(part) for item in value.items() for part in item) + b"u"
+            return (
+                b"}("
+                + b"".join(opcodes(part) for item in value.items() for part in item)
+                + b"u"
+            )
         case str():
             return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
         case bytes():
@@ -69,18 +81,34 @@ def storage(key: str, kind: str = "FloatStorage", size: int = 4) -> Raw:
     return Raw(opcodes(("storage", Name("torch", kind), key, "cpu", size)) + b"Q")
 
 
-def tensor(key: str = "0", shape: tuple[Any, ...] = (4,), strides: tuple[Any, ...] = (1,), **more: Any) -> Call:
+def tensor(
+    key: str = "0",
+    shape: tuple[Any, ...] = (4,),
+    strides: tuple[Any, ...] = (1,),
+    **more: Any,
+) -> Call:
     """The call that rebuilds a float32 tensor."""
     size, offset = more.get("size", 4), more.get("offset", 0)
     hooks = more.get("hooks", Call("collections.OrderedDict"))
-    return Call("torch._utils._rebuild_tensor_v2", storage(key, size=size), offset, shape, strides, False, hooks)
+    return Call(
+        "torch._utils._rebuild_tensor_v2",
+        storage(key, size=size),
+        offset,
+        shape,
+        strides,
+        False,
+        hooks,
+    )
 
 
 STORAGE = struct.pack("<4f", 1, 2, 3, 4)
 
 
 def zipped(
-    data: bytes, storages: Mapping[str, bytes] | None = None, extra: Mapping[str, bytes] | None = None, method: int = 0
+    data: bytes,
+    storages: Mapping[str, bytes] | None = None,
+    extra: Mapping[str, bytes] | None = None,
+    method: int = 0,
 ) -> bytes:
     """A zip container as torch writes it, around the bytes of a pickle."""
     out = io.BytesIO()
@@ -102,8 +130,19 @@ def legacy(
     keys: Any = None,
     width: int = 4,
 ) -> bytes:
-    """The container of before torch 1.6, around a value; any of its five pickles can be something else."""
+    """The container of before torch 1.6, around a value; any of its five pickles can be
+    something else.
+    """
     storages = {"0": STORAGE} if storages is None else storages
-    pickles = [magic, version, system, value, sorted(storages) if keys is None else keys]
-    data = b"".join(struct.pack("<q", len(content) // width) + content for _, content in sorted(storages.items()))
+    pickles = [
+        magic,
+        version,
+        system,
+        value,
+        sorted(storages) if keys is None else keys,
+    ]
+    data = b"".join(
+        struct.pack("<q", len(content) // width) + content
+        for _, content in sorted(storages.items())
+    )
     return b"".join(map(pickled, pickles)) + data

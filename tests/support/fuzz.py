@@ -1,7 +1,9 @@
-"""Reads mutated checkpoints while an audit hook watches: `python -m tests.support.fuzz COUNT SEED FOLDER`.
+"""Reads mutated checkpoints while an audit hook watches: `python -m tests.support.fuzz
+COUNT SEED FOLDER`.
 
-Any number of files, each of which must give a value or a CheckpointError, in a second of processor time and within
-the memory that the process has. Prints what came of them. A crash says which seed and number to run again.
+Any number of files, each of which must give a value or a CheckpointError, in a second
+of processor time and within the memory that the process has. Prints what came of them.
+A crash says which seed and number to run again.
 """
 
 from __future__ import annotations
@@ -22,44 +24,122 @@ from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
 from tests.support import watched
-from tests.support.containers import SYSTEM, Call, Name, Raw, legacy, pickled, tensor, zipped
+from tests.support.containers import (
+    SYSTEM,
+    Call,
+    Name,
+    Raw,
+    legacy,
+    pickled,
+    tensor,
+    zipped,
+)
 
 MEMORY = 1 << 30  # bytes of address space above what the process has when it begins
-SECONDS = 1  # processor time for one file of a kilobyte; thousands of times what it takes
+# processor time for one file of a kilobyte; thousands of times what it takes
+SECONDS = 1
 
-MODULE = Call("project.Net", state={"_parameters": {"weight": tensor()}, "_buffers": {"b": None}, "_modules": {}})
+MODULE = Call(
+    "project.Net",
+    state={
+        "_parameters": {"weight": tensor()},
+        "_buffers": {"b": None},
+        "_modules": {},
+    },
+)
 VALUES: list[Any] = [
     {"weight": tensor(), "bias": tensor(shape=(2, 2), strides=(0, 1))},
-    collections.OrderedDict(model={"weight": tensor()}, epoch=3, loss=0.5, name="run", big=1 << 70),
-    {"lr": Call("numpy.core.multiarray.scalar", Call("numpy.dtype", "f8", False, True, state=(3, "<")), b"\0" * 8)},
-    {"evil": Call("os.mkdir", "/nowhere/canary"), "config": Call("project.Config", state={"lr": 0.1}), "m": MODULE},
-    [Call("collections.defaultdict", Name("builtins", "list")), {(1, "a"): None}, b"bytes", (), True, [[]]],
-    {"p": Call("torch._utils._rebuild_parameter", tensor(), True, Call("collections.OrderedDict"))},
-    Raw(b"\x8c\x01a\x94\x8c\x01b\x94\x86\x94](h\x00h\x01h\x02e\x94\x8f\x94(h\x00h\x01\x90\x87"),
+    collections.OrderedDict(
+        model={"weight": tensor()}, epoch=3, loss=0.5, name="run", big=1 << 70
+    ),
+    {
+        "lr": Call(
+            "numpy.core.multiarray.scalar",
+            Call("numpy.dtype", "f8", False, True, state=(3, "<")),
+            b"\0" * 8,
+        )
+    },
+    {
+        "evil": Call("os.mkdir", "/nowhere/canary"),
+        "config": Call("project.Config", state={"lr": 0.1}),
+        "m": MODULE,
+    },
+    [
+        Call("collections.defaultdict", Name("builtins", "list")),
+        {(1, "a"): None},
+        b"bytes",
+        (),
+        True,
+        [[]],
+    ],
+    {
+        "p": Call(
+            "torch._utils._rebuild_parameter",
+            tensor(),
+            True,
+            Call("collections.OrderedDict"),
+        )
+    },
+    Raw(
+        b"\x8c\x01a\x94\x8c\x01b\x94\x86\x94](h\x00h\x01h\x02e\x94\x8f\x94(h\x00h\x01\x90\x87"
+    ),
 ]
-INTERESTING = [b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\0\0\0\x80", struct.pack("<Q", 1 << 40)]
+INTERESTING = [
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\x80",
+    struct.pack("<Q", 1 << 40),
+]
 OPCODES = [
-    bytes([code]) for code in b"(.0123FIJKLMNPQRSTUVXabcdeghijlopqrstu}])\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b"
+    bytes([code])
+    for code in b"(.0123FIJKLMNPQRSTUVXabcdeghijlopqrstu}])\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b"
 ]
-OPCODES += [bytes([code]) for code in b"BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98"]
+OPCODES += [
+    bytes([code]) for code in b"BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98"
+]
 
 
 def seeds() -> list[tuple[bytes, Callable[[bytes], bytes]]]:
-    """Bytes to mutate, and what makes a file of them: whole files, and pickles whose checksums are put right."""
+    """Bytes to mutate, and what makes a file of them: whole files, and pickles whose
+    checksums are put right.
+    """
     found: list[tuple[bytes, Callable[[bytes], bytes]]] = []
     for value in VALUES:
-        storages: dict[str, bytes] | None = None if b"FloatStorage" in pickled(value) else {}
-        found += [(pickled(value), zipped), (zipped(pickled(value)), bytes), (legacy(value, storages), bytes)]
-        found.append((pickled(value), lambda data: zipped(data, method=zipfile.ZIP_DEFLATED)))
+        storages: dict[str, bytes] | None = (
+            None if b"FloatStorage" in pickled(value) else {}
+        )
+        found += [
+            (pickled(value), zipped),
+            (zipped(pickled(value)), bytes),
+            (legacy(value, storages), bytes),
+        ]
+        found.append(
+            (pickled(value), lambda data: zipped(data, method=zipfile.ZIP_DEFLATED))
+        )
     for protocol in range(6):
-        found.append((pickle.dumps({"a": [1, 2.5, None, b"x", "é", {3}, frozenset("a")], **SYSTEM}, protocol), zipped))
-    found.append((zipped(pickled(VALUES[0]), extra={"archive/byteorder": b"big"}), bytes))
+        found.append(
+            (
+                pickle.dumps(
+                    {"a": [1, 2.5, None, b"x", "é", {3}, frozenset("a")], **SYSTEM},
+                    protocol,
+                ),
+                zipped,
+            )
+        )
+    found.append(
+        (zipped(pickled(VALUES[0]), extra={"archive/byteorder": b"big"}), bytes)
+    )
     found.append((zipped(pickled(VALUES[0]), method=zipfile.ZIP_DEFLATED), bytes))
     return found
 
 
 def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """One to four changes: bytes set, put in, taken out, doubled, swapped for another file's, or the end cut off."""
+    """One to four changes: bytes set, put in, taken out, doubled, swapped for another
+    file's, or the end cut off.
+    """
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at = rng.randrange(len(out) + 1)
@@ -80,7 +160,9 @@ def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
             case 6:
                 other = rng.choice(others)
                 begin = rng.randrange(len(other))
-                out[at : at + rng.randrange(20)] = other[begin : begin + rng.randrange(40)]
+                out[at : at + rng.randrange(20)] = other[
+                    begin : begin + rng.randrange(40)
+                ]
             case 7:
                 if rng.random() < 0.2:
                     del out[at:]
@@ -90,7 +172,9 @@ def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def rearranged(data: bytes, others: list[list[bytes]], rng: random.Random) -> bytes:
-    """A pickle with whole opcodes moved, doubled, dropped, or taken out of other pickles: it often still parses."""
+    """A pickle with whole opcodes moved, doubled, dropped, or taken out of other
+    pickles: it often still parses.
+    """
     parts = split(data)
     for _ in range(rng.choice((1, 2, 3, 6))):
         at = rng.randrange(len(parts))
@@ -101,7 +185,9 @@ def rearranged(data: bytes, others: list[list[bytes]], rng: random.Random) -> by
                 parts.insert(at, rng.choice(parts))
             case 2:
                 begin = rng.randrange(len(other := rng.choice(others)))
-                parts[at : at + rng.randrange(3)] = other[begin : begin + rng.randrange(1, 6)]
+                parts[at : at + rng.randrange(3)] = other[
+                    begin : begin + rng.randrange(1, 6)
+                ]
             case 3:
                 other_at = rng.randrange(len(parts))
                 parts[at], parts[other_at] = parts[other_at], parts[at]
@@ -112,7 +198,9 @@ def rearranged(data: bytes, others: list[list[bytes]], rng: random.Random) -> by
 def split(data: bytes) -> list[bytes]:
     """A pickle's opcodes with their operands."""
     starts = [at for _, _, at in pickletools.genops(data)]
-    return [data[at:stop] for at, stop in zip(starts, [*starts[1:], len(data)], strict=True)]
+    return [
+        data[at:stop] for at, stop in zip(starts, [*starts[1:], len(data)], strict=True)
+    ]
 
 
 def main(count: int, seed: int, folder: Path) -> None:
@@ -136,7 +224,8 @@ def main(count: int, seed: int, folder: Path) -> None:
         else:
             data = mutated(data, others, rng)
         path.write_bytes(whole(data))
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal kills: no file may take so long
+        # its signal kills: no file may take so long
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         watched.watching[:] = [str(path)]
         try:
             watched.ours(path)
@@ -150,7 +239,9 @@ def main(count: int, seed: int, folder: Path) -> None:
             watched.watching.clear()
             signal.setitimer(signal.ITIMER_PROF, 0)
         if watched.violations:
-            raise RuntimeError(f"file {number} of seed {seed}: {watched.violations[:3]}")
+            raise RuntimeError(
+                f"file {number} of seed {seed}: {watched.violations[:3]}"
+            )
     print(json.dumps({**came, "peak": watched.peak() >> 20}))
 
 

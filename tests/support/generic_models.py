@@ -1,4 +1,6 @@
-"""Small models that describe nothing of themselves, and their signatures: what other people's modules look like."""
+"""Small models that describe nothing of themselves, and their signatures: what other
+people's modules look like.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Convolutions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()
+        )
         self.head = nn.Linear(6, 4)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -40,7 +44,9 @@ class Recurrent(nn.Module):
 
 
 class Tied(nn.Module):
-    """A language model whose output layer is its embedding, a buffer that isn't saved, and norms of equal value."""
+    """A language model whose output layer is its embedding, a buffer that isn't saved,
+    and norms of equal value.
+    """
 
     table: Tensor
 
@@ -75,14 +81,18 @@ class Argmax(nn.Module):
 
 
 class Guided(nn.Module):
-    """Inputs and an output of no dimension, as a diffusion model's step and strength are."""
+    """Inputs and an output of no dimension, as a diffusion model's step and strength
+    are.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.steps = nn.Embedding(7, 4)
         self.head = nn.Linear(4, 4)
 
-    def forward(self, features: Tensor, step: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, step: Tensor, strength: Tensor
+    ) -> tuple[Tensor, Tensor]:
         guided = self.head(features + strength * self.steps(step))
         return guided, guided.mean()
 
@@ -123,15 +133,28 @@ class Spectrum(nn.Module):
 
 
 _SEQUENCE = {"sequence": {"example": 5}, "batch": {"example": 2}}
-_TOKENS = {"name": "tokens", "dtype": "int64", "shape": ["batch", "sequence"], "low": 0, "high": 11}
+_TOKENS = {
+    "name": "tokens",
+    "dtype": "int64",
+    "shape": ["batch", "sequence"],
+    "low": 0,
+    "high": 11,
+}
 _FEATURES = {"name": "features", "shape": ["batch", "sequence", 4]}
 SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
     Convolutions: {
         "inputs": [{"name": "image", "shape": ["batch", 3, "height", "width"]}],
         "outputs": [{"name": "scores", "shape": ["batch", 4]}],
-        "dimensions": {name: {"minimum": 4, "example": 9} for name in ("height", "width")} | {"batch": {"example": 3}},
+        "dimensions": (
+            {name: {"minimum": 4, "example": 9} for name in ("height", "width")}
+            | {"batch": {"example": 3}}
+        ),
     },
-    Recurrent: {"inputs": [_TOKENS], "outputs": [{"name": "logits"}, {"name": "last"}], "dimensions": _SEQUENCE},
+    Recurrent: {
+        "inputs": [_TOKENS],
+        "outputs": [{"name": "logits"}, {"name": "last"}],
+        "dimensions": _SEQUENCE,
+    },
     Tied: {
         "inputs": [_TOKENS],
         "outputs": [{"name": "logits", "shape": ["batch", "sequence", 11]}],
@@ -148,16 +171,33 @@ SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
             {"name": "step", "dtype": "int64", "shape": [], "low": 0, "high": 7},
             {"name": "strength", "shape": []},
         ],
-        "outputs": [{"name": "guided", "shape": ["batch", "sequence", 4]}, {"name": "mean", "shape": []}],
+        "outputs": [
+            {"name": "guided", "shape": ["batch", "sequence", 4]},
+            {"name": "mean", "shape": []},
+        ],
         "dimensions": _SEQUENCE,
     },
-    Baked: {"inputs": [_FEATURES], "outputs": [{"name": "means"}], "dimensions": _SEQUENCE},
-    Forking: {"inputs": [_FEATURES], "outputs": [{"name": "either"}], "dimensions": _SEQUENCE},
-    Spectrum: {"inputs": [_FEATURES], "outputs": [{"name": "spectrum"}], "dimensions": _SEQUENCE},
+    Baked: {
+        "inputs": [_FEATURES],
+        "outputs": [{"name": "means"}],
+        "dimensions": _SEQUENCE,
+    },
+    Forking: {
+        "inputs": [_FEATURES],
+        "outputs": [{"name": "either"}],
+        "dimensions": _SEQUENCE,
+    },
+    Spectrum: {
+        "inputs": [_FEATURES],
+        "outputs": [{"name": "spectrum"}],
+        "dimensions": _SEQUENCE,
+    },
 }
 
 
 def checkpoint(folder: Path, kind: type[nn.Module]) -> Path:
     """artifacts/checkpoint of one of these models with random weights."""
-    architecture = Architecture(f"{__name__}:{kind.__name__}", {}, Signature.from_json(SIGNATURES[kind]))
+    architecture = Architecture(
+        f"{__name__}:{kind.__name__}", {}, Signature.from_json(SIGNATURES[kind])
+    )
     return write_checkpoint(folder, architecture, state_dict(architecture))

@@ -1,7 +1,9 @@
-"""Checkpoints that mean harm: payloads that leave a canary when they run, hiding places for them, and bombs.
+"""Checkpoints that mean harm: payloads that leave a canary when they run, hiding places
+for them, and bombs.
 
-A payload makes a folder at the path of its canary, by whatever road; the roads are those of published exploits and
-scanner bypasses. Nothing worse is ever written down here.
+A payload makes a folder at the path of its canary, by whatever road; the roads are
+those of published exploits and scanner bypasses. Nothing worse is ever written down
+here.
 """
 
 from __future__ import annotations
@@ -15,15 +17,31 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.containers import STORAGE, Call, Name, Raw, legacy, opcodes, pickled, storage, tensor, zipped
+from tests.support.containers import (
+    STORAGE,
+    Call,
+    Name,
+    Raw,
+    legacy,
+    opcodes,
+    pickled,
+    storage,
+    tensor,
+    zipped,
+)
 
 Maker = Callable[[str], bytes]
 """Takes the canary's path, gives a checkpoint."""
 
 
 def payloads(canary: str) -> dict[str, Any]:
-    """Ways to run something. Each value, unpickled by Python, makes the canary or at least calls what it names."""
-    shell, python = f"mkdir -p {canary}", f"import os; os.makedirs({canary!r}, exist_ok=True)"
+    """Ways to run something. Each value, unpickled by Python, makes the canary or at
+    least calls what it names.
+    """
+    shell, python = (
+        f"mkdir -p {canary}",
+        f"import os; os.makedirs({canary!r}, exist_ok=True)",
+    )
     getattr_ = functools.partial(Call, "builtins.getattr")
     import_ = functools.partial(Call, "builtins.__import__")
     nested = pickle.dumps(_Mkdir(canary), 2)
@@ -43,26 +61,44 @@ def payloads(canary: str) -> dict[str, Any]:
         "exec": Call("builtins.exec", python),
         "eval": Call("builtins.eval", f"__import__('os').mkdir({canary!r})"),
         "python2_eval": Call("__builtin__.eval", f"__import__('os').mkdir({canary!r})"),
-        "compiled": call(Name("builtins", "exec"), Call("builtins.compile", python, "x", "exec")),
+        "compiled": call(
+            Name("builtins", "exec"), Call("builtins.compile", python, "x", "exec")
+        ),
         "import_and_getattr": call(getattr_(import_("os"), "mkdir"), canary),
-        "importlib": call(getattr_(Call("importlib.import_module", "os"), "mkdir"), canary),
+        "importlib": call(
+            getattr_(Call("importlib.import_module", "os"), "mkdir"), canary
+        ),
         "dotted_name": call(Name("os", "path.os.mkdir"), canary),
         "through_numpy": call(Name("numpy", "os.mkdir"), canary),
         "through_torch": call(Name("torch.serialization", "os.mkdir"), canary),
         "through_shutil": call(Name("shutil", "os.mkdir"), canary),
         "through_logging": call(Name("logging", "os.mkdir"), canary),
         "attrgetter": call(Call("operator.attrgetter", "mkdir"), import_("os")),
-        "methodcaller": call(Call("operator.methodcaller", "mkdir", canary), import_("os")),
+        "methodcaller": call(
+            Call("operator.methodcaller", "mkdir", canary), import_("os")
+        ),
         "partial": call(Call("functools.partial", Name("os", "mkdir"), canary)),
         "reduce": Call("functools.reduce", Name("os", "makedirs"), [canary, 0o777]),
-        "map": Call("builtins.list", Call("builtins.map", Name("os", "mkdir"), [canary])),
+        "map": Call(
+            "builtins.list", Call("builtins.map", Name("os", "mkdir"), [canary])
+        ),
         "getattr_of_path": call(getattr_(Call("pathlib.PosixPath", canary), "mkdir")),
-        "runpy": Call("runpy._run_code", Call("builtins.compile", python, "x", "exec"), {}),
-        "timeit": Call("timeit.timeit", python, Raw(b"X\x04\x00\x00\x00pass"), Name("time", "time"), 1),
+        "runpy": Call(
+            "runpy._run_code", Call("builtins.compile", python, "x", "exec"), {}
+        ),
+        "timeit": Call(
+            "timeit.timeit",
+            python,
+            Raw(b"X\x04\x00\x00\x00pass"),
+            Name("time", "time"),
+            1,
+        ),
         "cprofile": Call("cProfile.run", python),
         "pdb": Call("pdb.run", python),
         "trace": call(getattr_(Call("trace.Trace"), "run"), python),
-        "code": call(getattr_(Call("code.InteractiveInterpreter"), "runsource"), python),
+        "code": call(
+            getattr_(Call("code.InteractiveInterpreter"), "runsource"), python
+        ),
         "pty": Call("pty.spawn", ["mkdir", canary]),
         "ctypes": call(getattr_(Call("ctypes.CDLL", None), "system"), shell.encode()),
         "io_open": Call("io.open", canary, "w"),
@@ -76,13 +112,21 @@ def payloads(canary: str) -> dict[str, Any]:
         "webbrowser": Call("webbrowser.open", "http://127.0.0.1:9/"),
         "marshal": Call("types.FunctionType", Call("marshal.loads", b"N"), {}),
         "pickle_in_pickle": Call("pickle.loads", nested),
-        "torch_load": Call("torch.load", Call("io.BytesIO", zipped(nested, {})), None, None),
-        "load_from_bytes": Call("torch.storage._load_from_bytes", legacy(_raw(nested), {})),
+        "torch_load": Call(
+            "torch.load", Call("io.BytesIO", zipped(nested, {})), None, None
+        ),
+        "load_from_bytes": Call(
+            "torch.storage._load_from_bytes", legacy(_raw(nested), {})
+        ),
         "torch_jit": Call("torch.jit.load", canary),
         "torch_hub": Call("torch.hub.load", canary, "x"),
         "torch_inductor": Call("torch._inductor.codecache.PyCodeCache.load", python),
-        "torch_fx": Call("torch.fx.graph_module.reduce_graph_module", {"_code": python}, python),
-        "torch_config": Call("torch.utils._config_module.ConfigModule.load_config", nested),
+        "torch_fx": Call(
+            "torch.fx.graph_module.reduce_graph_module", {"_code": python}, python
+        ),
+        "torch_config": Call(
+            "torch.utils._config_module.ConfigModule.load_config", nested
+        ),
         "numpy_load": Call("numpy.load", canary),
         "numpy_runstring": Call("numpy.testing._private.utils.runstring", python, {}),
         "joblib": Call("joblib.load", canary),
@@ -97,7 +141,9 @@ def payloads(canary: str) -> dict[str, Any]:
 
 
 def hiding_places() -> dict[str, Callable[[Any], Any]]:
-    """Where a payload can sit among honest weights; each function gives the value to pickle."""
+    """Where a payload can sit among honest weights; each function gives the value to
+    pickle.
+    """
     in_call = functools.partial(Call, "torch._utils._rebuild_tensor_v2")
     parts = (storage("0"), 0, (4,), (1,), False)
     hooks = Call("collections.OrderedDict")
@@ -149,8 +195,12 @@ def hiding_places() -> dict[str, Callable[[Any], Any]]:
 
 
 def disguises(canary: str) -> dict[str, bytes]:
-    """Pickles that hide the call of os.mkdir from those who look at opcodes; whole files."""
-    mkdir = f"cos\nmkdir\n(X{struct.pack('<I', len(canary)).decode('latin1')}{canary}tR".encode("latin1")
+    """Pickles that hide the call of os.mkdir from those who look at opcodes; whole
+    files.
+    """
+    mkdir = f"cos\nmkdir\n(X{struct.pack('<I', len(canary)).decode('latin1')}{canary}tR".encode(
+        "latin1"
+    )
     text = opcodes(canary)
     call = b"cos\nmkdir\n" + text
     honest = opcodes({"weight": tensor()})
@@ -161,12 +211,21 @@ def disguises(canary: str) -> dict[str, bytes]:
         "newobj_opcode": zipped(b"\x80\x02" + call + b"\x85\x81."),
         "newobj_ex_opcode": zipped(b"\x80\x04" + call + b"\x85}\x92."),
         "protocol_0": zipped(b"cos\nmkdir\n(V" + canary.encode() + b"\ntR."),
-        "memoized_function": zipped(b"\x80\x02cos\nmkdir\nq\x00" + honest + b"0h\x00" + text + b"\x85R."),
-        "memo_overwritten": zipped(
-            b"\x80\x02ccollections\nOrderedDict\nq\x00cos\nmkdir\nq\x000" + b"h\x00" + text + b"\x85R."
+        "memoized_function": zipped(
+            b"\x80\x02cos\nmkdir\nq\x00" + honest + b"0h\x00" + text + b"\x85R."
         ),
-        "memo_by_text": zipped(b"\x80\x02cos\nmkdir\np70000\n0g70000\n" + text + b"\x85R."),
-        "memo_of_negative_index": zipped(b"\x80\x02cos\nmkdir\np-1\n0g-1\n" + text + b"\x85R."),
+        "memo_overwritten": zipped(
+            b"\x80\x02ccollections\nOrderedDict\nq\x00cos\nmkdir\nq\x000"
+            + b"h\x00"
+            + text
+            + b"\x85R."
+        ),
+        "memo_by_text": zipped(
+            b"\x80\x02cos\nmkdir\np70000\n0g70000\n" + text + b"\x85R."
+        ),
+        "memo_of_negative_index": zipped(
+            b"\x80\x02cos\nmkdir\np-1\n0g-1\n" + text + b"\x85R."
+        ),
         "result_popped": zipped(b"\x80\x02" + mkdir + b"0" + honest + b"."),
         "result_popped_to_mark": zipped(b"\x80\x02(" + mkdir + b"1" + honest + b"."),
         "duplicated": zipped(b"\x80\x02" + text + b"cos\nmkdir\n2(h" + b"\x00tR."),
@@ -174,23 +233,40 @@ def disguises(canary: str) -> dict[str, bytes]:
         "tail_missing": zipped(b"\x80\x02" + mkdir),
         "tail_garbage": zipped(b"\x80\x02" + mkdir + b"\xff\xfe\xfd"),
         "tail_underflow": zipped(b"\x80\x02" + mkdir + b"00000."),
-        "tail_second_pickle": zipped(pickled({"weight": tensor()}) + b"\x80\x02" + mkdir + b"."),
+        "tail_second_pickle": zipped(
+            pickled({"weight": tensor()}) + b"\x80\x02" + mkdir + b"."
+        ),
         "proto_in_the_middle": zipped(b"\x80\x02\x80\x04" + mkdir + b"\x80\x02."),
         "extension_code": zipped(b"\x80\x02\x82\x01" + text + b"\x85R."),
         "odd_module_name": zipped(b"\x80\x02cos\x00\nmkdir\n" + text + b"\x85R."),
-        "newline_in_name": zipped(pickled({"x": Raw(opcodes(Name("os", "mkdir\n\x1b[2J")) + b")R")})),
+        "newline_in_name": zipped(
+            pickled({"x": Raw(opcodes(Name("os", "mkdir\n\x1b[2J")) + b")R")})
+        ),
         "state_sets_a_method": zipped(
-            pickled(Call("project.Config", state={"__class__": Name("os", "mkdir"), "__reduce__": canary}))
+            pickled(
+                Call(
+                    "project.Config",
+                    state={"__class__": Name("os", "mkdir"), "__reduce__": canary},
+                )
+            )
         ),
         "after_setitem": zipped(b"\x80\x02" + evil_dict + mkdir + b"u."),
-        "deflated_pickle": zipped(b"\x80\x02" + mkdir + b".", method=zipfile.ZIP_DEFLATED),
+        "deflated_pickle": zipped(
+            b"\x80\x02" + mkdir + b".", method=zipfile.ZIP_DEFLATED
+        ),
         "legacy_value": legacy(Raw(mkdir), {}),
         "legacy_magic": legacy({"weight": tensor()}, magic=Raw(mkdir)),
         "legacy_version": legacy({"weight": tensor()}, version=Raw(mkdir)),
         "legacy_system": legacy({"weight": tensor()}, system=Raw(mkdir)),
         "legacy_keys": legacy({"weight": tensor()}, keys=Raw(mkdir)),
         "legacy_module_source": legacy(
-            Raw(opcodes(("module", Name("os", "mkdir"), "/etc/passwd", "import os")) + b"Q" + text + b"\x85R"), {}
+            Raw(
+                opcodes(("module", Name("os", "mkdir"), "/etc/passwd", "import os"))
+                + b"Q"
+                + text
+                + b"\x85R"
+            ),
+            {},
         ),
         "plain_pickle": b"\x80\x02" + mkdir + b".",
         **_confused_archives(b"\x80\x02" + mkdir + b"."),
@@ -210,15 +286,23 @@ def _confused_archives(evil: bytes) -> dict[str, bytes]:
     directory = renamed.rindex(b"PK\x01\x02", 0, renamed.rindex(b"archive/data.pk_"))
     return {
         "same_name_twice": renamed.replace(b"archive/data.pk_", b"archive/data.pkl"),
-        "local_name_differs": renamed[:directory].replace(b"data.pk_", b"data.pkl") + renamed[directory:],
+        "local_name_differs": (
+            renamed[:directory].replace(b"data.pk_", b"data.pkl") + renamed[directory:]
+        ),
         "directory_name_differs": renamed.replace(b"data.pkl", b"data.pkX", 1),
-        "directory_points_elsewhere": _patched_directory(renamed, b"archive/data.pkl", renamed.index(b"PK\x03\x04", 4)),
+        "directory_points_elsewhere": _patched_directory(
+            renamed, b"archive/data.pkl", renamed.index(b"PK\x03\x04", 4)
+        ),
         "sizes_differ": _patched_local_size(honest_zip, 7),
         "something_before": evil_zip[:-22] + honest_zip,
         "something_after": honest_zip + evil_zip,
-        "archive_in_the_comment": honest_zip[:-2] + struct.pack("<H", len(evil_zip)) + evil_zip,
+        "archive_in_the_comment": (
+            honest_zip[:-2] + struct.pack("<H", len(evil_zip)) + evil_zip
+        ),
         "two_roots": zipped(honest, extra={"other/data.pkl": evil}),
-        "backslash_root": zipped(honest, extra={"archive\\data.pkl": evil, "../../data.pkl": evil}),
+        "backslash_root": zipped(
+            honest, extra={"archive\\data.pkl": evil, "../../data.pkl": evil}
+        ),
         "checksum_differs": honest_zip.replace(b"weight", b"weigh_", 1),
     }
 
@@ -230,26 +314,60 @@ def bombs() -> dict[str, bytes]:
         + b"("
         + opcodes("ha") * 10
         + b"e\x94"
-        + b"".join(b"](" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 9 + b"e\x94" for level in range(40))
+        + b"".join(
+            b"](" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 9 + b"e\x94"
+            for level in range(40)
+        )
     )
     tuples = b"K\x01" + b"".join(b"2\x86" for _ in range(60))
     long_text = opcodes("x" * 1_000_000) + b"\x940"
-    encode = opcodes(Name("_codecs", "encode")) + b"\x940" + opcodes("latin1") + b"\x940"
+    encode = (
+        opcodes(Name("_codecs", "encode")) + b"\x940" + opcodes("latin1") + b"\x940"
+    )
     many = b"](" + b"K\x01" * 100_000 + b"e\x940"
     prime = (1 << 61) - 1
-    colliding = b"}(" + b"".join(opcodes(k * prime) + b"N" for k in range(8, 30_000)) + b"u"
-    colliding_tuples = b"}(" + b"".join(opcodes((0, k * prime)) + b"N" for k in range(8, 30_000)) + b"u"
+    colliding = (
+        b"}(" + b"".join(opcodes(k * prime) + b"N" for k in range(8, 30_000)) + b"u"
+    )
+    colliding_tuples = (
+        b"}("
+        + b"".join(opcodes((0, k * prime)) + b"N" for k in range(8, 30_000))
+        + b"u"
+    )
     huge = 10**13
     zeros = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = zeros.compress(bytes(64 << 20)) + zeros.flush()
-    long_key = opcodes("0" * 1_000_000) + b"\x940" + opcodes(Name("torch", "FloatStorage")) + b"\x940"
-    named_again = b"(" + opcodes("storage") + b"h\x01h\x00" + opcodes("cpu") + b"K\x04tQ"
-    long_shape = b"(" + b"K\x01" * 100_000 + b"t\x940" + opcodes(storage("0")) + b"\x940"
+    long_key = (
+        opcodes("0" * 1_000_000)
+        + b"\x940"
+        + opcodes(Name("torch", "FloatStorage"))
+        + b"\x940"
+    )
+    named_again = (
+        b"(" + opcodes("storage") + b"h\x01h\x00" + opcodes("cpu") + b"K\x04tQ"
+    )
+    long_shape = (
+        b"(" + b"K\x01" * 100_000 + b"t\x940" + opcodes(storage("0")) + b"\x940"
+    )
     long_shape += opcodes(Name("torch._utils", "_rebuild_tensor")) + b"\x940"
     look_alike = opcodes(dict.fromkeys(range(50000))) + b"\x940"
-    modules = b"cx\ny\n)R}(" + opcodes("_parameters") + b"h\x00" + opcodes("_buffers") + b"h\x00" + opcodes("_modules")
-    array = opcodes(Call("numpy.core.multiarray._reconstruct", Name("numpy", "ndarray"), (0,), b"b"))
-    array += b"(K\x01" + opcodes((1_000_000,)) + opcodes(Call("numpy.dtype", "u1")) + b"\x89h\x00tb"
+    modules = (
+        b"cx\ny\n)R}("
+        + opcodes("_parameters")
+        + b"h\x00"
+        + opcodes("_buffers")
+        + b"h\x00"
+        + opcodes("_modules")
+    )
+    array = opcodes(
+        Call("numpy.core.multiarray._reconstruct", Name("numpy", "ndarray"), (0,), b"b")
+    )
+    array += (
+        b"(K\x01"
+        + opcodes((1_000_000,))
+        + opcodes(Call("numpy.dtype", "u1"))
+        + b"\x89h\x00tb"
+    )
     return {
         "shape_that_prints_forever": zipped(pickled({"w": tensor(shape=(Raw(tuples),))})),
         "version_that_prints_forever": legacy(1, {}, version=Raw(tuples)),
@@ -375,12 +493,50 @@ def _patched_end(archive: bytes, at: int, data: bytes) -> bytes:
 
 
 def _with_deflated(name: bytes, data: bytes, size: int, claim: int) -> bytes:
-    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0) + name + data
+    local = (
+        struct.pack(
+            "<4s5H3L2H",
+            b"PK\x03\x04",
+            20,
+            0,
+            8,
+            0,
+            33,
+            0,
+            len(data),
+            claim,
+            len(name),
+            0,
+        )
+        + name
+        + data
+    )
     directory = (
-        struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(data), claim, len(name), 0, 0, 0, 0, 0, 0)
+        struct.pack(
+            "<4s6H3L5H2L",
+            b"PK\x01\x02",
+            20,
+            20,
+            0,
+            8,
+            0,
+            33,
+            0,
+            len(data),
+            claim,
+            len(name),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         + name
     )
-    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    end = struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0
+    )
     return local + directory + end  # fmt: skip
 
 
@@ -406,5 +562,7 @@ def _zip64(directory_size: int) -> bytes:
         len(archive) - directory_size if directory_size < len(archive) else 0,
     )
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(archive) - 22, 1)
-    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    end = struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0
+    )
     return archive[:-22] + end64 + locator + end  # fmt: skip

@@ -1,4 +1,6 @@
-"""Small models that are none of the project's own, each with one thing that a pipeline could get wrong."""
+"""Small models that are none of the project's own, each with one thing that a pipeline
+could get wrong.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ class Positions(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.randn(width))
-        self.register_buffer("angles", torch.arange(width).float() / width, persistent=False)
+        self.register_buffer(
+            "angles", torch.arange(width).float() / width, persistent=False
+        )
         self.offsets = torch.linspace(0, 1, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,11 +57,16 @@ class Reader(nn.Module):
         self.query = nn.Linear(width, width)
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
 
-    def forward(self, query: Tensor, memory: Tensor, mask: Tensor, image: Tensor) -> dict[str, object]:
+    def forward(
+        self, query: Tensor, memory: Tensor, mask: Tensor, image: Tensor
+    ) -> dict[str, object]:
         scores = self.query(query) @ memory.transpose(1, 2)
         weights = torch.softmax(scores.masked_fill(~mask[:, None], -1e9), -1)
         seen = self.conv(image).relu()
-        return {"read": Reading(weights @ memory, weights), "seen": (seen, [seen.mean((2, 3))])}
+        return {
+            "read": Reading(weights @ memory, weights),
+            "seen": (seen, [seen.mean((2, 3))]),
+        }
 
 
 class Spectrum(nn.Module):

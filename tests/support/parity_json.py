@@ -9,7 +9,9 @@ from checkpoint_release.core.signature import Signature
 
 
 def parity_json(checked: Mapping[str, str], signature: Signature) -> dict[str, Any]:
-    """A verdict that passed these formats (name → sha256 of the manifest), every figure another number."""
+    """A verdict that passed these formats (name → sha256 of the manifest), every figure
+    another number.
+    """
     names = [spec.name for spec in signature.outputs]
     formats = {}
     for i, format in enumerate(checked):

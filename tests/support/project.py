@@ -1,4 +1,6 @@
-"""The project as its users touch it: a checkout in a folder of its own, and commands run in it."""
+"""The project as its users touch it: a checkout in a folder of its own, and commands
+run in it.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,15 @@ class Project:
 
     @classmethod
     def checkout(cls, path: Path) -> Project:
-        """What a clone of the working tree would hold, committed to a git repository of its own."""
+        """What a clone of the working tree would hold, committed to a git repository of
+        its own.
+        """
         listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file():
@@ -44,9 +52,14 @@ class Project:
         return Project(path)
 
     def run(
-        self, *command: str, check: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the checkout; by default a failure fails the test and shows its output."""
+        """Run a command in the checkout; by default a failure fails the test and shows
+        its output.
+        """
         env = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -54,20 +67,40 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             **(environment or {}),
         }
-        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
         if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(
+                f"{' '.join(command)} exited with"
+                f" {done.returncode}:\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     def dvc(
-        self, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run dvc."""
         return self.run("dvc", *arguments, check=check, environment=environment)
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""
-        return self.run("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", *arguments).stdout
+        return self.run(
+            "git",
+            "-c",
+            "user.name=Test",
+            "-c",
+            "user.email=test@example.org",
+            *arguments,
+        ).stdout
 
     def commit(self, message: str) -> None:
         """Commit everything that isn't ignored."""
@@ -86,9 +119,17 @@ class Project:
 
     def ran(self, output: str) -> list[str]:
         """The stages whose commands a `dvc repro` really ran, read off its output."""
-        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+        return [
+            line.split("'")[1]
+            for line in output.splitlines()
+            if line.startswith("Running stage '")
+        ]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by relative path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

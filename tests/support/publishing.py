@@ -1,4 +1,6 @@
-"""A small set of artifacts with true manifests, and the publish stage driven against a Hub on loopback."""
+"""A small set of artifacts with true manifests, and the publish stage driven against a
+Hub on loopback.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ PARAMS: dict[str, Any] = {
 CARD = "---\nlicense: mit\n---\n# A stick figure\n"
 
 
-def write_artifact(folder: Path, format: str, files: dict[str, bytes], *, enabled: bool = True) -> Manifest:
+def write_artifact(
+    folder: Path, format: str, files: dict[str, bytes], *, enabled: bool = True
+) -> Manifest:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -64,12 +68,22 @@ def write_parity(artifacts: Path) -> None:
     write_json(artifacts / "parity.json", verdict)
 
 
-def fake_artifacts(artifacts: Path, *, weights: bytes = b"weights", onnx: bool = True, card: str = CARD) -> Path:
+def fake_artifacts(
+    artifacts: Path, *, weights: bytes = b"weights", onnx: bool = True, card: str = CARD
+) -> Path:
     """Everything that publish takes, small and with true digests; no model in it."""
-    write_artifact(artifacts / "safetensors", "safetensors", {"model.safetensors": weights, "config.json": b"{}\n"})
-    graph = {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"} if onnx else {}
+    write_artifact(
+        artifacts / "safetensors",
+        "safetensors",
+        {"model.safetensors": weights, "config.json": b"{}\n"},
+    )
+    graph = (
+        {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"} if onnx else {}
+    )
     write_artifact(artifacts / "onnx", "onnx", graph, enabled=onnx)
-    write_artifact(artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights})
+    write_artifact(
+        artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights}
+    )
     write_artifact(artifacts / "torch_export", "torch_export", {}, enabled=False)
     sample = artifacts / "parity/sample"
     sample.mkdir(parents=True, exist_ok=True)
@@ -89,11 +103,15 @@ class Publisher:
     artifacts: Path
     slept: list[float] = field(default_factory=list)
 
-    def publish(self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any) -> dict[str, Any]:
+    def publish(
+        self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any
+    ) -> dict[str, Any]:
         """Run the stage; returns the receipt (or statement) that it leaves."""
 
         def connect(asked: PublishParams) -> Hub:
-            return hub(self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append)
+            return hub(
+                self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append
+            )
 
         publish(checked(PublishParams, PARAMS | params), self.artifacts, connect)
         return self.receipt
@@ -114,17 +132,29 @@ class Publisher:
     def release(self) -> dict[str, bytes]:
         """The files of artifacts/release."""
         folder = self.artifacts / "release"
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
     def on_hub(self, revision: str = "main") -> dict[str, bytes]:
         """The files on the Hub, without the one that the Hub makes itself."""
-        return {name: content for name, content in self.repo.files(revision).items() if name != ".gitattributes"}
+        return {
+            name: content
+            for name, content in self.repo.files(revision).items()
+            if name != ".gitattributes"
+        }
 
     def titles(self, revision: str = "main") -> list[str]:
         return [commit.title for commit in self.repo.history(revision)]
 
-    def require_published(self, *, version: str | None = "v1.0.0", releases: int = 1) -> None:
-        """The Hub holds exactly the release, once; one tag on it; and the receipt says exactly that."""
+    def require_published(
+        self, *, version: str | None = "v1.0.0", releases: int = 1
+    ) -> None:
+        """The Hub holds exactly the release, once; one tag on it; and the receipt says
+        exactly that.
+        """
         assert self.on_hub() == self.release
         assert len(self.titles()) == releases + 1, self.titles()
         head = self.repo.branches["main"]

@@ -1,4 +1,6 @@
-"""Small models of the family, of every kind, with weights in which nothing is zero or one by accident."""
+"""Small models of the family, of every kind, with weights in which nothing is zero or
+one by accident.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ MOTION_ONLY: dict[str, Any] = {
     "dropout": 0.1,
 }
 KINDS = [(encoder, fusion) for encoder in ENCODERS for fusion in FUSIONS]
-every_kind = pytest.mark.parametrize(("encoder", "fusion"), KINDS, ids=[f"{e}-{f}" for e, f in KINDS])
+every_kind = pytest.mark.parametrize(
+    ("encoder", "fusion"), KINDS, ids=[f"{e}-{f}" for e, f in KINDS]
+)
 
 
 def with_images(encoder: str, fusion: str) -> dict[str, Any]:
@@ -42,14 +46,20 @@ def with_images(encoder: str, fusion: str) -> dict[str, Any]:
 
 
 def random_model(kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
-    """A model in evaluation mode in which every number matters: no norm is the identity, no bias is zero."""
+    """A model in evaluation mode in which every number matters: no norm is the
+    identity, no bias is zero.
+    """
     torch.manual_seed(seed)
     model = build(**kwargs).eval()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5)
-            elif tensor.ndim <= 1 and tensor.is_floating_point() and not name.endswith("inv_freq"):
+            elif (
+                tensor.ndim <= 1
+                and tensor.is_floating_point()
+                and not name.endswith("inv_freq")
+            ):
                 tensor.add_(torch.randn(tensor.shape) * 0.2)
             elif name.endswith(("cls_token", "pos_embed")):
                 tensor.normal_(std=0.5)
@@ -58,8 +68,16 @@ def random_model(kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
 
 def tensor_shapes(model: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name → (safetensors dtype, shape) of a state dict."""
-    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
-    return {name: (names.get(tensor.dtype, "I64"), tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    names = {
+        torch.float32: "F32",
+        torch.float16: "F16",
+        torch.bfloat16: "BF16",
+        torch.float64: "F64",
+    }
+    return {
+        name: (names.get(tensor.dtype, "I64"), tuple(tensor.shape))
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def fixture_kwargs(name: str) -> dict[str, Any]:
@@ -67,13 +85,18 @@ def fixture_kwargs(name: str) -> dict[str, Any]:
     return json.loads((FIXTURES / name / "info.json").read_text())["model"]
 
 
-def fixture_cases(name: str) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """A fixture's cases: inputs, the original's float32 outputs, its float64 outputs, by name."""
+def fixture_cases(
+    name: str,
+) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """A fixture's cases: inputs, the original's float32 outputs, its float64 outputs,
+    by name.
+    """
     cases = []
     for path in sorted((FIXTURES / name).glob("case*.safetensors")):
         tensors = load_file(path)
         inputs, narrow, wide = (
-            {key[len(p) :]: t for key, t in tensors.items() if key.startswith(p)} for p in ("in.", "out.", "out64.")
+            {key[len(p) :]: t for key, t in tensors.items() if key.startswith(p)}
+            for p in ("in.", "out.", "out64.")
         )
         cases.append((inputs, narrow, wide))
     return cases
@@ -81,7 +104,9 @@ def fixture_cases(name: str) -> list[tuple[dict[str, np.ndarray], dict[str, np.n
 
 def fixture_weights(name: str) -> dict[str, torch.Tensor]:
     """A fixture's weights, LoRA merged in float64 and rounded once."""
-    checkpoint = torch.load(FIXTURES / name / "checkpoint.pth", map_location="cpu", weights_only=False)
+    checkpoint = torch.load(
+        FIXTURES / name / "checkpoint.pth", map_location="cpu", weights_only=False
+    )
     weights = checkpoint.get("model_state_dict", checkpoint)
     if not checkpoint.get("lora_enabled"):
         return weights
@@ -90,7 +115,10 @@ def fixture_weights(name: str) -> dict[str, torch.Tensor]:
     for key, tensor in weights.items():
         if key.endswith(".base_layer.weight"):
             layer = key.removesuffix(".base_layer.weight")
-            update = weights[f"{layer}.lora_B"].double() @ weights[f"{layer}.lora_A"].double()
+            update = (
+                weights[f"{layer}.lora_B"].double()
+                @ weights[f"{layer}.lora_A"].double()
+            )
             tensor = (tensor.double() + scale * update).float()
         if ".lora_" not in key:
             merged[key.replace(".base_layer.", ".")] = tensor

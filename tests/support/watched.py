@@ -1,8 +1,10 @@
-"""Reads checkpoints while an audit hook watches, and prints what came of each: `python -m tests.support.watched READER FILE…`.
+"""Reads checkpoints while an audit hook watches, and prints what came of each: `python
+-m tests.support.watched READER FILE…`.
 
-From the first file on, the process may open the files it was given for reading, and map them. Whatever else raises an
-audit event (an import, a compilation, another file, a process, a socket) is reported as a violation. READER is `ours`,
-or `pickle`: the control, which runs what the file says.
+From the first file on, the process may open the files it was given for reading, and map
+them. Whatever else raises an audit event (an import, a compilation, another file, a
+process, a socket) is reported as a violation. READER is `ours`, or `pickle`: the
+control, which runs what the file says.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ def ours(path: Path) -> Any:
     walk(checkpoint)
     json.dumps(plain(checkpoint.value))
     repr(checkpoint.left_out)
-    return {**checkpoint.left_out, "tensors": sum(isinstance(value, Tensor) for value in leaves(checkpoint.value))}
+    return {
+        **checkpoint.left_out,
+        "tensors": sum(isinstance(value, Tensor) for value in leaves(checkpoint.value)),
+    }
 
 
 def leaves(value: Any) -> list[Any]:
@@ -75,9 +80,13 @@ def careless(path: Path) -> Any:
 
 
 def peak() -> int:
-    """The most memory that this process has had, in bytes; getrusage would count the process that started it too."""
+    """The most memory that this process has had, in bytes; getrusage would count the
+    process that started it too.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    return next(
+        int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")
+    )
 
 
 def main(reader: Callable[[Path], Any], paths: list[str]) -> None:
@@ -100,7 +109,12 @@ def main(reader: Callable[[Path], Any], paths: list[str]) -> None:
         watching.clear()
         signal.alarm(0)
         seconds = time.process_time() - begun
-        results[file.name] = {"outcome": outcome, "error": error, "violations": violations[:5], "seconds": seconds}
+        results[file.name] = {
+            "outcome": outcome,
+            "error": error,
+            "violations": violations[:5],
+            "seconds": seconds,
+        }
     print(json.dumps({"files": results, "peak": peak() >> 20}))
 
 

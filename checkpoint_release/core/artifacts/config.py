@@ -1,4 +1,6 @@
-"""config.json: how to build the model and how to call it. It lies in every artifact folder."""
+"""config.json: how to build the model and how to call it. It lies in every artifact
+folder.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class ModelConfig:
 
     Attributes:
         architecture: how to build the model and how to call it.
-        others: the keys that other libraries look for, which stand before this project's own.
+        others: the keys that other libraries look for, which stand before this
+            project's own.
     """
 
     architecture: Architecture
@@ -44,7 +47,9 @@ class ModelConfig:
         return "AutoModel" in self.others.get("auto_map", {})
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file: what others look for first, then this project's keys."""
+        """The content of the file: what others look for first, then this project's
+        keys.
+        """
         return self.others | self.architecture.to_json()
 
     def text(self) -> str:
@@ -69,7 +74,9 @@ def parse_config(text: str | bytes, source: str) -> ModelConfig | None:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ArtifactError(f"{source} is not JSON: {error}", "get the file again") from None
+        raise ArtifactError(
+            f"{source} is not JSON: {error}", "get the file again"
+        ) from None
     return config_of(value, source)
 
 
@@ -77,7 +84,8 @@ def config_of(value: Any, source: str) -> ModelConfig | None:
     """A parsed config.json; None where it isn't one of this project.
 
     Raises:
-        ArtifactError: it has a factory or a signature, and not all that belongs to them.
+        ArtifactError: it has a factory or a signature, and not all that belongs to
+            them.
     """
     if not isinstance(value, Mapping) or not value.keys() & {"factory", "signature"}:
         return None
@@ -85,13 +93,23 @@ def config_of(value: Any, source: str) -> ModelConfig | None:
     try:
         architecture = Architecture.from_json(value)
     except (KeyError, TypeError) as error:
-        missing = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else f"is broken: {error}"
-        raise ArtifactError(f"{source} {missing}", "use the config.json that was exported with the model") from None
-    return ModelConfig(architecture, {key: item for key, item in value.items() if key not in own})
+        missing = (
+            f"has no {error.args[0]!r}"
+            if isinstance(error, KeyError)
+            else f"is broken: {error}"
+        )
+        raise ArtifactError(
+            f"{source} {missing}",
+            "use the config.json that was exported with the model",
+        ) from None
+    return ModelConfig(
+        architecture, {key: item for key, item in value.items() if key not in own}
+    )
 
 
 def read_config(folder: Path) -> ModelConfig | None:
-    """The config.json in a folder; None where there is none, or it isn't one of this project.
+    """The config.json in a folder; None where there is none, or it isn't one of this
+    project.
 
     Raises:
         ArtifactError: it isn't JSON, or not as this project writes it.

@@ -1,4 +1,6 @@
-"""The registry of formats: what each is called, where it lies and what its main file is."""
+"""The registry of formats: what each is called, where it lies and what its main file
+is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ class Format:
     """One way in which a model is released.
 
     Attributes:
-        name: in params.yaml, manifests, reports and the card; the artifact's folder too.
+        name: in params.yaml, manifests, reports and the card; the artifact's folder
+            too.
         file: the main file in its folder.
         release_folder: where it lies in a release; "" is the root, where transformers
             looks.
@@ -30,17 +33,27 @@ class Format:
 
     def path_in_release(self, file: str = "") -> str:
         """The POSIX path in a release of one of the format's files, or of its folder."""
-        return (PurePosixPath(self.release_folder) / file).as_posix() if file else self.release_folder
+        return (
+            (PurePosixPath(self.release_folder) / file).as_posix()
+            if file
+            else self.release_folder
+        )
 
     def main_file(self, path: Path) -> Path:
-        """The file to open: of a folder the format's main file, otherwise the path itself."""
+        """The file to open: of a folder the format's main file, otherwise the path
+        itself.
+        """
         return path / self.file if path.is_dir() else path
 
 
-SAFETENSORS = Format("safetensors", "model.safetensors", "", ("safetensors",), eager=True)
+SAFETENSORS = Format(
+    "safetensors", "model.safetensors", "", ("safetensors",), eager=True
+)
 ONNX = Format("onnx", "model.onnx", "onnx", ("onnx", "onnxruntime"))
 TORCHSCRIPT = Format("torchscript", "model.pt", "torchscript")
 TORCH_EXPORT = Format("torch_export", "model.pt2", "torch_export")
 
-FORMATS: dict[str, Format] = {format.name: format for format in (SAFETENSORS, ONNX, TORCHSCRIPT, TORCH_EXPORT)}
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (SAFETENSORS, ONNX, TORCHSCRIPT, TORCH_EXPORT)
+}
 """Name → format, in the order in which everything lists them."""

@@ -24,7 +24,8 @@ class Manifest:
 
     Attributes:
         format: the artifact's kind, such as "onnx".
-        enabled: False for a format that params.yaml switches off; its folder holds nothing else.
+        enabled: False for a format that params.yaml switches off; its folder holds
+            nothing else.
         files: relative POSIX path → size and digest, sorted by path.
         made_from: name of an input → sha256 of it.
         facts: what else the maker says of it (the opset, versions of the libraries, …).
@@ -50,20 +51,30 @@ class Manifest:
         present = digests(folder)
         for name in sorted(self.files.keys() | present.keys()):
             if name not in present:
-                raise ArtifactError(f"{folder / name} is missing, and {folder / MANIFEST} lists it", REMAKE)
+                raise ArtifactError(
+                    f"{folder / name} is missing, and {folder / MANIFEST} lists it",
+                    REMAKE,
+                )
             if name not in self.files:
-                raise ArtifactError(f"{folder / name} is not in {folder / MANIFEST}", REMAKE)
+                raise ArtifactError(
+                    f"{folder / name} is not in {folder / MANIFEST}", REMAKE
+                )
             if present[name] != self.files[name]:
                 raise ArtifactError(
-                    f"{folder / name} was changed after it was written: {present[name].size} bytes with sha256 "
-                    f"{present[name].sha256[:12]}…, and {MANIFEST} says {self.files[name].size} bytes with "
-                    f"{self.files[name].sha256[:12]}…",
+                    f"{folder / name} was changed after it was written:"
+                    f" {present[name].size} bytes with sha256"
+                    f" {present[name].sha256[:12]}…, and {MANIFEST} says"
+                    f" {self.files[name].size} bytes with"
+                    f" {self.files[name].sha256[:12]}…",
                     REMAKE,
                 )
 
 
-def digests(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[str, FileEntry]:
-    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted by path.
+def digests(
+    folder: Path, known: Mapping[str, FileEntry] | None = None
+) -> dict[str, FileEntry]:
+    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted
+    by path.
 
     Args:
         folder: where to look.
@@ -71,13 +82,16 @@ def digests(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[
     """
     known = known or {}
     left_out = {folder / MANIFEST, *folder.rglob(".gitignore")}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path not in left_out
+    )
     names = [path.relative_to(folder).as_posix() for path in paths]
 
     def entry(name: str) -> FileEntry:
         return known.get(name) or FileEntry.of(folder / name)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
+    # hashing leaves the interpreter free
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(names, pool.map(entry, names), strict=True))
 
 
@@ -90,8 +104,16 @@ def write_manifest(
     facts: Mapping[str, Any] | None = None,
     known: Mapping[str, FileEntry] | None = None,
 ) -> Manifest:
-    """Digest what the folder holds and write its manifest.json; for `known` see digests."""
-    manifest = Manifest(format, enabled, digests(folder, known), dict(made_from or {}), dict(facts or {}))
+    """Digest what the folder holds and write its manifest.json; for `known` see
+    digests.
+    """
+    manifest = Manifest(
+        format,
+        enabled,
+        digests(folder, known),
+        dict(made_from or {}),
+        dict(facts or {}),
+    )
     write_json(folder / MANIFEST, asdict(manifest))
     return manifest
 
@@ -109,7 +131,8 @@ def read_verified(artifacts: Path, names: Iterable[str]) -> dict[str, Manifest]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest.json, without looking at the files (see Manifest.verify).
+    """Read a folder's manifest.json, without looking at the files (see
+    Manifest.verify).
 
     Raises:
         ArtifactError: it is missing or isn't a manifest.
@@ -117,6 +140,10 @@ def read_manifest(folder: Path) -> Manifest:
     value = read_json(folder / MANIFEST)
     try:
         files = {name: FileEntry(**entry) for name, entry in value["files"].items()}
-        return Manifest(value["format"], value["enabled"], files, value["made_from"], value["facts"])
+        return Manifest(
+            value["format"], value["enabled"], files, value["made_from"], value["facts"]
+        )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{folder / MANIFEST} is not a manifest: {error!r}", REMAKE) from None
+        raise ArtifactError(
+            f"{folder / MANIFEST} is not a manifest: {error!r}", REMAKE
+        ) from None

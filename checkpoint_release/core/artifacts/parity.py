@@ -1,4 +1,6 @@
-"""parity.json: whether every format computes what the checkpoint computes, and how exactly."""
+"""parity.json: whether every format computes what the checkpoint computes, and how
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ PARITY = "parity.json"
 
 
 class Rule(Record, frozen=True, kw_only=True):
-    """What was allowed, and on how many cases it was tried; see the parity section of the parameters."""
+    """What was allowed, and on how many cases it was tried; see the parity section of
+    the parameters.
+    """
 
     noise_multiple: float
     large_multiple: float
@@ -101,7 +105,8 @@ class ParityReport(Record, frozen=True, kw_only=True):
     formats: dict[str, FormatFigures]
 
     def require_passed(self, artifacts: Path, formats: Iterable[str]) -> None:
-        """Make sure that the verdict is good, and that it is about these very artifacts.
+        """Make sure that the verdict is good, and that it is about these very
+        artifacts.
 
         Args:
             artifacts: the folder of all artifacts.
@@ -112,16 +117,22 @@ class ParityReport(Record, frozen=True, kw_only=True):
         """
         path = artifacts / PARITY
         if not self.passed:
-            raise ArtifactError(f"{path} doesn't say that the formats passed", "correct what it names first")
+            raise ArtifactError(
+                f"{path} doesn't say that the formats passed",
+                "correct what it names first",
+            )
         for name in formats:
             current = sha256(artifacts / name / MANIFEST)
             checked = self.checked.get(name)
             if checked is None:
-                raise ArtifactError(f"{artifacts / name} was not checked: {path} doesn't name it", "check it")
+                raise ArtifactError(
+                    f"{artifacts / name} was not checked: {path} doesn't name it",
+                    "check it",
+                )
             if checked != current:
                 raise ArtifactError(
-                    f"{artifacts / name} is not what was checked: its {MANIFEST} has sha256 {current[:12]}…, "
-                    f"and {path} checked {checked[:12]}…",
+                    f"{artifacts / name} is not what was checked: its {MANIFEST} has"
+                    f" sha256 {current[:12]}…, and {path} checked {checked[:12]}…",
                     "check it again",
                 )
 

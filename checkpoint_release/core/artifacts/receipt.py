@@ -15,7 +15,9 @@ RECEIPT = "publish.json"
 
 
 class Checkout(Record, frozen=True, kw_only=True):
-    """The git commit that the pipeline ran from, and whether its sources differed from it."""
+    """The git commit that the pipeline ran from, and whether its sources differed from
+    it.
+    """
 
     commit: str
     dirty: bool
@@ -40,7 +42,8 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
         revision: the branch.
         commit: the commit on the Hub that holds the release.
         tag: the version's tag; None: none was asked for, or none is set yet.
-        pull_request: address of the pull request; None: the branch itself was committed to.
+        pull_request: address of the pull request; None: the branch itself was committed
+            to.
         time: when, in UTC, as 2026-01-31T12:00:00Z.
         git: what the pipeline ran from; None: not a git checkout.
         files: path → size and sha256 of everything in the release.

@@ -16,14 +16,18 @@ CARD = "README.md"
 
 
 class Runnable(Record, frozen=True, kw_only=True):
-    """Something in a release that computes: a format, and its folder or file in the release."""
+    """Something in a release that computes: a format, and its folder or file in the
+    release.
+    """
 
     format: str
     path: str
 
 
 class Sample(Record, frozen=True, kw_only=True):
-    """Random inputs, and what the checkpoint makes of them in float64, rounded to its dtypes."""
+    """Random inputs, and what the checkpoint makes of them in float64, rounded to its
+    dtypes.
+    """
 
     inputs: str = "sample/inputs.safetensors"
     outputs: str = "sample/outputs.safetensors"
@@ -35,10 +39,10 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
     Attributes:
         formats: name in parity.json (such as "onnx" or "onnx float16") → what to run.
         sample: the files of the sample.
-        card: "replace" if the card is one of the files; "keep" if it is left to the people
-            who edit it on the Hub.
-        files: path → size and sha256; release.json, SHA256SUMS and the signature are not
-            among them.
+        card: "replace" if the card is one of the files; "keep" if it is left to the
+            people who edit it on the Hub.
+        files: path → size and sha256; release.json, SHA256SUMS and the signature are
+            not among them.
     """
 
     formats: dict[str, Runnable]
@@ -57,12 +61,15 @@ def read_release(folder: Path) -> Release:
     """Read a release's own description, without looking at its files.
 
     Raises:
-        ArtifactError: there is no release.json, it isn't one, or a path in it leads out of
-            the folder.
+        ArtifactError: there is no release.json, it isn't one, or a path in it leads out
+            of the folder.
     """
     path = folder / RELEASE
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no {RELEASE}", "name the folder or the repository of a release")
+        raise ArtifactError(
+            f"{folder} holds no {RELEASE}",
+            "name the folder or the repository of a release",
+        )
     release = as_record(read_json(path), Release, str(path))
     paths = [*release.files, release.sample.inputs, release.sample.outputs]
     paths += [runnable.path for runnable in release.formats.values() if runnable.path]
@@ -79,8 +86,14 @@ def _require_inside(name: str, source: Path) -> None:
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ArtifactError(f"{source} names {name!r}, which leads out of the release", "get the release again")
+        raise ArtifactError(
+            f"{source} names {name!r}, which leads out of the release",
+            "get the release again",
+        )
     try:
         name.encode()
     except UnicodeEncodeError:  # JSON can hold half a character, which no file name can
-        raise ArtifactError(f"{source} names {name!r}, which no file can be called", "get the release again") from None
+        raise ArtifactError(
+            f"{source} names {name!r}, which no file can be called",
+            "get the release again",
+        ) from None

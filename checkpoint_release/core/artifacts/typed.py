@@ -12,7 +12,8 @@ from checkpoint_release.core.files import REMAKE, read_json, write_json
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A JSON object with known keys; unknown ones are passed over, as of a later version.
+    """A JSON object with known keys; unknown ones are passed over, as of a later
+    version.
 
     Keys that have a default are left out of the file where they hold it.
     """
@@ -54,4 +55,6 @@ def as_record(value: Any, kind: type[R], source: str) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ArtifactError(f"{source} is not as it was written: {error}", REMAKE) from None
+        raise ArtifactError(
+            f"{source} is not as it was written: {error}", REMAKE
+        ) from None

@@ -1,7 +1,8 @@
-"""What the Hugging Face world wants to know of a StickFigureTransformer, and the code that a release carries.
+"""What the Hugging Face world wants to know of a StickFigureTransformer, and the code
+that a release carries.
 
-The code is the project's own, file by file: `model.py` is the model, and the two files beside it tell transformers
-how to build it.
+The code is the project's own, file by file: `model.py` is the model, and the two files
+beside it tell transformers how to build it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 FRAMES_PER_SECOND = 25
 TRAINING_FRAMES = 250
-# Positions reach hundreds of radians: rounding their frequencies to 16 bits would turn late frames by half a radian.
+# Positions reach hundreds of radians: rounding their frequencies to 16 bits would turn
+# late frames by half a radian.
 KEEP_FLOAT32 = ("inv_freq",)
 
 
@@ -30,11 +32,20 @@ def config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generation_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Frames a second, and how many frames a sequence had in training; the model itself sets no limit."""
+    """Frames a second, and how many frames a sequence had in training; the model itself
+    sets no limit.
+    """
     return {"fps": FRAMES_PER_SECOND, "sequence_length": TRAINING_FRAMES}
 
 
-def huggingface_files(kwargs: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
-    """The files that `AutoModel.from_pretrained(folder, trust_remote_code=True)` runs, by name."""
+def huggingface_files(
+    kwargs: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, str]:
+    """The files that `AutoModel.from_pretrained(folder, trust_remote_code=True)` runs,
+    by name.
+    """
     names = ("configuration_stick_figure.py", "modeling_stick_figure.py", "model.py")
-    return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names}
+    return {
+        name: Path(__file__).with_name(name).read_text(encoding="utf-8")
+        for name in names
+    }

@@ -1,16 +1,19 @@
-"""StickFigureTransformer: text, motion and optional conditioning in; pose, trajectory and physics out.
+"""StickFigureTransformer: text, motion and optional conditioning in; pose, trajectory
+and physics out.
 
-The file needs nothing but torch, so that a release can carry it as it is. It is written to be exported:
+The file needs nothing but torch, so that a release can carry it as it is. It is written
+to be exported:
 
-- Attention is written out with `scaled_dot_product_attention`. `nn.MultiheadAttention` and
-  `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither checks nor
-  generalises; only their parameter names are kept, for checkpoints hold them.
-- The rotary embedding's cosines and sines are computed from `inv_freq` on every call, in float64 for a
-  float64 model. A table kept between calls would end up in an exported graph, and cap the sequence at its
-  length.
+- Attention is written out with `scaled_dot_product_attention`. `nn.MultiheadAttention`
+  and `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither
+  checks nor generalises; only their parameter names are kept, for checkpoints hold
+  them.
+- The rotary embedding's cosines and sines are computed from `inv_freq` on every call,
+  in float64 for a float64 model. A table kept between calls would end up in an exported
+  graph, and cap the sequence at its length.
 
-Dropout layers have no parameters and do nothing in evaluation; they stay because they number the layers
-after them.
+Dropout layers have no parameters and do nothing in evaluation; they stay because they
+number the layers after them.
 """
 
 # Calling a submodule gives Any, as torch declares it.
@@ -56,7 +59,9 @@ class StickFigureOutput(NamedTuple):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + 1e-6) · weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """x / sqrt(mean(x²) + 1e-6) · weight over the last axis (Zhang and Sennrich 2019,
+    arXiv:1910.07467).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,11 +69,15 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width]."""
-        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + RMS_EPSILON) * self.weight
+        return (
+            x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + RMS_EPSILON) * self.weight
+        )
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary position embedding in its half-split form (Su et al. 2021, arXiv:2104.09864)."""
+    """Rotary position embedding in its half-split form (Su et al. 2021,
+    arXiv:2104.09864).
+    """
 
     inv_freq: Tensor
 
@@ -78,14 +87,16 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", 1.0 / ROTARY_BASE**exponents)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of position · inv_freq for x [batch, length, …], positions counted from 0.
+        """Cosines and sines of position · inv_freq for x [batch, length, …], positions
+        counted from 0.
 
         Returns:
-            Two of [length, head_dim / 2], of x's dtype. Half precision couldn't count past 256, so that the angles
-            of such a model are computed in float32.
+            Two of [length, head_dim / 2], of x's dtype. Half precision couldn't count
+            past 256, so that the angles of such a model are computed in float32.
         """
         wide = torch.promote_types(self.inv_freq.dtype, torch.float32)
-        # Counted from the data (a number equals itself): a trace of torch.arange would name this machine's device.
+        # Counted from the data (a number equals itself): a trace of torch.arange would
+        # name this machine's device.
         one = x[0, :, 0]
         positions = cast(one == one, wide).cumsum(0) - 1
         angles = positions[:, None] * cast(self.inv_freq, wide)
@@ -93,12 +104,16 @@ class RotaryEmbedding(nn.Module):
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x.to(dtype)`, but for a cast to the same dtype, which would stay in every exported graph."""
+    """`x.to(dtype)`, but for a cast to the same dtype, which would stay in every
+    exported graph.
+    """
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle; x is [..., length, head_dim]."""
+    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle; x is [...,
+    length, head_dim].
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -117,9 +132,14 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, d_model] → [batch, length, d_model]."""
-        q, k, v = (split_heads(project(x), self.nhead) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            split_heads(project(x), self.nhead)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         cos, sin = self.rope(x)
-        mixed = scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed = scaled_dot_product_attention(
+            rotate(q, cos, sin), rotate(k, cos, sin), v
+        )
         return self.out_proj(join_heads(mixed))
 
 
@@ -157,9 +177,13 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
     """The stack of blocks."""
 
-    def __init__(self, d_model: int, nhead: int, num_layers: int, dropout: float) -> None:
+    def __init__(
+        self, d_model: int, nhead: int, num_layers: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderBlock(d_model, nhead, dropout) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            EncoderBlock(d_model, nhead, dropout) for _ in range(num_layers)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, d_model] → [batch, length, d_model]."""
@@ -187,11 +211,15 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride=2, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(
+            channels_in, channels_out, kernel, stride=2, padding=kernel // 2, bias=False
+        )
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/2⌉, ⌈width/2⌉]."""
+        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/2⌉,
+        ⌈width/2⌉].
+        """
         return gelu(self.bn(self.conv(x)))
 
 
@@ -203,7 +231,10 @@ class LightweightCNN(nn.Module):
         channels = (3, 32, 64, 128, 256, 512)
         kernels = (7, 3, 3, 3, 3)
         self.encoder = nn.Sequential(
-            *(ConvBlock(i, o, k) for i, o, k in zip(channels, channels[1:], kernels, strict=False))
+            *(
+                ConvBlock(i, o, k)
+                for i, o, k in zip(channels, channels[1:], kernels, strict=False)
+            )
         )
         self.projection = pooled_projection(embedding_dim)
 
@@ -213,11 +244,15 @@ class LightweightCNN(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385), with GELU."""
+    """Two 3×3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385), with
+    GELU.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(
+            channels_in, channels_out, 3, stride=stride, padding=1, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
@@ -232,7 +267,9 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/stride⌉, ⌈width/stride⌉]."""
+        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/stride⌉,
+        ⌈width/stride⌉].
+        """
         y = gelu(self.bn1(self.conv1(x)))
         return gelu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -249,9 +286,15 @@ class ResNet(nn.Module):
             nn.MaxPool2d(3, stride=2, padding=1),
         )
         self.stage1 = nn.Sequential(ResidualBlock(64, 64, 1), ResidualBlock(64, 64, 1))
-        self.stage2 = nn.Sequential(ResidualBlock(64, 128, 2), ResidualBlock(128, 128, 1))
-        self.stage3 = nn.Sequential(ResidualBlock(128, 256, 2), ResidualBlock(256, 256, 1))
-        self.stage4 = nn.Sequential(ResidualBlock(256, 512, 2), ResidualBlock(512, 512, 1))
+        self.stage2 = nn.Sequential(
+            ResidualBlock(64, 128, 2), ResidualBlock(128, 128, 1)
+        )
+        self.stage3 = nn.Sequential(
+            ResidualBlock(128, 256, 2), ResidualBlock(256, 256, 1)
+        )
+        self.stage4 = nn.Sequential(
+            ResidualBlock(256, 512, 2), ResidualBlock(512, 512, 1)
+        )
         self.projection = pooled_projection(embedding_dim)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -264,11 +307,15 @@ class ResNet(nn.Module):
 
 def pooled_projection(embedding_dim: int) -> nn.Sequential:
     """[batch, 512, 1, 1] → [batch, embedding_dim]."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(512, embedding_dim), nn.LayerNorm(embedding_dim))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(512, embedding_dim), nn.LayerNorm(embedding_dim)
+    )
 
 
 class MiniViT(nn.Module):
-    """A small vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929); square images of one size."""
+    """A small vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929); square
+    images of one size.
+    """
 
     patch, width, heads, depth = 16, 384, 6, 4
 
@@ -276,19 +323,27 @@ class MiniViT(nn.Module):
         super().__init__()
         height, width = image_size
         if height != width or height < self.patch or height % self.patch:
-            raise ValueError(f"mini_vit takes square images of a side divisible by 16, got {height}×{width}")
+            raise ValueError(
+                "mini_vit takes square images of a side divisible by 16, got"
+                f" {height}×{width}"
+            )
         positions = (height // self.patch) ** 2 + 1
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, self.width))
         self.patch_embed = PatchEmbedding(self.patch, self.width)
-        self.transformer = PostNormEncoder(self.width, self.heads, 4 * self.width, self.depth)
+        self.transformer = PostNormEncoder(
+            self.width, self.heads, 4 * self.width, self.depth
+        )
         self.norm = nn.LayerNorm(self.width)
         self.projection = nn.Linear(self.width, embedding_dim)
 
     def forward(self, image: Tensor) -> Tensor:
         """[batch, 3, side, side] → [batch, embedding_dim]."""
         patches = self.patch_embed(image)
-        x = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1) + self.pos_embed
+        x = (
+            torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
+            + self.pos_embed
+        )
         return self.projection(self.norm(self.transformer(x)[:, 0]))
 
 
@@ -305,11 +360,15 @@ class PatchEmbedding(nn.Module):
 
 
 class PostNormEncoder(nn.Module):
-    """The computation and the parameter names of an `nn.TransformerEncoder` of post-norm layers."""
+    """The computation and the parameter names of an `nn.TransformerEncoder` of
+    post-norm layers.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, depth: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(PostNormBlock(width, heads, hidden) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            PostNormBlock(width, heads, hidden) for _ in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, width] → [batch, length, width]."""
@@ -319,7 +378,9 @@ class PostNormEncoder(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """The computation and the parameter names of an `nn.TransformerEncoderLayer` with GELU, batch first."""
+    """The computation and the parameter names of an `nn.TransformerEncoderLayer` with
+    GELU, batch first.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -336,7 +397,9 @@ class PostNormBlock(nn.Module):
 
 
 class PackedAttention(nn.Module):
-    """The computation and the parameter names of an `nn.MultiheadAttention`, batch first."""
+    """The computation and the parameter names of an `nn.MultiheadAttention`, batch
+    first.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -347,11 +410,15 @@ class PackedAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """query [batch, length, width], source [batch, other length, width] → the query's shape."""
+        """query [batch, length, width], source [batch, other length, width] → the
+        query's shape.
+        """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             split_heads(linear(x, weight, bias), self.heads)
-            for x, weight, bias in zip((query, source, source), weights, biases, strict=True)
+            for x, weight, bias in zip(
+                (query, source, source), weights, biases, strict=True
+            )
         )
         return self.out_proj(join_heads(scaled_dot_product_attention(q, k, v)))
 
@@ -373,16 +440,24 @@ class GatedFusion(nn.Module):
         self.camera_gate = nn.Sequential(nn.Linear(CAMERA_POSE, 1), nn.Sigmoid())
         self.norm = nn.LayerNorm(embedding_dim)
 
-    def forward(self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None
+    ) -> Tensor:
         """[batch, E], [batch, E], [batch, 7] or nothing → [batch, E]."""
-        fused = self.text_proj(text) * self.text_gate(text) + self.image_proj(image) * self.image_gate(image)
+        fused = self.text_proj(text) * self.text_gate(text) + self.image_proj(
+            image
+        ) * self.image_gate(image)
         if camera_pose is not None:
-            fused = fused + self.camera_proj(camera_pose) * self.camera_gate(camera_pose)
+            fused = fused + self.camera_proj(camera_pose) * self.camera_gate(
+                camera_pose
+            )
         return self.norm(fused)
 
 
 class ConcatFusion(nn.Module):
-    """All sources side by side through one projection; a camera pose that is left out is seven zeros."""
+    """All sources side by side through one projection; a camera pose that is left out
+    is seven zeros.
+    """
 
     def __init__(self, embedding_dim: int, dropout: float) -> None:
         super().__init__()
@@ -397,7 +472,9 @@ class ConcatFusion(nn.Module):
             nn.LayerNorm(embedding_dim),
         )
 
-    def forward(self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None
+    ) -> Tensor:
         """[batch, E], [batch, E], [batch, 7] or nothing → [batch, E]."""
         if camera_pose is None:
             camera_pose = text.new_zeros(text.shape[0], CAMERA_POSE)
@@ -405,7 +482,9 @@ class ConcatFusion(nn.Module):
 
 
 class FiLMFusion(nn.Module):
-    """The text scaled and shifted by the image, then by the camera (Perez et al. 2017, arXiv:1709.07871)."""
+    """The text scaled and shifted by the image, then by the camera (Perez et al. 2017,
+    arXiv:1709.07871).
+    """
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__()
@@ -416,7 +495,9 @@ class FiLMFusion(nn.Module):
         self.camera_beta = camera_mlp(embedding_dim // 2, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim)
 
-    def forward(self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None
+    ) -> Tensor:
         """[batch, E], [batch, E], [batch, 7] or nothing → [batch, E]."""
         x = self.image_gamma(image) * self.text_proj(text) + self.image_beta(image)
         if camera_pose is not None:
@@ -444,7 +525,9 @@ class CrossAttentionFusion(nn.Module):
             nn.Linear(4 * embedding_dim, embedding_dim),
         )
 
-    def forward(self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, image: Tensor, camera_pose: Tensor | None = None
+    ) -> Tensor:
         """[batch, E], [batch, E], [batch, 7] or nothing → [batch, E]."""
         tokens = [self.text_proj(text), self.image_proj(image)]
         if camera_pose is not None:
@@ -457,7 +540,9 @@ class CrossAttentionFusion(nn.Module):
 
 def camera_mlp(hidden: int, embedding_dim: int) -> nn.Sequential:
     """[batch, 7] → [batch, embedding_dim]."""
-    return nn.Sequential(nn.Linear(CAMERA_POSE, hidden), nn.GELU(), nn.Linear(hidden, embedding_dim))
+    return nn.Sequential(
+        nn.Linear(CAMERA_POSE, hidden), nn.GELU(), nn.Linear(hidden, embedding_dim)
+    )
 
 
 # --------------------------------------------------------------------------------
@@ -468,7 +553,8 @@ class StickFigureTransformer(nn.Module):
     """A pre-norm transformer over one text token and the frames of a motion.
 
     Args:
-        input_dim: numbers in a frame of motion (20: five segments, 48: twelve; x1, y1, x2, y2 each).
+        input_dim: numbers in a frame of motion (20: five segments, 48: twelve; x1, y1,
+            x2, y2 each).
         output_dim: numbers in a frame of pose.
         d_model: width of the encoder; even, a multiple of 4 and of 2 · nhead.
         nhead: attention heads.
@@ -479,7 +565,8 @@ class StickFigureTransformer(nn.Module):
         enable_image_conditioning: whether the model takes images.
         image_encoder_arch: lightweight_cnn, resnet or mini_vit.
         fusion_strategy: gated, concat, film or cross_attention.
-        image_size: height and width in pixels; needed by mini_vit alone, the others take any size.
+        image_size: height and width in pixels; needed by mini_vit alone, the others
+            take any size.
 
     Raises:
         ValueError: dimensions that don't divide, or a kind that doesn't exist.
@@ -502,9 +589,14 @@ class StickFigureTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if d_model % 4 or d_model % (2 * nhead):
-            raise ValueError(f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model} with nhead {nhead}")
+            raise ValueError(
+                f"d_model has to be a multiple of 4 and of 2 · nhead, got {d_model}"
+                f" with nhead {nhead}"
+            )
         if enable_image_conditioning:
-            self.image_encoder = image_encoder(image_encoder_arch, embedding_dim, image_size)
+            self.image_encoder = image_encoder(
+                image_encoder_arch, embedding_dim, image_size
+            )
             self.fusion_module = fusion(fusion_strategy, embedding_dim, dropout)
         self.text_projection = nn.Sequential(
             nn.Linear(embedding_dim, 2 * d_model),
@@ -515,7 +607,9 @@ class StickFigureTransformer(nn.Module):
         )
         self.motion_embedding = frame_mlp(input_dim, d_model // 2, d_model)
         self.action_embedding = nn.Embedding(num_actions, ACTION_WIDTH)
-        self.action_projection = nn.Sequential(nn.Linear(ACTION_WIDTH, d_model), nn.LayerNorm(d_model))
+        self.action_projection = nn.Sequential(
+            nn.Linear(ACTION_WIDTH, d_model), nn.LayerNorm(d_model)
+        )
         self.camera_projection = frame_mlp(3, d_model // 4, d_model)
         self.partner_projection = frame_mlp(input_dim, d_model // 2, d_model)
         self.transformer_encoder = Encoder(d_model, nhead, num_layers, dropout)
@@ -536,7 +630,8 @@ class StickFigureTransformer(nn.Module):
         image_tensor: Tensor | None = None,
         image_camera_pose: Tensor | None = None,
     ) -> StickFigureOutput:
-        """Predict from a motion and a text; what is left out is not added, which is not the same as zeros.
+        """Predict from a motion and a text; what is left out is not added, which is not
+        the same as zeros.
 
         Args:
             motion: [sequence, batch, input_dim], sequence at least 1.
@@ -545,20 +640,27 @@ class StickFigureTransformer(nn.Module):
             camera_data: [sequence, batch, 3]: x, y, zoom.
             partner_motion: [sequence, batch, input_dim].
             image_tensor: [batch, 3, height, width].
-            image_camera_pose: [batch, 7]: position xyz, target xyz, field of view; ignored without an image.
+            image_camera_pose: [batch, 7]: position xyz, target xyz, field of view;
+                ignored without an image.
 
         Raises:
             ValueError: an image for a model without an image encoder.
         """
         if image_tensor is not None:
             if not hasattr(self, "image_encoder"):
-                raise ValueError("this model takes no images (enable_image_conditioning is false)")
-            text_embedding = self.fusion_module(text_embedding, self.image_encoder(image_tensor), image_camera_pose)
+                raise ValueError(
+                    "this model takes no images (enable_image_conditioning is false)"
+                )
+            text_embedding = self.fusion_module(
+                text_embedding, self.image_encoder(image_tensor), image_camera_pose
+            )
         text_token = self.text_projection(text_embedding)
 
         frames = self.motion_embedding(motion)
         if action_sequence is not None:
-            frames = frames + self.action_projection(self.action_embedding(action_sequence))
+            frames = frames + self.action_projection(
+                self.action_embedding(action_sequence)
+            )
         if camera_data is not None:
             frames = frames + self.camera_projection(camera_data)
         if partner_motion is not None:
@@ -578,7 +680,9 @@ class StickFigureTransformer(nn.Module):
         )
 
 
-def image_encoder(arch: str, embedding_dim: int, image_size: Sequence[int] | None) -> nn.Module:
+def image_encoder(
+    arch: str, embedding_dim: int, image_size: Sequence[int] | None
+) -> nn.Module:
     """The image encoder of that name.
 
     Raises:
@@ -592,7 +696,10 @@ def image_encoder(arch: str, embedding_dim: int, image_size: Sequence[int] | Non
         if image_size is None:
             raise ValueError("mini_vit needs image_size")
         return MiniViT(embedding_dim, image_size)
-    raise ValueError(f"image_encoder_arch has to be lightweight_cnn, resnet or mini_vit, got {arch!r}")
+    raise ValueError(
+        "image_encoder_arch has to be lightweight_cnn, resnet or mini_vit, got"
+        f" {arch!r}"
+    )
 
 
 def fusion(strategy: str, embedding_dim: int, dropout: float) -> nn.Module:
@@ -609,16 +716,32 @@ def fusion(strategy: str, embedding_dim: int, dropout: float) -> nn.Module:
         return FiLMFusion(embedding_dim)
     if strategy == "cross_attention":
         if embedding_dim % CrossAttentionFusion.heads:
-            raise ValueError(f"cross_attention needs an embedding_dim divisible by 8, got {embedding_dim}")
+            raise ValueError(
+                "cross_attention needs an embedding_dim divisible by 8, got"
+                f" {embedding_dim}"
+            )
         return CrossAttentionFusion(embedding_dim, dropout)
-    raise ValueError(f"fusion_strategy has to be gated, concat, film or cross_attention, got {strategy!r}")
+    raise ValueError(
+        "fusion_strategy has to be gated, concat, film or cross_attention, got"
+        f" {strategy!r}"
+    )
 
 
 def frame_mlp(width: int, hidden: int, d_model: int) -> nn.Sequential:
     """[..., width] → [..., d_model]."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, d_model), nn.LayerNorm(d_model))
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.GELU(),
+        nn.Linear(hidden, d_model),
+        nn.LayerNorm(d_model),
+    )
 
 
 def decoder(d_model: int, hidden: int, width: int, dropout: float) -> nn.Sequential:
     """[..., d_model] → [..., width]."""
-    return nn.Sequential(nn.Linear(d_model, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+    return nn.Sequential(
+        nn.Linear(d_model, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, width),
+    )

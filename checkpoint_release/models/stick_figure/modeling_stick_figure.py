@@ -1,7 +1,7 @@
 """StickFigureTransformer for transformers' AutoModel.
 
-A release carries this file beside `model.py`, the model itself; together they need nothing but torch and
-transformers.
+A release carries this file beside `model.py`, the model itself; together they need
+nothing but torch and transformers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_stick_figure import StickFigureConfig
-from .model import ROTARY_BASE, RotaryEmbedding, StickFigureOutput, StickFigureTransformer
+from .model import (
+    ROTARY_BASE,
+    RotaryEmbedding,
+    StickFigureOutput,
+    StickFigureTransformer,
+)
 
 
 class StickFigureModel(PreTrainedModel):
-    """The model's own parts under their own names, so that its state dict is the checkpoint's."""
+    """The model's own parts under their own names, so that its state dict is the
+    checkpoint's.
+    """
 
     config_class = StickFigureConfig
     main_input_name = "motion"
@@ -24,7 +31,9 @@ class StickFigureModel(PreTrainedModel):
 
     def __init__(self, config: StickFigureConfig) -> None:
         super().__init__(config)
-        for name, part in StickFigureTransformer(**config.constructor()).named_children():
+        for name, part in StickFigureTransformer(
+            **config.constructor()
+        ).named_children():
             self.add_module(name, part)
         for module in self.modules():
             if isinstance(module, RotaryEmbedding):
@@ -53,8 +62,12 @@ class StickFigureModel(PreTrainedModel):
             image_camera_pose,
         )
 
-    def _in_own_dtype(self, module: nn.Module, args: Any, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Angles are computed in float32 even in a half-precision model, whose dtype their sines then take."""
+    def _in_own_dtype(
+        self, module: nn.Module, args: Any, angles: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Angles are computed in float32 even in a half-precision model, whose dtype
+        their sines then take.
+        """
         return tuple(part.to(self.dtype) for part in angles)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -62,5 +75,7 @@ class StickFigureModel(PreTrainedModel):
         if isinstance(module, RotaryEmbedding):
             # Where a file lacks it, transformers would leave whatever the memory held.
             pairs = module.inv_freq.numel()
-            exponents = module.inv_freq.new_tensor([pair / pairs for pair in range(pairs)])
+            exponents = module.inv_freq.new_tensor(
+                [pair / pairs for pair in range(pairs)]
+            )
             module.inv_freq.copy_(1.0 / ROTARY_BASE**exponents)

@@ -1,4 +1,6 @@
-"""The HTTP of the Hub, as far as its Python client speaks it when it publishes and downloads models."""
+"""The HTTP of the Hub, as far as its Python client speaks it when it publishes and
+downloads models.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.support.hub_server.storage import Account, Hub, HubError, Repo, StoredFile, lfs_pointer
+from tests.support.hub_server.storage import (
+    Account,
+    Hub,
+    HubError,
+    Repo,
+    StoredFile,
+    lfs_pointer,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 SIGNED = "X-Amz-Signature=a-secret-signature"
@@ -49,7 +58,11 @@ def make_app(hub: Hub) -> Starlette:
         ("GET", "/storage/{namespace}/{name}/{oid}/{path:path}", _lfs_get),
         ("GET", files + "/resolve/{revision}/{path:path}", _resolve),  # HEAD too
     ]
-    app = Starlette(routes=[Route(path, _guarded(act), methods=[method]) for method, path, act in routes])
+    app = Starlette(
+        routes=[
+            Route(path, _guarded(act), methods=[method]) for method, path, act in routes
+        ]
+    )
     app.state.hub = hub
     return app
 
@@ -62,7 +75,9 @@ def _guarded(act: Handler) -> Handler:
             headers = {"X-Error-Message": error.message}
             if error.code:
                 headers["X-Error-Code"] = error.code
-            response = JSONResponse({"error": error.message, **error.body}, error.status, headers)
+            response = JSONResponse(
+                {"error": error.message, **error.body}, error.status, headers
+            )
         response.headers["X-Request-Id"] = "Root=1-test"
         return response
 
@@ -105,7 +120,9 @@ async def _whoami(request: Request) -> Response:
         raise HubError(401, "Invalid username or password.")
     orgs = [{"name": name, "roleInOrg": role} for name, role in account.orgs.items()]
     token = {"accessToken": {"displayName": "test", "role": account.role}}
-    return JSONResponse({"type": "user", "name": account.name, "orgs": orgs, "auth": token})
+    return JSONResponse(
+        {"type": "user", "name": account.name, "orgs": orgs, "auth": token}
+    )
 
 
 async def _create(request: Request) -> Response:
@@ -115,7 +132,11 @@ async def _create(request: Request) -> Response:
     namespace = asked["organization"] or account.name
     repo_id = f"{namespace}/{asked['name']}"
     if hub.creation_refused or not account.can_write(namespace):
-        raise HubError(403, f"You don't have the rights to create a model under the namespace {namespace!r}")
+        raise HubError(
+            403,
+            "You don't have the rights to create a model under the namespace"
+            f" {namespace!r}",
+        )
     url = f"{_base(request)}/{repo_id}"
     if repo_id in hub.repos:
         raise HubError(409, "You already created this model repo", url=url)
@@ -146,7 +167,14 @@ async def _info(request: Request) -> Response:
 async def _validate_yaml(request: Request) -> Response:
     text = (await request.json())["content"]
     if not text.startswith("---\n"):
-        return JSONResponse({"warnings": [{"message": "empty or missing yaml metadata in repo card"}], "errors": []})
+        return JSONResponse(
+            {
+                "warnings": [
+                    {"message": "empty or missing yaml metadata in repo card"}
+                ],
+                "errors": [],
+            }
+        )
     try:
         yaml.safe_load(text.split("---\n", 2)[1])
     except yaml.YAMLError as error:
@@ -161,11 +189,24 @@ def _lfs(entry: StoredFile) -> dict[str, Any]:
     if entry.sha256 is None:
         return {}
     size = len(lfs_pointer(entry.sha256, entry.size))
-    return {"lfs": {"oid": entry.sha256, "sha256": entry.sha256, "size": entry.size, "pointerSize": size}}
+    return {
+        "lfs": {
+            "oid": entry.sha256,
+            "sha256": entry.sha256,
+            "size": entry.size,
+            "pointerSize": size,
+        }
+    }
 
 
 def _listed(path: str, entry: StoredFile) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": entry.size, "oid": entry.oid, **_lfs(entry)}
+    return {
+        "type": "file",
+        "path": path,
+        "size": entry.size,
+        "oid": entry.oid,
+        **_lfs(entry),
+    }
 
 
 def _page(request: Request, items: list[Any]) -> Response:
@@ -180,14 +221,21 @@ def _page(request: Request, items: list[Any]) -> Response:
 async def _tree(request: Request) -> Response:
     commit = _repo(request).resolve(_revision(request))
     folders = {path.rpartition("/")[0] for path in commit.files if "/" in path}
-    listed = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
-    return _page(request, listed + [_listed(path, entry) for path, entry in commit.files.items()])
+    listed = [
+        {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+        for path in sorted(folders)
+    ]
+    return _page(
+        request, listed + [_listed(path, entry) for path, entry in commit.files.items()]
+    )
 
 
 async def _paths_info(request: Request) -> Response:
     commit = _repo(request).resolve(_revision(request))
     asked = parse_qs((await request.body()).decode()).get("paths", [])
-    return JSONResponse([_listed(path, commit.files[path]) for path in asked if path in commit.files])
+    return JSONResponse(
+        [_listed(path, commit.files[path]) for path in asked if path in commit.files]
+    )
 
 
 async def _commits(request: Request) -> Response:
@@ -205,12 +253,16 @@ async def _commits(request: Request) -> Response:
 
 
 def _refs_of(prefix: str, refs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"name": name, "ref": prefix + name, "targetCommit": oid} for name, oid in refs]
+    return [
+        {"name": name, "ref": prefix + name, "targetCommit": oid} for name, oid in refs
+    ]
 
 
 async def _refs(request: Request) -> Response:
     repo = _repo(request)
-    pulls = {name: oid for name, oid in repo.branches.items() if name.startswith("refs/pr/")}
+    pulls = {
+        name: oid for name, oid in repo.branches.items() if name.startswith("refs/pr/")
+    }
     branches = [item for item in repo.branches.items() if item[0] not in pulls]
     listed = {
         "branches": _refs_of("refs/heads/", branches),
@@ -239,7 +291,11 @@ async def _discussions(request: Request) -> Response:
         if wanted in (None, "all", pull.status)
     ]
     start = int(request.query_params.get("p", 0)) * 10
-    page = {"count": len(listed), "start": start, "discussions": listed[start : start + 10]}
+    page = {
+        "count": len(listed),
+        "start": start,
+        "discussions": listed[start : start + 10],
+    }
     return JSONResponse(page)
 
 
@@ -256,7 +312,9 @@ async def _resolve(request: Request) -> Response:
     headers |= {
         "X-Linked-Etag": etag,
         "X-Linked-Size": str(entry.size),
-        "Location": f"{storage}/storage/{repo.repo_id}/{entry.sha256}/{quote(path)}?{SIGNED}",
+        "Location": (
+            f"{storage}/storage/{repo.repo_id}/{entry.sha256}/{quote(path)}?{SIGNED}"
+        ),
     }
     return Response(status_code=302, headers=headers)
 
@@ -267,7 +325,9 @@ def _bytes(request: Request, content: bytes, headers: dict[str, str]) -> Respons
         return Response(content, headers=headers, media_type="application/octet-stream")
     start = int(asked.removeprefix("bytes=").partition("-")[0])
     headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-    return Response(content[start:], 206, headers, media_type="application/octet-stream")
+    return Response(
+        content[start:], 206, headers, media_type="application/octet-stream"
+    )
 
 
 # Writing
@@ -312,19 +372,31 @@ async def _lfs_batch(request: Request) -> Response:
                 upload["href"] = f"{base}/api/complete/{repo.repo_id}/{oid}?{SIGNED}"
                 urls = {str(part): f"{put}/{part}?{SIGNED}" for part in parts}
                 upload["header"] = {"chunk_size": str(hub.chunk_size), **urls}
-            answer["actions"] = {"upload": upload, "verify": {"href": f"{base}/api/verify/{repo.repo_id}"}}
+            answer["actions"] = {
+                "upload": upload,
+                "verify": {"href": f"{base}/api/verify/{repo.repo_id}"},
+            }
         answers.append(answer)
-    return JSONResponse({"transfer": "basic", "objects": answers}, media_type="application/vnd.git-lfs+json")
+    return JSONResponse(
+        {"transfer": "basic", "objects": answers},
+        media_type="application/vnd.git-lfs+json",
+    )
 
 
 def _stored_repo(request: Request) -> Repo:
     if request.url.query != SIGNED:  # storage knows no tokens, only signed addresses
         raise HubError(403, "SignatureDoesNotMatch")
-    return _hub(request).repos[f"{request.path_params['namespace']}/{request.path_params['name']}"]
+    return _hub(request).repos[
+        f"{request.path_params['namespace']}/{request.path_params['name']}"
+    ]
 
 
 async def _lfs_put(request: Request) -> Response:
-    repo, oid, content = _stored_repo(request), request.path_params["oid"], await request.body()
+    repo, oid, content = (
+        _stored_repo(request),
+        request.path_params["oid"],
+        await request.body(),
+    )
     part = request.path_params.get("part")
     if part is None:
         _keep(repo, oid, content)
@@ -340,7 +412,11 @@ def _keep(repo: Repo, oid: str, content: bytes) -> None:
 
 
 async def _lfs_complete(request: Request) -> Response:
-    repo, oid, asked = _stored_repo(request), request.path_params["oid"], await request.json()
+    repo, oid, asked = (
+        _stored_repo(request),
+        request.path_params["oid"],
+        await request.json(),
+    )
     content = b""
     for part in asked["parts"]:
         piece = repo.parts[oid, part["partNumber"]]
@@ -368,7 +444,11 @@ async def _lfs_get(request: Request) -> Response:
 async def _commit(request: Request) -> Response:
     lines = [json.loads(line) for line in (await request.body()).splitlines() if line]
     pull = request.query_params.get("create_pr") == "1"
-    repo, revision, account = _repo(request, write=not pull), _revision(request), _account(request)
+    repo, revision, account = (
+        _repo(request, write=not pull),
+        _revision(request),
+        _account(request),
+    )
     if account is None:
         raise HubError(401, "Invalid username or password.")
     if not pull:

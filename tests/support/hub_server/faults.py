@@ -1,4 +1,6 @@
-"""Breaking the Hub on request: at a chosen request, in a chosen way, before or after the server acted."""
+"""Breaking the Hub on request: at a chosen request, in a chosen way, before or after
+the server acted.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,14 @@ class Fault:
     """What goes wrong, and with which request.
 
     Attributes:
-        kind: "status" answers with an error; "cut" drops the connection; "hang" never answers.
+        kind: "status" answers with an error; "cut" drops the connection; "hang" never
+            answers.
         after: the server acts first, and only its answer is lost.
         status, headers, body: the answer of a "status".
-        method, path: shell patterns of the requests that it is for (the path as sent, without the query).
-        nth: the position of the one request that it is for, among those that match; None means every one.
+        method, path: shell patterns of the requests that it is for (the path as sent,
+            without the query).
+        nth: the position of the one request that it is for, among those that match;
+            None means every one.
         times: how often it happens.
     """
 
@@ -42,17 +47,23 @@ class Fault:
 
     def strikes(self, method: str, path: str) -> bool:
         """Whether it happens to this request; counts it."""
-        if not (fnmatch.fnmatch(method, self.method) and fnmatch.fnmatch(path, self.path)):
+        if not (
+            fnmatch.fnmatch(method, self.method) and fnmatch.fnmatch(path, self.path)
+        ):
             return False
         self.seen += 1
-        if self.happened >= self.times or (self.nth is not None and self.seen - 1 != self.nth):
+        if self.happened >= self.times or (
+            self.nth is not None and self.seen - 1 != self.nth
+        ):
             return False
         self.happened += 1
         return True
 
 
 class Faulty:
-    """The app, and what goes wrong with it. Keeps a list of the requests as (method, path, status)."""
+    """The app, and what goes wrong with it. Keeps a list of the requests as (method,
+    path, status).
+    """
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -61,10 +72,12 @@ class Faulty:
         self.transports: dict[tuple[str, int], asyncio.Transport] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Revisions come percent-encoded as one segment (refs%2Fpr%2F1): route on the path as it was sent.
+        # Revisions come percent-encoded as one segment (refs%2Fpr%2F1): route on the
+        # path as it was sent.
         scope["path"] = scope["raw_path"].decode()
         method, path = scope["method"], scope["path"]
-        if path == "/api/agent-harnesses":  # asked by the client for its user agent, now and then; not part of this
+        # asked by the client for its user agent, now and then; not part of this
+        if path == "/api/agent-harnesses":
             await _answer(send, 404, {}, "")
             return
         position = len(self.requests)
@@ -75,7 +88,9 @@ class Faulty:
                 self.requests[position] = (method, path, message["status"])
             await send(message)
 
-        fault = next((fault for fault in self.faults if fault.strikes(method, path)), None)
+        fault = next(
+            (fault for fault in self.faults if fault.strikes(method, path)), None
+        )
         if fault is None:
             await self.app(scope, receive, note)
             return
@@ -88,7 +103,8 @@ class Faulty:
                 await _answer(note, fault.status, fault.headers, fault.body)
             case "cut":
                 if not fault.after:
-                    await receive()  # in mid-upload: something has arrived, the rest never does
+                    # in mid-upload: something has arrived, the rest never does
+                    await receive()
                 self.transports[scope["client"]].abort()
             case "hang":
                 while (await receive())["type"] != "http.disconnect":
@@ -108,7 +124,11 @@ async def _drain(receive: Receive) -> None:
 
 async def _answer(send: Send, status: int, headers: dict[str, str], body: str) -> None:
     content = (body or json.dumps({"error": f"injected {status}"})).encode()
-    names = {"content-type": "application/json", "content-length": str(len(content)), **headers}
+    names = {
+        "content-type": "application/json",
+        "content-length": str(len(content)),
+        **headers,
+    }
     raw = [(name.lower().encode(), value.encode()) for name, value in names.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": content})

@@ -42,13 +42,25 @@ class HubServer:
                     transports.pop(self.client, None)
                 super().connection_lost(exc)
 
-        # asyncio sends small packets at once only on sockets that say that they are TCP; 40 ms a request otherwise.
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        # asyncio sends small packets at once only on sockets that say that they are
+        # TCP; 40 ms a request otherwise.
+        self._socket = socket.socket(
+            socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": "off", "log_level": "critical"}
-        self._server = uvicorn.Server(uvicorn.Config(self._faulty, timeout_graceful_shutdown=1, **config))
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+        config: dict[str, Any] = {
+            "http": Protocol,
+            "ws": "none",
+            "lifespan": "off",
+            "log_level": "critical",
+        }
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._faulty, timeout_graceful_shutdown=1, **config)
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), daemon=True
+        )
 
     def __enter__(self) -> HubServer:
         self._socket.listen(128)
@@ -56,7 +68,10 @@ class HubServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
         self._thread.join(10)

@@ -48,7 +48,9 @@ class Account:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One path of a commit: git blob id (of the pointer, for LFS), size in bytes, sha256 if it is in LFS."""
+    """One path of a commit: git blob id (of the pointer, for LFS), size in bytes,
+    sha256 if it is in LFS.
+    """
 
     oid: str
     size: int
@@ -79,7 +81,10 @@ def git_blob_oid(content: bytes) -> str:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize"
+        f" {size}\n".encode()
+    )
 
 
 @dataclass
@@ -121,7 +126,10 @@ class Repo:
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         """Every path and its bytes, for a test to look at."""
-        return {path: self.content(path, entry) for path, entry in self.resolve(revision).files.items()}
+        return {
+            path: self.content(path, entry)
+            for path, entry in self.resolve(revision).files.items()
+        }
 
     def history(self, revision: str = "main") -> list[Commit]:
         """The commits that lead to a revision, newest first."""
@@ -138,7 +146,10 @@ class Repo:
         lines = self.blobs[entry.oid].decode().splitlines() if entry else []
         patterns = [line.split()[0] for line in lines if "filter=lfs" in line]
         name = path.rpartition("/")[2]
-        return any(fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        return any(
+            fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(name, pattern)
+            for pattern in patterns
+        )
 
     # Writing
 
@@ -153,7 +164,9 @@ class Repo:
     def link(self, path: str, sha256: str) -> StoredFile:
         """Point a path to an LFS object that was uploaded."""
         if sha256 not in self.lfs:
-            raise HubError(400, f"LFS pointer pointed to a file that does not exist: {sha256}")
+            raise HubError(
+                400, f"LFS pointer pointed to a file that does not exist: {sha256}"
+            )
         content = self.lfs[sha256]
         if self.lies.get(path) == "stored":
             content += b"?"
@@ -164,22 +177,38 @@ class Repo:
         return StoredFile(git_blob_oid(pointer), len(content), sha256)
 
     def commit(
-        self, branch: str, title: str, files: dict[str, StoredFile], *, message: str = "", author: str = "hub"
+        self,
+        branch: str,
+        title: str,
+        files: dict[str, StoredFile],
+        *,
+        message: str = "",
+        author: str = "hub",
     ) -> Commit:
         """Append a commit with exactly these files to a branch."""
         parent = self.branches.get(branch)
-        tree = {path: (entry.oid, entry.sha256) for path, entry in sorted(files.items())}
-        seed = json.dumps([self.repo_id, parent, title, message, tree, len(self.commits)])
+        tree = {
+            path: (entry.oid, entry.sha256) for path, entry in sorted(files.items())
+        }
+        seed = json.dumps(
+            [self.repo_id, parent, title, message, tree, len(self.commits)]
+        )
         date = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.commits))
         stamp = date.strftime("%Y-%m-%dT%H:%M:%S.000Z")
         oid = hashlib.sha1(seed.encode()).hexdigest()
-        made = Commit(oid, parent, title, message, stamp, author, dict(sorted(files.items())))
+        made = Commit(
+            oid, parent, title, message, stamp, author, dict(sorted(files.items()))
+        )
         self.commits[oid] = made
         self.branches[branch] = oid
         return made
 
-    def edit(self, changes: dict[str, bytes | None], title: str = "edited on the Hub") -> Commit:
-        """What a person does in the browser: put files (or remove them, with None) in one commit on main."""
+    def edit(
+        self, changes: dict[str, bytes | None], title: str = "edited on the Hub"
+    ) -> Commit:
+        """What a person does in the browser: put files (or remove them, with None) in
+        one commit on main.
+        """
         files = dict(self.resolve("main").files)
         for path, content in changes.items():
             if content is None:
@@ -192,7 +221,9 @@ class Repo:
                 files[path] = self.store(path, content)
         return self.commit("main", title, files, author="person")
 
-    def apply(self, branch: str, base: str, lines: list[dict[str, Any]], author: str) -> Commit:
+    def apply(
+        self, branch: str, base: str, lines: list[dict[str, Any]], author: str
+    ) -> Commit:
         """Make a commit of the lines of a commit request."""
         header: dict[str, Any] = {}
         start = self.resolve(base)
@@ -203,22 +234,40 @@ class Repo:
                 case "header":
                     header = value
                     if value.get("parentCommit") not in (None, start.oid):
-                        raise HubError(412, "A commit has happened since. Please refresh and try again.")
+                        raise HubError(
+                            412,
+                            "A commit has happened since. Please refresh and try"
+                            " again.",
+                        )
                 case "file":
-                    files[value["path"]] = self.store(value["path"], base64.b64decode(value["content"]))
+                    files[value["path"]] = self.store(
+                        value["path"], base64.b64decode(value["content"])
+                    )
                 case "lfsFile":
                     files[value["path"]] = self.link(value["path"], value["oid"])
                 case "deletedFile":
                     if value["path"] not in files:
-                        raise HubError(404, "A file with this name doesn't exist", "EntryNotFound")
+                        raise HubError(
+                            404, "A file with this name doesn't exist", "EntryNotFound"
+                        )
                     del files[value["path"]]
                 case "deletedFolder":
-                    files = {path: entry for path, entry in files.items() if not path.startswith(value["path"])}
+                    files = {
+                        path: entry
+                        for path, entry in files.items()
+                        if not path.startswith(value["path"])
+                    }
                 case key:
                     raise HubError(400, f"unknown operation {key}")
         if branch not in self.branches:
             self.branches[branch] = start.oid
-        return self.commit(branch, header["summary"], files, message=header.get("description", ""), author=author)
+        return self.commit(
+            branch,
+            header["summary"],
+            files,
+            message=header.get("description", ""),
+            author=author,
+        )
 
     def merge(self, number: int) -> Commit:
         """Merge a pull request into main, as a person does in the browser."""
@@ -243,15 +292,23 @@ class Hub:
     def create(self, repo_id: str, private: bool = True) -> Repo:
         """A new repository, with the first commit that the Hub makes."""
         repo = Repo(repo_id, private, self.lies)
-        repo.commit("main", "initial commit", {".gitattributes": repo.store(".gitattributes", GITATTRIBUTES)})
+        repo.commit(
+            "main",
+            "initial commit",
+            {".gitattributes": repo.store(".gitattributes", GITATTRIBUTES)},
+        )
         self.repos[repo_id] = repo
         return repo
 
-    def repo(self, repo_id: str, account: Account | None, *, write: bool = False) -> Repo:
+    def repo(
+        self, repo_id: str, account: Account | None, *, write: bool = False
+    ) -> Repo:
         """The repository, if this account may see it (and change it)."""
         namespace = repo_id.partition("/")[0]
         repo = self.repos.get(repo_id)
-        visible = repo is not None and (not repo.private or (account and account.can_read(namespace)))
+        visible = repo is not None and (
+            not repo.private or (account and account.can_read(namespace))
+        )
         if repo is None or not visible:
             if account is None:
                 raise HubError(401, "Invalid username or password.", "RepoNotFound")
@@ -259,5 +316,7 @@ class Hub:
         if write and account is None:
             raise HubError(401, "Invalid username or password.")
         if write and account and not account.can_write(namespace):
-            raise HubError(403, "Forbidden: you must use a write token to upload to a repository.")
+            raise HubError(
+                403, "Forbidden: you must use a write token to upload to a repository."
+            )
         return repo
