@@ -1,6 +1,6 @@
 # make           the environment, then the release of the checkpoint that params.yaml names
 # make test      the fast tests          make test-all   and the slow ones
-# make bench     speed and memory        make check      ruff and mypy
+# make bench     speed and memory        make check      ruff, mypy and the layers
 
 PYTHON ?= python3
 VENV   := .venv
@@ -15,10 +15,12 @@ release: env
 
 env: $(VENV)/installed
 
-$(VENV)/installed: constraints.txt
+# Two lists of pins: what computes a release, which every stage watches, and what tests it.
+$(VENV)/installed: constraints.txt constraints-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --requirement constraints.txt
+	pip install --quiet --requirement constraints.txt --requirement constraints-dev.txt
+	pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 test: env check
@@ -33,6 +35,7 @@ check: env
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 bench: env
 	python -m tests.bench
