@@ -21,6 +21,7 @@ import numpy as np
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, ExportError
 from checkpoint_release.core.files import (
     FileEntry,
@@ -36,7 +37,7 @@ from checkpoint_release.tensors.safetensors import (
     open_safetensors,
     write_shards,
 )
-from checkpoint_release.tensors.tensor import DTYPES, TensorLike
+from checkpoint_release.tensors.tensor import TensorLike
 
 CHECKPOINT = stage.ARTIFACTS / "checkpoint"
 OUT = stage.ARTIFACTS / "safetensors"

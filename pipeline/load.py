@@ -22,18 +22,18 @@ import numpy as np
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import read_architecture
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.dtypes import DTYPES, HALF
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.files import artifact_folder, sha256, write_json
 from checkpoint_release.core.params import CheckpointParams, Params, load_params
 from checkpoint_release.pth import (
     Checkpoint,
+    escape_surrogates,
     read_checkpoint,
     refuse_dangerous,
-    escape_surrogates,
 )
 from checkpoint_release.pth.facts import training_facts_of
 from checkpoint_release.state_dict.find import (
-    HALF,
     Weights,
     cast_half,
     find_adapter,
@@ -44,7 +44,7 @@ from checkpoint_release.state_dict.find import (
     without_prefix,
 )
 from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
-from checkpoint_release.tensors.tensor import DTYPES, Tensor, TensorLike
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 OUT = stage.ARTIFACTS / "checkpoint"
 # DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in

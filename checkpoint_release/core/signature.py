@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
 from checkpoint_release.core.errors import InferenceError, ParamsError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-
-DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TensorSpec:
 
     Attributes:
         name: as the model's forward names it.
-        dtype: a numpy name out of DTYPES.
+        dtype: a numpy name out of SIGNATURE_DTYPES.
         shape: numbers and names of dynamic dimensions; None for an output whose shape
             nobody stated.
         low, high: integers lie in [low, high); both are None for floats.
@@ -326,9 +325,10 @@ def _tensor(value: Any, where: str) -> TensorSpec:
             f"{where}.name is {name!r}",
             "give the name that the model's forward has for it",
         )
-    if dtype not in DTYPES:
+    if dtype not in SIGNATURE_DTYPES:
         raise ParamsError(
-            f"{where}.dtype is {dtype!r}", f"choose one of {', '.join(DTYPES)}"
+            f"{where}.dtype is {dtype!r}",
+            f"choose one of {', '.join(SIGNATURE_DTYPES)}",
         )
     if not isinstance(description, str):
         raise ParamsError(

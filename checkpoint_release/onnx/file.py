@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array
 from checkpoint_release.tensors.safetensors import nbytes
-from checkpoint_release.tensors.tensor import DTYPES, Tensor, TensorLike
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 # protobuf refuses messages of 2 GiB; a mebibyte is left for what readers add
 EMBEDDED_LIMIT = 2**31 - 2**20

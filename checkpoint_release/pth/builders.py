@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from checkpoint_release.core.dtypes import BY_TORCH_NAME, DTYPES, of_numpy
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
 from checkpoint_release.tensors.tensor import (
-    DTYPES,
     MappedFile,
     Storage,
     Tensor,
     contiguous_strides,
-    dtype_name,
 )
 
 STORAGES = {
@@ -32,13 +31,6 @@ STORAGES = {
     "ComplexDoubleStorage": "C128", "ComplexFloatStorage": "C64", "DoubleStorage": "F64",
     "FloatStorage": "F32", "HalfStorage": "F16", "IntStorage": "I32", "LongStorage": "I64",
     "ShortStorage": "I16", "UntypedStorage": "U8", "_UntypedStorage": "U8",
-}  # fmt: skip
-TORCH_DTYPES = {
-    "bfloat16": "BF16", "bool": "BOOL", "complex128": "C128", "complex32": "C32", "complex64": "C64",
-    "float16": "F16", "float32": "F32", "float64": "F64", "float8_e4m3fn": "F8_E4M3",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2": "F8_E5M2", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "float8_e8m0fnu": "F8_E8M0", "int16": "I16", "int32": "I32", "int64": "I64", "int8": "I8",
-    "uint16": "U16", "uint32": "U32", "uint64": "U64", "uint8": "U8",
 }  # fmt: skip
 
 ALLOWED_GLOBALS = re.compile(
@@ -156,11 +148,13 @@ class Tensors:
         if not isinstance(args[6], Inert) or not args[6].name.startswith("torch."):
             raise Unsupported
         dtype = args[6].name.removeprefix("torch.")
-        if dtype not in TORCH_DTYPES:
+        if dtype not in BY_TORCH_NAME:
             raise Unsupported(
                 f"a tensor of dtype {dtype}, which this pipeline can't carry"
             )
-        return self.tensor(base, TORCH_DTYPES[dtype], offset, shape, strides, *args[7:])
+        return self.tensor(
+            base, BY_TORCH_NAME[dtype].name, offset, shape, strides, *args[7:]
+        )
 
 
 def array_of(record: Inert) -> Tensor | None:
@@ -177,7 +171,7 @@ def array_of(record: Inert) -> Tensor | None:
             data, dtype, shape, order = record.args or ()
             fortran = order == "F"
         numpy_dtype = _numpy_dtype(dtype)
-        name = dtype_name(numpy_dtype.newbyteorder("<"))
+        name = of_numpy(numpy_dtype.newbyteorder("<")).name
     except (TypeError, ValueError, Unsupported):
         return None
     if type(data) is str:

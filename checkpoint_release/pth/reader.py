@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError, UnsafeCheckpointError
 from checkpoint_release.pth.archive import Archive
 from checkpoint_release.pth.builders import ALLOWED_GLOBALS, STORAGES, Tensors
@@ -15,7 +16,7 @@ from checkpoint_release.pth.container import LEGACY_MAGIC, pickle_name, recogniz
 from checkpoint_release.pth.records import Checkpoint, Inert
 from checkpoint_release.pth.unpickler import Unpickler
 from checkpoint_release.pth.values import settle
-from checkpoint_release.tensors.tensor import DTYPES, MappedFile, Storage, Tensor
+from checkpoint_release.tensors.tensor import MappedFile, Storage, Tensor
 
 PROTOCOL_VERSION = 1001
 MAX_KEY = 100  # characters in a storage's key, which torch makes of a number

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from checkpoint_release.core.dtypes import DTYPES, HALF
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Inert, plain
-from checkpoint_release.tensors.tensor import DTYPES, Computed, Tensor, TensorLike
+from checkpoint_release.tensors.tensor import Computed, Tensor, TensorLike
 
 Weights = dict[str, TensorLike]
-HALF = ("F16", "BF16")
 
 USUAL_KEYS = (
     *(

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
 from checkpoint_release.core.files import DigestedFile, FileEntry
 from checkpoint_release.tensors.tensor import (
-    DTYPES,
     MappedFile,
     Storage,
     Tensor,

@@ -15,68 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import ml_dtypes
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
+
+from checkpoint_release.core.dtypes import DTYPES, of_numpy
 
 # bytes handed on at a time: they fit the cache; larger ones are copied more slowly
 CHUNK = 256 << 10
 
 # bytes that Linux may map around a byte that is touched: a large folio
 _FAULT_AROUND = 2 << 20
-
-
-@dataclass(frozen=True)
-class DType:
-    """A tensor's element type.
-
-    Attributes:
-        name: the name in a safetensors header; for types that safetensors lacks, named
-            in the same manner.
-        bits: size of one element, in bits.
-        numpy: the numpy type that holds it, or None where numpy has none.
-        in_safetensors: whether safetensors 0.8 can hold it.
-    """
-
-    name: str
-    bits: int
-    numpy: np.dtype[Any] | None
-    in_safetensors: bool = True
-
-
-# In the order of the `Dtype` enumeration of safetensors 0.8, which is the order of its
-# files read backwards.
-DTYPES = {
-    dtype.name: dtype
-    for dtype in (
-        DType("BOOL", 8, np.dtype(np.bool_)),
-        DType("F4", 4, None),  # two to a byte
-        DType("U8", 8, np.dtype(np.uint8)),
-        DType("I8", 8, np.dtype(np.int8)),
-        DType("F8_E5M2", 8, np.dtype(ml_dtypes.float8_e5m2)),
-        DType("F8_E4M3", 8, np.dtype(ml_dtypes.float8_e4m3fn)),
-        DType("F8_E8M0", 8, np.dtype(ml_dtypes.float8_e8m0fnu)),
-        DType("F8_E4M3FNUZ", 8, np.dtype(ml_dtypes.float8_e4m3fnuz)),
-        DType("F8_E5M2FNUZ", 8, np.dtype(ml_dtypes.float8_e5m2fnuz)),
-        DType("I16", 16, np.dtype(np.int16)),
-        DType("U16", 16, np.dtype(np.uint16)),
-        DType("F16", 16, np.dtype(np.float16)),
-        DType("BF16", 16, np.dtype(ml_dtypes.bfloat16)),
-        DType("I32", 32, np.dtype(np.int32)),
-        DType("U32", 32, np.dtype(np.uint32)),
-        DType("F32", 32, np.dtype(np.float32)),
-        DType("C64", 64, np.dtype(np.complex64)),
-        DType("F64", 64, np.dtype(np.float64)),
-        DType("I64", 64, np.dtype(np.int64)),
-        DType("U64", 64, np.dtype(np.uint64)),
-        DType("C32", 32, None, in_safetensors=False),
-        DType("C128", 128, np.dtype(np.complex128), in_safetensors=False),
-    )
-}
-_NAME_OF_NUMPY = {
-    dtype.numpy: dtype.name for dtype in DTYPES.values() if dtype.numpy is not None
-}
-_COMPLEX = {"C32", "C64", "C128"}
 
 
 class TensorLike(Protocol):
@@ -176,9 +124,7 @@ class Tensor:
         """
         array = np.asarray(array)
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        name = _NAME_OF_NUMPY.get(array.dtype)
-        if name is None:
-            raise TypeError(f"no tensor holds numpy's {array.dtype}")
+        name = of_numpy(array.dtype).name
         view = array.reshape(-1).view(np.uint8).data
         storage = Storage(f"array at {id(array):#x}", MappedFile(view), 0, array.nbytes)
         return cls(name, array.shape, contiguous_strides(array.shape), 0, storage)
@@ -247,7 +193,7 @@ class Tensor:
         """The elements as unsigned integers as stored; of a complex number two, on a
         last axis.
         """
-        parts = 2 if self.dtype in _COMPLEX else 1
+        parts = 2 if DTYPES[self.dtype].kind == "complex" else 1
         unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
         return self._strided(
             unit.newbyteorder(">" if self.storage.big_endian else "<"), parts
@@ -293,7 +239,7 @@ class Computed:
         says.
         """
         array = self.compute()
-        if array.shape != self.shape or _NAME_OF_NUMPY.get(array.dtype) != self.dtype:
+        if array.shape != self.shape or array.dtype != DTYPES[self.dtype].numpy:
             raise TypeError(
                 f"computed {array.dtype}{array.shape} for a tensor of"
                 f" {self.dtype}{self.shape}"
@@ -303,14 +249,6 @@ class Computed:
     def chunks(self) -> Iterator[memoryview]:
         """The elements row-major and little-endian, in pieces."""
         return Tensor.of_numpy(self.numpy()).chunks()
-
-
-def dtype_name(dtype: np.dtype[Any]) -> str:
-    """The safetensors name of a numpy type. Raises TypeError where there is none."""
-    try:
-        return _NAME_OF_NUMPY[dtype]
-    except KeyError:
-        raise TypeError(f"no tensor holds numpy's {dtype}") from None
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
 from checkpoint_release.pth import read_checkpoint
 from checkpoint_release.tensors.safetensors import (
@@ -26,7 +27,7 @@ from checkpoint_release.tensors.safetensors import (
     write_safetensors,
     write_shards,
 )
-from checkpoint_release.tensors.tensor import DTYPES, Computed, Tensor
+from checkpoint_release.tensors.tensor import Computed, Tensor
 
 ROOT = Path(__file__).parents[2]
 TORCH = {
