@@ -24,9 +24,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from checkpoint_release.card import author_notes
-from checkpoint_release.card.author_notes import OWN_SECTIONS, Words, read_words
+from checkpoint_release.card.author_notes import OWN_SECTIONS, AuthorNotes, read_notes
 from checkpoint_release.card.hub_terms import check_terms
-from checkpoint_release.card.markdown import code, escaped, fenced, human_size, plain
+from checkpoint_release.card.markdown import code, escaped, fenced, human_size, one_line
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import (
@@ -93,8 +93,8 @@ def write_card(params: CardParams, artifacts: Path) -> None:
     """
     check_terms(params)
     made = read_made(artifacts)
-    words = read_words(params, made.checkpoint["origin"]["sha256"])
-    if words.said is None:
+    words = read_notes(params, made.checkpoint["origin"]["sha256"])
+    if words.params is None:
         print(
             "note: the card section of params.yaml is about the checkpoint"
             f" {params.written_for}…, and this one is"
@@ -201,7 +201,7 @@ def read_made(artifacts: Path) -> Made:
 # What the card says
 
 
-def render(made: Made, words: Words) -> str:
+def render(made: Made, words: AuthorNotes) -> str:
     """The card: front matter and Markdown.
 
     Raises:
@@ -209,7 +209,7 @@ def render(made: Made, words: Words) -> str:
     """
     describe = made.architecture.hook("describe")
     described: dict[str, Any] = describe(made.architecture.kwargs) if describe else {}
-    said = words.said
+    said = words.params
     title = (
         (said and said.title)
         or described.get("name")
@@ -219,8 +219,8 @@ def render(made: Made, words: Words) -> str:
     context = {
         "title": title,
         "summary": described.get("summary"),
-        "own": {heading: words.own(heading) for heading in OWN_SECTIONS},
-        "others": words.others(),
+        "own": {heading: words.section(heading) for heading in OWN_SECTIONS},
+        "others": words.extra_sections(),
         "parameters": described.get("parameters"),
         "tensors": made.checkpoint["tensors"],
         "factory": made.architecture.factory,
@@ -265,9 +265,9 @@ def render(made: Made, words: Words) -> str:
     return f"---\n{data}\n---\n\n{body.strip()}\n"
 
 
-def front_matter(made: Made, words: Words, title: str) -> ModelCardData:
+def front_matter(made: Made, words: AuthorNotes, title: str) -> ModelCardData:
     """The metadata that the Hub searches and shows; what isn't known isn't there."""
-    said = words.said
+    said = words.params
     results = [*words.results, *checkpoint_results(made, said)]
     data = ModelCardData(
         library_name=(
@@ -279,7 +279,7 @@ def front_matter(made: Made, words: Words, title: str) -> ModelCardData:
         ),
         tags=[*(said.tags if said else []), *made.formats],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        model_name=plain(title) if results else None,
+        model_name=one_line(title) if results else None,
         eval_results=results or None,
     )
     if said:
@@ -303,7 +303,7 @@ def checkpoint_results(made: Made, said: CardParams | None) -> list[EvalResult]:
     """
     if said is None or said.evaluated_on is None:
         return []
-    dataset = plain(said.evaluated_on)
+    dataset = one_line(said.evaluated_on)
     kind = re.sub(r"[^a-z0-9./_-]+", "-", dataset.lower()).strip("-") or "unnamed"
     task = said.pipeline_tag or "other"
     return [
@@ -315,7 +315,7 @@ def checkpoint_results(made: Made, said: CardParams | None) -> list[EvalResult]:
 
 
 def training_facts(made: Made) -> Iterator[tuple[str, Any]]:
-    """The checkpoint's plain facts, one level deep; training_args.json has them all."""
+    """The checkpoint's one_line facts, one level deep; training_args.json has them all."""
     facts = [
         (f"{name}.{key}" if key else name, item)
         for name, value in made.checkpoint["training"].items()
@@ -398,9 +398,9 @@ def versions(made: Made) -> dict[str, str]:
     }
 
 
-def missing(made: Made, words: Words) -> list[dict[str, str]]:
+def missing(made: Made, words: AuthorNotes) -> list[dict[str, str]]:
     """What the card would say if the author had said it, and where to say it."""
-    said = words.said
+    said = words.params
     if said is None:
         return [
             {
@@ -412,15 +412,19 @@ def missing(made: Made, words: Words) -> list[dict[str, str]]:
                 ),
             }
         ]
-    notes = f"{code(f'{said.words}/notes.md')}"
+    notes = f"{code(f'{said.notes_dir}/notes.md')}"
     wanted = [
         *(
-            (heading, words.own(heading), f"`## {heading}` in {notes}")
+            (heading, words.section(heading), f"`## {heading}` in {notes}")
             for heading in OWN_SECTIONS[:4]
         ),
         ("Licence", said.license, "`card.license` in `params.yaml`"),
         ("Authors", said.authors, "`card.authors` in `params.yaml`"),
-        ("Citation", words.citation, f"BibTeX in {code(f'{said.words}/citation.bib')}"),
+        (
+            "Citation",
+            words.citation,
+            f"BibTeX in {code(f'{said.notes_dir}/citation.bib')}",
+        ),
         ("Task on the Hub", said.pipeline_tag, "`card.pipeline_tag` in `params.yaml`"),
     ]
     if metrics(made):

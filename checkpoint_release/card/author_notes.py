@@ -1,5 +1,5 @@
 """What only the author can say of a model: params.yaml's `card` section and the folder
-that card.words names.
+that card.notes_dir names.
 
 The folder is the author's, its files are optional, and no stage writes to it:
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_results
 
-from checkpoint_release.card.markdown import sections
+from checkpoint_release.card.markdown import split_sections
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
 
@@ -34,55 +34,57 @@ OWN_SECTIONS = (
 
 
 @dataclass(frozen=True)
-class Words:
+class AuthorNotes:
     """The author's words about this checkpoint.
 
     Attributes:
-        said: the card section of params.yaml; None when it is about another checkpoint.
-        notes: heading → Markdown, from notes.md.
+        params: the card section of params.yaml; None when it is about another checkpoint.
+        sections: heading → Markdown, from notes.md.
         citation: BibTeX, or nothing.
         results: what metrics.json holds.
     """
 
-    said: CardParams | None
-    notes: dict[str, str] = field(default_factory=dict)
+    params: CardParams | None
+    sections: dict[str, str] = field(default_factory=dict)
     citation: str = ""
     results: tuple[EvalResult, ...] = ()
 
-    def own(self, heading: str) -> str:
+    def section(self, heading: str) -> str:
         """The Markdown under one of the card's own headings, in whatever case the
         author wrote it.
 
         What comes before the first heading is part of the description.
         """
-        before = [self.notes.get("", "")] if heading == "Description" else []
+        before = [self.sections.get("", "")] if heading == "Description" else []
         under = [
-            text for name, text in self.notes.items() if name and _same(name, heading)
+            text
+            for name, text in self.sections.items()
+            if name and _same(name, heading)
         ]
         return "\n\n".join(filter(None, before + under))
 
-    def others(self) -> dict[str, str]:
+    def extra_sections(self) -> dict[str, str]:
         """The sections that the card has no place of its own for."""
         taken = ("", *OWN_SECTIONS)
         return {
             name: text
-            for name, text in self.notes.items()
+            for name, text in self.sections.items()
             if not any(_same(name, each) for each in taken)
         }
 
 
-def read_words(params: CardParams, checkpoint: str) -> Words:
+def read_notes(params: CardParams, checkpoint: str) -> AuthorNotes:
     """The author's words, if they are about the checkpoint with that sha256.
 
     Raises:
         CardError: the folder is missing, or one of its files can't be used.
     """
     if params.written_for is not None and not checkpoint.startswith(params.written_for):
-        return Words(None)
-    folder = Path(params.words)
+        return AuthorNotes(None)
+    folder = Path(params.notes_dir)
     if not folder.is_dir():
         raise CardError(
-            f"card.words is {params.words!r}, and there is no such folder",
+            f"card.notes_dir is {params.notes_dir!r}, and there is no such folder",
             "name a folder; it may be empty",
         )
     notes = _text(folder / "notes.md")
@@ -92,9 +94,9 @@ def read_words(params: CardParams, checkpoint: str) -> Words:
             " already",
             "move its keys to the card section of params.yaml",
         )
-    return Words(
+    return AuthorNotes(
         params,
-        sections(notes),
+        split_sections(notes),
         _text(folder / "citation.bib").strip(),
         _results(folder / "metrics.json"),
     )

@@ -17,7 +17,7 @@ _MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_]))")
 _TICKS = re.compile(r"`+")
 
 
-def plain(value: object, longest: int = _LONGEST) -> str:
+def one_line(value: object, longest: int = _LONGEST) -> str:
     """One line without control, formatting (such as right-to-left marks) and private
     characters, cut at `longest`.
     """
@@ -35,7 +35,7 @@ def escaped(value: object, longest: int = 2000) -> str:
     """Text as text: nothing in it is emphasis, a link, a table's border or HTML
     (CommonMark 2.4).
     """
-    return _MARKUP.sub(r"\\\1", plain(value, longest))
+    return _MARKUP.sub(r"\\\1", one_line(value, longest))
 
 
 def code(value: object) -> str:
@@ -44,7 +44,7 @@ def code(value: object) -> str:
 
     Floats are rounded to six digits.
     """
-    line = plain(f"{value:.6g}" if isinstance(value, float) else value)
+    line = one_line(f"{value:.6g}" if isinstance(value, float) else value)
     if not line:
         return ""
     ticks = "`" * (max((len(run) for run in _TICKS.findall(line)), default=0) + 1)
@@ -59,7 +59,7 @@ def fenced(text: str, language: str = "") -> str:
     return f"{ticks}{language}\n{text.strip()}\n{ticks}"
 
 
-def sections(text: str) -> dict[str, str]:
+def split_sections(text: str) -> dict[str, str]:
     """Markdown cut at its second-level headings: heading → what follows it; "" is what
     comes before the first.
 

@@ -113,7 +113,7 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
     if model.signature is not None:
         signature = Signature.from_json(model.signature)
         return Architecture(
-            model.factory, model.kwargs, _chosen(signature, model.inputs)
+            model.factory, model.kwargs, _select_inputs(signature, model.inputs)
         )
     family = family_module(model.factory)
     read, sign = _hook(family, "read_architecture"), _hook(family, "signature")
@@ -147,7 +147,7 @@ def family_module(factory: str) -> ModuleType:
     """
     name = factory.partition(":")[0]
     doing = f"model.factory is {factory!r}, and importing {name}"
-    with _telling(
+    with _model_code_errors(
         name,
         doing,
         f"correct that module; `python -c 'import {name}'` shows all of the error",
@@ -172,17 +172,17 @@ def _hook(family: ModuleType, name: str, default: Any = None) -> Any:
     hook: Callable[..., Any] = found
 
     @wraps(hook)
-    def telling(*args: Any, **kwargs: Any) -> Any:
-        with _telling(
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with _model_code_errors(
             family.__name__, f"{family.__name__}.{name}", "correct that function"
         ):
             return hook(*args, **kwargs)
 
-    return telling
+    return wrapped
 
 
 @contextmanager
-def _telling(module: str, doing: str, remedy: str) -> Iterator[None]:
+def _model_code_errors(module: str, doing: str, remedy: str) -> Iterator[None]:
     """One error for whatever a model's own code raises, sys.exit included; this
     project's errors pass.
 
@@ -197,11 +197,11 @@ def _telling(module: str, doing: str, remedy: str) -> Iterator[None]:
         said = one_line(error, 400)
         problem = f"{doing} failed: {type(error).__name__}{f': {said}' if said else ''}"
         if not isinstance(error, SyntaxError):  # which says its line itself
-            problem += _line(error, module)
+            problem += _last_own_frame(error, module)
         raise ModelError(problem, remedy) from error
 
 
-def _line(error: BaseException, name: str) -> str:
+def _last_own_frame(error: BaseException, name: str) -> str:
     """The last line of the model's package that led to the error, rather than a line of
     a library it calls.
     """
@@ -237,7 +237,7 @@ def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
         return False
 
 
-def _chosen(signature: Signature, names: list[str] | None) -> Signature:
+def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
     """The signature with only the named inputs, in the signature's own order; None
     takes them all.
     """

@@ -1,4 +1,4 @@
-"""params.yaml, read once and checked whole.
+"""params.yaml, read once and parse_section whole.
 
 The defaults stand in params.yaml and nowhere else: every key is required, unknown ones
 are refused. It is read as YAML 1.2 by the library that DVC itself uses, so that both
@@ -202,7 +202,7 @@ class CardParams(Section, frozen=True):
     """card: what only the author can say of the model."""
 
     written_for: Digits | None
-    words: Text
+    notes_dir: Text
     title: Text | None
     license: Text | None
     license_name: Text | None
@@ -286,13 +286,13 @@ def load_params(path: Path = PATH) -> Params:
             f"{path} holds {value!r}, not a mapping",
             "start from the params.yaml of the project",
         )
-    return checked(Params, value, path)
+    return parse_section(Params, value, path)
 
 
 S = TypeVar("S", bound=Section)
 
 
-def checked(kind: type[S], value: Any, path: Path = PATH) -> S:
+def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
     """A mapping as the section that it should be.
 
     Args:

@@ -15,8 +15,8 @@ from checkpoint_release.card.markdown import (
     escaped,
     fenced,
     human_size,
-    plain,
-    sections,
+    one_line,
+    split_sections,
 )
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
@@ -33,7 +33,7 @@ HOSTILE = st.lists(
 @example("__0__")
 def test_escaped_text_is_shown_as_it_is(text: str) -> None:
     shown = MARKDOWN.renderInline("x" + escaped(text) + "x")
-    assert html.unescape(shown) == "x" + plain(text, 2000) + "x"
+    assert html.unescape(shown) == "x" + one_line(text, 2000) + "x"
     assert not re.search("<[a-z]", shown)
 
 
@@ -44,7 +44,7 @@ def test_a_cell_of_code_stays_one_cell(text: str) -> None:
     assert len(cells) == 2 and cells[1] == "end"
     assert html.unescape(
         cells[0].removeprefix("<code>").removesuffix("</code>")
-    ) == plain(text)
+    ) == one_line(text)
 
 
 def test_unescaped_text_would_be_markup() -> None:
@@ -55,11 +55,11 @@ def test_unescaped_text_would_be_markup() -> None:
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\u202eb", "a\u200bb", "a\x1b[2Jb"])
 def test_what_cannot_be_seen_is_taken_out(text: str) -> None:
-    assert plain(text).isprintable()
+    assert one_line(text).isprintable()
 
 
 def test_a_long_text_is_cut() -> None:
-    assert plain("y" * 10**7) == "y" * 199 + "…"
+    assert one_line("y" * 10**7) == "y" * 199 + "…"
 
 
 @given(st.text(alphabet="`~\n ax", max_size=60))
@@ -74,7 +74,7 @@ def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
         "Before.\n\n## One #\na\n\n```sh\n## not a heading\n```\n### deeper\n##"
         " Two\n~~~\n```\n## still code\n~~~\nb\n"
     )
-    assert sections(notes) == {
+    assert split_sections(notes) == {
         "": "Before.",
         "One": "a\n\n```sh\n## not a heading\n```\n### deeper",
         "Two": "~~~\n```\n## still code\n~~~\nb",

@@ -23,7 +23,7 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
 from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
-from checkpoint_release.core.params import CardParams, checked, load_params
+from checkpoint_release.core.params import CardParams, load_params, parse_section
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.release.folder import FORMATS
@@ -148,7 +148,7 @@ def said(tmp_path: Path) -> Callable[..., CardParams]:
     (folder / "citation.bib").write_text("@misc{rabbit}\n")
     everything = {
         "written_for": None,
-        "words": str(folder),
+        "notes_dir": str(folder),
         "title": "Rabbit",
         "license": "mit",
         "license_name": None,
@@ -161,7 +161,7 @@ def said(tmp_path: Path) -> Callable[..., CardParams]:
         "tags": ["rabbit"],
         "evaluated_on": "Rabbits, held out",
     }
-    return lambda **changes: checked(CardParams, {**everything, **changes})
+    return lambda **changes: parse_section(CardParams, {**everything, **changes})
 
 
 def card(artifacts: Artifacts, params: CardParams) -> str:
@@ -278,7 +278,7 @@ def test_a_file_of_metrics_is_on_the_card_and_in_the_model_index(
         "dataset": {"type": "org/rabbits", "name": "Rabbits", "split": "test"},
         "metrics": [{"type": "mse", "value": 0.125, "name": "Mean squared error"}],
     }
-    (Path(params.words) / "metrics.json").write_text(json.dumps([result]))
+    (Path(params.notes_dir) / "metrics.json").write_text(json.dumps([result]))
     text = card(artifacts, params)
     assert "| Mean squared error | `0.125` | Rabbits | test |" in section(
         text, "Evaluation"
@@ -298,7 +298,7 @@ def test_what_the_author_has_not_said_is_left_out_and_listed(
     text = card(
         artifacts,
         said(
-            words=str(silent),
+            notes_dir=str(silent),
             title=None,
             license=None,
             authors=[],
@@ -356,7 +356,7 @@ def test_the_authors_other_sections_and_code_survive(
 ) -> None:
     params = said()
     thanks = "To *all*.\n\n```sh\n## not a heading\n\n\n\necho\n```"
-    (Path(params.words) / "notes.md").write_text(
+    (Path(params.notes_dir) / "notes.md").write_text(
         f"{NOTES}\n## Thanks\n{thanks}\n\n## INTENDED USE\nMore drawing.\n"
     )
     text = card(artifacts, params)
@@ -410,7 +410,7 @@ def test_the_same_artifacts_make_the_same_bytes(
     manifest = (artifacts.path / "model-card" / "manifest.json").read_bytes()
     assert card(artifacts, said()) == one
     assert (artifacts.path / "model-card" / "manifest.json").read_bytes() == manifest
-    assert str(artifacts.path) not in one.replace(said().words, "")
+    assert str(artifacts.path) not in one.replace(said().notes_dir, "")
     read_manifest(artifacts.path / "model-card").verify(artifacts.path / "model-card")
 
 
@@ -600,7 +600,7 @@ def test_an_unusable_file_of_the_authors_is_one_clear_error(
     content: str | bytes,
 ) -> None:
     params = said()
-    (Path(params.words) / name).write_bytes(
+    (Path(params.notes_dir) / name).write_bytes(
         content.encode() if isinstance(content, str) else content
     )
     with pytest.raises(CardError, match=re.escape(name)) as raised:

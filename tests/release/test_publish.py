@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from checkpoint_release.core.errors import ArtifactError, ParamsError, PublishError
-from checkpoint_release.core.params import PublishParams, checked
+from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub, find_token
 from checkpoint_release.release.hub_errors import scrub
 from tests.support.hub_server import Account, Fault
@@ -299,17 +299,19 @@ def test_a_version_is_frozen_even_when_its_tag_was_deleted(
 )
 def test_a_version_that_is_not_semantic_is_refused(version: str) -> None:
     with pytest.raises(ParamsError, match="version"):
-        checked(PublishParams, PARAMS | {"version": version})
+        parse_section(PublishParams, PARAMS | {"version": version})
 
 
 @pytest.mark.parametrize("version", ["v0.0.1", "v1.2.3-rc.1", "v10.0.0+build.5"])
 def test_a_semantic_version_is_taken(version: str) -> None:
-    assert checked(PublishParams, PARAMS | {"version": version}).version == version
+    assert (
+        parse_section(PublishParams, PARAMS | {"version": version}).version == version
+    )
 
 
 def test_pull_requests_against_another_branch_are_refused() -> None:
     with pytest.raises(ParamsError, match="main"):
-        checked(PublishParams, PARAMS | {"create_pr": True, "revision": "next"})
+        parse_section(PublishParams, PARAMS | {"create_pr": True, "revision": "next"})
 
 
 # The card that people edit

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
-from checkpoint_release.core.params import PublishParams, checked
+from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish
 from tests.support.hub_server import HubServer, Repo
@@ -113,7 +113,7 @@ class Publisher:
                 self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append
             )
 
-        publish(checked(PublishParams, PARAMS | params), self.artifacts, connect)
+        publish(parse_section(PublishParams, PARAMS | params), self.artifacts, connect)
         return self.receipt
 
     @property
