@@ -19,9 +19,10 @@ from onnx import ModelProto
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ExportError
-from checkpoint_release.core.files import artifact_folder, read_json, write_json
+from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import OnnxParams, load_params
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.shape_check import Run
@@ -56,8 +57,8 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
         ExportError: no route can export the model, or what was written isn't what was
             asked for.
     """
-    checkpoint = read_json(source / "checkpoint.json")
-    request = Request(source, Architecture.from_json(checkpoint["model"]), params)
+    checkpoint = CheckpointFolder.open(source)
+    request = Request(source, checkpoint.architecture, params)
     routes, ir_version = plan(params, request.architecture)
     with artifact_folder(target) as folder:
         route, exported = _first_that_works(routes, request, ir_version, folder)
@@ -84,9 +85,9 @@ def export_onnx(source: Path, params: OnnxParams, target: Path) -> None:
                 ir_version,
             )
             facts["variants"].append({"file": variant.file, "precision": precision})
-        write_json(folder / "config.json", model_config(checkpoint))
+        model_config(checkpoint.facts).write(folder)
         manifest = write_manifest(
-            folder, "onnx", made_from=read_manifest(source).sha256s, facts=facts
+            folder, "onnx", made_from=checkpoint.manifest().sha256s, facts=facts
         )
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
     print(

@@ -20,14 +20,17 @@ import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.artifacts.checkpoint import (
+    CheckpointFacts,
+    CheckpointFolder,
+)
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, ExportError
 from checkpoint_release.core.files import (
     FileEntry,
     artifact_folder,
     copy_file,
-    read_json,
     write_json,
 )
 from checkpoint_release.core.params import SafetensorsParams, load_params
@@ -55,16 +58,16 @@ def main() -> None:
         if not params.formats.safetensors:
             write_manifest(folder, "safetensors", enabled=False)
             return
-        source = read_manifest(CHECKPOINT)
-        checkpoint = read_json(CHECKPOINT / "checkpoint.json")
-        architecture = Architecture.from_json(checkpoint["model"])
+        checkpoint = CheckpointFolder.open(CHECKPOINT)
+        source = checkpoint.manifest()
+        architecture = checkpoint.architecture
         written, facts = _write_weights(folder, params.safetensors, architecture)
         if not facts["cast"] and not facts["shards"]:
             _check_copy(
                 written["model.safetensors"].sha256, source.sha256s[WEIGHTS.name]
             )
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
-        _write_configs(folder, checkpoint, architecture, dtype)
+        _write_configs(folder, checkpoint.facts, architecture, dtype)
         write_manifest(
             folder, "safetensors", made_from=source.sha256s, facts=facts, known=written
         )
@@ -117,20 +120,22 @@ def _write_weights(
 
 def _write_configs(
     folder: Path,
-    checkpoint: Mapping[str, Any],
+    facts: CheckpointFacts,
     architecture: Architecture,
     dtype: str | None,
 ) -> None:
     """Write config.json, training_args.json and what the model's family adds to them."""
-    config = model_config(checkpoint, dtype)
-    write_json(folder / "config.json", config)
-    write_json(folder / "training_args.json", checkpoint["training"])
+    config = model_config(facts, dtype)
+    config.write(folder)
+    write_json(folder / "training_args.json", facts.training)
     if generation_config := architecture.hook("generation_config"):
         write_json(
             folder / "generation_config.json", generation_config(architecture.kwargs)
         )
     if huggingface_files := architecture.hook("huggingface_files"):
-        for name, text in huggingface_files(architecture.kwargs, config).items():
+        for name, text in huggingface_files(
+            architecture.kwargs, config.to_json()
+        ).items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 

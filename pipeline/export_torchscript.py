@@ -19,14 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
-from checkpoint_release.core.files import (
-    artifact_folder,
-    canonical_json,
-    read_json,
-    write_json,
-)
+from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import load_params
 from checkpoint_release.exporting.config_json import model_config
 
@@ -73,11 +69,12 @@ def export(
 
     from checkpoint_release.exporting.tracing import Traceable
 
-    config = model_config(read_json(source / "checkpoint.json"))
+    checkpoint = CheckpointFolder.open(source)
+    config = model_config(checkpoint.facts)
     traceable = Traceable.open(source)
     with artifact_folder(target) as folder:
         try:
-            write(traceable, folder, canonical_json(config))
+            write(traceable, folder, config.text())
         except CheckpointReleaseError:
             raise
         except (Exception, SystemExit) as error:  # tracing runs the model's own code
@@ -87,12 +84,12 @@ def export(
                 f" {reason}",
                 f"change what forward does there, or set formats.{format} to false",
             ) from error
-        write_json(folder / "config.json", config)
+        config.write(folder)
         # +cpu or +cu130 says what the machine has, not what was made
         version = torch.__version__.partition("+")[0]
         facts = {"versions": {"torch": version}}
         manifest = write_manifest(
-            folder, format, made_from=read_manifest(source).sha256s, facts=facts
+            folder, format, made_from=checkpoint.manifest().sha256s, facts=facts
         )
     size = sum(entry.size for entry in manifest.files.values())
     print(f"{target}: {size / 1e6:,.1f} MB, torch {version}")
@@ -121,7 +118,7 @@ def write_torchscript(traceable: Traceable, folder: Path, config: str) -> None:
         rename_classes,
         rewrite,
     )
-    from checkpoint_release.exporting.tracing import silence_known_warnings, run
+    from checkpoint_release.exporting.tracing import run, silence_known_warnings
 
     raw, file = folder / "raw.pt", folder / "model.pt"
     with silence_known_warnings():
@@ -214,7 +211,7 @@ def write_torch_export(traceable: Traceable, folder: Path, config: str) -> None:
 
     from checkpoint_release.exporting.shape_check import check_shapes
     from checkpoint_release.exporting.torch_archive import rewrite
-    from checkpoint_release.exporting.tracing import silence_known_warnings, run
+    from checkpoint_release.exporting.tracing import run, silence_known_warnings
 
     raw, file = folder / "raw.pt2", folder / "model.pt2"
     with silence_known_warnings(), torch.no_grad():

@@ -1,69 +1,75 @@
-"""config.json: how to build the model and how to call it. It lies in every artifact
-folder.
+"""The config.json of a checkpoint's model: how to build it and how to call it.
 
 The constructor's arguments stand twice. At the top level they are where transformers'
 configuration classes and huggingface_hub's PyTorchModelHubMixin look; under "kwargs"
-they stand apart from everything else, so that a rebuilt model gets exactly them, even
-where one is called as a key of config.json is.
+they are apart from everything else, so that a rebuilt model gets exactly them, even
+where one has the name of another key of config.json.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.artifacts.config import ModelConfig
 
 # safetensors' name → torch's, widest first
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def model_config(
-    checkpoint: Mapping[str, Any], dtype: str | None = None
-) -> dict[str, Any]:
+def model_config(facts: CheckpointFacts, dtype: str | None = None) -> ModelConfig:
     """What config.json says of a checkpoint's model.
 
+    Beside the architecture it holds `architectures` and `model_type` (of a model that
+    doesn't describe itself: the factory's name), `dtype` (as transformers names it
+    since version 5), what the family's `config` adds, and the constructor's arguments.
+
     Args:
-        checkpoint: the content of checkpoint.json.
+        facts: of the checkpoint.
         dtype: torch's name of the weights' dtype, where it isn't the checkpoint's own.
 
-    Returns:
-        `architectures` and `model_type` (of a model that doesn't describe itself: the
-        factory's name), `dtype` (as transformers names it since version 5), the
-        constructor's arguments, what the family's `config` adds, and then the keys of
-        this project: `factory`, `described`, `kwargs`, `signature`.
+    Raises:
+        ModelError: the family's `config` fails.
     """
-    architecture = Architecture.from_json(checkpoint["model"])
-    own = architecture.to_json()
+    architecture = facts.architecture
     name = architecture.factory.partition(":")[2]
-    config = {
+    keys: dict[str, Any] = {
         "architectures": [name],
         "model_type": _snake_case(name),
-        "dtype": dtype or weights_dtype(checkpoint),
+        "dtype": dtype or widest_float(facts.tensors.dtypes),
     }
-    if say := architecture.hook("config"):
-        config |= say(architecture.kwargs)
-    return (
-        config
-        | {
-            key: value
-            for key, value in architecture.kwargs.items()
-            if key not in config | own
-        }
-        | own
-    )
+    if family_config := architecture.hook("config"):
+        keys |= family_config(architecture.kwargs)
+    return ModelConfig(architecture, keys | _free_arguments(architecture, keys))
 
 
-def weights_dtype(checkpoint: Mapping[str, Any]) -> str:
-    """The widest floating-point dtype among the weights, by torch's name; float32 when
-    there is none.
+def widest_float(dtypes: Iterable[str]) -> str:
+    """The widest floating-point dtype among those of the weights.
 
-    The widest, for transformers casts what it loads to the dtype that config.json
-    names.
+    The widest, because transformers casts what it loads to the dtype of config.json.
+
+    Args:
+        dtypes: safetensors' names.
+
+    Returns:
+        torch's name; float32 where none is floating-point.
     """
-    found = checkpoint["tensors"]["dtypes"]
-    return next((name for key, name in _FLOATS.items() if key in found), "float32")
+    present = set(dtypes)
+    for dtype, torch_name in _FLOATS.items():
+        if dtype in present:
+            return torch_name
+    return "float32"
+
+
+def _free_arguments(architecture: Architecture, keys: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments whose names no other key of config.json has."""
+    taken = keys.keys() | architecture.to_json().keys()
+    return {
+        name: value for name, value in architecture.kwargs.items() if name not in taken
+    }
 
 
 def _snake_case(name: str) -> str:

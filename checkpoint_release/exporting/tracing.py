@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.files import read_json
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.signature import Array, Signature, sample_inputs
 from checkpoint_release.exporting.shape_check import example_sizes
 from checkpoint_release.runtimes.eager import ExportModule, load_model
@@ -52,13 +51,10 @@ class Traceable:
         Raises:
             ModelError: the model can't be built, or the weights don't fit.
         """
-        architecture = Architecture.from_json(
-            read_json(checkpoint / "checkpoint.json")["model"]
-        )
-        signature = architecture.signature
-        model = load_model(
-            architecture, load_file(checkpoint / "weights.safetensors")
-        ).requires_grad_(False)
+        folder = CheckpointFolder.open(checkpoint)
+        signature = folder.architecture.signature
+        weights = load_file(folder.weights)
+        model = load_model(folder.architecture, weights).requires_grad_(False)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
         return cls(model, ExportModule(model, signature).eval(), signature, arguments)

@@ -20,13 +20,13 @@ import onnx
 from onnx import ModelProto, helper
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import (
     CheckpointReleaseError,
     ExportError,
     ModelError,
     OpsetError,
 )
-from checkpoint_release.core.files import read_json
 from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import Array
 from checkpoint_release.exporting.shape_check import Run
@@ -164,10 +164,9 @@ def _cause(error: BaseException) -> str:
 
 
 def _direct(checkpoint: Path, opset: int) -> Exported:
-    architecture = Architecture.from_json(
-        read_json(checkpoint / "checkpoint.json")["model"]
-    )
-    tensors = open_safetensors(checkpoint / "weights.safetensors")
+    folder = CheckpointFolder.open(checkpoint)
+    architecture = folder.architecture
+    tensors = open_safetensors(folder.weights)
     graph = architecture.hook("onnx_graph")
     try:
         model = graph(

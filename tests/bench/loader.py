@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from checkpoint_release.core.files import read_json, write_json
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.signature import sample_inputs
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.models.stick_figure import signature
@@ -116,9 +116,9 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
     (checkpoint / "weights.safetensors").symlink_to(folder / "model.safetensors")
     model, _ = build_eager(checkpoint)
     torch.save(model.state_dict(), folder / "weights.pth")
-    config = model_config(read_json(checkpoint / "checkpoint.json"))
+    config = model_config(CheckpointFolder.open(checkpoint).facts)
     for name in (".", "onnx", "torchscript"):
-        write_json(folder / name / "config.json", config)
+        config.write(folder / name)
     takes = signature(kwargs, None)
     module = ExportModule(model, takes).eval()
     inputs = tuple(

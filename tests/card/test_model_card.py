@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from checkpoint_release.card.hub_terms import LICENSES, TASKS, check_terms
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
 from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
@@ -89,7 +90,7 @@ class Artifacts:
         made_from = {
             name: entry.sha256 for name, entry in read_manifest(folder).files.items()
         }
-        config = model_config(read_json(folder / "checkpoint.json"))
+        config = model_config(CheckpointFolder.open(folder).facts)
         main = {
             "safetensors": "model.safetensors",
             "onnx": "model.onnx",
@@ -100,7 +101,7 @@ class Artifacts:
             (out := self.path / name).mkdir(parents=True, exist_ok=True)
             if on := name in self.formats:
                 (out / main.get(name, "model.pt2")).write_bytes(name.encode() * 100)
-                write_json(out / "config.json", config)
+                config.write(out)
             write_manifest(
                 out,
                 name,

@@ -10,9 +10,9 @@ import pytest
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array, Dimension, Signature, TensorSpec
 from checkpoint_release.exporting.shape_check import (
-    example_sizes,
     check_shapes,
     check_sizes,
+    example_sizes,
 )
 
 SIGNATURE = Signature(

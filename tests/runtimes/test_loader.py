@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointError,
@@ -70,9 +71,9 @@ def release(
     checkpoint = write_checkpoint(
         root / "checkpoint", architecture, state_dict(architecture), {"epoch": 3}
     )
-    config = model_config(read_json(checkpoint / "checkpoint.json"))
+    config = model_config(CheckpointFolder.open(checkpoint).facts)
     for folder in (".", "onnx", "torchscript", "torch_export"):
-        write_json(root / folder / "config.json", config)
+        config.write(root / folder)
     shutil.copy(checkpoint / "weights.safetensors", root / "model.safetensors")
     model, signature = build_eager(checkpoint)
     torch.save(

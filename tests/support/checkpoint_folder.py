@@ -1,4 +1,4 @@
-"""artifacts/checkpoint as `load` writes it, for tests that start behind it."""
+"""artifacts/checkpoint as `load` writes it, for tests that start from there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    WEIGHTS_FILE,
+    CheckpointFacts,
+    Origin,
+    TensorStatistics,
+)
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.files import artifact_folder, write_json
+from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 
@@ -38,30 +46,31 @@ def write_checkpoint(
     dtypes = Counter[str]()
     for tensor in tensors.values():
         dtypes[tensor.dtype] += tensor.size
+    facts = CheckpointFacts(
+        model=architecture.to_json(),
+        tensors=TensorStatistics(
+            count=len(tensors),
+            values=sum(dtypes.values()),
+            bytes=sum(nbytes(tensor) for tensor in tensors.values()),
+            dtypes=dict(sorted(dtypes.items())),
+            tied=[],
+        ),
+        training=dict(training or {}),
+        origin=Origin(
+            sha256="0" * 64,
+            size=1,
+            container="zip",
+            state_dict="",
+            prefix="",
+            half_precision="keep",
+        ),
+        lora=None,
+        left_out={"harmless": {}, "dangerous": {}},
+    )
     with artifact_folder(folder) as out:
-        write_safetensors(out / "weights.safetensors", tensors, {"format": "pt"})
-        facts: dict[str, Any] = {
-            "model": architecture.to_json(),
-            "tensors": {
-                "count": len(tensors),
-                "values": sum(dtypes.values()),
-                "bytes": sum(nbytes(tensor) for tensor in tensors.values()),
-                "dtypes": dict(sorted(dtypes.items())),
-                "tied": [],
-            },
-            "training": dict(training or {}),
-            "origin": {
-                "sha256": "0" * 64,
-                "size": 1,
-                "container": "zip",
-                "state_dict": "",
-                "prefix": "",
-            },
-            "lora": None,
-            "left_out": {"harmless": {}, "dangerous": {}},
-        }
-        write_json(out / "checkpoint.json", facts)
-        write_manifest(out, "checkpoint", made_from={"checkpoint": "0" * 64})
+        write_safetensors(out / WEIGHTS_FILE, tensors, {"format": "pt"})
+        facts.write(out / FACTS_FILE)
+        write_manifest(out, CHECKPOINT, made_from={"checkpoint": "0" * 64})
     return folder
 
 
