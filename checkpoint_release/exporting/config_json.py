@@ -15,9 +15,7 @@ from typing import Any
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.config import ModelConfig
-
-# safetensors' name → torch's, widest first
-_FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+from checkpoint_release.core.dtypes import DTYPES, FLOATS
 
 
 def model_config(facts: CheckpointFacts, dtype: str | None = None) -> ModelConfig:
@@ -58,9 +56,9 @@ def widest_float(dtypes: Iterable[str]) -> str:
         torch's name; float32 where none is floating-point.
     """
     present = set(dtypes)
-    for dtype, torch_name in _FLOATS.items():
+    for dtype in FLOATS:
         if dtype in present:
-            return torch_name
+            return str(DTYPES[dtype].torch_name)
     return "float32"
 
 
