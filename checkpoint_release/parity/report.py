@@ -5,13 +5,13 @@ users, evidence of a failure.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.parity import rounded
 from checkpoint_release.core.files import replace_file
 from checkpoint_release.core.params import ParityParams
 from checkpoint_release.core.signature import Signature
@@ -25,9 +25,6 @@ from checkpoint_release.parity.judge import (
     Verdict,
 )
 
-# significant ones: differences between machines' rounding stay out of parity.json for
-# the most part
-DIGITS = 2
 WIDEST = 8  # outputs that the table has columns for
 
 
@@ -110,7 +107,7 @@ def metrics(
             "cases": len(cases),
         },
         "noise_floor": {
-            name: {"typical": stable(floor.typical), "worst": stable(floor.worst)}
+            name: {"typical": rounded(floor.typical), "worst": rounded(floor.worst)}
             for name, floor in truth.floors.items()
         },
         "formats": {
@@ -143,46 +140,32 @@ def _output(
     subject: Subject, output: OutputVerdict, cases: Sequence[Case], fixed: bool
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {
-        "max_abs_error": stable(output.largest),
-        "mean_abs_error": stable(output.mean),
+        "max_abs_error": rounded(output.largest),
+        "mean_abs_error": rounded(output.mean),
     }
     limit = output.limit
     if fixed:
         # What the tolerance comes to, at the worst place, in multiples of the floor.
-        figures["share_of_tolerance"] = stable(output.amount)
+        figures["share_of_tolerance"] = rounded(output.amount)
         limit = (
-            stable(output.times_floor / output.amount)
+            rounded(output.times_floor / output.amount)
             if output.times_floor and output.amount
             else limit
         )
     if subject.rule == REDUCED and not fixed:
-        figures["share_of_output"] = stable(output.amount)
+        figures["share_of_output"] = rounded(output.amount)
     else:
-        figures["times_floor"] = stable(
+        figures["times_floor"] = rounded(
             output.amount if output.times_floor is None else output.times_floor
         )
     return figures | {
         "limit": limit,
         "cosine": round(output.cosine, 6),
-        "ulps": stable(output.ulps),
-        "max_ulps": stable(output.max_ulps),
+        "ulps": rounded(output.ulps),
+        "max_ulps": rounded(output.max_ulps),
         "worst_case": cases[output.case].name,
         "worst_index": ",".join(str(i) for i in output.worst.index),
     }
-
-
-def stable(value: float) -> float:
-    """Two significant digits."""
-    return float(f"{value:.{DIGITS - 1}e}") if math.isfinite(value) else value
-
-
-def at_most(figure: float) -> float:
-    """The largest number of which `stable` makes this one: it rounds down as often as
-    up.
-    """
-    if figure == 0 or not math.isfinite(figure):
-        return figure
-    return figure + 0.5 * 10.0 ** (math.floor(math.log10(abs(figure))) - DIGITS + 1)
 
 
 def write_sample(folder: Path, truth: Truth, cases: Sequence[Case]) -> None:
@@ -217,7 +200,7 @@ def write_plots(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["output", "format", "relative_error"])
         for name, floor in truth.floors.items():
-            writer.writerow([name, "noise floor", stable(floor.worst)])
+            writer.writerow([name, "noise floor", rounded(floor.worst)])
             for verdict in verdicts:
                 shares = [
                     _largest(truth.reference[i][name], arrays[name])
@@ -226,7 +209,7 @@ def write_plots(
                     if floor.magnitudes[i]
                 ]
                 writer.writerow(
-                    [name, verdict.subject.name, stable(max(shares, default=0.0))]
+                    [name, verdict.subject.name, rounded(max(shares, default=0.0))]
                 )
     _write_along(folder / "along.csv", verdicts, truth, signature, cases)
 
@@ -272,7 +255,7 @@ def _write_along(
                     / scale
                 )
                 rows += [
-                    [i, spec.name, name, stable(float(value))]
+                    [i, spec.name, name, rounded(float(value))]
                     for i, value in enumerate(along)
                 ]
     with path.open("w", newline="", encoding="utf-8") as file:

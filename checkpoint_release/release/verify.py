@@ -27,6 +27,7 @@ from huggingface_hub import get_token
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import is_trusted
+from checkpoint_release.core.artifacts.parity import upper_bound
 from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointReleaseError,
@@ -34,7 +35,6 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import read_json
 from checkpoint_release.parity.error_stats import spacing
-from checkpoint_release.parity.report import at_most
 from checkpoint_release.release.folder import (
     PARITY,
     SAMPLE,
@@ -264,8 +264,8 @@ def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) ->
         figures = [found for key, found in formats.items() if key == name] or [
             found for key, found in formats.items() if key.split()[0] == name
         ]
-        accepted = at_most(figures[0]["outputs"][output]["max_abs_error"])
-        floor = at_most(parity["noise_floor"].get(output, {}).get("worst", 0.0))
+        accepted = upper_bound(figures[0]["outputs"][output]["max_abs_error"])
+        floor = upper_bound(parity["noise_floor"].get(output, {}).get("worst", 0.0))
         multiple = float(parity["rule"]["noise_multiple"])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InferenceError(

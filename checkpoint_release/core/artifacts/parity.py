@@ -4,6 +4,7 @@ exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import sha256
 
 PARITY = "parity.json"
+SIGNIFICANT_DIGITS = 2
+"""Of a figure in parity.json: for the most part they hide how machines differ in
+rounding.
+"""
 
 
 class Rule(Record, frozen=True, kw_only=True):
@@ -144,3 +149,19 @@ def read_parity(folder: Path) -> ParityReport:
         ArtifactError: it is missing or isn't as it was written.
     """
     return read_record(folder / PARITY, ParityReport)
+
+
+def rounded(value: float) -> float:
+    """A measured value as parity.json holds it, with SIGNIFICANT_DIGITS."""
+    if not math.isfinite(value):
+        return value
+    return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")
+
+
+def upper_bound(figure: float) -> float:
+    """The largest value that `rounded` turns into this figure."""
+    if figure == 0 or not math.isfinite(figure):
+        return figure
+    leading_digit = math.floor(math.log10(abs(figure)))
+    last_digit = leading_digit - SIGNIFICANT_DIGITS + 1
+    return figure + 0.5 * 10.0**last_digit

@@ -24,7 +24,7 @@ class Runnable(Record, frozen=True, kw_only=True):
     path: str
 
 
-class Sample(Record, frozen=True, kw_only=True):
+class Sample(Record, frozen=True, kw_only=True, omit_defaults=False):
     """Random inputs, and what the checkpoint makes of them in float64, rounded to its
     dtypes.
     """
