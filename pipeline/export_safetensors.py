@@ -11,12 +11,9 @@ imported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
@@ -25,8 +22,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
     CheckpointFolder,
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.dtypes import DTYPES
-from checkpoint_release.core.errors import ArtifactError, ExportError
+from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import (
     FileEntry,
     artifact_folder,
@@ -41,6 +37,7 @@ from checkpoint_release.tensors.safetensors import (
     write_shards,
 )
 from checkpoint_release.tensors.tensor import TensorLike
+from checkpoint_release.tensors.wrappers import Cast
 
 CHECKPOINT = stage.ARTIFACTS / "checkpoint"
 OUT = stage.ARTIFACTS / "safetensors"
@@ -146,49 +143,6 @@ def _is_cast(name: str, tensor: TensorLike, target: str, kept: tuple[str, ...]) 
     if tensor.dtype not in _FLOATS or tensor.dtype == target:
         return False
     return target == "F32" or name.rpartition(".")[2] not in kept
-
-
-@dataclass(frozen=True)
-class Cast:
-    """A tensor that is cast piece by piece while it is written.
-
-    Attributes:
-        name: for messages.
-        source: the tensor as it is.
-        dtype: safetensors' name of what it becomes; rounded to nearest, ties to even.
-    """
-
-    name: str
-    source: TensorLike
-    dtype: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The size of each dimension."""
-        return self.source.shape
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """The cast elements as one array."""
-        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
-        return flat.reshape(self.shape)
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The cast elements in pieces.
-
-        Raises:
-            ExportError: a finite value doesn't fit into the dtype.
-        """
-        for piece in self.source.chunks():
-            values = np.frombuffer(piece, DTYPES[self.source.dtype].numpy)
-            with np.errstate(over="ignore"):
-                cast = values.astype(DTYPES[self.dtype].numpy)
-            if (lost := np.isfinite(values) & ~np.isfinite(cast)).any():
-                raise ExportError(
-                    f"safetensors.dtype: {self.name} {list(self.shape)} holds"
-                    f" {values[lost][0]}, which is beyond what {self.dtype} can hold",
-                    "choose bfloat16, which has float32's range, or keep",
-                )
-            yield cast.view(np.uint8).data
 
 
 def _check_copy(copied: str, expected: str) -> None:

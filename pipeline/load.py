@@ -9,21 +9,15 @@ called, and torch isn't either.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ml_dtypes  # noqa: F401  makes bfloat16 and float8 known to numpy
-import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import read_architecture
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.dtypes import DTYPES, HALF
-from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.dtypes import HALF
 from checkpoint_release.core.files import artifact_folder, sha256, write_json
 from checkpoint_release.core.params import CheckpointParams, Params, load_params
 from checkpoint_release.pth import (
@@ -43,8 +37,9 @@ from checkpoint_release.state_dict.find import (
     refuse_adapter_beside,
     without_prefix,
 )
-from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
-from checkpoint_release.tensors.tensor import Tensor, TensorLike
+from checkpoint_release.tensors.safetensors import write_safetensors
+from checkpoint_release.tensors.statistics import tensor_statistics
+from checkpoint_release.tensors.wrappers import Finite
 
 OUT = stage.ARTIFACTS / "checkpoint"
 # DVC watches checkpoint.path and this folder; a null adapter can't be a dependency in
@@ -107,7 +102,7 @@ def _write(
             "half_precision": params.checkpoint.half_precision,
             **adapter,
         }
-        statistics = _statistics(weights)
+        statistics = tensor_statistics(weights).to_json()
         write_json(
             folder / "checkpoint.json",
             {
@@ -168,77 +163,6 @@ def _adapt(
         weights, adapter, lora_alpha(adapter_file.value, params.lora_alpha, adapter)
     )
     return merged, done, sha256(path)
-
-
-@dataclass(frozen=True)
-class Finite:
-    """A tensor that is looked through for NaN and infinity while its bytes go by."""
-
-    name: str
-    tensor: TensorLike
-
-    @property
-    def dtype(self) -> str:
-        """The safetensors name of the element type."""
-        return self.tensor.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The size of each dimension."""
-        return self.tensor.shape
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements, unchecked."""
-        return self.tensor.numpy()
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes in pieces.
-
-        Raises:
-            CheckpointError: a piece holds NaN or infinity.
-        """
-        dtype = DTYPES[self.dtype].numpy
-        floating = dtype is not None and (self.dtype.startswith(("F", "BF", "C")))
-        for piece in self.tensor.chunks():
-            if (
-                floating
-                and not np.isfinite(values := np.frombuffer(piece, dtype)).all()
-            ):
-                nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-                raise CheckpointError(
-                    f"{self.name} {list(self.shape)} holds at least {nan} NaN and"
-                    f" {infinite} infinite values",
-                    "release a checkpoint from before training diverged, or set"
-                    " checkpoint.non_finite to keep if they are meant (such as the -inf"
-                    " of an attention mask)",
-                )
-            yield piece
-
-
-def _statistics(weights: Mapping[str, TensorLike]) -> dict[str, Any]:
-    """How many tensors and values there are, how large they are, which dtypes they
-    have, which ones are tied.
-    """
-    dtypes: Counter[str] = Counter()
-    views: dict[Any, list[str]] = {}
-    for name, tensor in weights.items():
-        dtypes[tensor.dtype] += int(np.prod(tensor.shape, dtype=np.int64))
-        if isinstance(tensor, Tensor) and nbytes(tensor):
-            view = (
-                tensor.storage.key,
-                tensor.offset,
-                tensor.shape,
-                tensor.strides,
-                tensor.dtype,
-            )
-            views.setdefault(view, []).append(name)
-    return {
-        "count": len(weights),
-        "values": sum(dtypes.values()),
-        "bytes": sum(nbytes(tensor) for tensor in weights.values()),
-        "dtypes": dict(sorted(dtypes.items())),
-        "tied": sorted(names for names in views.values() if len(names) > 1),
-    }
 
 
 def _report(

@@ -38,6 +38,11 @@ class DType:
     numpy: np.dtype[Any] | None
     in_safetensors: bool
 
+    @property
+    def is_integral(self) -> bool:
+        """Whether elements are integers or booleans, which are always finite."""
+        return self.kind in ("boolean", "integer")
+
 
 def _dtype(name: str, torch_name: str, bits: int, kind: Kind) -> DType:
     """A type that numpy and safetensors have, numpy under torch's name."""

@@ -21,7 +21,8 @@ import numpy as np
 from checkpoint_release.core.dtypes import DTYPES, HALF
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Inert, plain
-from checkpoint_release.tensors.tensor import Computed, Tensor, TensorLike
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
+from checkpoint_release.tensors.wrappers import Computed
 
 Weights = dict[str, TensorLike]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ _FAULT_AROUND = 2 << 20
 
 
 class TensorLike(Protocol):
-    """Anything whose bytes can be streamed: a mapped `Tensor`, or a `Computed` one."""
+    """Anything whose bytes can be streamed: a mapped `Tensor`, or a wrapped one."""
 
     @property
     def dtype(self) -> str:
@@ -222,33 +222,6 @@ class Tensor:
         if self.negate:
             block ^= sign
         return block.reshape(-1)
-
-
-@dataclass(frozen=True, eq=False)
-class Computed:
-    """A tensor computed when its bytes are asked for, and forgotten after: casts and
-    merges stay flat.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    compute: Callable[[], np.ndarray[Any, Any]]
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Compute the elements. Raises TypeError when they are not what the record
-        says.
-        """
-        array = self.compute()
-        if array.shape != self.shape or array.dtype != DTYPES[self.dtype].numpy:
-            raise TypeError(
-                f"computed {array.dtype}{array.shape} for a tensor of"
-                f" {self.dtype}{self.shape}"
-            )
-        return array
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The elements row-major and little-endian, in pieces."""
-        return Tensor.of_numpy(self.numpy()).chunks()
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from checkpoint_release.core.artifacts.checkpoint import (
     WEIGHTS_FILE,
     CheckpointFacts,
     Origin,
-    TensorStatistics,
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder
-from checkpoint_release.tensors.safetensors import nbytes, write_safetensors
+from checkpoint_release.tensors.safetensors import write_safetensors
+from checkpoint_release.tensors.statistics import tensor_statistics
 from checkpoint_release.tensors.tensor import Tensor
 
 STICK_FIGURE = {
@@ -43,18 +42,9 @@ def write_checkpoint(
 ) -> Path:
     """Write the folder and return it; a weight's dtype is its array's."""
     tensors = {name: Tensor.of_numpy(array) for name, array in weights.items()}
-    dtypes = Counter[str]()
-    for tensor in tensors.values():
-        dtypes[tensor.dtype] += tensor.size
     facts = CheckpointFacts(
         model=architecture.to_json(),
-        tensors=TensorStatistics(
-            count=len(tensors),
-            values=sum(dtypes.values()),
-            bytes=sum(nbytes(tensor) for tensor in tensors.values()),
-            dtypes=dict(sorted(dtypes.items())),
-            tied=[],
-        ),
+        tensors=tensor_statistics(tensors),
         training=dict(training or {}),
         origin=Origin(
             sha256="0" * 64,

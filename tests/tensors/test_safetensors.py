@@ -27,7 +27,8 @@ from checkpoint_release.tensors.safetensors import (
     write_safetensors,
     write_shards,
 )
-from checkpoint_release.tensors.tensor import Computed, Tensor
+from checkpoint_release.tensors.tensor import Tensor
+from checkpoint_release.tensors.wrappers import Computed
 
 ROOT = Path(__file__).parents[2]
 TORCH = {

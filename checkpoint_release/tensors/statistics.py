@@ -1,0 +1,41 @@
+"""How much there is of a model's weights."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from checkpoint_release.core.artifacts.checkpoint import TensorStatistics
+from checkpoint_release.tensors.safetensors import nbytes
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
+
+
+def tensor_statistics(tensors: Mapping[str, TensorLike]) -> TensorStatistics:
+    """Count tensors, elements, bytes and dtypes, and find which tensors are tied."""
+    values = Counter[str]()
+    for tensor in tensors.values():
+        values[tensor.dtype] += math.prod(tensor.shape)
+    return TensorStatistics(
+        count=len(tensors),
+        values=values.total(),
+        bytes=sum(nbytes(tensor) for tensor in tensors.values()),
+        dtypes=dict(sorted(values.items())),
+        tied=_tied(tensors),
+    )
+
+
+def _tied(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
+    """The groups of names that are the same view of the same storage, sorted."""
+    by_view: dict[object, list[str]] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.nbytes:
+            view = (
+                tensor.storage.key,
+                tensor.offset,
+                tensor.shape,
+                tensor.strides,
+                tensor.dtype,
+            )
+            by_view.setdefault(view, []).append(name)
+    return sorted(names for names in by_view.values() if len(names) > 1)
