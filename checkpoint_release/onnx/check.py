@@ -14,8 +14,9 @@ from checkpoint_release.core.errors import ExportError, OpsetError, one_line
 from checkpoint_release.core.signature import Array, Signature, TensorSpec
 from checkpoint_release.exporting.path_leaks import find_path_leak
 from checkpoint_release.exporting.shape_check import Run, check_shapes
-from checkpoint_release.onnx.clean import infer_shapes, names_read, nodes
+from checkpoint_release.onnx.clean import infer_shapes
 from checkpoint_release.onnx.file import read_skeleton
+from checkpoint_release.runtimes.onnx_graph import names_read, walk_nodes
 
 _MISTAKE = (
     "this is a mistake of the exporter: try another onnx.exporter or onnx.opset, and"
@@ -85,7 +86,9 @@ def _check_versions(path: Path, model: ModelProto, opset: int, ir_version: int) 
             " asked for",
             _MISTAKE,
         )
-    used = {node.domain.replace("ai.onnx", "", 1) for node in nodes(model.graph)} | {""}
+    used = {
+        node.domain.replace("ai.onnx", "", 1) for node in walk_nodes(model.graph)
+    } | {""}
     if used != imports.keys():
         raise ExportError(
             f"{path.name} imports the domains {sorted(imports)} and uses"
@@ -144,7 +147,7 @@ def _check_ranks(path: Path, inferred: ModelProto) -> None:
 
 
 def _check_initialisers(path: Path, model: ModelProto) -> None:
-    read = set(names_read(model.graph))
+    read = names_read(model.graph)
     if unused := [
         tensor.name for tensor in model.graph.initializer if tensor.name not in read
     ]:

@@ -10,7 +10,7 @@ who made it. Both work on models without weight data (see onnx_file).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from checkpoint_release.core.signature import Array, Signature, TensorSpec
 from checkpoint_release.onnx.file import weight
+from checkpoint_release.runtimes.onnx_graph import (
+    names_read,
+    subgraphs,
+    walk_graphs,
+    walk_nodes,
+)
 
 PRODUCER = "checkpoint-release"
 MODULE = "model."  # the exported module holds the model under this name
@@ -66,7 +72,7 @@ def clean(
     cleaned = onnx_ir.to_proto(optimised)
     graph = cleaned.graph
     _rename(graph, signature, weights)
-    read = set(names_read(graph))
+    read = names_read(graph)
     constants = [tensor for tensor in graph.initializer if tensor.name in read]
     own = {tensor.name for tensor in constants}
     del graph.initializer[:]
@@ -124,38 +130,6 @@ def infer_shapes(model: ModelProto) -> ModelProto:
     return onnx.shape_inference.infer_shapes(
         typed, check_type=True, strict_mode=True, data_prop=True
     )
-
-
-def nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Every node, those of subgraphs (branches and loop bodies) after the node that
-    holds them.
-    """
-    for node in graph.node:
-        yield node
-        for subgraph in subgraphs(node):
-            yield from nodes(subgraph)
-
-
-def names_read(graph: GraphProto) -> Iterator[str]:
-    """Every name that a node or an output of the graph reads, those in subgraphs
-    included.
-    """
-    for node in nodes(graph):
-        yield from node.input
-        for subgraph in subgraphs(node):
-            yield from (value.name for value in subgraph.output)
-    yield from (value.name for value in graph.output)
-
-
-def subgraphs(node: NodeProto) -> list[GraphProto]:
-    """The graphs among a node's attributes."""
-    return [
-        graph
-        for attribute in node.attribute
-        for graph in (
-            [attribute.g] if attribute.type == attribute.GRAPH else attribute.graphs
-        )
-    ]
 
 
 # --------------------------------------------------------------------------------------
@@ -346,24 +320,16 @@ def _scope(node: NodeProto) -> str:
 
 
 def _strip(graph: GraphProto) -> None:
-    for node in nodes(graph):
-        del node.metadata_props[:]
-        node.doc_string = ""
-        for subgraph in subgraphs(node):
-            _strip(subgraph)
-    for message in (
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-        graph,
-    ):
-        del message.metadata_props[:]
-        message.doc_string = ""
+    """Take out documentation and metadata of everything in the graph."""
+    for inner in walk_graphs(graph):
+        values = (*inner.input, *inner.output, *inner.value_info)
+        for message in (inner, *inner.node, *inner.initializer, *values):
+            del message.metadata_props[:]
+            message.doc_string = ""
 
 
 def _import_used_domains(model: ModelProto) -> None:
-    used = {node.domain for node in nodes(model.graph)} | {""}
+    used = {node.domain for node in walk_nodes(model.graph)} | {""}
     imports = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)

@@ -23,8 +23,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array
-from checkpoint_release.onnx.clean import nodes
 from checkpoint_release.onnx.file import EMBEDDED_LIMIT, is_streamed, weight
+from checkpoint_release.runtimes.onnx_graph import walk_nodes
 from checkpoint_release.tensors.tensor import TensorLike
 
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
@@ -89,7 +89,7 @@ def _with_float16_weights(
             arrays[tensor.name] = half = array.astype(np.float16)
             wide[tensor.name] = f"{tensor.name}/float32"
             tensor.CopyFrom(weight(tensor.name, half))
-    for node in nodes(graph):
+    for node in walk_nodes(graph):
         for i, name in enumerate(node.input):
             node.input[i] = wide.get(name, name)
     casts = [
@@ -146,7 +146,7 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
             " model",
             "remove int8 from onnx.variants",
         )
-    used = {node.domain for node in nodes(quantised.graph)} | {""}
+    used = {node.domain for node in walk_nodes(quantised.graph)} | {""}
     imports = [entry for entry in quantised.opset_import if entry.domain in used]
     del quantised.opset_import[:], quantised.graph.value_info[:]
     quantised.opset_import.extend(imports)
@@ -169,7 +169,7 @@ def _with_data(
         for tensor in graph.initializer
         if is_streamed(tensor)
     }
-    reads = [name for node in nodes(graph) for name in node.input]
+    reads = [name for node in walk_nodes(graph) for name in node.input]
     kept = []
     for node in graph.node:
         name = (

@@ -28,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from checkpoint_release.parity.workers import read_cases, write_cases
+from checkpoint_release.runtimes.onnx_graph import walk_graphs
 
 if TYPE_CHECKING:
     import onnx
 
 Array = npt.NDArray[Any]
+_FLOAT32, _FLOAT64 = 1, 11  # onnx.TensorProto.FLOAT and DOUBLE
 
 LIMIT = 120  # seconds
 # relative; the graph's own constants, such as √2, are rounded to float32
@@ -264,33 +266,30 @@ def _widen(graph: onnx.GraphProto) -> None:
     """Make every float32 in the graph float64: weights, constants, casts, inputs and
     outputs.
     """
-    import onnx
-    from onnx import TensorProto, numpy_helper
+    for inner in walk_graphs(graph):
+        for tensor in inner.initializer:
+            _widen_tensor(tensor)
+        for value in (*inner.input, *inner.output):
+            if value.type.tensor_type.elem_type == _FLOAT32:
+                value.type.tensor_type.elem_type = _FLOAT64
+        for node in inner.node:
+            for attribute in node.attribute:
+                _widen_attribute(attribute)
 
-    def wide(tensor: onnx.TensorProto) -> None:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(
-                numpy_helper.from_array(
-                    numpy_helper.to_array(tensor).astype(np.float64), tensor.name
-                )
-            )
 
-    for tensor in graph.initializer:
-        wide(tensor)
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                wide(attribute.t)
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                _widen(attribute.g)
-            elif (
-                attribute.name in ("to", "dtype", "stash_type")
-                and attribute.i == TensorProto.FLOAT
-            ):
-                attribute.i = TensorProto.DOUBLE
+def _widen_attribute(attribute: onnx.AttributeProto) -> None:
+    if attribute.type == attribute.TENSOR:
+        _widen_tensor(attribute.t)
+    elif attribute.name in ("to", "dtype", "stash_type") and attribute.i == _FLOAT32:
+        attribute.i = _FLOAT64
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    from onnx import numpy_helper
+
+    if tensor.data_type == _FLOAT32:
+        wide = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:

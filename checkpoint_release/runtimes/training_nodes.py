@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
+
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 RANDOM = {
     "RandomNormal",
@@ -20,40 +22,46 @@ RANDOM = {
     "Bernoulli",
     "Multinomial",
 }
+_DROPOUT_MODE = 2  # the position of the input training_mode
 
 
 def training_nodes(graph: GraphProto) -> list[str]:
     """One sentence for each such node."""
-    import onnx
+    constants = _constants(graph)
+    faults = []
+    for node in walk_nodes(graph):
+        if node.op_type in RANDOM:
+            faults.append(f"the node {node.op_type} {node.name!r} draws random numbers")
+        elif _is_training(node, constants):
+            faults.append(f"the node {node.op_type} {node.name!r} is in training mode")
+    return faults
+
+
+def _constants(graph: GraphProto) -> dict[str, TensorProto]:
+    """Value name → its tensor, of initialisers and Constant nodes."""
+    constants: dict[str, TensorProto] = {}
+    for inner in walk_graphs(graph):
+        constants.update({tensor.name: tensor for tensor in inner.initializer})
+        for node in inner.node:
+            if node.op_type != "Constant":
+                continue
+            for attribute in node.attribute:
+                constants[node.output[0]] = attribute.t
+    return constants
+
+
+def _is_training(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
+    """Whether a Dropout or BatchNormalization is in training mode; so is a Dropout
+    whose mode isn't constant.
+    """
     from onnx import numpy_helper
 
-    found = []
-    graphs = [graph]
-    while graphs:
-        graph = graphs.pop()
-        constants = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
-            graphs += [
-                attribute.g
-                for attribute in node.attribute
-                if attribute.type == onnx.AttributeProto.GRAPH
-            ]
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    constants[node.output[0]] = attribute.t
-            elif node.op_type in RANDOM:
-                found.append(
-                    f"the node {node.op_type} {node.name!r} draws random numbers"
-                )
-            elif node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
-                mode = constants.get(node.input[2])
-                if mode is None or bool(numpy_helper.to_array(mode)):
-                    found.append(f"the node Dropout {node.name!r} is in training mode")
-            elif node.op_type == "BatchNormalization" and any(
-                attribute.name == "training_mode" and attribute.i
-                for attribute in node.attribute
-            ):
-                found.append(
-                    f"the node BatchNormalization {node.name!r} is in training mode"
-                )
-    return found
+    if node.op_type == "BatchNormalization":
+        modes = [item.i for item in node.attribute if item.name == "training_mode"]
+        return any(modes)
+    if node.op_type != "Dropout" or len(node.input) <= _DROPOUT_MODE:
+        return False
+    mode = node.input[_DROPOUT_MODE]
+    if not mode:
+        return False
+    return mode not in constants or bool(numpy_helper.to_array(constants[mode]))
