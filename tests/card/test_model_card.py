@@ -30,7 +30,7 @@ from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.release.folder import FORMATS
 from pipeline.model_card import PLACES, write_card
 from tests.support.checkpoint_folder import stick_figure, write_checkpoint
-from tests.support.parity_json import parity_json
+from tests.support.parity_json import passed_report
 from tests.support.project import ROOT, Project
 
 HEADINGS = [
@@ -117,9 +117,10 @@ class Artifacts:
         checked = {
             name: sha256(self.path / name / "manifest.json") for name in self.formats
         }
+        outputs = [spec.name for spec in self.architecture.signature.outputs]
         write_json(
             self.path / "parity.json",
-            {**parity_json(checked, self.architecture.signature), **changes},
+            {**passed_report(checked, outputs).to_json(), **changes},
         )
 
     def change_checkpoint(self, **facts: Any) -> None:

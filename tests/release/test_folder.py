@@ -16,8 +16,9 @@ from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.release.folder import assemble, differences, read_release
 from checkpoint_release.release.signing import check_signature
+from tests.support.parity_json import write_parity
 from tests.support.project import ROOT, tree
-from tests.support.publishing import fake_artifacts, write_artifact, write_parity
+from tests.support.publishing import fake_artifacts, write_artifact
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub, find_token
 from checkpoint_release.release.hub_errors import scrub
 from tests.support.hub_server import Account, Fault
+from tests.support.parity_json import write_parity
 from tests.support.project import Project
 from tests.support.publishing import (
     CARD,
@@ -27,7 +28,6 @@ from tests.support.publishing import (
     TOKEN,
     Publisher,
     fake_artifacts,
-    write_parity,
 )
 
 pytestmark = pytest.mark.filterwarnings(SENDING)

@@ -19,6 +19,7 @@ from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.release.folder import assemble, read_release
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify
+from tests.support.parity_json import write_parity
 from tests.support.project import ROOT, Project
 from tests.support.publishing import (
     REPO,
@@ -26,7 +27,6 @@ from tests.support.publishing import (
     TOKEN,
     Publisher,
     fake_artifacts,
-    write_parity,
 )
 
 pytestmark = pytest.mark.filterwarnings(SENDING)

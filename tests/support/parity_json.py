@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
+from checkpoint_release.core.artifacts.manifest import MANIFEST, read_manifest
+from checkpoint_release.core.artifacts.parity import (
+    PARITY,
+    FormatFigures,
+    NoiseFloor,
+    OutputFigures,
+    ParityReport,
+    Rule,
+    WeightsHeld,
+)
+from checkpoint_release.core.files import sha256
 
 
-def parity_json(checked: Mapping[str, str], signature: Signature) -> dict[str, Any]:
+def passed_report(checked: Mapping[str, str], outputs: Sequence[str]) -> ParityReport:
     """A verdict that passed these formats (name → sha256 of the manifest), every figure
     another number.
     """
-    names = [spec.name for spec in signature.outputs]
     formats = {}
-    for i, format in enumerate(checked):
-        exact = format == "safetensors"
-        formats[format] = {
-            "passed": True,
-            "rule": "exact" if exact else "noise",
-            "weights": {"bit_for_bit": 40 + i, "of": 50},
-            "bit_identical_cases": 11 if exact else 0,
-            "outputs": {
-                name: {
-                    "max_abs_error": (i + 1) * 1e-6 + j * 1e-7,
-                    "mean_abs_error": 1e-8,
-                    "times_floor": 0.5 + i + j / 10,
-                    "limit": 4.0,
-                    "cosine": 1.0,
-                    "ulps": 1.0,
-                    "max_ulps": 3.0,
-                    "worst_case": "plain, sequence=5, batch=1",
-                    "worst_index": "0,0",
-                }
-                for j, name in enumerate(names)
+    for position, name in enumerate(checked):
+        exact = name == SAFETENSORS.name
+        formats[name] = FormatFigures(
+            passed=True,
+            rule="exact" if exact else "noise",
+            weights=WeightsHeld(bit_for_bit=40 + position, of=50),
+            bit_identical_cases=11 if exact else 0,
+            outputs={
+                output: _figures(position, number)
+                for number, output in enumerate(outputs)
             },
-        }
-    return {
-        "passed": True,
-        "checked": dict(checked),
-        "rule": {"noise_multiple": 4.0, "seed": 0, "cases": 11},
-        "noise_floor": {name: {"typical": 1.5e-7, "worst": 9e-7} for name in names},
-        "formats": formats,
+        )
+    floor = NoiseFloor(typical=1.5e-7, worst=2e-7)
+    return ParityReport(
+        passed=True,
+        checked=dict(checked),
+        rule=Rule(noise_multiple=8.0, large_multiple=100.0, seed=0, cases=11),
+        noise_floor=dict.fromkeys(outputs, floor),
+        formats=formats,
+    )
+
+
+def _figures(format: int, output: int) -> OutputFigures:
+    return OutputFigures(
+        max_abs_error=1e-6 + format * 1e-7 + output * 1e-8,
+        mean_abs_error=1e-8,
+        times_floor=0.5 + format + output / 10,
+        limit=8.0,
+        cosine=1.0,
+        ulps=1.0,
+        max_ulps=3.0,
+        worst_case="nominal, sequence=5, batch=1",
+        worst_index="0,0",
+    )
+
+
+def write_parity(artifacts: Path, outputs: Sequence[str] = ("y",)) -> ParityReport:
+    """Pass the formats as they are now, those that are enabled."""
+    checked = {
+        name: sha256(artifacts / name / MANIFEST)
+        for name in FORMATS
+        if read_manifest(artifacts / name).enabled
     }
+    report = passed_report(checked, outputs)
+    report.write(artifacts / PARITY)
+    return report

@@ -14,11 +14,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
-from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
+from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish
 from tests.support.hub_server import HubServer, Repo
+from tests.support.parity_json import write_parity
 
 SENDING = "ignore:Use 'content=:DeprecationWarning"
 """huggingface_hub sends files in a way that its own HTTP library calls deprecated."""
@@ -47,25 +48,6 @@ def write_artifact(
         (folder / name).write_bytes(content)
     folder.mkdir(parents=True, exist_ok=True)
     return write_manifest(folder, format, enabled=enabled)
-
-
-def write_parity(artifacts: Path) -> None:
-    """What parity-check says of the formats as they are now."""
-    formats = ("safetensors", "onnx", "torchscript", "torch_export")
-    checked = {
-        name: sha256(artifacts / name / "manifest.json")
-        for name in formats
-        if read_json(artifacts / name / "manifest.json")["enabled"]
-    }
-    figures = {"passed": True, "outputs": {"y": {"max_abs_error": 1e-6}}}
-    verdict = {
-        "passed": True,
-        "checked": checked,
-        "rule": {"noise_multiple": 8.0},
-        "noise_floor": {"y": {"typical": 1e-7, "worst": 2e-7}},
-        "formats": dict.fromkeys(checked, figures),
-    }
-    write_json(artifacts / "parity.json", verdict)
 
 
 def fake_artifacts(
