@@ -437,7 +437,7 @@ def test_the_parity_table_is_that_of_parity_check(
         " 10 are not in the file" in table
     )
     assert "; in 11 of 11 cases" in table
-    assert "41 of 50 weights" in table and "11 cases" in table and "4× passes" in table
+    assert "41 of 50 weights" in table and "11 cases" in table and "8× passes" in table
 
 
 def test_a_variant_of_reduced_precision_is_named_as_such(
