@@ -28,10 +28,10 @@ from checkpoint_release.pth import (
 )
 from checkpoint_release.pth.facts import training_facts_of
 from checkpoint_release.state_dict.find import (
-    Weights,
+    StateDict,
     cast_half,
     find_adapter,
-    find_weights,
+    find_state_dict,
     lora_alpha,
     merge_lora,
     refuse_adapter_beside,
@@ -61,7 +61,7 @@ def main() -> None:
 def _write(
     params: Params, path: Path, checkpoint: Checkpoint, digest: Future[str]
 ) -> None:
-    found = find_weights(checkpoint.value, params.checkpoint.state_dict)
+    found = find_state_dict(checkpoint.value, params.checkpoint.state_dict)
     weights, prefix = without_prefix(found.weights)
     # Before adapters are merged: an update is finer than half precision's rounding of
     # the sum.
@@ -80,7 +80,7 @@ def _write(
     )
     key = escape_surrogates(found.key)
     with artifact_folder(OUT) as folder:
-        checked: Weights = {
+        checked: StateDict = {
             name: (
                 tensor
                 if params.checkpoint.non_finite == "keep"
@@ -138,8 +138,8 @@ def _read(path: Path, params: CheckpointParams) -> Checkpoint:
 
 
 def _adapt(
-    weights: Weights, beside: str, checkpoint: Checkpoint, params: CheckpointParams
-) -> tuple[Weights, Any, str | None]:
+    weights: StateDict, beside: str, checkpoint: Checkpoint, params: CheckpointParams
+) -> tuple[StateDict, Any, str | None]:
     """Merge the LoRA factors that the checkpoint or checkpoint.adapter holds; the last
     is the adapter's sha256.
     """

@@ -251,6 +251,6 @@ def _long_sizes(
 
 def _broken(how: str) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint's zip archive is broken: {how}",
-        "copy or download the checkpoint again, or save it again",
+        f"its zip archive is damaged or cut short: {how}",
+        "copy or download the file again, or save it again",
     )

@@ -26,13 +26,6 @@ from checkpoint_release.tensors.tensor import (
     contiguous_strides,
 )
 
-STORAGES = {
-    "BFloat16Storage": "BF16", "BoolStorage": "BOOL", "ByteStorage": "U8", "CharStorage": "I8",
-    "ComplexDoubleStorage": "C128", "ComplexFloatStorage": "C64", "DoubleStorage": "F64",
-    "FloatStorage": "F32", "HalfStorage": "F16", "IntStorage": "I32", "LongStorage": "I64",
-    "ShortStorage": "I16", "UntypedStorage": "U8", "_UntypedStorage": "U8",
-}  # fmt: skip
-
 ALLOWED_GLOBALS = re.compile(
     r"torch\.((cuda\.)?\w*Storage|storage\._?UntypedStorage|Size|Tensor|device|nn\.parameter\.Parameter"
     r"|(bool|bfloat16|b?complex\d+|u?int\d+|float\d+\w*|strided|sparse_\w+|contiguous_format|channels_last\w*)"
@@ -64,8 +57,8 @@ class Tensors:
     def __init__(self, file_size: int) -> None:
         self._left = (1 << 30) + MAX_CLAIM * file_size
 
-    def table(self) -> dict[str, Builder]:
-        """The closed table, with the rebuilding functions of torch bound to this file."""
+    def builders(self) -> dict[str, Builder]:
+        """Every builder by its dotted name, torch's rebuilding functions bound to this file."""
         rebuild: dict[str, Builder] = {
             "torch._utils._rebuild_tensor": self._rebuild_tensor,
             "torch._utils._rebuild_tensor_v2": self._rebuild_tensor_v2,
@@ -77,7 +70,7 @@ class Tensors:
             "torch._tensor._rebuild_from_type": _rebuild_from_type,
             "torch.tensor._rebuild_from_type": _rebuild_from_type,
         }
-        return rebuild | _PLAIN
+        return rebuild | _BUILDERS
 
     def tensor(
         self,
@@ -434,7 +427,7 @@ def _time_zone(record: Any) -> datetime.timezone:
     raise Unsupported
 
 
-_PLAIN: dict[str, Builder] = {
+_BUILDERS: dict[str, Builder] = {
     "_codecs.encode": _encode,
     "builtins.bool": _one_of(bool),
     "builtins.bytearray": _bytes,
@@ -469,9 +462,9 @@ _PLAIN: dict[str, Builder] = {
     "torch._utils._rebuild_wrapper_subclass": _not_dense("wrapped"),
 }
 for _core in ("core", "_core"):
-    _PLAIN[f"numpy.{_core}.multiarray.scalar"] = _scalar
+    _BUILDERS[f"numpy.{_core}.multiarray.scalar"] = _scalar
 for _module in ("pathlib", "pathlib._local"):
     for _name in ("Path", "PosixPath", "PurePath", "PurePosixPath"):
-        _PLAIN[f"{_module}.{_name}"] = _path(PurePosixPath)
+        _BUILDERS[f"{_module}.{_name}"] = _path(PurePosixPath)
     for _name in ("WindowsPath", "PureWindowsPath"):
-        _PLAIN[f"{_module}.{_name}"] = _path(PureWindowsPath)
+        _BUILDERS[f"{_module}.{_name}"] = _path(PureWindowsPath)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from checkpoint_release.pth import Inert, Tensor, plain, escape_surrogates
+from checkpoint_release.pth import Inert, Tensor, escape_surrogates, to_json_value
 
 _LONGEST_TEXT = 2000
 _MOST_ITEMS = 64
@@ -39,9 +39,9 @@ def training_facts_of(
 def _plain(value: Any, depth: int) -> Any:
     match value:
         case Inert():
-            return _plain(plain(value), depth)
+            return _plain(to_json_value(value), depth)
         case Tensor():
-            return _plain(plain(value), depth) if value.size == 1 else _LEFT_OUT
+            return _plain(to_json_value(value), depth) if value.size == 1 else _LEFT_OUT
         case None | bool():
             return value
         case int():

@@ -49,7 +49,6 @@ class Checkpoint:
             contains itself nowhere, is at most 200 deep and walks as at most ten
             million values, Inert records counted as leaves.
         container: "zip" or "legacy" (before torch 1.6).
-        kind_of_file: "state dict", "pickled module" or "checkpoint" (any other nest).
         left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that
         were not honoured, counted
             by the times that they would have been called (or by mentions, when never
@@ -60,6 +59,5 @@ class Checkpoint:
     path: Path
     value: Any
     container: str
-    kind_of_file: str
     left_out: dict[str, dict[str, int]]
     notes: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """From records to plain values, wherever what they mean is beyond doubt.
 
-`settle` finishes a nest that the machine has built: arrays become tensors, pickled
+`resolve` finishes a nest that the machine has built: arrays become tensors, pickled
 modules their state dicts, and what is too deep, too wide or contains itself is refused,
-so that whoever walks the nest may do it without care. `plain` goes further, down to
+so that whoever walks the nest may do it without care. `to_json_value` goes further, down to
 what JSON can hold, for facts that are shown to people.
 """
 
@@ -29,7 +29,7 @@ _Size = tuple[int, int]
 """As how many values a container walks, and how deep it is."""
 
 
-def settle(root: Any) -> tuple[Any, list[str]]:
+def resolve(root: Any) -> tuple[Any, list[str]]:
     """The finished nest, and the class names of the pickled modules in it.
 
     Containers and records are changed in place, so that what was shared stays shared.
@@ -38,18 +38,18 @@ def settle(root: Any) -> tuple[Any, list[str]]:
         CheckpointError: the nest contains itself, is more than 200 deep, or walks as
         more than ten million values.
     """
-    settler = _Settler()
-    root = settler.settle(root)
-    while settler.records:
-        record = settler.records.pop()
-        record.args = settler.settle(record.args)
-        record.state = settler.settle(record.state)
-        settler.settle(record.items)
-        settler.settle(record.entries)
-    return root, settler.modules
+    resolver = _Resolver()
+    root = resolver.resolve(root)
+    while resolver.records:
+        record = resolver.records.pop()
+        record.args = resolver.resolve(record.args)
+        record.state = resolver.resolve(record.state)
+        resolver.resolve(record.items)
+        resolver.resolve(record.entries)
+    return root, resolver.modules
 
 
-class _Settler:
+class _Resolver:
     def __init__(self) -> None:
         self.records: list[Inert] = []
         self.modules: list[str] = []
@@ -58,7 +58,7 @@ class _Settler:
         self._kept: list[Any] = []  # keeps every id above from being used again
         self._left = MAX_COPIED
 
-    def settle(self, root: Any) -> Any:
+    def resolve(self, root: Any) -> Any:
         """Settle everything below `root` down to the records, whose own insides wait in
         `records`.
         """
@@ -238,7 +238,7 @@ def escape_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """What JSON can hold of a settled value: names for what has no other form, a
     summary for a tensor.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from checkpoint_release.core.errors import CheckpointError, InferenceError
-from checkpoint_release.pth.container import recognize
+from checkpoint_release.pth.file_kind import Kind, identify
+from checkpoint_release.tensors.tensor import MappedFile
 
 SUPPORTED = (
     "supported are .safetensors, .onnx, TorchScript (.pt), torch.export (.pt2),"
@@ -84,117 +82,14 @@ def _in_folder(folder: Path, format: str | None) -> tuple[str, Path]:
 
 
 def _of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise InferenceError(
-                f"{path} is empty: 0 bytes", f"download or export it again; {SUPPORTED}"
-            )
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if _is_safetensors(content):
-                return "safetensors"
-            if content[:4] == b"PK\x03\x04":
-                return _of_archive(path)
-            if _is_onnx(content):
-                return "onnx"
-            head = content[:4096]
     try:
-        recognize(memoryview(head))
-    except CheckpointError as error:
+        kind = identify(MappedFile.of_file(path))
+    except CheckpointError as error:  # a zip archive that is damaged
+        raise InferenceError(f"{path}: {error.problem}", error.remedy) from None
+    if kind.kind is Kind.UNSUPPORTED:
         name = f", though its name ends in {path.suffix}" if path.suffix else ""
-        what = (
-            error.problem.removeprefix("the file ")
-            .removeprefix("is not a checkpoint but ")
-            .rstrip(".")
-        )
-        raise InferenceError(f"{path} is no model{name}: {what}", SUPPORTED) from None
-    return "pth"
-
-
-def _of_archive(path: Path) -> str:
-    """TorchScript, torch.export and torch.save all write zip files."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
-    except zipfile.BadZipFile as error:
         raise InferenceError(
-            f"{path} begins as a zip archive and is damaged or cut short: {error}",
-            "download or export it again",
-        ) from None
-    if "constants.pkl" in names:
-        return "torchscript"
-    if "archive_format" in names or "serialized_exported_program.json" in names:
-        return "torch_export"
-    if "data.pkl" in names:
-        return "pth"
-    shown = ", ".join(sorted(names)[:3])
-    raise InferenceError(
-        f"{path} is a zip archive of {len(names)} files ({shown}, …) and no model",
-        SUPPORTED,
-    )
-
-
-def _is_safetensors(content: mmap.mmap) -> bool:
-    """Eight bytes of header length, then a JSON header that fits into the file."""
-    length = int.from_bytes(content[:8], "little")
-    return 2 <= length <= len(content) - 8 and content[8:9] == b"{"
-
-
-def _is_onnx(content: mmap.mmap) -> bool:
-    """Whether the file is one ModelProto: its fields follow each other to the last
-    byte, a graph among them.
-
-    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, message ModelProto; 20 and
-    25 are training_info and functions. Protobuf has no mark of its own, so each field's
-    number and wire type has to be one that it may have.
-    """
-    numbers = {
-        1: 0,
-        2: 2,
-        3: 2,
-        4: 2,
-        5: 0,
-        6: 2,
-        7: 2,
-        8: 2,
-        14: 2,
-        20: 2,
-        25: 2,
-        26: 2,
-    }
-    seen = set()
-    try:
-        for number, wire in _protobuf_fields(content):
-            if numbers.get(number) != wire:
-                return False
-            seen.add(number)
-    except (IndexError, ValueError):
-        return False
-    return {1, 7} <= seen
-
-
-def _protobuf_fields(content: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Number and wire type of each field of a message; what has a length is stepped
-    over, not read.
-    """
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = content[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-            if shift > 63:
-                raise ValueError("a varint of more than 64 bits")
-
-    while at < len(content):
-        tag = varint()
-        yield tag >> 3, tag & 7
-        size = varint()
-        at += size if tag & 7 == 2 else 0
-    if at != len(content):
-        raise ValueError("the last field ends outside of the file")
+            f"{path} is not a model{name}: it is {kind.description}",
+            f"{kind.remedy}; {SUPPORTED}",
+        )
+    return str(kind.kind)

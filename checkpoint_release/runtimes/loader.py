@@ -49,7 +49,7 @@ from checkpoint_release.runtimes.open import open_runtime, run_module
 from checkpoint_release.tensors.tensor import TensorLike
 
 if TYPE_CHECKING:
-    from checkpoint_release.state_dict.find import Weights
+    from checkpoint_release.state_dict.find import StateDict
 
 Run = Callable[[Arrays], Arrays]
 
@@ -350,7 +350,7 @@ def _fetch(repo_id: str, format: str | None, revision: str | None) -> Path:
     )
 
 
-def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> Weights:
+def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> StateDict:
     """Read a checkpoint's weights without running anything in it, LoRA merged.
 
     Raises:
@@ -359,7 +359,7 @@ def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> Weights
     """
     from checkpoint_release.pth import read_checkpoint, refuse_dangerous
     from checkpoint_release.state_dict.find import (
-        find_weights,
+        find_state_dict,
         lora_alpha,
         merge_lora,
         refuse_adapter_beside,
@@ -374,7 +374,7 @@ def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> Weights
     try:
         checkpoint = read_checkpoint(path)
         refuse_dangerous(checkpoint)
-        found = find_weights(checkpoint.value, key)
+        found = find_state_dict(checkpoint.value, key)
         refuse_adapter_beside(found.adapter_beside, str(path))
         weights, _ = without_prefix(found.weights)
         merged, _ = merge_lora(
@@ -396,7 +396,7 @@ def _as_option(parameter: re.Match[str]) -> str:
 
 
 def _open_pth(
-    path: Path, weights: Weights, options: Mapping[str, Any]
+    path: Path, weights: StateDict, options: Mapping[str, Any]
 ) -> tuple[Signature, Run]:
     """Build the model around a checkpoint's weights.
 

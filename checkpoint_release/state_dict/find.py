@@ -1,6 +1,6 @@
 """From what a checkpoint holds to the weights that its model computes with.
 
-find_weights    which of the mappings in the file is the state dict
+find_state_dict    which of the mappings in the file is the state dict
 without_prefix  module. and _orig_mod. go, where every name has them
 merge_lora      low-rank adapters are added to the weights that they adapt
 cast_half       half-precision weights are kept, widened or refused
@@ -20,11 +20,11 @@ import numpy as np
 
 from checkpoint_release.core.dtypes import DTYPES, HALF
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Inert, plain
+from checkpoint_release.pth import Inert, to_json_value
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 from checkpoint_release.tensors.wrappers import Computed
 
-Weights = dict[str, TensorLike]
+StateDict = dict[str, TensorLike]
 
 USUAL_KEYS = (
     *(
@@ -61,7 +61,7 @@ _SAVE_WEIGHTS = (  # instead of an object that holds them
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundStateDict:
     """The state dict that was chosen.
 
     Attributes:
@@ -72,12 +72,12 @@ class Found:
             it; "" where there is none.
     """
 
-    weights: Weights
+    weights: StateDict
     key: str
     adapter_beside: str = ""
 
 
-def find_weights(value: Any, key: str | None) -> Found:
+def find_state_dict(value: Any, key: str | None) -> FoundStateDict:
     """The state dict in a checkpoint: under `key` (dotted), or the only one that there
     is.
 
@@ -88,7 +88,7 @@ def find_weights(value: Any, key: str | None) -> Found:
         CheckpointError: there is none, there are several, or `key` doesn't lead to one.
     """
     if key is not None:
-        return Found(_at_key(value, key), key)
+        return FoundStateDict(_at_key(value, key), key)
     candidates = dict(_candidates(value))
     adapters = [name for name, weights in candidates.items() if _is_adapter(weights)]
     full = {
@@ -130,7 +130,9 @@ def find_weights(value: Any, key: str | None) -> Found:
         )
     ((name, weights),) = full.items()
     injected = any(_LORA.match(tensor) for tensor in weights)
-    return Found(weights, name, adapters[0] if adapters and not injected else "")
+    return FoundStateDict(
+        weights, name, adapters[0] if adapters and not injected else ""
+    )
 
 
 def refuse_adapter_beside(adapter: str, path: str) -> None:
@@ -138,7 +140,7 @@ def refuse_adapter_beside(adapter: str, path: str) -> None:
     can't be told, nor that it isn't.
 
     Args:
-        adapter: Found.adapter_beside.
+        adapter: FoundStateDict.adapter_beside.
         path: the checkpoint, for the message.
 
     Raises:
@@ -153,7 +155,7 @@ def refuse_adapter_beside(adapter: str, path: str) -> None:
         )
 
 
-def find_adapter(value: Any) -> tuple[Weights, str]:
+def find_adapter(value: Any) -> tuple[StateDict, str]:
     """The LoRA factors in an adapter file, and the key they were under.
 
     Raises:
@@ -189,7 +191,7 @@ def find_adapter(value: Any) -> tuple[Weights, str]:
 
 def without_prefix(
     weights: Mapping[str, TensorLike], more: tuple[str, ...] = ()
-) -> tuple[Weights, str]:
+) -> tuple[StateDict, str]:
     """Strip the prefixes that wrappers add, such as module. (DataParallel) and
     _orig_mod. (torch.compile).
 
@@ -215,8 +217,8 @@ def without_prefix(
 
 
 def merge_lora(
-    weights: Weights, adapter: Mapping[str, TensorLike] | None, alpha: float | None
-) -> tuple[Weights, Any]:
+    weights: StateDict, adapter: Mapping[str, TensorLike] | None, alpha: float | None
+) -> tuple[StateDict, Any]:
     """Add the adapters to the weights they adapt: W + (alpha / rank) · B·A, in float64,
     rounded once.
 
@@ -243,7 +245,7 @@ def merge_lora(
             "set checkpoint.adapter to null, or give a base checkpoint without"
             " adapters",
         )
-    merged: Weights = {
+    merged: StateDict = {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in weights.items()
         if name not in injected
@@ -307,7 +309,9 @@ def lora_alpha(
             factors' own.
     """
     # a mapping or an object
-    config = plain(value.get("lora_config")) if isinstance(value, Mapping) else None
+    config = (
+        to_json_value(value.get("lora_config")) if isinstance(value, Mapping) else None
+    )
     config = config if isinstance(config, Mapping) else {}
     said, rank = (
         _number(config, "alpha", "lora_alpha"),
@@ -348,7 +352,7 @@ def _number(config: Mapping[str, Any], *keys: str) -> float | None:
     )
 
 
-def cast_half(weights: Weights, policy: str) -> Weights:
+def cast_half(weights: StateDict, policy: str) -> StateDict:
     """Apply checkpoint.half_precision to float16 and bfloat16 weights: keep, cast
     (exactly, to float32) or refuse.
 
@@ -414,7 +418,7 @@ def _pairs(
 
 def _candidates(
     value: Any, key: str = "", depth: int = 3
-) -> Iterator[tuple[str, Weights]]:
+) -> Iterator[tuple[str, StateDict]]:
     """Every state dict in a nest of mappings, with its dotted key, the optimizer's and
     the like left out.
     """
@@ -430,7 +434,7 @@ def _candidates(
                 )
 
 
-def _tensors(value: Mapping[Any, Any]) -> Weights:
+def _tensors(value: Mapping[Any, Any]) -> StateDict:
     """The tensors that lie directly in a mapping, where they look like a state dict's.
 
     A few facts may lie among them, but a lone tensor among facts (a random state, class
@@ -440,7 +444,7 @@ def _tensors(value: Mapping[Any, Any]) -> Weights:
         CheckpointError: among them are sparse, quantized or other tensors that
             safetensors can't hold.
     """
-    tensors: Weights = {
+    tensors: StateDict = {
         name: item
         for name, item in value.items()
         if isinstance(name, str) and isinstance(item, Tensor)
@@ -468,7 +472,7 @@ def _is_adapter(weights: Mapping[str, TensorLike]) -> bool:
     return all(_LORA.match(name) for name in weights)
 
 
-def _at_key(value: Any, key: str) -> Weights:
+def _at_key(value: Any, key: str) -> StateDict:
     found = value
     rest = key
     while rest:

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Inert, Tensor, plain, read_checkpoint
+from checkpoint_release.pth import Inert, Tensor, read_checkpoint, to_json_value
 from tests.support.containers import (
     Call,
     Name,
@@ -485,9 +485,6 @@ def test_a_pickled_module_gives_its_state_dict(
     )
     checkpoint = read_checkpoint(tmp_path / "model.pth")
     assert_same(checkpoint.value, wrap(dict(model.state_dict())))
-    assert checkpoint.kind_of_file == (
-        "pickled module" if wrap(1) == 1 else "checkpoint"
-    )
     assert "Tied was pickled whole" in checkpoint.notes[0]
     assert checkpoint.left_out["dangerous"] == {}
     assert checkpoint.left_out["harmless"]["tests.pth.test_reader.Tied"] == 1
@@ -565,14 +562,16 @@ def test_plain_values_come_out_of_records(
     checkpoint = read_checkpoint(tmp_path / "a.pth")
     assert checkpoint.left_out["dangerous"] == {}
     if means is not ...:
-        assert plain(checkpoint.value) == {"fact": means}
+        assert to_json_value(checkpoint.value) == {"fact": means}
     else:
-        assert plain(checkpoint.value)["fact"]["class"] == "functools.partial"
+        assert to_json_value(checkpoint.value)["fact"]["class"] == "functools.partial"
 
 
 def test_a_frozen_instance_with_slots_has_values_without_names(tmp_path: Path) -> None:
     torch.save({"config": Frozen()}, tmp_path / "a.pth")
-    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"])["state"] == [
+    assert to_json_value(read_checkpoint(tmp_path / "a.pth").value["config"])[
+        "state"
+    ] == [
         0.1,
         3,
     ]
@@ -601,7 +600,7 @@ def test_omegaconf_comes_out_as_the_config_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(
         zipped(pickled({"config": config, "weight": tensor()}))
     )
-    assert plain(read_checkpoint(tmp_path / "a.pth").value["config"]) == {
+    assert to_json_value(read_checkpoint(tmp_path / "a.pth").value["config"]) == {
         "lr": 0.1,
         "sizes": [3],
         "later": "${lr}",
@@ -612,7 +611,7 @@ def test_facts_that_contain_themselves_are_cut_where_they_do(tmp_path: Path) -> 
     trainer = types.SimpleNamespace(epoch=3)
     trainer.callback = types.SimpleNamespace(trainer=trainer)
     torch.save({"trainer": trainer}, tmp_path / "a.pth")
-    assert plain(read_checkpoint(tmp_path / "a.pth").value) == {
+    assert to_json_value(read_checkpoint(tmp_path / "a.pth").value) == {
         "trainer": {"epoch": 3, "callback": {"trainer": "…"}}
     }
 
@@ -669,7 +668,7 @@ SAFETENSORS = b'\x0b\0\0\0\0\0\0\0{"a": "b"} '
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"GGUF\x03\0\0\0", "GGUF"),
         (b"x" * 257 + b"ustar\x0000" + b"x" * 300, "tar archive"),
-        (b"epoch,loss\n1,0.5\n", "no checkpoint"),
+        (b"epoch,loss\n1,0.5\n", "no format that is known"),
         (pickled({"a": 1}), "torch.save didn't write it"),
         (
             zipped(pickled(1), extra={"inner/model.pth": b""}).replace(
@@ -679,7 +678,7 @@ SAFETENSORS = b'\x0b\0\0\0\0\0\0\0{"a": "b"} '
         ),
         (
             zipped(pickled(1), {}).replace(b"archive/data.pkl", b"data/x/y/data.p"),
-            "broken",
+            "damaged",
         ),
         (
             zipped(pickled(1), {}).replace(b"archive/data.pkl", b"x/y/zzz/data.pkl"),
@@ -714,7 +713,7 @@ def test_a_missing_file_or_a_folder_is_one_clear_error(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "pipe")
 
 
-def test_calls_that_stay_records_are_counted_even_of_names_that_are_honoured(
+def test_calls_that_stay_records_are_counted_even_of_names_that_are_allowed(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "odd.pth").write_bytes(

@@ -562,7 +562,7 @@ UNKNOWN: dict[str, tuple[Callable[[Path], object], str]] = {
         "Git LFS",
     ),
     "model.pt": (lambda path: path.write_text("<!DOCTYPE html><html>"), "web page"),
-    "model.pt2": (zipped, "zip archive of 1 files (a.txt"),
+    "model.pt2": (zipped, "zip archive of 1 files (notes/a.txt"),
     "model.pth": (
         lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 200),
         "damaged or cut short",

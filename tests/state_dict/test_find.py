@@ -10,10 +10,10 @@ import pytest
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Inert
 from checkpoint_release.state_dict.find import (
-    Weights,
+    StateDict,
     cast_half,
     find_adapter,
-    find_weights,
+    find_state_dict,
     lora_alpha,
     merge_lora,
     without_prefix,
@@ -27,13 +27,13 @@ def tensor(*shape: int, dtype: Any = np.float32) -> Tensor:
     return Tensor.of_numpy(RNG.standard_normal(shape).astype(dtype))
 
 
-def linear(name: str = "layer", inputs: int = 3, outputs: int = 4) -> Weights:
+def linear(name: str = "layer", inputs: int = 3, outputs: int = 4) -> StateDict:
     return {f"{name}.weight": tensor(outputs, inputs), f"{name}.bias": tensor(outputs)}
 
 
 def factors(
     name: str = "layer", rank: int = 2, inputs: int = 3, outputs: int = 4
-) -> Weights:
+) -> StateDict:
     return {
         f"{name}.lora_A": tensor(rank, inputs),
         f"{name}.lora_B": tensor(outputs, rank),
@@ -54,25 +54,27 @@ def factors(
     ],
 )
 def test_the_only_state_dict_is_found_under_any_key(key: str) -> None:
-    found = find_weights(
+    found = find_state_dict(
         {"epoch": 3, key: (weights := linear()), "rng_state": tensor(16)}, None
     )
     assert (found.key, found.weights) == (key, weights)
 
 
 def test_a_bare_state_dict_has_no_key() -> None:
-    assert find_weights(linear(), None).key == ""
+    assert find_state_dict(linear(), None).key == ""
 
 
 def test_a_few_facts_among_bare_weights_do_not_hide_them() -> None:
-    assert set(find_weights({**linear(), "epoch": 3}, None).weights) == {
+    assert set(find_state_dict({**linear(), "epoch": 3}, None).weights) == {
         "layer.weight",
         "layer.bias",
     }
 
 
 @pytest.mark.parametrize("dense", [linear(), {}])
-def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: Weights) -> None:
+def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(
+    dense: StateDict,
+) -> None:
     sparse = Inert(
         "torch._utils._rebuild_sparse_tensor",
         (),
@@ -82,11 +84,11 @@ def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: Weights) -
         CheckpointError,
         match=r"1 of the checkpoint's tensors .* embed: a sparse tensor",
     ):
-        find_weights({"model": {**dense, "embed": sparse}}, None)
+        find_state_dict({"model": {**dense, "embed": sparse}}, None)
     with pytest.raises(CheckpointError, match="a sparse tensor"):
-        find_weights({"model": {**dense, "embed": sparse}}, "model")
+        find_state_dict({"model": {**dense, "embed": sparse}}, "model")
     assert (
-        find_weights({"model": linear(), "optimizer": {"embed": sparse}}, None).key
+        find_state_dict({"model": linear(), "optimizer": {"embed": sparse}}, None).key
         == "model"
     )
 
@@ -94,7 +96,7 @@ def test_a_tensor_that_can_not_be_carried_is_not_lost_silently(dense: Weights) -
 def test_the_optimizer_s_tensors_are_no_candidates() -> None:
     by_name = {"layer.weight": tensor(4, 3), "layer.bias": tensor(4)}
     assert (
-        find_weights(
+        find_state_dict(
             {"model": linear(), "optimizer_state_dict": {"exp_avg": by_name}}, None
         ).key
         == "model"
@@ -103,7 +105,7 @@ def test_the_optimizer_s_tensors_are_no_candidates() -> None:
 
 def test_two_candidates_are_an_error_that_lists_them() -> None:
     with pytest.raises(CheckpointError) as error:
-        find_weights({"model": linear(), "ema": linear()}, None)
+        find_state_dict({"model": linear(), "ema": linear()}, None)
     assert "model: 2 tensors, 16 values" in str(
         error.value
     ) and "ema: 2 tensors" in str(error.value)
@@ -115,19 +117,19 @@ def test_a_named_key_settles_it_also_a_nested_one() -> None:
         "generator": {"ema": (weights := linear())},
         "discriminator": {"ema": linear()},
     }
-    assert find_weights(value, "generator.ema").weights == weights
-    assert find_weights({"a.b": weights}, "a.b").weights == weights
+    assert find_state_dict(value, "generator.ema").weights == weights
+    assert find_state_dict({"a.b": weights}, "a.b").weights == weights
 
 
 @pytest.mark.parametrize("key", ["modle", "generator", "generator.ema.x", "epoch"])
 def test_a_key_that_leads_nowhere_shows_what_there_is(key: str) -> None:
     with pytest.raises(CheckpointError, match="its keys are generator, epoch"):
-        find_weights({"generator": {"ema": linear()}, "epoch": 3}, key)
+        find_state_dict({"generator": {"ema": linear()}, "epoch": 3}, key)
 
 
 def test_no_state_dict_shows_what_there_is() -> None:
     with pytest.raises(CheckpointError, match="no state dict: its keys are epoch"):
-        find_weights({"epoch": 3}, None)
+        find_state_dict({"epoch": 3}, None)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_no_state_dict_shows_what_there_is() -> None:
 )
 def test_an_adapter_alone_is_told_apart_from_weights(value: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="LoRA adapter") as error:
-        find_weights(value, None)
+        find_state_dict(value, None)
     assert "checkpoint.adapter" in error.value.remedy
     assert set(find_adapter(value)[0]) == {"layer.lora_A", "layer.lora_B"}
 
@@ -161,15 +163,15 @@ def test_an_object_in_the_place_of_a_checkpoint_is_told_by_its_class() -> None:
     with pytest.raises(
         CheckpointError, match=r"it is an object of the class their_training\.Config"
     ) as error:
-        find_weights(Inert("their_training.Config", (), {"epoch": 3}), None)
+        find_state_dict(Inert("their_training.Config", (), {"epoch": 3}), None)
     assert "torch.save(model.state_dict()" in error.value.remedy
     with pytest.raises(CheckpointError, match=r"it is their_training\.Config\n"):
-        find_weights(Inert("their_training.Config"), "model")
+        find_state_dict(Inert("their_training.Config"), "model")
 
 
 def test_an_adapter_beside_plain_weights_is_not_lost_silently() -> None:
     assert (
-        find_weights(
+        find_state_dict(
             {"model": linear(), "lora_state_dict": factors()}, None
         ).adapter_beside
         == "lora_state_dict"
@@ -199,7 +201,7 @@ def reference(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
-    base: Weights = {"layer.weight": tensor(40, 30, dtype=dtype)}
+    base: StateDict = {"layer.weight": tensor(40, 30, dtype=dtype)}
     adapter = {"layer.lora_A": tensor(8, 30), "layer.lora_B": tensor(40, 8)}
     merged, done = merge_lora(base, adapter, 16.0)
     exact = reference(
@@ -216,7 +218,7 @@ def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
 
 
 def test_injected_adapters_leave_the_plain_names() -> None:
-    weights: Weights = {
+    weights: StateDict = {
         "layer.base_layer.weight": tensor(4, 3),
         "layer.base_layer.bias": tensor(4),
         **factors(),
@@ -297,7 +299,9 @@ def test_a_boolean_is_no_alpha() -> None:
         ({**factors(), "layer.bias": tensor(4)}, "no LoRA factor"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_an_error(adapter: Weights, said: str) -> None:
+def test_an_adapter_that_does_not_fit_is_an_error(
+    adapter: StateDict, said: str
+) -> None:
     with pytest.raises(CheckpointError, match=said):
         merge_lora(linear(), adapter, 16.0)
 
@@ -310,7 +314,7 @@ def test_injected_and_separate_adapters_together_are_an_error() -> None:
 
 
 def test_half_precision_is_kept_cast_exactly_or_refused() -> None:
-    weights: Weights = {"half": tensor(5, dtype=np.float16), "single": tensor(5)}
+    weights: StateDict = {"half": tensor(5, dtype=np.float16), "single": tensor(5)}
     assert cast_half(weights, "keep") == weights
     cast = cast_half(weights, "cast")
     assert cast["half"].dtype == "F32" and cast["single"] is weights["single"]

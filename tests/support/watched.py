@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Checkpoint, Tensor, plain, read_checkpoint
+from checkpoint_release.pth import Checkpoint, Tensor, to_json_value, read_checkpoint
 
 MEMORY = 3 << 30  # bytes of address space; what a bomb would have to stay under
 SECONDS = 60  # processor time for one file
@@ -42,7 +42,7 @@ def hook(event: str, args: tuple[Any, ...]) -> None:
 def ours(path: Path) -> Any:
     checkpoint = read_checkpoint(path)
     walk(checkpoint)
-    json.dumps(plain(checkpoint.value))
+    json.dumps(to_json_value(checkpoint.value))
     repr(checkpoint.left_out)
     return {
         **checkpoint.left_out,
