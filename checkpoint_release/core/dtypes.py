@@ -43,6 +43,10 @@ class DType:
         """Whether elements are integers or booleans, which are always finite."""
         return self.kind in ("boolean", "integer")
 
+    def nbytes(self, count: int) -> int:
+        """The size of that many elements, laid out without gaps."""
+        return -(-count * self.bits // 8)
+
 
 def _dtype(name: str, torch_name: str, bits: int, kind: Kind) -> DType:
     """A type that numpy and safetensors have, numpy under torch's name."""

@@ -1,4 +1,4 @@
-"""Tensors that live in a file: what they are, and their bytes when somebody asks.
+"""Tensors that lie in a file: records of what they are, and their bytes on demand.
 
 A checkpoint is larger than the memory one would like to spend on it, so a `Tensor` is a
 record (dtype, shape, strides, offset) over bytes that are mapped, not read. Nothing
@@ -39,17 +39,17 @@ class TensorLike(Protocol):
         """The size of each dimension."""
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes of all elements, row-major and little-endian, in order and in
-        pieces.
-        """
+        """The elements' bytes, row-major and little-endian, in order and in pieces."""
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The elements as a numpy array."""
 
 
 class MappedFile:
-    """The bytes of a file, mapped read-only; `drop` gives back the memory of a part
-    that has been used.
+    """The bytes of a file, mapped read-only.
+
+    Attributes:
+        view: all bytes.
     """
 
     def __init__(self, view: memoryview, pages: mmap.mmap | None = None) -> None:
@@ -58,8 +58,10 @@ class MappedFile:
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
-        """Map the whole of `path`. Raises OSError, also for what is no regular file: a
-        pipe would never end.
+        """Map the whole of `path`.
+
+        Raises:
+            OSError: it can't be read, or is no regular file: a pipe would never end.
         """
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -70,10 +72,10 @@ class MappedFile:
         return cls(memoryview(pages), pages)
 
     def drop(self, start: int, stop: int) -> None:
-        """Say that bytes [start, stop) are no longer needed in memory. They can still
-        be read again.
-        """
-        if self._pages is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
+        """Give back the memory of bytes [start, stop); they can be read again."""
+        if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        if start < stop:
             start -= start % _FAULT_AROUND
             stop = min(stop + -stop % _FAULT_AROUND, len(self.view))
             self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
@@ -106,7 +108,7 @@ class Storage:
 class Tensor:
     """A strided look at a storage, as in torch; offset and strides count elements.
 
-    Whoever makes one has checked that every element lies within the storage.
+    Whoever creates one has checked that every element lies within the storage.
     """
 
     dtype: str
@@ -119,8 +121,10 @@ class Tensor:
 
     @classmethod
     def of_numpy(cls, array: np.ndarray[Any, Any]) -> Tensor:
-        """A tensor over the memory of an array. Raises TypeError for types that tensors
-        don't have.
+        """A tensor over the memory of an array.
+
+        Raises:
+            TypeError: no dtype holds the array's.
         """
         array = np.asarray(array)
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
@@ -140,7 +144,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Size of all elements laid out without gaps, in bytes."""
-        return -(-self.size * DTYPES[self.dtype].bits // 8)
+        return DTYPES[self.dtype].nbytes(self.size)
 
     @property
     def is_contiguous(self) -> bool:
@@ -148,72 +152,82 @@ class Tensor:
         return _is_contiguous(self.shape, self.strides)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements as an array: a read-only view of the file where that is
-        possible, else a copy.
+        """The elements as an array: where possible a read-only view of the file.
 
-        Raises TypeError for types that numpy can't hold (F4, C32).
+        Raises:
+            TypeError: numpy can't hold the dtype (F4, C32).
         """
         dtype = DTYPES[self.dtype]
         if dtype.numpy is None:
             raise TypeError(f"numpy has no type for {self.dtype}")
-        plain = not (self.storage.big_endian or self.conjugate or self.negate)
-        if plain and self.size:
+        converted = self.storage.big_endian or self._changes_sign
+        if self.size and not converted:
             return self._strided(dtype.numpy, 1)
         flat = np.frombuffer(bytearray().join(self.chunks()), dtype=dtype.numpy)
         flat.flags.writeable = False
         return flat.reshape(self.shape)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The elements row-major and little-endian, in pieces, behind which memory is
-        given back.
+        """The elements row-major and little-endian, in pieces.
+
+        Memory behind a piece is given back.
         """
         if self.size == 0:
-            return
-        moved = self.storage.big_endian and DTYPES[self.dtype].bits > 8
-        if self.is_contiguous and not (moved or self.conjugate or self.negate):
-            start = self.storage.start + self.offset * DTYPES[self.dtype].bits // 8
-            for at in range(start, start + self.nbytes, CHUNK):
-                stop = min(at + CHUNK, start + self.nbytes)
-                yield self.storage.mapping.view[at:stop]
-                self.storage.mapping.drop(at, stop)
-            return
-        base = np.frombuffer(self.storage.view, np.uint8)
-        begin = self.storage.start - byte_bounds(base)[0]
+            return iter(())
+        swapped = self.storage.big_endian and DTYPES[self.dtype].bits > 8
+        if self.is_contiguous and not (swapped or self._changes_sign):
+            return self._stored_chunks()
+        return self._converted_chunks()
+
+    @property
+    def _changes_sign(self) -> bool:
+        return self.conjugate or self.negate
+
+    def _stored_chunks(self) -> Iterator[memoryview]:
+        """The bytes as they lie in the file."""
+        mapping = self.storage.mapping
+        start = self.storage.start + self.offset * DTYPES[self.dtype].bits // 8
+        end = start + self.nbytes
+        for at in range(start, end, CHUNK):
+            stop = min(at + CHUNK, end)
+            yield mapping.view[at:stop]
+            mapping.drop(at, stop)
+
+    def _converted_chunks(self) -> Iterator[memoryview]:
+        """Copies of one block after the other, put in order."""
+        storage = self.storage
+        address = byte_bounds(np.frombuffer(storage.view, np.uint8))[0]
         for block in _blocks(self._units()):
             yield self._arranged(block).data.cast("B")
             low, high = byte_bounds(block)
-            # else it is transposed, and the next block needs the same pages
-            if high - low < 4 * block.nbytes:
-                self.storage.mapping.drop(begin + low, begin + high)
-        self.storage.mapping.drop(
-            self.storage.start, self.storage.start + self.storage.nbytes
-        )
+            transposed = high - low >= 4 * block.nbytes
+            if not transposed:  # otherwise the next block needs the same pages
+                start = storage.start - address
+                storage.mapping.drop(start + low, start + high)
+        storage.mapping.drop(storage.start, storage.start + storage.nbytes)
 
     def _units(self) -> np.ndarray[Any, Any]:
-        """The elements as unsigned integers as stored; of a complex number two, on a
-        last axis.
+        """The elements as unsigned integers, as stored.
+
+        A complex number is two of them, on a last axis.
         """
         parts = 2 if DTYPES[self.dtype].kind == "complex" else 1
         unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
-        return self._strided(
-            unit.newbyteorder(">" if self.storage.big_endian else "<"), parts
-        )
+        stored = unit.newbyteorder(">" if self.storage.big_endian else "<")
+        return self._strided(stored, parts)
 
     def _strided(self, dtype: np.dtype[Any], parts: int) -> np.ndarray[Any, Any]:
+        """The elements as they lie, each as one or two (on a last axis) of a dtype."""
         step = dtype.itemsize * parts
-        tail = ((2,), (dtype.itemsize,)) if parts == 2 else ((), ())
-        return np.ndarray(
-            self.shape + tail[0],
-            dtype,
-            buffer=self.storage.view,
-            offset=self.offset * step,
-            strides=tuple(stride * step for stride in self.strides) + tail[1],
-        )
+        shape = self.shape
+        strides = tuple(stride * step for stride in self.strides)
+        if parts == 2:
+            shape, strides = (*shape, 2), (*strides, dtype.itemsize)
+        offset = self.offset * step
+        return np.ndarray(shape, dtype, self.storage.view, offset, strides)
 
     def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A contiguous little-endian copy of a block of units, with the pending sign
-        changes done.
-        """
+        """A contiguous little-endian copy of a block of units, its signs changed."""
         block = block.astype(block.dtype.newbyteorder("<"), order="C")
         sign = np.array(1 << (block.dtype.itemsize * 8 - 1), block.dtype)
         if self.conjugate:
@@ -236,16 +250,14 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
     expected = contiguous_strides(shape)
-    return all(
-        size == 1 or stride == should
-        for size, stride, should in zip(shape, strides, expected, strict=True)
-    )
+    for size, stride, expected_stride in zip(shape, strides, expected, strict=True):
+        if size != 1 and stride != expected_stride:
+            return False
+    return True
 
 
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Split along the leading axes into blocks of about CHUNK bytes, in row-major
-    order.
-    """
+    """Split along the leading axes into row-major blocks of about CHUNK bytes."""
     if array.nbytes <= CHUNK:
         yield array
         return
