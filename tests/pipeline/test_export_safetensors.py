@@ -193,7 +193,7 @@ def test_weights_that_were_edited_after_load_are_not_passed_on() -> None:
     weights(weight=np.ones(3, np.float32))
     file = CHECKPOINT / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x40")
-    with pytest.raises(ArtifactError, match="changed after load"):
+    with pytest.raises(ArtifactError, match="changed after it was written"):
         main()
     assert not OUT.exists()
 

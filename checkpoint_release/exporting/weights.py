@@ -1,0 +1,153 @@
+"""The weights of a Hugging Face folder: the checkpoint's bytes, or a cast of them.
+
+Weights that stay as they are are copied byte for byte; casts and shards are streamed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.artifacts.formats import SAFETENSORS
+from checkpoint_release.core.dtypes import BY_TORCH_NAME, FLOATS
+from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.files import REMAKE, FileEntry, copy_file
+from checkpoint_release.core.params import SafetensorsParams
+from checkpoint_release.tensors.safetensors import (
+    nbytes,
+    open_safetensors,
+    write_shards,
+)
+from checkpoint_release.tensors.tensor import TensorLike
+from checkpoint_release.tensors.wrappers import Cast
+
+
+@dataclass(frozen=True)
+class CastFacts:
+    """What a cast did.
+
+    Attributes:
+        to: safetensors' name of the dtype that was asked for.
+        tensors: how many were cast.
+        left_alone: the names, sorted, of floats that kept another dtype.
+    """
+
+    to: str
+    tensors: int
+    left_alone: list[str]
+
+
+@dataclass(frozen=True)
+class WrittenWeights:
+    """What was written.
+
+    Attributes:
+        files: name → size and digest.
+        tensors: how many there are.
+        bytes: the size of their data.
+        dtypes: safetensors' name of a dtype → tensors that have it, sorted.
+        shards: how many files hold the tensors; 0: one, without an index.
+        cast: None: no cast was asked for.
+    """
+
+    files: dict[str, FileEntry]
+    tensors: int
+    bytes: int
+    dtypes: dict[str, int]
+    shards: int
+    cast: CastFacts | None
+
+    def facts(self) -> dict[str, Any]:
+        """All but the files, for the folder's manifest."""
+        facts = asdict(self)
+        del facts["files"]
+        return facts
+
+    def __str__(self) -> str:
+        files = f"{self.shards} shards" if self.shards else "one file"
+        dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
+        return (
+            f"{self.tensors} tensors ({dtypes}), {self.bytes / 1e6:,.1f} MB in {files}"
+        )
+
+
+def write_weights(
+    folder: Path, checkpoint: CheckpointFolder, params: SafetensorsParams
+) -> WrittenWeights:
+    """Write model.safetensors, or its shards and their index.
+
+    Args:
+        folder: where the files go.
+        checkpoint: whose weights are written.
+        params: their dtype, and the largest size of a file.
+
+    Raises:
+        ExportError: a finite value doesn't fit into the dtype.
+        ArtifactError: the checkpoint's weights are missing, or were changed.
+    """
+    weights = open_safetensors(checkpoint.weights)
+    tensors: dict[str, TensorLike] = dict(weights)
+    cast = None
+    if params.dtype != "keep":
+        target = BY_TORCH_NAME[params.dtype].name
+        keep_float32 = checkpoint.architecture.hook("KEEP_FLOAT32", ())
+        tensors = cast_floats(weights, target, keep_float32)
+        cast = _cast_facts(tensors, target)
+    size = sum(nbytes(tensor) for tensor in tensors.values())
+    changed = cast is not None and cast.tensors > 0
+    if changed or size > params.max_shard_bytes:
+        files = write_shards(folder, tensors, params.max_shard_bytes, weights.metadata)
+    else:
+        files = {SAFETENSORS.file: _copy(checkpoint, folder / SAFETENSORS.file)}
+    dtypes = Counter(tensor.dtype for tensor in tensors.values())
+    shards = len(files) - 1  # the index is one of them
+    return WrittenWeights(
+        files, len(tensors), size, dict(sorted(dtypes.items())), shards, cast
+    )
+
+
+def cast_floats(
+    tensors: Mapping[str, TensorLike], target: str, keep_float32: Collection[str]
+) -> dict[str, TensorLike]:
+    """The tensors, with floats of 16 to 64 bits cast when they are written.
+
+    Args:
+        tensors: name → tensor.
+        target: safetensors' name of the dtype.
+        keep_float32: last parts of the names of tensors that are never narrowed.
+    """
+    result: dict[str, TensorLike] = {}
+    for name, tensor in tensors.items():
+        cast = tensor.dtype in FLOATS and tensor.dtype != target
+        if target != "F32" and name.rpartition(".")[2] in keep_float32:
+            cast = False
+        result[name] = Cast(name, tensor, target) if cast else tensor
+    return result
+
+
+def _cast_facts(tensors: Mapping[str, TensorLike], target: str) -> CastFacts:
+    count = 0
+    left_alone = []
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Cast):
+            count += 1
+        elif tensor.dtype in FLOATS and tensor.dtype != target:
+            left_alone.append(name)
+    return CastFacts(target, count, left_alone)
+
+
+def _copy(checkpoint: CheckpointFolder, path: Path) -> FileEntry:
+    """Copy the checkpoint's weights: an edit of a hard link would change both files."""
+    copied = copy_file(checkpoint.weights, path)
+    expected = checkpoint.manifest().sha256s[checkpoint.weights.name]
+    if copied.sha256 != expected:
+        raise ArtifactError(
+            f"{checkpoint.weights} was changed after it was written: its sha256 is"
+            f" {copied.sha256[:12]}…, and the manifest beside it says {expected[:12]}…",
+            REMAKE,
+        )
+    return copied
