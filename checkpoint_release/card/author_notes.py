@@ -1,11 +1,11 @@
-"""What only the author can say of a model: params.yaml's `card` section and the folder
-that card.notes_dir names.
+"""What only the author can say about a model: the card options and a folder of notes.
 
-The folder is the author's, its files are optional, and no stage writes to it:
+The folder belongs to the author. Each of its files is optional, and nothing writes to
+it:
 
-    notes.md       Markdown that goes into the card; `## Description`, `## Intended use`, `## Out of scope`,
-                   `## Training data`, `## Evaluation` and `## Limitations` go to the card's own sections, and
-                   any other heading becomes a section of its own
+    notes.md       Markdown for the card. What stands under one of STANDARD_SECTIONS
+                   goes into the card's section of that name; any other second-level
+                   heading becomes a section of its own.
     citation.bib   how to cite the model, in BibTeX
     metrics.json   measured results, as the list `results` of the Hub's model-index
 """
@@ -17,92 +17,119 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_results
 
-from checkpoint_release.card.markdown import split_sections
+from checkpoint_release.card.markdown import code, split_sections
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
 
-OWN_SECTIONS = (
-    "Description",
-    "Intended use",
-    "Out of scope",
-    "Training data",
-    "Evaluation",
-    "Limitations",
-)
+NOTES_FILE = "notes.md"
+CITATION_FILE = "citation.bib"
+METRICS_FILE = "metrics.json"
+EXPECTED_SECTIONS = ("Description", "Intended use", "Out of scope", "Training data")
+"""Sections that every card should have, and only its author can write."""
+STANDARD_SECTIONS = (*EXPECTED_SECTIONS, "Evaluation", "Limitations")
+"""Headings of notes.md that the card has a place for."""
+SHORT_DIGEST = 16  # hexadecimal digits
 
 
 @dataclass(frozen=True)
 class AuthorNotes:
-    """The author's words about this checkpoint.
+    """What the author states about this checkpoint.
 
     Attributes:
-        params: the card section of params.yaml; None when it is about another checkpoint.
-        sections: heading → Markdown, from notes.md.
-        citation: BibTeX, or nothing.
+        params: the card options; nothing is stated in them when they are about another
+            checkpoint.
+        applicable: whether the options and the folder are about this checkpoint.
+        sections: heading → Markdown, from notes.md; "" is what stands above the first.
+        citation: BibTeX; may be empty.
         results: what metrics.json holds.
     """
 
-    params: CardParams | None
+    params: CardParams
+    applicable: bool = True
     sections: dict[str, str] = field(default_factory=dict)
     citation: str = ""
     results: tuple[EvalResult, ...] = ()
 
     def section(self, heading: str) -> str:
-        """The Markdown under one of the card's own headings, in whatever case the
-        author wrote it.
+        """The Markdown for one of STANDARD_SECTIONS; may be empty.
 
-        What comes before the first heading is part of the description.
+        The author may write a heading in any case. What stands above the first heading
+        belongs to the description.
         """
-        before = [self.sections.get("", "")] if heading == "Description" else []
-        under = [
-            text
-            for name, text in self.sections.items()
-            if name and _same(name, heading)
-        ]
-        return "\n\n".join(filter(None, before + under))
+        texts = []
+        if heading == "Description":
+            texts.append(self.sections.get("", ""))
+        for name, text in self.sections.items():
+            if name.casefold() == heading.casefold():
+                texts.append(text)
+        return "\n\n".join(text for text in texts if text)
 
     def extra_sections(self) -> dict[str, str]:
-        """The sections that the card has no place of its own for."""
-        taken = ("", *OWN_SECTIONS)
-        return {
-            name: text
-            for name, text in self.sections.items()
-            if not any(_same(name, each) for each in taken)
-        }
+        """Heading → Markdown of the sections that the card has no place for."""
+        standard = {heading.casefold() for heading in ("", *STANDARD_SECTIONS)}
+        extra = {}
+        for heading, text in self.sections.items():
+            if heading.casefold() not in standard:
+                extra[heading] = text
+        return extra
 
 
-def read_notes(params: CardParams, checkpoint: str) -> AuthorNotes:
-    """The author's words, if they are about the checkpoint with that sha256.
+def read_notes(params: CardParams, checkpoint_sha256: str) -> AuthorNotes:
+    """Read what the author states about the checkpoint with that sha256.
 
     Raises:
         CardError: the folder is missing, or one of its files can't be used.
     """
-    if params.written_for is not None and not checkpoint.startswith(params.written_for):
-        return AuthorNotes(None)
+    if not checkpoint_sha256.startswith(params.written_for or ""):
+        return AuthorNotes(_without_statements(params), applicable=False)
     folder = Path(params.notes_dir)
     if not folder.is_dir():
         raise CardError(
-            f"card.notes_dir is {params.notes_dir!r}, and there is no such folder",
+            f"{{card.notes_dir}} is {params.notes_dir!r}, and there is no such folder",
             "name a folder; it may be empty",
-        )
-    notes = _text(folder / "notes.md")
-    if notes.startswith("---\n"):
-        raise CardError(
-            f"{folder / 'notes.md'} begins with front matter, which the card has"
-            " already",
-            "move its keys to the card section of params.yaml",
+            options=["card.notes_dir"],
         )
     return AuthorNotes(
         params,
-        split_sections(notes),
-        _text(folder / "citation.bib").strip(),
-        _results(folder / "metrics.json"),
+        sections=_read_sections(folder / NOTES_FILE),
+        citation=_read_text(folder / CITATION_FILE).strip(),
+        results=_read_results(folder / METRICS_FILE),
     )
 
 
-def _text(path: Path) -> str:
+def _without_statements(params: CardParams) -> CardParams:
+    return msgspec.structs.replace(
+        params,
+        title=None,
+        license=None,
+        license_name=None,
+        license_link=None,
+        authors=[],
+        language=[],
+        datasets=[],
+        base_model=[],
+        pipeline_tag=None,
+        tags=[],
+        evaluated_on=None,
+    )
+
+
+def _read_sections(path: Path) -> dict[str, str]:
+    notes = _read_text(path)
+    if notes.startswith("---\n"):
+        raise CardError(
+            f"{path} begins with front matter, which the card has already",
+            "set these keys as options under {card}",
+            options=["card"],
+        )
+    return split_sections(notes)
+
+
+def _read_text(path: Path) -> str:
+    """The file's text; empty if there is no such file."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -111,28 +138,91 @@ def _text(path: Path) -> str:
         raise CardError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
 
 
-def _results(path: Path) -> tuple[EvalResult, ...]:
+def _read_results(path: Path) -> tuple[EvalResult, ...]:
     if not path.exists():
         return ()
-    remedy = (
-        'write a list of {"task": {"type"}, "dataset": {"type", "name"}, "metrics":'
-        ' [{"type", "value"}]}, as in the results of the Hub\'s model-index'
-    )
     try:
-        value: Any = json.loads(_text(path))
+        value: Any = json.loads(_read_text(path))
         _, results = model_index_to_eval_results([{"name": "", "results": value}])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CardError(f"{path} is not a list of results: {error!r}", remedy) from None
+        raise CardError(
+            f"{path} is not a list of results: {error!r}",
+            'write a list of {"task": {"type"}, "dataset": {"type", "name"}, "metrics":'
+            ' [{"type", "value"}]}, as in the results of the Hub\'s model-index',
+        ) from None
     for result in results:
-        if isinstance(result.metric_value, bool) or not isinstance(
-            result.metric_value, int | float | str
-        ):
-            raise CardError(
-                f"{path}: {result.metric_type} is {result.metric_value!r}",
-                "give a number or a short text",
-            )
+        _require_number_or_text(result, path)
     return tuple(results)
 
 
-def _same(heading: str, other: str) -> bool:
-    return heading.casefold() == other.casefold()
+def _require_number_or_text(result: EvalResult, path: Path) -> None:
+    value = result.metric_value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise CardError(
+            f"{path}: {result.metric_type} is {value!r}",
+            "give a number or a short text",
+        )
+
+
+# What is still missing
+
+
+@dataclass(frozen=True)
+class MissingItem:
+    """Something that the card should say, and only the author can.
+
+    Attributes:
+        what: what it is.
+        where: where to state it, as Markdown.
+    """
+
+    what: str
+    where: str
+
+
+def missing_items(
+    notes: AuthorNotes, checkpoint_sha256: str, *, has_metrics: bool
+) -> list[MissingItem]:
+    """What the author should still supply.
+
+    Args:
+        notes: what the author states.
+        checkpoint_sha256: of the checkpoint that the card is about.
+        has_metrics: whether the checkpoint holds metrics, whose data needs a name.
+    """
+    if not notes.applicable:
+        digits = checkpoint_sha256[:SHORT_DIGEST]
+        return [
+            MissingItem(
+                "Everything that an author states",
+                "rewrite the options under `card`, which are about another checkpoint,"
+                f" and set `card.written_for` to `{digits}`",
+            )
+        ]
+    params = notes.params
+    missing = _missing_sections(notes)
+    if not params.license:
+        missing.append(MissingItem("Licence", "the option `card.license`"))
+    if not params.authors:
+        missing.append(MissingItem("Authors", "the option `card.authors`"))
+    if not notes.citation:
+        citation = code(f"{params.notes_dir}/{CITATION_FILE}")
+        missing.append(MissingItem("Citation", f"BibTeX in {citation}"))
+    if not params.pipeline_tag:
+        missing.append(MissingItem("Task on the Hub", "the option `card.pipeline_tag`"))
+    if has_metrics and not params.evaluated_on:
+        missing.append(
+            MissingItem(
+                "What the metrics were measured on", "the option `card.evaluated_on`"
+            )
+        )
+    return missing
+
+
+def _missing_sections(notes: AuthorNotes) -> list[MissingItem]:
+    file = code(f"{notes.params.notes_dir}/{NOTES_FILE}")
+    missing = []
+    for heading in EXPECTED_SECTIONS:
+        if not notes.section(heading):
+            missing.append(MissingItem(heading, f"`## {heading}` in {file}"))
+    return missing

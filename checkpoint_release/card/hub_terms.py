@@ -1,13 +1,10 @@
-"""The terms that the Hub takes in a model card's front matter, and the check of the
-card's own.
+"""The licences and tasks that the Hub accepts in a model card's front matter.
 
-The Hub refuses any other value there, and has no list of them that could be read
-without asking it.
+The Hub refuses any other value there, and publishes no list that could be read offline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from difflib import get_close_matches
 
 from checkpoint_release.core.errors import ParamsError
@@ -20,65 +17,80 @@ def _terms(text: str) -> frozenset[str]:
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = _terms("""
-    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
-    bigscience-openrail-m blueoak-1.0.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0
-    cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
-    cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0
-    cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0
-    epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0
-    grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2
-    llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail++
-    osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
+    bigscience-bloom-rail-1.0 bigscience-openrail-m blueoak-1.0.0 bsd bsd-2-clause
+    bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0
+    cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
+    cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0
+    cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0
+    creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+    eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0
+    grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2
+    llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl
+    odc-by ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail++ osl-3.0 other pddl
+    postgresql unknown unlicense wtfpl zlib
     """)
 
-# https://huggingface.co/tasks, and `other` for what has no name there
+# https://huggingface.co/tasks, and `other` where none of them fits
 TASKS = _terms("""
-    any-to-any audio-classification audio-text-to-text audio-to-audio automatic-speech-recognition depth-estimation
-    document-question-answering feature-extraction fill-mask graph-ml image-classification image-feature-extraction
-    image-segmentation image-text-to-image image-text-to-text image-text-to-video image-to-3d image-to-image
-    image-to-text image-to-video keypoint-detection mask-generation multiple-choice object-detection other
-    question-answering reinforcement-learning robotics sentence-similarity summarization table-question-answering
-    table-to-text tabular-classification tabular-regression tabular-to-text text-classification text-generation
-    text-ranking text-retrieval text-to-3d text-to-audio text-to-image text-to-speech text-to-video
-    time-series-forecasting token-classification translation unconditional-image-generation video-classification
-    video-text-to-text video-to-video visual-document-retrieval visual-question-answering voice-activity-detection
-    zero-shot-classification zero-shot-image-classification zero-shot-object-detection
+    any-to-any audio-classification audio-text-to-text audio-to-audio
+    automatic-speech-recognition depth-estimation document-question-answering
+    feature-extraction fill-mask graph-ml image-classification image-feature-extraction
+    image-segmentation image-text-to-image image-text-to-text image-text-to-video
+    image-to-3d image-to-image image-to-text image-to-video keypoint-detection
+    mask-generation multiple-choice object-detection other question-answering
+    reinforcement-learning robotics sentence-similarity summarization
+    table-question-answering table-to-text tabular-classification tabular-regression
+    tabular-to-text text-classification text-generation text-ranking text-retrieval
+    text-to-3d text-to-audio text-to-image text-to-speech text-to-video
+    time-series-forecasting token-classification translation
+    unconditional-image-generation video-classification video-text-to-text
+    video-to-video visual-document-retrieval visual-question-answering
+    voice-activity-detection zero-shot-classification zero-shot-image-classification
+    zero-shot-object-detection
     """)
 
 
 def check_terms(card: CardParams) -> None:
-    """Make sure that the Hub takes the card's licence and task.
+    """Make sure that the Hub accepts the card's licence and task.
 
     Raises:
-        ParamsError: it doesn't; the message names the key, what was found and what is
-            near.
+        ParamsError: it doesn't; the message names the option, what was found and what
+            comes close.
     """
-    problems = [
-        f"  {{card.{key}}}: found {getattr(card, key)!r}: {problem}"
-        for key, problem in _problems(card)
-    ]
+    problems = [*_license_problems(card), *_task_problems(card)]
     if problems:
         raise ParamsError(
-            "the Hub doesn't take what the card says:\n" + "\n".join(problems),
-            "correct these keys",
-            options=[
-                f"card.{key}" for key in ("license", "license_name", "pipeline_tag")
-            ],
+            "the Hub doesn't accept these options:\n" + "\n".join(problems),
+            "correct them",
+            options=["card.license", "card.license_name", "card.pipeline_tag"],
         )
 
 
-def _problems(card: CardParams) -> Iterator[tuple[str, str]]:
+def _license_problems(card: CardParams) -> list[str]:
+    problems = []
     if card.license is not None and card.license not in LICENSES:
         near = [*_nearest(card.license, LICENSES), "other with a license_name"]
-        yield "license", f"not an identifier of the Hub's; {' or '.join(near)}"
-    if (card.license == "other") != (card.license_name is not None):
-        yield (
-            "license_name",
-            "the Hub wants a name for license: other, and for no other license",
+        problems.append(
+            f"  {{card.license}}: found {card.license!r}: not a licence identifier of"
+            f" the Hub; closest: {', '.join(near)}"
         )
-    if card.pipeline_tag is not None and card.pipeline_tag not in TASKS:
-        near = [*_nearest(card.pipeline_tag, TASKS), "other"]
-        yield "pipeline_tag", f"not a task of the Hub's; {' or '.join(near)}"
+    if (card.license == "other") != (card.license_name is not None):
+        problems.append(
+            f"  {{card.license_name}}: found {card.license_name!r}: the Hub wants a"
+            " name with license: other, and with no other licence"
+        )
+    return problems
+
+
+def _task_problems(card: CardParams) -> list[str]:
+    if card.pipeline_tag is None or card.pipeline_tag in TASKS:
+        return []
+    near = [*_nearest(card.pipeline_tag, TASKS), "other"]
+    return [
+        f"  {{card.pipeline_tag}}: found {card.pipeline_tag!r}: not a task of the Hub;"
+        f" closest: {', '.join(near)}"
+    ]
 
 
 def _nearest(value: str, terms: frozenset[str]) -> list[str]:

@@ -1,98 +1,121 @@
-"""Text that comes from elsewhere, written so that Markdown shows it and does nothing
-else with it.
+"""Text from elsewhere, written so that Markdown shows it and does nothing else with it.
 
-What a checkpoint says of itself goes into code spans, where nothing is markup. What the
-author and the model's own module say is escaped. Both lose control characters, and
-neither can be endless.
+What a checkpoint holds goes into code spans, where nothing is markup. What the author
+and the model's own module state is escaped. Both lose control characters, and neither
+can be of any length.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
+from itertools import pairwise
 
-_LONGEST = 200
+from markdown_it import MarkdownIt
+
+_LONGEST_LINE = 200
+_LONGEST_TEXT = 2000
 # a _ between letters is no emphasis
 _MARKUP = re.compile(r"([\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_]))")
-_TICKS = re.compile(r"`+")
+_BACKTICKS = re.compile(r"`+")
 
 
-def one_line(value: object, longest: int = _LONGEST) -> str:
-    """One line without control, formatting (such as right-to-left marks) and private
-    characters, cut at `longest`.
+def one_line(value: object, longest: int = _LONGEST_LINE) -> str:
+    """The value's text on one line, cut at `longest` characters.
+
+    Control, formatting (such as right-to-left marks) and private characters are left
+    out.
     """
+    visible = []
     # Cutting first keeps a text of gigabytes from being looked through.
-    visible = "".join(
-        " " if character.isspace() else character
-        for character in str(value)[: 2 * longest]
-        if character.isspace() or unicodedata.category(character)[0] != "C"
-    )
-    line = " ".join(visible.split())
+    for character in str(value)[: 2 * longest]:
+        if character.isspace():
+            visible.append(" ")
+        elif not unicodedata.category(character).startswith("C"):
+            visible.append(character)
+    line = " ".join("".join(visible).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def escaped(value: object, longest: int = 2000) -> str:
-    """Text as text: nothing in it is emphasis, a link, a table's border or HTML
-    (CommonMark 2.4).
+def escaped(value: object, longest: int = _LONGEST_TEXT) -> str:
+    """Text in which nothing is emphasis, a link, a cell's border or HTML.
+
+    Source: CommonMark 0.31, section 2.4.
     """
     return _MARKUP.sub(r"\\\1", one_line(value, longest))
 
 
 def code(value: object) -> str:
-    """A code span for a table's cell or a line; in it nothing is markup (CommonMark
-    6.1, GFM 4.10).
+    """A code span for a cell or a line of text; floats are rounded to six digits.
 
-    Floats are rounded to six digits.
+    Source: CommonMark 0.31, section 6.1; GitHub Flavored Markdown 0.29, section 4.10.
     """
     line = one_line(f"{value:.6g}" if isinstance(value, float) else value)
     if not line:
         return ""
-    ticks = "`" * (max((len(run) for run in _TICKS.findall(line)), default=0) + 1)
-    space = " " if line[0] == "`" or line[-1] == "`" else ""
-    # A table splits at a bar even inside code, and takes the backslash away.
-    return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
+    fence = _fence(line, shortest=1)
+    if "`" in (line[0], line[-1]):
+        line = f" {line} "
+    # A cell ends at a bar even inside code, unless a backslash stands before it.
+    return f"{fence}{line}{fence}".replace("|", "\\|")
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A block of code that no line of the text can end."""
-    ticks = "`" * max(3, 1 + max((len(run) for run in _TICKS.findall(text)), default=0))
-    return f"{ticks}{language}\n{text.strip()}\n{ticks}"
+    """A code block that no line of the text can end."""
+    fence = _fence(text, shortest=3)
+    return f"{fence}{language}\n{text.strip()}\n{fence}"
 
 
 def split_sections(text: str) -> dict[str, str]:
-    """Markdown cut at its second-level headings: heading → what follows it; "" is what
-    comes before the first.
+    """Cut Markdown at its second-level headings.
 
-    A heading that comes twice is one section, in the order of its first.
+    Headings inside quotations and lists, and empty ones, don't count. A section is the
+    author's own text but for blank lines around it.
+
+    Returns:
+        Heading → the text below it, in the order of the headings; "" → the text above
+        the first. Sections of the same heading are joined.
     """
-    found: dict[str, list[str]] = {"": []}
-    heading, fence = "", ""
-    for line in text.splitlines():
-        if opened := re.match(r" {0,3}(`{3,}|~{3,})", line):
-            marks = opened.group(1)
-            if not fence:
-                fence = marks
-            elif (
-                marks[0] == fence[0]
-                and len(marks) >= len(fence)
-                and not line.strip(" " + marks[0])
-            ):
-                fence = ""
-        title = re.match(r"## +(.+?)(?: +#+)? *$", line) if not fence else None
-        if title:
-            heading = title.group(1)
-            found.setdefault(heading, [])
-        else:
-            found[heading].append(line)
-    return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
+    lines = io.StringIO(text, newline="").readlines()
+    sections: dict[str, list[str]] = {}
+    heading, begin = "", 0
+    for title, first, after in _second_level_headings(text):
+        sections.setdefault(heading, []).append("".join(lines[begin:first]))
+        heading, begin = title, after
+    sections.setdefault(heading, []).append("".join(lines[begin:]))
+    return {heading: _joined(texts) for heading, texts in sections.items()}
+
+
+def _second_level_headings(text: str) -> list[tuple[str, int, int]]:
+    """Each heading's title, its first line, and the line after it."""
+    tokens = MarkdownIt("commonmark").parse(text)
+    headings = []
+    for token, inline in pairwise(tokens):
+        if token.type != "heading_open" or token.tag != "h2" or token.level:
+            continue
+        title = " ".join(inline.content.split())
+        if title and token.map:
+            headings.append((title, token.map[0], token.map[1]))
+    return headings
+
+
+def _joined(texts: list[str]) -> str:
+    """Several texts, a blank line between them, without blank lines around them."""
+    trimmed = [text.strip("\r\n") for text in texts]
+    return "\n\n".join(text for text in trimmed if text.strip())
+
+
+def _fence(text: str, shortest: int) -> str:
+    """Backticks that no run of them in the text can close."""
+    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
+    return "`" * max(shortest, longest + 1)
 
 
 def human_size(count: int) -> str:
-    """Bytes in the decimal units that the Hub shows."""
-    return (
-        f"{count / 1e9:,.2f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:,.1f} MB"
-        if count >= 1e5
-        else f"{count:,} bytes"
-    )
+    """A number of bytes in the decimal units that the Hub shows."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.2f} GB"
+    if count >= 1e5:
+        return f"{count / 1e6:,.1f} MB"
+    return f"{count:,} bytes"

@@ -81,6 +81,52 @@ def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "<!--\n## hidden\n-->",
+        "<pre>\n## preformatted\n\n## too\n</pre>",
+        "> ## quoted",
+        "- ## an item",
+        "    ## indented code",
+        "##",
+        "[link]: https://example.org\n\nsee [link]",
+        "a line\x0c## and\u2028## and\x85## another",
+        "* * *",
+    ],
+)
+def test_what_is_no_heading_stays_in_its_section_to_the_letter(block: str) -> None:
+    assert split_sections(f"## One\n\n{block}\n\n## Two\nb") == {
+        "": "",
+        "One": block,
+        "Two": "b",
+    }
+
+
+@pytest.mark.parametrize(
+    "heading", ["## One", "  ## One ##", "One\n---", "##\tOne", "## One\t"]
+)
+def test_a_heading_may_be_written_in_all_of_markdown_s_ways(heading: str) -> None:
+    assert split_sections(f"a\n\n{heading}\nb") == {"": "a", "One": "b"}
+
+
+@given(st.lists(st.sampled_from(["## {}", "{} ", "", "\t", "```", "- {}", "---"])))
+def test_every_section_is_the_author_s_text_to_the_letter(lines: list[str]) -> None:
+    notes = "\n".join(line.format(number) for number, line in enumerate(lines))
+    rest = notes
+    for text in split_sections(notes).values():
+        assert text in rest
+        rest = rest[rest.index(text) + len(text) :]
+
+
+def test_sections_of_the_same_heading_are_joined() -> None:
+    assert split_sections("## A\na\n\n## B\nb\n## A\n\nc\n") == {
+        "": "",
+        "A": "a\n\nc",
+        "B": "b",
+    }
+
+
 def test_sizes_are_in_the_units_of_the_hub() -> None:
     assert [human_size(n) for n in (999, 839_552, 12_345_678, 5_000_000_000)] == [
         "999 bytes",

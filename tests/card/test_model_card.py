@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
@@ -20,15 +21,32 @@ from safetensors.numpy import save_file
 
 from checkpoint_release.card.hub_terms import LICENSES, TASKS, check_terms
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
-from checkpoint_release.core.artifacts.manifest import read_manifest, write_manifest
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    CheckpointFolder,
+    MergedLora,
+)
+from checkpoint_release.core.artifacts.config import read_config
+from checkpoint_release.core.artifacts.formats import (
+    FORMATS,
+    ONNX,
+    SAFETENSORS,
+    TORCHSCRIPT,
+)
+from checkpoint_release.core.artifacts.manifest import (
+    MANIFEST,
+    read_manifest,
+    write_manifest,
+)
+from checkpoint_release.core.artifacts.parity import PARITY, ParityReport, read_parity
+from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
-from checkpoint_release.core.files import FileEntry, read_json, sha256, write_json
+from checkpoint_release.core.files import FileEntry, sha256, write_json
 from checkpoint_release.core.params import CardParams, load_params, parse_section
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.exporting.config_json import model_config
-from checkpoint_release.release.folder import FORMATS
-from pipeline.model_card import PLACES, write_card
+from pipeline.model_card import MODEL_CARD, write_card
 from tests.support.checkpoint_folder import stick_figure, write_checkpoint
 from tests.support.parity_json import passed_report
 from tests.support.project import ROOT, Project
@@ -63,14 +81,14 @@ By eye.
 ## Limitations
 - No hats.
 """
-CHECKPOINT = "0" * 64
+CHECKPOINT_SHA256 = "0" * 64
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 @dataclass
 class Artifacts:
-    """Artifacts in a folder of a test's own, made of a model's facts and of bytes that
-    nobody runs.
+    """Artifacts in a folder of a test's own: a model's facts, and bytes that nobody
+    runs.
     """
 
     path: Path
@@ -78,61 +96,53 @@ class Artifacts:
     training: dict[str, Any] = field(
         default_factory=lambda: {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25}
     )
-    formats: tuple[str, ...] = ("safetensors", "onnx", "torchscript")
+    formats: tuple[str, ...] = (SAFETENSORS.name, ONNX.name, TORCHSCRIPT.name)
 
     def write(self) -> Artifacts:
         folder = write_checkpoint(
-            self.path / "checkpoint",
+            self.path / CHECKPOINT,
             self.architecture,
             {"w": np.ones((2, 3), np.float32)},
             self.training,
         )
-        made_from = {
-            name: entry.sha256 for name, entry in read_manifest(folder).files.items()
-        }
         config = model_config(CheckpointFolder.open(folder).facts)
-        main = {
-            "safetensors": "model.safetensors",
-            "onnx": "model.onnx",
-            "torchscript": "model.pt",
-        }
-        facts = {"onnx": {"opset": 17, "exporter": "direct"}}
-        for name in PLACES:
+        digests = read_manifest(folder).sha256s
+        for name, format in FORMATS.items():
             (out := self.path / name).mkdir(parents=True, exist_ok=True)
-            if on := name in self.formats:
-                (out / main.get(name, "model.pt2")).write_bytes(name.encode() * 100)
-                config.write(out)
-            write_manifest(
-                out,
-                name,
-                enabled=on,
-                made_from=made_from if on else {},
-                facts=facts.get(name, {}),
-            )
-        self.check()
+            if name not in self.formats:
+                write_manifest(out, name, enabled=False)
+                continue
+            (out / format.file).write_bytes(name.encode() * 100)
+            config.write(out)
+            facts = {"opset": 17, "exporter": "direct"} if name == ONNX.name else {}
+            write_manifest(out, name, made_from=digests, facts=facts)
+        self.pass_parity()
         return self
 
-    def check(self, **changes: Any) -> None:
-        """Write a parity.json that passed these artifacts."""
-        checked = {
-            name: sha256(self.path / name / "manifest.json") for name in self.formats
-        }
+    def pass_parity(self, **changes: Any) -> None:
+        """Write a parity.json in which these artifacts passed."""
+        checked = {name: sha256(self.path / name / MANIFEST) for name in self.formats}
         outputs = [spec.name for spec in self.architecture.signature.outputs]
-        write_json(
-            self.path / "parity.json",
-            {**passed_report(checked, outputs).to_json(), **changes},
-        )
+        report = passed_report(checked, outputs)
+        msgspec.structs.replace(report, **changes).write(self.path / PARITY)
+
+    @property
+    def parity(self) -> ParityReport:
+        return read_parity(self.path)
 
     def change_checkpoint(self, **facts: Any) -> None:
-        path = self.path / "checkpoint"
-        write_json(
-            path / "checkpoint.json", {**read_json(path / "checkpoint.json"), **facts}
-        )
-        write_manifest(path, "checkpoint")
+        folder = CheckpointFolder.open(self.path / CHECKPOINT)
+        changed = msgspec.structs.replace(folder.facts, **facts)
+        changed.write(folder.path / FACTS_FILE)
+        write_manifest(folder.path, CHECKPOINT)
         for name in self.formats:
             manifest = read_manifest(self.path / name)
             write_manifest(self.path / name, name, facts=manifest.facts)
-        self.check()
+        self.pass_parity()
+
+
+Author = Callable[..., CardParams]
+"""What a test changes → the card options."""
 
 
 @pytest.fixture
@@ -141,11 +151,9 @@ def artifacts(tmp_path: Path) -> Artifacts:
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Callable[..., CardParams]:
-    """An author who has said everything, but for what a test takes away or puts in its
-    place.
-    """
-    (folder := tmp_path / "words").mkdir()
+def author(tmp_path: Path) -> Author:
+    """An author who has stated everything, but for what a test changes."""
+    (folder := tmp_path / "notes").mkdir()
     (folder / "notes.md").write_text(NOTES)
     (folder / "citation.bib").write_text("@misc{rabbit}\n")
     everything = {
@@ -168,7 +176,7 @@ def said(tmp_path: Path) -> Callable[..., CardParams]:
 
 def card(artifacts: Artifacts, params: CardParams) -> str:
     write_card(params, artifacts.path)
-    return (artifacts.path / "model-card" / "README.md").read_text(encoding="utf-8")
+    return (artifacts.path / MODEL_CARD / CARD).read_text(encoding="utf-8")
 
 
 def body(text: str) -> str:
@@ -194,13 +202,13 @@ def section(text: str, heading: str) -> str:
     return body(text).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
-# What it says
+# What it holds
 
 
 def test_a_card_has_every_section_once_and_in_order(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    text = card(artifacts, said())
+    text = card(artifacts, author())
     assert headings(text, "h1") == ["Rabbit"]
     assert headings(text) == HEADINGS
     assert (
@@ -212,27 +220,27 @@ def test_a_card_has_every_section_once_and_in_order(
 
 
 def test_every_file_of_every_format_is_listed_as_it_is(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    listed = section(card(artifacts, said()), "Files")
+    listed = section(card(artifacts, author()), "Files")
     rows = {
         row[0]: row
         for row in re.findall(
             r"^\| `(.+?)` \| (.*?) \| ([\d,]+) \| `(\w{64})` \|$", listed, re.MULTILINE
         )
     }
-    for format, place in PLACES.items():
-        for name, entry in read_manifest(artifacts.path / format).files.items():
-            _, _, size, digest = rows.pop(place + name)
+    for folder, format in FORMATS.items():
+        for name, entry in read_manifest(artifacts.path / folder).files.items():
+            _, _, size, digest = rows.pop(format.path_in_release(name))
             assert FileEntry(int(size.replace(",", "")), digest) == entry
     assert not rows
     assert "opset 17" in listed
 
 
 def test_inputs_and_outputs_are_the_signatures(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    text = section(card(artifacts, said()), "Inputs and outputs")
+    text = section(card(artifacts, author()), "Inputs and outputs")
     signature = artifacts.architecture.signature
     for spec in (*signature.inputs, *signature.outputs):
         assert (
@@ -243,9 +251,9 @@ def test_inputs_and_outputs_are_the_signatures(
 
 
 def test_the_front_matter_is_what_the_hub_takes(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    data = front_matter(card(artifacts, said()))
+    data = front_matter(card(artifacts, author()))
     assert data.license in LICENSES and data.pipeline_tag in TASKS
     assert data.library_name == "transformers"
     assert data.datasets == ["org/rabbits"]
@@ -260,9 +268,9 @@ def test_the_front_matter_is_what_the_hub_takes(
 
 
 def test_metrics_without_named_data_stay_out_of_the_model_index(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    text = card(artifacts, said(evaluated_on=None))
+    text = card(artifacts, author(evaluated_on=None))
     assert (
         not front_matter(text).eval_results
         and "metrics" not in front_matter(text).to_dict()
@@ -272,9 +280,9 @@ def test_metrics_without_named_data_stay_out_of_the_model_index(
 
 
 def test_a_file_of_metrics_is_on_the_card_and_in_the_model_index(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    params = said()
+    params = author()
     result = {
         "task": {"type": "other"},
         "dataset": {"type": "org/rabbits", "name": "Rabbits", "split": "test"},
@@ -293,13 +301,13 @@ def test_a_file_of_metrics_is_on_the_card_and_in_the_model_index(
     }
 
 
-def test_what_the_author_has_not_said_is_left_out_and_listed(
-    artifacts: Artifacts, said: Callable[..., CardParams], tmp_path: Path
+def test_what_the_author_has_not_stated_is_left_out_and_listed(
+    artifacts: Artifacts, author: Author, tmp_path: Path
 ) -> None:
     (silent := tmp_path / "silent").mkdir()
     text = card(
         artifacts,
-        said(
+        author(
             notes_dir=str(silent),
             title=None,
             license=None,
@@ -331,18 +339,18 @@ def test_what_the_author_has_not_said_is_left_out_and_listed(
     assert headings(text, "h1") == ["StickFigureTransformer"]
 
 
-def test_nothing_is_missing_when_everything_was_said(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+def test_nothing_is_missing_when_everything_was_author(
+    artifacts: Artifacts, author: Author
 ) -> None:
-    assert "To be supplied" not in card(artifacts, said())
+    assert "To be supplied" not in card(artifacts, author())
 
 
-def test_words_about_another_checkpoint_stay_off_the_card(
+def test_notes_about_another_checkpoint_stay_off_the_card(
     artifacts: Artifacts,
-    said: Callable[..., CardParams],
+    author: Author,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = card(artifacts, said(written_for="12345678"))
+    text = card(artifacts, author(written_for="12345678"))
     for word in ("abbit", "A. Author"):
         assert word not in text
     assert "license" not in front_matter(text).to_dict() and "Licence" not in headings(
@@ -350,13 +358,15 @@ def test_words_about_another_checkpoint_stay_off_the_card(
     )
     assert "card.written_for" in section(text, "To be supplied by the author")
     assert "12345678" in capsys.readouterr().err
-    assert "Draws rabbits." in card(artifacts, said(written_for=CHECKPOINT[:8]))
+    assert "Draws rabbits." in card(
+        artifacts, author(written_for=CHECKPOINT_SHA256[:8])
+    )
 
 
 def test_the_authors_other_sections_and_code_survive(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    params = said()
+    params = author()
     thanks = "To *all*.\n\n```sh\n## not a heading\n\n\n\necho\n```"
     (Path(params.notes_dir) / "notes.md").write_text(
         f"{NOTES}\n## Thanks\n{thanks}\n\n## INTENDED USE\nMore drawing.\n"
@@ -368,16 +378,16 @@ def test_the_authors_other_sections_and_code_survive(
 
 
 def test_a_format_that_is_off_is_nowhere_on_the_card(
-    tmp_path: Path, said: Callable[..., CardParams]
+    tmp_path: Path, author: Author
 ) -> None:
     one = Artifacts(tmp_path / "one", formats=("safetensors",)).write()
-    text = card(one, said())
+    text = card(one, author())
     assert "model.safetensors" in text
     assert not re.search(r"onnx|torchscript|model\.pt|torch\.jit", text, re.IGNORECASE)
 
 
 def test_a_model_that_does_not_describe_itself_has_a_card_too(
-    tmp_path: Path, said: Callable[..., CardParams]
+    tmp_path: Path, author: Author
 ) -> None:
     signature = Signature.from_json(
         {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
@@ -386,7 +396,7 @@ def test_a_model_that_does_not_describe_itself_has_a_card_too(
         tmp_path / "other",
         Architecture("nowhere.at_all:Net", {"hidden": 64}, signature),
     ).write()
-    text = card(other, said(title=None))
+    text = card(other, author(title=None))
     assert headings(text, "h1") == ["Net"]
     assert "| `hidden` | `64` |" in text and "nowhere.at\\_all:Net" not in text
     assert front_matter(text).library_name == "pytorch"
@@ -394,101 +404,101 @@ def test_a_model_that_does_not_describe_itself_has_a_card_too(
 
 
 def test_a_merged_adapter_and_what_the_pickle_named_are_on_the_card(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
     artifacts.change_checkpoint(
-        lora={"alpha": 16.0, "rank": 8, "layers": ["a", "b", "c", "d"]},
+        lora=MergedLora(alpha=16.0, rank=8, layers=["a", "b", "c", "d"]),
         left_out={"harmless": {"numpy.dtype": 4}, "dangerous": {"os.system": 1}},
     )
-    text = card(artifacts, said())
+    text = card(artifacts, author())
     assert "alpha `16`, rank `8`, in 4 layers" in section(text, "Architecture")
     assert "`numpy.dtype` (4×), `os.system` (1×)" in section(text, "Provenance")
 
 
 def test_the_same_artifacts_make_the_same_bytes(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    one = card(artifacts, said())
-    manifest = (artifacts.path / "model-card" / "manifest.json").read_bytes()
-    assert card(artifacts, said()) == one
-    assert (artifacts.path / "model-card" / "manifest.json").read_bytes() == manifest
-    assert str(artifacts.path) not in one.replace(said().notes_dir, "")
-    read_manifest(artifacts.path / "model-card").verify(artifacts.path / "model-card")
+    one = card(artifacts, author())
+    manifest = (artifacts.path / MODEL_CARD / MANIFEST).read_bytes()
+    assert card(artifacts, author()) == one
+    assert (artifacts.path / MODEL_CARD / MANIFEST).read_bytes() == manifest
+    assert str(artifacts.path) not in one.replace(author().notes_dir, "")
+    read_manifest(artifacts.path / MODEL_CARD).verify(artifacts.path / MODEL_CARD)
 
 
-def test_the_parity_table_is_that_of_parity_check(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+def test_the_parity_figures_are_those_of_the_report(
+    artifacts: Artifacts, author: Author
 ) -> None:
-    table = section(card(artifacts, said()), "Parity")
-    figures = read_json(artifacts.path / "parity.json")
-    assert (
-        "| output | floor, relative | `safetensors` | `onnx` | `torchscript` |" in table
-    )
-    for name, of in figures["formats"]["onnx"]["outputs"].items():
+    shown = section(card(artifacts, author()), "Parity")
+    assert "| output | noise floor | `safetensors` | `onnx` | `torchscript` |" in shown
+    for name, output in artifacts.parity.formats["onnx"].outputs.items():
         [row] = [
-            line for line in table.splitlines() if line.startswith(f"| `{name}` |")
+            line for line in shown.splitlines() if line.startswith(f"| `{name}` |")
         ]
-        assert (
-            row.split(" | ")[3]
-            == f"{of['max_abs_error']:.2g} ({of['times_floor']:.2g}×)"
-        )
+        error = f"{output.max_abs_error:.2g} ({output.times_floor:.2g}×)"
+        assert row.split(" | ")[1] == "1.5e-07" and row.split(" | ")[3] == error
     assert (
         "`safetensors`: 40 of 50 weights are the checkpoint's, bit for bit; the other"
-        " 10 are not in the file" in table
+        " 10 are not in the file" in shown
     )
-    assert "; in 11 of 11 cases" in table
-    assert "41 of 50 weights" in table and "11 cases" in table and "8× passes" in table
+    assert "; in 11 of 11 cases" in shown
+    assert "41 of 50 weights" in shown and "11 cases" in shown
+    assert "its limit: 8×, or 100× for inputs of a magnitude above 1" in shown
 
 
 def test_a_variant_of_reduced_precision_is_named_as_such(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
-    figures = read_json(artifacts.path / "parity.json")["formats"]
+    formats = artifacts.parity.formats
+    onnx = formats["onnx"]
     outputs = {
-        name: {**of, "share_of_output": 0.0123, "limit": 0.2}
-        for name, of in figures["onnx"]["outputs"].items()
+        name: msgspec.structs.replace(
+            output, times_floor=None, share_of_output=0.0123, limit=0.2
+        )
+        for name, output in onnx.outputs.items()
     }
-    int8 = {
-        **figures["onnx"],
-        "rule": "reduced",
-        "reduced_precision": "int8",
-        "outputs": outputs,
-    }
-    artifacts.check(formats={**figures, "onnx int8": int8})
-    table = section(card(artifacts, said()), "Parity")
-    assert (
-        "`onnx int8`" in table
-        and "rounded to int8" in table
-        and "(1.23%)" in table
-        and "int8 by request" in table
-        and "20% passes" in table
+    int8 = msgspec.structs.replace(
+        onnx, rule="reduced", reduced_precision="int8", outputs=outputs
     )
+    artifacts.pass_parity(formats={**formats, "onnx int8": int8})
+    shown = section(card(artifacts, author()), "Parity")
+    assert "`onnx int8`" in shown and "rounded to int8" in shown
+    assert "(1.23%)" in shown and "int8 by request" in shown and "20% passes" in shown
 
 
-def test_the_card_and_the_release_agree_on_where_files_are() -> None:
-    assert {format: place.rstrip("/") for format, place in PLACES.items()} == FORMATS
+def test_an_output_with_a_tolerance_of_its_own_is_shown_as_a_share_of_it(
+    artifacts: Artifacts, author: Author
+) -> None:
+    formats = artifacts.parity.formats
+    outputs = dict(formats["onnx"].outputs)
+    outputs["pose"] = msgspec.structs.replace(
+        outputs["pose"], share_of_tolerance=0.25, limit=40.0
+    )
+    onnx = msgspec.structs.replace(formats["onnx"], outputs=outputs)
+    artifacts.pass_parity(formats={**formats, "onnx": onnx})
+    assert "(25% of its tolerance)" in section(card(artifacts, author()), "Parity")
 
 
 # What it refuses
 
 
 def failed_parity(artifacts: Artifacts) -> None:
-    artifacts.check(passed=False)
+    artifacts.pass_parity(passed=False)
 
 
 def no_verdict(artifacts: Artifacts) -> None:
-    write_json(artifacts.path / "parity.json", {"checked": {}})
+    write_json(artifacts.path / PARITY, {"checked": {}})
 
 
 def unchecked_format(artifacts: Artifacts) -> None:
-    checked = read_json(artifacts.path / "parity.json")["checked"]
-    artifacts.check(
-        checked={name: digest for name, digest in checked.items() if name != "onnx"}
-    )
+    checked = dict(artifacts.parity.checked)
+    del checked[ONNX.name]
+    artifacts.pass_parity(checked=checked)
 
 
 def verdict_without_figures(artifacts: Artifacts) -> None:
-    artifacts.check(formats={"onnx": {"passed": True}})
+    report = artifacts.parity.to_json()
+    write_json(artifacts.path / PARITY, {**report, "formats": {"onnx": {"rule": ""}}})
 
 
 def rebuilt_format(artifacts: Artifacts) -> None:
@@ -500,39 +510,39 @@ def another_checkpoints_format(artifacts: Artifacts) -> None:
     write_manifest(
         artifacts.path / "onnx", "onnx", made_from={"weights.safetensors": "f" * 64}
     )
-    artifacts.check()
+    artifacts.pass_parity()
 
 
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (failed_parity, "passed"),
+        (failed_parity, "doesn't say that the formats passed"),
         (no_verdict, "passed"),
-        (verdict_without_figures, "outputs"),
-        (unchecked_format, "onnx"),
-        (rebuilt_format, "onnx"),
-        (another_checkpoints_format, "weights.safetensors"),
+        (verdict_without_figures, r"`passed` - at `\$\.formats"),
+        (unchecked_format, "onnx was not checked"),
+        (rebuilt_format, "onnx is not what was checked"),
+        (another_checkpoints_format, "made from another weights.safetensors"),
     ],
 )
 def test_artifacts_that_parity_check_did_not_pass_get_no_card(
     artifacts: Artifacts,
-    said: Callable[..., CardParams],
+    author: Author,
     spoil: Callable[[Artifacts], None],
     named: str,
 ) -> None:
-    before = card(artifacts, said())
+    before = card(artifacts, author())
     spoil(artifacts)
-    with pytest.raises(CardError, match=named):
-        write_card(said(), artifacts.path)
-    assert (artifacts.path / "model-card" / "README.md").read_text() == before
+    with pytest.raises(ArtifactError, match=named):
+        write_card(author(), artifacts.path)
+    assert (artifacts.path / MODEL_CARD / CARD).read_text() == before
 
 
 def test_a_file_changed_behind_its_manifest_gets_no_card(
-    artifacts: Artifacts, said: Callable[..., CardParams]
+    artifacts: Artifacts, author: Author
 ) -> None:
     (artifacts.path / "torchscript/model.pt").write_bytes(b"another")
     with pytest.raises(ArtifactError, match=r"model\.pt was changed"):
-        write_card(said(), artifacts.path)
+        write_card(author(), artifacts.path)
 
 
 HOSTILE = [
@@ -548,13 +558,13 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_what_a_checkpoint_says_stays_text(
-    tmp_path: Path, said: Callable[..., CardParams], text: str
+def test_what_a_checkpoint_holds_stays_text(
+    tmp_path: Path, author: Author, text: str
 ) -> None:
     training = {"stage": text, text: 1, f"val_{text}": 0.5, "config": {text: text}}
     hostile = Artifacts(tmp_path / "hostile", training=training).write()
     hostile.change_checkpoint(left_out={"harmless": {text: 1}, "dangerous": {}})
-    shown = card(hostile, said())
+    shown = card(hostile, author())
     assert set(headings(shown)) <= set(HEADINGS) and headings(shown, "h1") == ["Rabbit"]
     tokens = [
         child
@@ -572,13 +582,13 @@ def test_what_a_checkpoint_says_stays_text(
 
 
 def test_harmless_training_facts_are_shown_whole(
-    tmp_path: Path, said: Callable[..., CardParams]
+    tmp_path: Path, author: Author
 ) -> None:
-    plain = Artifacts(
-        tmp_path / "plain",
+    harmless = Artifacts(
+        tmp_path / "harmless",
         training={"training_stage": "pre-training", "config": {"lr": 3e-4}},
     ).write()
-    text = section(card(plain, said()), "Training")
+    text = section(card(harmless, author()), "Training")
     assert (
         "| `training_stage` | `pre-training` |" in text
         and "| `config.lr` | `0.0003` |" in text
@@ -597,11 +607,11 @@ def test_harmless_training_facts_are_shown_whole(
 )
 def test_an_unusable_file_of_the_authors_is_one_clear_error(
     artifacts: Artifacts,
-    said: Callable[..., CardParams],
+    author: Author,
     name: str,
     content: str | bytes,
 ) -> None:
-    params = said()
+    params = author()
     (Path(params.notes_dir) / name).write_bytes(
         content.encode() if isinstance(content, str) else content
     )
@@ -672,10 +682,9 @@ def test_every_snippet_runs_as_printed_in_the_release(
     shutil.copytree(built.path / "artifacts/release", release)
     snippets = python_snippets((release / "README.md").read_text())
     assert len(snippets) == 3
-    outputs = [
-        spec["name"]
-        for spec in read_json(release / "config.json")["signature"]["outputs"]
-    ]
+    config = read_config(release)
+    assert config
+    outputs = [spec.name for spec in config.signature.outputs]
     for snippet in snippets:
         lines = run_snippet(snippet, release, tmp_path)
         assert [line.split(" ")[0] for line in lines] == outputs
@@ -683,7 +692,7 @@ def test_every_snippet_runs_as_printed_in_the_release(
 
 
 def test_the_weights_of_a_model_without_code_load_as_printed(
-    tmp_path: Path, said: Callable[..., CardParams]
+    tmp_path: Path, author: Author
 ) -> None:
     signature = Signature.from_json(
         {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
@@ -693,7 +702,7 @@ def test_the_weights_of_a_model_without_code_load_as_printed(
         Architecture("my_model:Net", {}, signature),
         formats=("safetensors",),
     ).write()
-    [snippet] = python_snippets(card(other, said()))
+    [snippet] = python_snippets(card(other, author()))
     for shard in (1, 2):
         save_file(
             {f"w{shard}": np.ones(shard)},

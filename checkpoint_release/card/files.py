@@ -1,0 +1,119 @@
+"""The files of a release, how each format was exported, and with which libraries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from checkpoint_release.core.artifacts.formats import (
+    FORMATS,
+    ONNX,
+    SAFETENSORS,
+    TORCH_EXPORT,
+    TORCHSCRIPT,
+)
+from checkpoint_release.core.artifacts.manifest import Manifest
+
+_MAIN_FILES = {
+    SAFETENSORS.name: "weights",
+    ONNX.name: "the model for ONNX Runtime and other ONNX runtimes",
+    TORCHSCRIPT.name: "the model for libtorch, and for PyTorch without its code",
+    TORCH_EXPORT.name: "the model for torch.export's runtimes",
+}
+# file name in a format's folder → what it is
+_OTHER_FILES = (
+    (r"model-\d+-of-\d+\.safetensors", "weights"),
+    (r"model\.safetensors\.index\.json", "which file holds which weight"),
+    (r"(.+/)?config\.json", "architecture, inputs and outputs"),
+    (r"training_args\.json", "training facts from the checkpoint"),
+    (r"generation_config\.json", "frame rate and sequence length"),
+    (r"\w+\.py", "the model's code, for transformers"),
+    (r"model_\w+\.onnx", "a smaller ONNX model, less exact"),
+    (r".+\.(data|bin)", "weights of the ONNX model"),
+)
+# Facts of a manifest that the card leaves out: sizes, and what `versions` has.
+_NOT_SHOWN = ("tensors", "bytes", "shards", "nodes", "torch")
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file of the release.
+
+    Attributes:
+        name: its path in the release.
+        purpose: what it is; may be empty.
+        size: in bytes.
+        sha256: in lower-case hex.
+    """
+
+    name: str
+    purpose: str
+    size: int
+    sha256: str
+
+
+def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
+    """The files of all formats, by their paths in the release."""
+    rows = []
+    for format, manifest in formats.items():
+        for path, entry in manifest.files.items():
+            name = FORMATS[format].path_in_release(path)
+            purpose = _purpose(format, path, manifest.facts)
+            rows.append(FileRow(name, purpose, entry.size, entry.sha256))
+    return rows
+
+
+def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
+    purpose = _described(format, path)
+    cast = facts.get("cast")
+    if purpose == _MAIN_FILES[SAFETENSORS.name] and cast:
+        return f"{purpose}, {cast['tensors']} tensors cast to {cast['to']}"
+    if path == ONNX.file and "opset" in facts:
+        return f"{purpose}; opset {facts['opset']}"
+    return purpose
+
+
+def _described(format: str, path: str) -> str:
+    if path == FORMATS[format].file:
+        return _MAIN_FILES[format]
+    for pattern, description in _OTHER_FILES:
+        if re.fullmatch(pattern, path):
+            return description
+    return ""
+
+
+def provenance(formats: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
+    """Format → how it was exported and with which versions, as its manifest says."""
+    exported = {}
+    for format, manifest in formats.items():
+        facts = _scalar_facts(manifest.facts)
+        versions = manifest.facts.get("versions")
+        if isinstance(versions, dict):
+            facts |= versions
+        if facts:
+            exported[format] = facts
+    return exported
+
+
+def _scalar_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    scalars = {}
+    for name, value in facts.items():
+        if name in _NOT_SHOWN or isinstance(value, bool):
+            continue
+        if isinstance(value, str | int | float):
+            scalars[name.replace("_", " ")] = value
+    return scalars
+
+
+def library_versions(formats: Mapping[str, Manifest]) -> dict[str, str]:
+    """The installed versions of the libraries that wrote and checked the formats.
+
+    The build (such as +cpu) is left out, so that the same versions make the same card.
+    """
+    libraries = {"torch": None}
+    for format in formats:
+        libraries |= dict.fromkeys(FORMATS[format].libraries)
+    return {name: metadata.version(name).partition("+")[0] for name in libraries}

@@ -1,0 +1,103 @@
+"""The artifacts that a model card describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    CheckpointFacts,
+    CheckpointFolder,
+)
+from checkpoint_release.core.artifacts.config import read_config
+from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
+from checkpoint_release.core.artifacts.manifest import (
+    MANIFEST,
+    Manifest,
+    read_verified,
+)
+from checkpoint_release.core.artifacts.parity import (
+    PARITY,
+    ParityReport,
+    read_parity,
+)
+from checkpoint_release.core.errors import ArtifactError, CardError
+from checkpoint_release.core.files import sha256
+
+
+@dataclass(frozen=True)
+class ReleaseInputs:
+    """What the release is made of.
+
+    Attributes:
+        checkpoint: the model, its weights and where they come from.
+        formats: the manifests of the enabled formats, by name.
+        parity: the verdict on every format, and its figures.
+        has_transformers_code: whether transformers finds the model's code beside the
+            safetensors.
+        digests: file in the artifacts' folder → sha256; what the card is made from.
+    """
+
+    checkpoint: CheckpointFacts
+    formats: dict[str, Manifest]
+    parity: ParityReport
+    has_transformers_code: bool
+    digests: dict[str, str]
+
+    @property
+    def architecture(self) -> Architecture:
+        """How the model is built and called."""
+        return self.checkpoint.architecture
+
+
+def read_inputs(artifacts: Path) -> ReleaseInputs:
+    """Read the artifacts, and make sure that they belong together.
+
+    Args:
+        artifacts: the folder of all artifacts.
+
+    Raises:
+        ArtifactError: an artifact is missing, isn't what its manifest says, was made
+            from another checkpoint, or didn't pass the parity check.
+        CardError: no format is enabled.
+    """
+    manifests = read_verified(artifacts, (CHECKPOINT, *FORMATS))
+    formats = {name: manifests[name] for name in FORMATS if manifests[name].enabled}
+    if not formats:
+        raise CardError(
+            f"no format in {artifacts} is enabled",
+            "set one of {formats} to true, and export it",
+            options=["formats"],
+        )
+    parity = read_parity(artifacts)
+    parity.require_passed(artifacts, formats)
+    for name, manifest in formats.items():
+        _require_same_checkpoint(artifacts / name, manifest, manifests[CHECKPOINT])
+    config = read_config(artifacts / SAFETENSORS.name)
+    return ReleaseInputs(
+        CheckpointFolder.open(artifacts / CHECKPOINT).facts,
+        formats,
+        parity,
+        has_transformers_code=config is not None and config.has_transformers_code,
+        digests=_digests(artifacts),
+    )
+
+
+def _require_same_checkpoint(
+    folder: Path, manifest: Manifest, checkpoint: Manifest
+) -> None:
+    """Raise ArtifactError unless the folder was made from this checkpoint."""
+    for name, digest in manifest.made_from.items():
+        entry = checkpoint.files.get(name)
+        if entry is not None and entry.sha256 != digest:
+            raise ArtifactError(
+                f"{folder} was made from another {name} than the one there is",
+                "export it again",
+            )
+
+
+def _digests(artifacts: Path) -> dict[str, str]:
+    names = [f"{name}/{MANIFEST}" for name in (CHECKPOINT, *FORMATS)]
+    return {name: sha256(artifacts / name) for name in (*names, PARITY)}

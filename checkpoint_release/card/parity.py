@@ -1,0 +1,100 @@
+"""The figures of the parity check, as a card shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from checkpoint_release.core.artifacts.parity import (
+    FormatFigures,
+    OutputFigures,
+    ParityReport,
+    WeightsHeld,
+)
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One output of the model.
+
+    Attributes:
+        output: its name.
+        noise_floor: eager float32's own error as a share of the output; may be empty.
+        cells: for each artifact its error; empty where it lacks the output.
+    """
+
+    output: str
+    noise_floor: str
+    cells: list[str]
+
+
+def parity_rows(report: ParityReport) -> list[ParityRow]:
+    """One row for each output, with a cell for each artifact in the report's order."""
+    outputs: dict[str, None] = {}
+    for figures in report.formats.values():
+        outputs |= dict.fromkeys(figures.outputs)
+    return [_row(report, output) for output in outputs]
+
+
+def _row(report: ParityReport, output: str) -> ParityRow:
+    floor = report.noise_floor.get(output)
+    cells = [_cell(figures.outputs.get(output)) for figures in report.formats.values()]
+    return ParityRow(output, str(floor.typical) if floor else "", cells)
+
+
+def _cell(figures: OutputFigures | None) -> str:
+    """The largest absolute error, and what it comes to by the rule that applied."""
+    if figures is None:
+        return ""
+    error = f"{figures.max_abs_error:.2g}"
+    if figures.share_of_tolerance is not None:
+        return f"{error} ({figures.share_of_tolerance:.0%} of its tolerance)"
+    if figures.share_of_output is not None:
+        return f"{error} ({figures.share_of_output:.2%})"
+    return f"{error} ({figures.times_floor:.2g}×)"
+
+
+def parity_remarks(report: ParityReport) -> dict[str, str]:
+    """Artifact → what else is known about it; may be empty."""
+    cases = report.rule.cases
+    return {
+        name: "; ".join(_remarks(figures, cases))
+        for name, figures in report.formats.items()
+    }
+
+
+def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
+    precision = figures.reduced_precision
+    if figures.weights:
+        yield _weights_remark(figures.weights, precision)
+    if figures.bit_identical_cases:
+        yield (
+            f"in {figures.bit_identical_cases} of {cases} cases every output has the"
+            " same bits as that of the eager model in float32"
+        )
+    if precision:
+        yield _precision_remark(figures, precision)
+
+
+def _weights_remark(held: WeightsHeld, precision: str | None) -> str:
+    how = f"rounded to {precision}" if precision else "bit for bit"
+    remark = f"{held.bit_for_bit} of {held.of} weights are the checkpoint's, {how}"
+    rest = held.of - held.bit_for_bit
+    if rest:
+        remark += (
+            f"; the other {rest} are not in the file (its inputs don't need them, or"
+            " they were folded into constants)"
+        )
+    return remark
+
+
+def _precision_remark(figures: FormatFigures, precision: str) -> str:
+    limits = [
+        output.limit
+        for output in figures.outputs.values()
+        if output.share_of_output is not None
+    ]
+    return (
+        f"{precision} by request: the figure in brackets is the typical error as a"
+        f" share of the output, and up to {max(limits, default=0.0):.0%} passes"
+    )

@@ -1,0 +1,134 @@
+"""The card's text, from the template card.md.jinja."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from checkpoint_release.card.author_notes import AuthorNotes, MissingItem
+from checkpoint_release.card.description import describe
+from checkpoint_release.card.files import file_rows, library_versions, provenance
+from checkpoint_release.card.front_matter import front_matter
+from checkpoint_release.card.inputs import ReleaseInputs
+from checkpoint_release.card.markdown import code, escaped, fenced, human_size
+from checkpoint_release.card.parity import parity_remarks, parity_rows
+from checkpoint_release.card.training import metrics, training_facts
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.signature import TensorSpec
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+
+
+def render(
+    inputs: ReleaseInputs, notes: AuthorNotes, missing: Sequence[MissingItem]
+) -> str:
+    """The card: front matter and Markdown.
+
+    Raises:
+        CardError: the front matter doesn't read back.
+        ModelError: the model's module fails to describe it.
+    """
+    model = describe(inputs.architecture)
+    title = notes.params.title or model.name
+    measured = metrics(inputs.checkpoint.training)
+    facts = training_facts(inputs.checkpoint.training)
+    for name in measured:
+        del facts[name]
+    body = (
+        _environment()
+        .get_template(TEMPLATE.name)
+        .render(
+            title=title,
+            model=model,
+            notes=notes,
+            missing=missing,
+            checkpoint=inputs.checkpoint,
+            factory=inputs.architecture.factory,
+            signature=inputs.architecture.signature,
+            training=facts,
+            metrics=measured,
+            formats=inputs.formats,
+            files=file_rows(inputs.formats),
+            has_transformers_code=inputs.has_transformers_code,
+            parity=inputs.parity,
+            parity_rows=parity_rows(inputs.parity),
+            parity_remarks=parity_remarks(inputs.parity),
+            left_out=_left_out(inputs.checkpoint),
+            provenance=provenance(inputs.formats),
+            versions=library_versions(inputs.formats),
+        )
+    )
+    data = front_matter(inputs, notes, title)
+    return f"---\n{data}\n---\n\n{body.strip()}\n"
+
+
+def _left_out(checkpoint: CheckpointFacts) -> Counter[str]:
+    """Global that the pickle names and nobody called → how often."""
+    total = Counter[str]()
+    for counts in checkpoint.left_out.values():
+        total.update(counts)
+    return total
+
+
+def _environment() -> Environment:
+    """Jinja that escapes every value but Markup for Markdown.
+
+    What a template may not know is an error.
+    """
+    # autoescape is for HTML; `finalize` does for Markdown what it does there.
+    environment = Environment(  # noqa: S701
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_escaped_unless_markup,
+    )
+    environment.filters |= {
+        "code": _code,
+        "fenced": _fenced,
+        "link": _link,
+        "markdown": Markup,
+    }
+    environment.globals |= {
+        "grouped": "{:,}".format,
+        "names": _names,
+        "shape": _shape,
+        "size": human_size,
+    }
+    return environment
+
+
+def _escaped_unless_markup(value: Any) -> str:
+    return value if isinstance(value, Markup) else escaped(value)
+
+
+def _code(value: object) -> Markup:
+    return Markup(code(value))  # noqa: S704
+
+
+def _fenced(text: str, language: str = "") -> Markup:
+    return Markup(fenced(text, language))  # noqa: S704
+
+
+def _link(url: str) -> Markup:
+    """An address that can't end the angle brackets it stands in."""
+    return Markup("<" + re.sub(r"[<>\s]", "", url) + ">")  # noqa: S704
+
+
+def _shape(spec: TensorSpec) -> str:
+    """A shape such as [sequence, batch, 48]; empty where none is stated."""
+    if spec.shape is None:
+        return ""
+    return f"[{', '.join(map(str, spec.shape))}]"
+
+
+def _names(specs: Iterable[TensorSpec]) -> str:
+    """The names as a Python list that can't end the code block it stands in."""
+    return json.dumps([spec.name for spec in specs]).replace("`", "\\u0060")
