@@ -17,8 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
+from tests.support.stick_figure import stick_figure
 
 SIZES = {
     "tiny": {"d_model": 32, "nhead": 4, "num_layers": 2},

@@ -25,8 +25,9 @@ from checkpoint_release.core.signature import sample_inputs
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.models.stick_figure import signature
 from tests.bench.pipeline import SIZES
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
+from tests.support.stick_figure import stick_figure
 
 MEASURE = """
 import gc, json, sys, time, warnings, os

@@ -47,9 +47,10 @@ from checkpoint_release.core.params import CardParams, load_params, parse_sectio
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.exporting.config_json import model_config
 from pipeline.model_card import MODEL_CARD, write_card
-from tests.support.checkpoint_folder import stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.parity_json import passed_report
 from tests.support.project import ROOT, Project
+from tests.support.stick_figure import stick_figure
 
 HEADINGS = [
     *(

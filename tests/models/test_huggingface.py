@@ -19,13 +19,9 @@ from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import open_sharded, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 from pipeline.export_safetensors import main
-from tests.support.checkpoint_folder import (
-    STICK_FIGURE,
-    state_dict,
-    stick_figure,
-    write_checkpoint,
-)
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT, Project
+from tests.support.stick_figure import MOTION_ONLY, stick_figure
 
 pytestmark = pytest.mark.slow
 
@@ -133,12 +129,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "params"),
     [
-        (STICK_FIGURE, {}),
+        (MOTION_ONLY, {}),
         (
-            {**STICK_FIGURE, **IMAGES, "image_size": [32, 32]},
+            {**MOTION_ONLY, **IMAGES, "image_size": [32, 32]},
             {"safetensors__max_shard_size": "10MB"},
         ),
-        (STICK_FIGURE, {"safetensors__dtype": "bfloat16"}),
+        (MOTION_ONLY, {"safetensors__dtype": "bfloat16"}),
     ],
     ids=["plain", "images in shards", "bfloat16"],
 )
@@ -172,7 +168,7 @@ def test_transformers_computes_what_the_checkpoint_computes(
     from checkpoint_release.runtimes.eager import build_eager
 
     project.set(safetensors__dtype=dtype)
-    export(STICK_FIGURE)
+    export(MOTION_ONLY)
     auto_model()
     model, _ = build_eager(Path("artifacts/checkpoint"))
     with torch.inference_mode():
@@ -187,7 +183,7 @@ def test_transformers_computes_what_the_checkpoint_computes(
 def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garbage() -> (
     None
 ):
-    weights = export(STICK_FIGURE)
+    weights = export(MOTION_ONLY)
     lacking = {
         name: Tensor.of_numpy(array)
         for name, array in weights.items()
@@ -211,7 +207,7 @@ def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garba
 
 
 def test_a_name_that_does_not_fit_is_told_by_transformers() -> None:
-    weights = export(STICK_FIGURE)
+    weights = export(MOTION_ONLY)
     weights["pose_head.weight"] = weights.pop("pose_decoder.0.weight")
     tensors = {name: Tensor.of_numpy(array) for name, array in weights.items()}
     write_safetensors(OUT / "model.safetensors", tensors, {"format": "pt"})
@@ -223,7 +219,7 @@ def test_a_name_that_does_not_fit_is_told_by_transformers() -> None:
 
 
 def test_the_hub_mixin_loads_the_folder_strictly() -> None:
-    weights = export(STICK_FIGURE)
+    weights = export(MOTION_ONLY)
     run(MIXIN, str(OUT.absolute()))
     assert_same(loaded(), dict(open_sharded(OUT)))
     lacking = {

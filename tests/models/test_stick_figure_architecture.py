@@ -239,12 +239,12 @@ def test_a_signature_names_dimensions_ranges_and_shapes() -> None:
         ("text_embedding", "float32", ("batch", 16)),
         ("action_sequence", "int64", ("sequence", "batch")),
     ]
-    assert (found.inputs[2].low, found.inputs[2].high) == (0, 7)
+    assert (found.inputs[2].low, found.inputs[2].high) == (0, 5)
     assert [(spec.name, spec.shape) for spec in found.outputs] == [
         ("pose", ("sequence", "batch", 48)),
         ("position", ("batch", 2)),
         ("velocity", ("batch", 2)),
-        ("action_logits", ("sequence", "batch", 7)),
+        ("action_logits", ("sequence", "batch", 5)),
         ("physics", ("sequence", "batch", 6)),
         ("environment", ("batch", 32)),
     ]

@@ -28,7 +28,7 @@ from checkpoint_release.parity.divergence import find_divergence
 from checkpoint_release.parity.weights import compare_weights
 from checkpoint_release.runtimes.open import open_runtime
 from pipeline.export_onnx import export_onnx
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.stick_figure import (
     FIXTURES,
     KINDS,
@@ -37,6 +37,7 @@ from tests.support.stick_figure import (
     fixture_kwargs,
     fixture_weights,
     random_model,
+    stick_figure,
     with_images,
 )
 

@@ -42,17 +42,17 @@ from checkpoint_release.parity.report import write_plots, write_sample
 from checkpoint_release.parity.weights import compare_by_name
 from checkpoint_release.parity.workers import (
     Job,
-    torch_worker,
     read_cases,
     run_isolated,
     run_job,
+    torch_worker,
     write_cases,
 )
 from checkpoint_release.runtimes.eager import ExportModule, build_model
 from checkpoint_release.runtimes.open import Runtime, open_runtime
 from checkpoint_release.tensors.safetensors import open_sharded
 from pipeline.parity_check import EAGER
-from tests.support.generic_models import SIGNATURES, Guided
+from tests.support.models import SIGNATURES, Guided
 from tests.support.project import ROOT
 
 PARITY = load_params(ROOT / "params.yaml").parity
@@ -671,7 +671,7 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
 def test_inputs_and_outputs_of_no_dimension_are_judged_too(tmp_path: Path) -> None:
     signature = Signature.from_json(SIGNATURES[Guided])
     world = World.make(
-        tmp_path, Architecture("tests.support.generic_models:Guided", {}, signature)
+        tmp_path, Architecture("tests.support.models:Guided", {}, signature)
     )
     assert all(
         type(array) is np.ndarray

@@ -63,7 +63,10 @@ READER = {
         "width": {"example": 7},
     },
 }
-SPECTRUM = {"inputs": [{"name": "x", "shape": ["batch", 3, 3]}], "outputs": ["values"]}
+EIGENVALUES = {
+    "inputs": [{"name": "x", "shape": ["batch", 3, 3]}],
+    "outputs": ["values"],
+}
 
 
 @pytest.fixture
@@ -148,7 +151,7 @@ def test_a_model_of_any_shape_goes_into_every_format(
 def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(
     project: Project,
 ) -> None:
-    checkpoint("tests.support.models:Spectrum", {"width": 3}, SPECTRUM)
+    checkpoint("tests.support.models:Eigenvalues", {"width": 3}, EIGENVALUES)
     with pytest.raises(ExportError) as caught:
         export_onnx.main()
     assert "eigh" in str(caught.value) or "eigvalsh" in str(caught.value)

@@ -33,9 +33,10 @@ from checkpoint_release.onnx.routes import plan
 from checkpoint_release.runtimes.eager import build_eager
 from checkpoint_release.runtimes.open import open_runtime
 from pipeline.export_onnx import export_onnx, main
-from tests.support import generic_models as models
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support import models
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
+from tests.support.stick_figure import stick_figure
 
 GENERAL = [
     ("torchscript", 14),
@@ -160,9 +161,9 @@ def test_what_cannot_be_had_is_refused_before_any_work(
 
 def test_a_model_without_a_graph_of_its_own_has_no_direct_route(tmp_path: Path) -> None:
     architecture = Architecture(
-        "tests.support.generic_models:Tied",
+        "tests.support.models:TiedLanguageModel",
         {},
-        Signature.from_json(models.SIGNATURES[models.Tied]),
+        Signature.from_json(models.SIGNATURES[models.TiedLanguageModel]),
     )
     with pytest.raises(ExportError, match=r"onnx\.exporter is direct"):
         plan(asked(exporter="direct"), architecture)
@@ -215,7 +216,7 @@ def check_general(
 KINDS = [
     models.Convolutions,
     models.Recurrent,
-    models.Tied,
+    models.TiedLanguageModel,
     models.Argmax,
     models.Guided,
 ]
@@ -229,7 +230,11 @@ def test_any_module_is_exported_by_tracing(
 
 
 @pytest.mark.parametrize(
-    "kind", [models.Tied, pytest.param(models.Convolutions, marks=pytest.mark.slow)]
+    "kind",
+    [
+        models.TiedLanguageModel,
+        pytest.param(models.Convolutions, marks=pytest.mark.slow),
+    ],
 )
 def test_any_module_is_exported_by_torch_export(
     kind: type[nn.Module], tmp_path: Path
@@ -282,7 +287,7 @@ def test_weights_keep_their_names_and_bytes(
 def test_tied_weights_are_stored_once_and_equal_ones_under_their_own_names(
     tmp_path: Path,
 ) -> None:
-    model = check_general(models.Tied, "torchscript", 17, tmp_path)
+    model = check_general(models.TiedLanguageModel, "torchscript", 17, tmp_path)
     names = [tensor.name for tensor in model.graph.initializer]
     assert len({"embedding.weight", "head.weight"} & set(names)) == 1
     assert {"first.weight", "second.weight", "first.bias", "second.bias", "table"} <= {
@@ -318,7 +323,7 @@ def test_a_dimension_baked_in_by_tracing_is_caught(tmp_path: Path) -> None:
 
 
 def test_a_model_that_a_route_cannot_export_is_one_clear_error(tmp_path: Path) -> None:
-    folder = models.checkpoint(tmp_path / "checkpoint", models.Spectrum)
+    folder = models.checkpoint(tmp_path / "checkpoint", models.FourierTransform)
     with pytest.raises(ExportError) as error:
         export_onnx(folder, asked(18, "torchscript"), tmp_path / "onnx")
     assert (
@@ -345,7 +350,7 @@ def test_where_nothing_can_export_the_model_each_route_s_cause_is_told(
 def test_a_model_that_tracing_cannot_export_takes_the_other_route(
     tmp_path: Path,
 ) -> None:
-    folder = models.checkpoint(tmp_path / "checkpoint", models.Spectrum)
+    folder = models.checkpoint(tmp_path / "checkpoint", models.FourierTransform)
     export_onnx(folder, asked(18), tmp_path / "onnx")
     assert read_manifest(tmp_path / "onnx").facts["exporter"] == "dynamo"
     assert largest_error(folder, tmp_path / "onnx", sequence=9, batch=3) < 1e-5

@@ -22,8 +22,9 @@ from checkpoint_release.core.errors import ArtifactError, ExportError
 from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.tensors.safetensors import open_sharded
 from pipeline.export_safetensors import main
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT, Project, tree
+from tests.support.stick_figure import stick_figure
 
 CHECKPOINT = Path("artifacts/checkpoint")
 OUT = Path("artifacts/safetensors")
@@ -90,7 +91,7 @@ def test_the_family_adds_its_frame_rate_and_its_code() -> None:
     write_checkpoint(CHECKPOINT, architecture, state_dict(architecture))
     main()
     config = json.loads((OUT / "config.json").read_text())
-    assert config["model_type"] == "stick_figure" and config["d_model"] == 16
+    assert config["model_type"] == "stick_figure" and config["d_model"] == 24
     assert json.loads((OUT / "generation_config.json").read_text()) == {
         "fps": 25,
         "sequence_length": 250,

@@ -35,10 +35,10 @@ from pipeline.export_torchscript import (
     write_torch_export,
     write_torchscript,
 )
-from tests.support import generic_models as models
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support import models
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
-from tests.support.stick_figure import with_images
+from tests.support.stick_figure import stick_figure, with_images
 
 WRITERS = {"torchscript": write_torchscript, "torch_export": write_torch_export}
 FILES = {"torchscript": "model.pt", "torch_export": "model.pt2"}
@@ -49,7 +49,7 @@ IMAGES = [
     ("mini_vit", "film"),
     ("lightweight_cnn", "concat"),
 ]
-KINDS = [models.Convolutions, models.Recurrent, models.Tied, models.Argmax]
+KINDS = [models.Convolutions, models.Recurrent, models.TiedLanguageModel, models.Argmax]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_it_is_loaded_by_torch_alone_and_takes_the_signature_s_names(
     code = (
         "import sys, warnings; warnings.simplefilter('ignore'); import torch; m ="
         " torch.jit.load(sys.argv[1]); print([a.name for a in"
-        " m.forward.schema.arguments]); print(len(m(text_embedding=torch.zeros(3, 8),"
+        " m.forward.schema.arguments]); print(len(m(text_embedding=torch.zeros(3, 16),"
         " motion=torch.zeros(4, 3, 20), action_sequence=torch.zeros(4, 3,"
         " dtype=torch.int64))))"
     )
@@ -228,7 +228,7 @@ def test_what_the_tracer_cannot_follow_is_told(
     with pytest.raises(ExportError):
         export(checkpoint, tmp_path / "torchscript", "torchscript", write_torchscript)
     notes = capsys.readouterr().err.splitlines()
-    assert [note.partition(".py:")[0] for note in notes] == ["note: generic_models"]
+    assert [note.partition(".py:")[0] for note in notes] == ["note: models"]
     assert (
         "Converting a tensor to a Python boolean might cause the trace to be incorrect"
         in notes[0]
@@ -314,7 +314,9 @@ def test_an_archive_is_the_same_whatever_the_process_traced_before_and_the_file_
     files = []
     for number in range(2):
         raw, file = tmp_path / f"name{number}.pt", tmp_path / f"{number}.pt"
-        checkpoint = models.checkpoint(tmp_path / f"checkpoint{number}", models.Tied)
+        checkpoint = models.checkpoint(
+            tmp_path / f"checkpoint{number}", models.TiedLanguageModel
+        )
         from checkpoint_release.exporting.tracing import (
             Traceable,
             silence_known_warnings,

@@ -30,8 +30,8 @@ from checkpoint_release.core.signature import Signature
 from checkpoint_release.models.stick_figure import build
 from checkpoint_release.runtimes.eager import build_model
 from pipeline import load
-from tests.support.checkpoint_folder import STICK_FIGURE
 from tests.support.project import ROOT, Project
+from tests.support.stick_figure import MOTION_ONLY
 
 ROTARY = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
 Run = Callable[..., dict[str, Any]]
@@ -39,7 +39,7 @@ Run = Callable[..., dict[str, Any]]
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return dict(build(**STICK_FIGURE).state_dict())
+    return dict(build(**MOTION_ONLY).state_dict())
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def written() -> dict[str, torch.Tensor]:
 
 def test_a_bare_state_dict_is_carried_bit_for_bit(run: Run) -> None:
     facts = run(weights())
-    assert facts["model"]["kwargs"] == STICK_FIGURE
+    assert facts["model"]["kwargs"] == MOTION_ONLY
     assert facts["origin"]["state_dict"] == "" and facts["training"] == {}
     assert all(
         torch.equal(tensor, weights()[name]) for name, tensor in written().items()
@@ -190,7 +190,7 @@ def test_tied_weights_are_carried_under_both_names_and_told(run: Run) -> None:
 def test_a_diverged_weight_is_refused_by_name(run: Run, bad: float) -> None:
     diverged = weights()
     diverged["pose_decoder.3.bias"][2] = bad
-    with pytest.raises(CheckpointError, match=r"pose_decoder.3.bias \[20\]"):
+    with pytest.raises(CheckpointError, match=r"pose_decoder.3.bias \[12\]"):
         run(diverged)
     run(diverged, checkpoint__non_finite="keep")
 
@@ -287,8 +287,8 @@ def lora_file(**more: Any) -> dict[str, Any]:
     return {
         "environment_type": "beach",
         "lora_state": {
-            f"{layer}.lora_A": torch.randn(2, 16),
-            f"{layer}.lora_B": torch.randn(16, 2),
+            f"{layer}.lora_A": torch.randn(2, 24),
+            f"{layer}.lora_B": torch.randn(24, 2),
         },
         **more,
     }

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from checkpoint_release.core.artifacts.manifest import digests
-from tests.support import generic_models as models
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support import models
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
+from tests.support.stick_figure import stick_figure
 
 EXPORT = """
 import sys
@@ -83,7 +84,7 @@ def build(
     shutil.copy(ROOT / "tests" / "__init__.py", folder / "tests")
     architecture = stick_figure(inputs=["motion", "text_embedding", "action_sequence"])
     write_checkpoint(folder / "figure", architecture, state_dict(architecture))
-    models.checkpoint(folder / "tied", models.Tied)
+    models.checkpoint(folder / "tied", models.TiedLanguageModel)
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
@@ -155,7 +156,9 @@ def test_the_search_finds_what_torch_leaves_in_its_files(tmp_path: Path) -> None
 
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
-    traceable = Traceable.open(models.checkpoint(tmp_path / "checkpoint", models.Tied))
+    traceable = Traceable.open(
+        models.checkpoint(tmp_path / "checkpoint", models.TiedLanguageModel)
+    )
     (tmp_path / "raw").mkdir()
     with silence_known_warnings():
         torch.jit.save(

@@ -39,9 +39,10 @@ from checkpoint_release.tensors.safetensors import (
     write_shards,
 )
 from checkpoint_release.tensors.tensor import Tensor
-from tests.support.checkpoint_folder import state_dict, stick_figure, write_checkpoint
+from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.hub_server import HubServer
 from tests.support.project import ROOT
+from tests.support.stick_figure import stick_figure
 
 FILES = {
     "safetensors": "model.safetensors",
@@ -653,7 +654,7 @@ def test_less_than_one_thread_is_refused_in_every_format(
         ),
         ({"action_sequence": np.full((25, 2), -1)}, "holds -1 to -1"),
         (
-            {"text_embedding": np.zeros((3, 8), np.float32)},
+            {"text_embedding": np.zeros((3, 16), np.float32)},
             "'batch' is 3, and another input's is 2",
         ),
     ],

@@ -22,17 +22,6 @@ from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.statistics import tensor_statistics
 from checkpoint_release.tensors.tensor import Tensor
 
-STICK_FIGURE = {
-    "input_dim": 20,
-    "output_dim": 20,
-    "d_model": 16,
-    "nhead": 2,
-    "num_layers": 1,
-    "embedding_dim": 8,
-    "num_actions": 5,
-    "dropout": 0.1,
-}
-
 
 def write_checkpoint(
     folder: Path,
@@ -62,20 +51,6 @@ def write_checkpoint(
         facts.write(out / FACTS_FILE)
         write_manifest(out, CHECKPOINT, made_from={"checkpoint": "0" * 64})
     return folder
-
-
-def stick_figure(
-    kwargs: Mapping[str, Any] = STICK_FIGURE, inputs: list[str] | None = None
-) -> Architecture:
-    """The architecture as `load` reads it off a checkpoint."""
-    from checkpoint_release.models.stick_figure import signature
-
-    return Architecture(
-        "checkpoint_release.models.stick_figure:build",
-        dict(kwargs),
-        signature(kwargs, inputs),
-        described=True,
-    )
 
 
 def state_dict(

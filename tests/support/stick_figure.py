@@ -1,10 +1,9 @@
-"""Small models of the family, of every kind, with weights in which nothing is zero or
-one by accident.
-"""
+"""Small stick figures of every kind, and the fixtures of the original model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,13 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from checkpoint_release.models.stick_figure import build
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.dtypes import BY_TORCH_NAME
+from checkpoint_release.models.stick_figure import build, signature
 from checkpoint_release.models.stick_figure.architecture import ENCODERS, FUSIONS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+# No two sizes that could be confused are equal.
 MOTION_ONLY: dict[str, Any] = {
     "input_dim": 20,
     "output_dim": 12,
@@ -25,13 +27,25 @@ MOTION_ONLY: dict[str, Any] = {
     "nhead": 3,
     "num_layers": 2,
     "embedding_dim": 16,
-    "num_actions": 7,
+    "num_actions": 5,
     "dropout": 0.1,
 }
 KINDS = [(encoder, fusion) for encoder in ENCODERS for fusion in FUSIONS]
 every_kind = pytest.mark.parametrize(
     ("encoder", "fusion"), KINDS, ids=[f"{e}-{f}" for e, f in KINDS]
 )
+
+
+def stick_figure(
+    kwargs: Mapping[str, Any] = MOTION_ONLY, inputs: list[str] | None = None
+) -> Architecture:
+    """The architecture as `load` reads it off a checkpoint."""
+    return Architecture(
+        "checkpoint_release.models.stick_figure:build",
+        dict(kwargs),
+        signature(kwargs, inputs),
+        described=True,
+    )
 
 
 def with_images(encoder: str, fusion: str) -> dict[str, Any]:
@@ -68,16 +82,11 @@ def random_model(kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
 
 def tensor_shapes(model: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name → (safetensors dtype, shape) of a state dict."""
-    names = {
-        torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.float64: "F64",
-    }
-    return {
-        name: (names.get(tensor.dtype, "I64"), tuple(tensor.shape))
-        for name, tensor in model.state_dict().items()
-    }
+    shapes = {}
+    for name, tensor in model.state_dict().items():
+        dtype = BY_TORCH_NAME[str(tensor.dtype).removeprefix("torch.")]
+        shapes[name] = (dtype.name, tuple(tensor.shape))
+    return shapes
 
 
 def fixture_kwargs(name: str) -> dict[str, Any]:
