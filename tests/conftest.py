@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tests.support.hub_server import Account, HubServer
 from tests.support.project import Project
@@ -35,18 +37,12 @@ def hub_server() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def hub(
-    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> HubServer:
-    """A Hub with nothing in it, and a token of ada, who may write to lab and read zoo."""
-    from huggingface_hub import constants
-
+def hub(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """An empty Hub, and a token of ada, who may write to lab and read zoo."""
     hub_server.reset()
     hub_server.add_token(TOKEN, Account("ada", {"lab": "write", "zoo": "read"}))
-    # or huggingface_hub asks huggingface.co for it
-    harnesses = tmp_path / "harnesses.json"
-    harnesses.write_text('{"standardEnvVars": [], "harnesses": {}}')
-    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(harnesses))
+    # for its telemetry huggingface_hub asks huggingface.co which programs may call it
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     return hub_server
 
 
@@ -54,14 +50,9 @@ def hub(
 def publisher(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Publisher:
-    """Ada, with artifacts to publish; waits are noted (`slept`) and not waited."""
-    from huggingface_hub.utils import _http
-
+    """Ada, with artifacts to publish; waits are recorded (`slept`) and not waited."""
     publisher = Publisher(hub, fake_artifacts(tmp_path / "artifacts"))
-
-    class Clock:
-        sleep = staticmethod(publisher.slept.append)
-
-    monkeypatch.setattr(_http, "time", Clock)
-    monkeypatch.chdir(tmp_path)  # outside git, whose state would be told in commits
+    # huggingface_hub has no option for the waits between its own tries
+    monkeypatch.setattr(time, "sleep", publisher.slept.append)
+    monkeypatch.chdir(tmp_path)  # outside git, whose state commits would name
     return publisher

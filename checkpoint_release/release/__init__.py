@@ -1,1 +1,1 @@
-"""A release: its folder, its signature, the Hub that it goes to, and its verification."""
+"""A release: assembled from artifacts, described, signed, published and verified."""

@@ -1,21 +1,22 @@
-"""What can go wrong between us and a Hub, in words: what happened, what to do, and
-whether it may pass.
+"""What can go wrong between this machine and a Hub: what happened, what to do about it,
+and whether trying again may help.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils._http import parse_ratelimit_headers
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from checkpoint_release.core.errors import PublishError
+from checkpoint_release.release.plan import LocalFile, Plan, RemoteFile, Target
 
-AGAIN = "run this again: it looks what the Hub holds and does only what is left"
+RETRY_HINT = "run this again: it checks what the Hub holds and does only what is left"
 
 
 class RequestError(PublishError):
@@ -23,7 +24,7 @@ class RequestError(PublishError):
 
     Attributes:
         transient: whether trying again may help.
-        look: whether the server may have acted all the same.
+        may_have_applied: whether the server may have acted all the same.
         wait: seconds that the server asked to wait, or None.
     """
 
@@ -32,12 +33,34 @@ class RequestError(PublishError):
         problem: str,
         remedy: str,
         *,
+        options: tuple[str, ...] = (),
         transient: bool = False,
-        look: bool = False,
+        may_have_applied: bool = False,
         wait: float | None = None,
     ) -> None:
-        super().__init__(problem, remedy)
-        self.transient, self.look, self.wait = transient, look or transient, wait
+        super().__init__(problem, remedy, options=options)
+        self.transient = transient
+        self.may_have_applied = may_have_applied or transient
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class ErrorContext:
+    """What a message may have to name.
+
+    Attributes:
+        endpoint, token, timeout: as the Hub has them.
+        token_owner: whose token it is, to put into a sentence; asks the Hub.
+    """
+
+    endpoint: str
+    token: str | None
+    timeout: float
+    token_owner: Callable[[], str]
+
+    def scrub(self, text: str) -> str:
+        """The text without secrets, on one line."""
+        return " ".join(scrub(text, self.token).split())[:300]
 
 
 def scrub(text: str, token: str | None = None) -> str:
@@ -51,170 +74,230 @@ def scrub(text: str, token: str | None = None) -> str:
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1", text)
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """What a message may have to name.
+# Failed requests
 
-    Attributes:
-        endpoint, token, timeout: as the Hub has them.
-        who: whose token it is, in words.
+
+def explain(error: BaseException, doing: str, context: ErrorContext) -> RequestError:
+    """The error as one that says what happened and what to do.
+
+    Args:
+        error: what a request raised.
+        doing: what the request was for, such as "listing ada/model".
+        context: what the message may name.
+
+    Raises:
+        BaseException: the error itself, where it doesn't come from talking to a Hub.
     """
-
-    endpoint: str
-    token: str | None
-    timeout: float
-    who: Callable[[], str]
-
-
-def explain(error: BaseException, doing: str, at: Circumstances) -> RequestError:
-    """What went wrong, in words, and whether it may pass. Anything that isn't of the
-    Hub is raised on.
-    """
-    # "Error while uploading 'model.onnx' to the Hub."
     if isinstance(error, RuntimeError) and error.__cause__:
-        return explain(error.__cause__, f"{doing}: {str(error).rstrip('.')}", at)
-    again = _retries_are_ours(error)
-    match error:
-        case RequestError():
-            return error
-        case PublishError():
-            raise error
-        case HfHubHTTPError():
-            return _refused(error, doing, again, at)
-        case OfflineModeIsEnabled():
-            return RequestError(
-                f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish"
-            )
-        case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            reason = scrub(str(error), at.token) or "no answer"
-            return RequestError(
-                f"{doing}: {scrub(at.endpoint)} can't be reached ({reason})",
-                f"check the network and HF_ENDPOINT, then {AGAIN}",
-                transient=again,
-                look=True,
-            )
-        case httpx2.TimeoutException():
-            return RequestError(
-                f"{doing}: no answer within {at.timeout:g} s",
-                f"{AGAIN}; on a slow line raise publish.timeout",
-                transient=again,
-                look=True,
-            )
-        case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
-            return RequestError(
-                f"{doing}: {scrub(at.endpoint)} is not an address"
-                f" ({_line(str(error), at.token)})",
-                "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co,"
-                " or unset it",
-            )
-        case httpx2.HTTPError():
-            return RequestError(
-                f"{doing}: the connection was cut"
-                f" ({scrub(str(error), at.token) or type(error).__name__})",
-                AGAIN,
-                transient=again,
-                look=True,
-            )
-        case json.JSONDecodeError() | KeyError():
-            return RequestError(
-                f"{doing}: the Hub's answer is not what it should be ({error!r})",
-                f"check that HF_ENDPOINT is a Hub, then {AGAIN}",
-                transient=again,
-                look=True,
-            )
-        case ValueError():
-            remedy = (
-                "correct the model card"
-                if "README.md" in str(error)
-                else "see what the Hub says"
-            )
-            return RequestError(f"{doing}: {_line(str(error), at.token)}", remedy)
-        case OSError():
-            return RequestError(
-                f"{doing}: {_line(str(error), at.token)}",
-                f"see to the disk, then {AGAIN}",
-            )
+        # "Error while uploading 'model.onnx' to the Hub."
+        return explain(error.__cause__, f"{doing}: {str(error).rstrip('.')}", context)
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, PublishError):
+        raise error
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error, doing, context)
+    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
+        return _explain_transport(error, doing, context)
+    return _explain_client(error, doing, context)
+
+
+def _explain_transport(
+    error: httpx2.HTTPError | httpx2.InvalidURL, doing: str, context: ErrorContext
+) -> RequestError:
+    """No answer came."""
+    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
+        return RequestError(
+            f"{doing}: {scrub(context.endpoint)} is not an address"
+            f" ({context.scrub(str(error))})",
+            "set HF_ENDPOINT to the Hub's address, such as https://huggingface.co, or"
+            " unset it",
+        )
+    options: tuple[str, ...] = ()
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        reason = context.scrub(str(error)) or "no answer"
+        problem = f"{scrub(context.endpoint)} can't be reached ({reason})"
+        remedy = f"check the network and HF_ENDPOINT, then {RETRY_HINT}"
+    elif isinstance(error, httpx2.TimeoutException):
+        problem = f"no answer within {context.timeout:g} s"
+        remedy = f"{RETRY_HINT}; on a slow connection raise {{publish.timeout}}"
+        options = ("publish.timeout",)
+    else:
+        reason = context.scrub(str(error)) or type(error).__name__
+        problem = f"the connection was cut ({reason})"
+        remedy = RETRY_HINT
+    return RequestError(
+        f"{doing}: {problem}",
+        remedy,
+        options=options,
+        transient=_is_sent_once(error),
+        may_have_applied=True,
+    )
+
+
+def _explain_client(
+    error: BaseException, doing: str, context: ErrorContext
+) -> RequestError:
+    """huggingface_hub itself gave up."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return RequestError(
+            f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish"
+        )
+    if isinstance(error, json.JSONDecodeError | KeyError):
+        return RequestError(
+            f"{doing}: the answer is not one that a Hub gives ({error!r})",
+            f"check that HF_ENDPOINT is a Hub, then {RETRY_HINT}",
+            transient=_is_sent_once(error),
+            may_have_applied=True,
+        )
+    problem = f"{doing}: {context.scrub(str(error))}"
+    if isinstance(error, ValueError):
+        about_card = "README.md" in str(error)
+        remedy = "correct the model card" if about_card else "see the Hub's message"
+        return RequestError(problem, remedy)
+    if isinstance(error, OSError):
+        return RequestError(problem, f"check the disk, then {RETRY_HINT}")
     raise error
 
 
-def _refused(
-    error: HfHubHTTPError, doing: str, again: bool, at: Circumstances
+def _explain_status(
+    error: HfHubHTTPError, doing: str, context: ErrorContext
 ) -> RequestError:
-    status, said = (
-        error.response.status_code,
-        _line(error.server_message or "", at.token),
+    """The Hub answered with an error status."""
+    status = error.response.status_code
+    message = context.scrub(error.server_message or "")
+    quoted = f", “{message}”" if message else ""
+    if status in (401, 403):
+        return _explain_denial(status, doing, quoted, context)
+    problem = f"{doing}: status {status}{quoted}"
+    if status == 404:
+        return RequestError(
+            f"{problem} (it isn't there, or this token may not see it)",
+            "check the repository's name, the revision, and what the token may see",
+        )
+    if status == 409:
+        return RequestError(problem, RETRY_HINT, transient=True)
+    if status == 412:
+        return RequestError(problem, RETRY_HINT, may_have_applied=True)
+    if status in (408, 429, 500, 502, 503, 504):
+        return _explain_overload(error, doing, problem)
+    return RequestError(
+        problem,
+        "see the Hub's message, and check the options of {publish}",
+        options=("publish",),
     )
-    told = f"{doing}: status {status}" + (f", “{said}”" if said else "")
-    match status:
-        case 401:
-            return RequestError(
-                f"{doing}: the Hub doesn't accept the token"
-                f" (401{', “' + said + '”' if said else ''})",
-                "set HF_TOKEN to a valid token, or run `hf auth login` again",
-            )
-        case 403:
-            return RequestError(
-                f"{doing}: {at.who()} has no right to do that"
-                f" (403{', “' + said + '”' if said else ''})",
-                "use a token with write access to that namespace, or change"
-                " publish.repo_id",
-            )
-        case 404:
-            return RequestError(
-                f"{told} (it isn't there, or this token may not see it)",
-                "check the repository's name, the revision, and what the token may see",
-            )
-        case 409:
-            return RequestError(told, AGAIN, transient=True)
-        case 412:
-            return RequestError(told, AGAIN, look=True)
-        case 429:
-            wait = asked_wait(error.response)
-            asked = f"; it asks to wait {wait:.0f} s" if wait is not None else ""
-            return RequestError(
-                f"{doing}: too many requests (429){asked}",
-                f"wait a while, then {AGAIN}",
-                transient=again,
-                look=True,
-                wait=wait,
-            )
-        case 408 | 500 | 502 | 503 | 504:
-            return RequestError(
-                f"{told} (request {error.request_id})" if error.request_id else told,
-                f"the Hub has a trouble of its own; {AGAIN}",
-                transient=again,
-                look=True,
-                wait=asked_wait(error.response),
-            )
-    return RequestError(told, "see what the Hub says, and check publish in params.yaml")
 
 
-_NOT_RETRIED = re.compile(
-    r"/api/(repos/create|validate-yaml|models/[^/]+/[^/]+(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
+def _explain_denial(
+    status: int, doing: str, quoted: str, context: ErrorContext
+) -> RequestError:
+    if status == 401:
+        return RequestError(
+            f"{doing}: the Hub doesn't accept the token (401{quoted})",
+            "set HF_TOKEN to a valid token, or run `hf auth login` again",
+        )
+    return RequestError(
+        f"{doing}: {context.token_owner()} has no right to do that (403{quoted})",
+        "use a token with write access to that namespace, or change {publish.repo_id}",
+        options=("publish.repo_id",),
+    )
+
+
+def _explain_overload(error: HfHubHTTPError, doing: str, problem: str) -> RequestError:
+    wait = requested_wait(error.response)
+    if error.response.status_code == 429:
+        problem = f"{doing}: too many requests (429)"
+        if wait is not None:
+            problem += f"; the Hub asks to wait {wait:.0f} s"
+        remedy = f"wait a while, then {RETRY_HINT}"
+    else:
+        if error.request_id:
+            problem += f" (request {error.request_id})"
+        remedy = f"the Hub reports an internal error; {RETRY_HINT}"
+    return RequestError(
+        problem,
+        remedy,
+        transient=_is_sent_once(error),
+        may_have_applied=True,
+        wait=wait,
+    )
+
+
+_SENT_ONCE = re.compile(
+    r"/api/(repos/create|validate-yaml|models/[^/]+/[^/]+"
+    r"(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
 )
 """Requests that huggingface_hub sends once. It retries all others itself, for 23 s in
 all.
 """
 
 
-def _retries_are_ours(error: BaseException) -> bool:
-    """Whether another try is up to us, because the client made only one."""
+def _is_sent_once(error: BaseException) -> bool:
+    """Whether another try is up to us, because huggingface_hub made only one."""
     try:
         request = error.request  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):  # no request, or none known
         return True
-    return bool(_NOT_RETRIED.search(request.url.raw_path.decode().partition("?")[0]))
+    path = request.url.raw_path.decode().partition("?")[0]
+    return bool(_SENT_ONCE.search(path))
 
 
-def asked_wait(response: httpx2.Response) -> float | None:
+def requested_wait(response: httpx2.Response) -> float | None:
     """Seconds that a response asks to wait, by RateLimit or Retry-After."""
     limit = parse_ratelimit_headers(response.headers)
     if limit is not None and limit.remaining == 0:
         return float(limit.reset_in_seconds)
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else None
+    retry_after = response.headers.get("Retry-After", "")
+    return float(retry_after) if retry_after.isdigit() else None
 
 
-def _line(text: str, token: str | None) -> str:
-    """What a server said, on one line, without secrets."""
-    return " ".join(scrub(text, token).split())[:300]
+# Requests that did something else
+
+
+def tag_conflict(target: Target, commit: str, plan: Plan) -> PublishError:
+    """The version's tag is at a commit that isn't this release."""
+    if plan.empty:
+        what = "is another commit"
+    else:
+        what = f"holds other files ({_first_few(plan.differing)})"
+    return PublishError(
+        f"{target.tag} of {target.repo_id} is already at {short(commit)}, which"
+        f" {what}; a version is never moved",
+        "raise {publish.version}",
+        options=["publish.version"],
+    )
+
+
+def content_mismatch(
+    local: Mapping[str, LocalFile],
+    remote: Mapping[str, RemoteFile],
+    plan: Plan,
+    commit: str,
+) -> PublishError:
+    """The commit that was just sent doesn't hold the release."""
+    path = plan.differing[0]
+    sent = "nothing"
+    if path in local:
+        sent = f"{local[path].size} bytes, sha256 {local[path].sha256[:12]}…"
+    found = "nothing"
+    if path in remote:
+        digest = remote[path].sha256 or remote[path].blob_id
+        found = f"{remote[path].size} bytes, {digest[:12]}…"
+    return PublishError(
+        f"the Hub does not hold what was sent: {_first_few(plan.differing)} in commit"
+        f" {short(commit)} ({path}: {sent} sent, {found} found); the version was not"
+        " tagged",
+        "publish again; if it happens again, report it to the Hub's operators",
+    )
+
+
+def short(commit: str | None) -> str:
+    """A commit's id as messages show it."""
+    return commit[:12] if commit else "nothing"
+
+
+def _first_few(paths: tuple[str, ...]) -> str:
+    shown = ", ".join(paths[:3])
+    if len(paths) > 3:
+        return f"{shown} and {len(paths) - 3} more"
+    return shown

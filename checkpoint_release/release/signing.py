@@ -1,85 +1,45 @@
-"""Two papers that can go with a release: a bill of materials (CycloneDX) and a
-signature (OpenSSF model signing).
+"""The signature that can go with a release: OpenSSF Model Signing v1.0.
 
-Both are written by the libraries made for it, and both are the same bytes for the same
-release: those libraries would put in the time, random numbers and the order of a hash
-table.
+The signature is a function of the release and the key. model-signing's own signer draws
+a nonce, so that each run would make another model.sig; a publication that was
+interrupted could then not be finished, because the version on the Hub would hold
+another file. So the release is hashed and verified by model-signing, and the envelope
+around its digests is written here, by the specifications:
+
+- https://github.com/ossf/model-signing-spec (the statement and its predicate)
+- https://github.com/secure-systems-lab/dsse (the envelope, and what is signed of it)
+- https://github.com/sigstore/protobuf-specs (the bundle, version 0.3)
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import PublishError
-from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.artifacts.release import SIGNATURE
+from checkpoint_release.core.errors import PublishError, one_line
 
-SIGNATURE = "model.sig"
-SBOM = "sbom.cdx.json"
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from model_signing.manifest import Manifest
 
-_NAMESPACE = uuid.UUID("d6c3ab2e-6d0f-5a55-8f0b-6f1f6f0f9a61")
-"""Of the serial numbers, which are made from the release's digest."""
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-
-def write_sbom(
-    path: Path, files: Mapping[str, FileEntry], packages: Mapping[str, str]
-) -> None:
-    """Write a CycloneDX 1.6 bill of materials: the model's files, and the packages that
-    made them.
-
-    Args:
-        path: where to.
-        files: path in the release → size and sha256.
-        packages: name of a Python package → version.
-    """
-    from cyclonedx.model import HashAlgorithm, HashType, Property
-    from cyclonedx.model.bom import Bom
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.output.json import JsonV1Dot6
-    from packageurl import PackageURL
-
-    digest = "".join(
-        f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items())
-    )
-    bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
-    bom.metadata.timestamp = None  # type: ignore[assignment]
-    bom.metadata.component = Component(
-        name="release", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="release"
-    )
-    for name, entry in sorted(files.items()):
-        bom.components.add(
-            Component(
-                name=name,
-                type=ComponentType.FILE,
-                bom_ref=f"file:{name}",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.sha256)],
-                properties=[Property(name="size", value=str(entry.size))],
-            )
-        )
-    for name, version in sorted(packages.items()):
-        url = PackageURL("pypi", name=name, version=version)
-        bom.components.add(
-            Component(
-                name=name,
-                version=version,
-                type=ComponentType.LIBRARY,
-                bom_ref=str(url),
-                purl=url,
-            )
-        )
-    bom.register_dependency(
-        bom.metadata.component, [part for part in bom.components if part.purl]
-    )
-    path.write_text(JsonV1Dot6(bom).output_as_string(indent=2) + "\n", encoding="utf-8")
+_KEY_HINT = (
+    "name an ECDSA private key in PEM without a password: openssl ecparam -name"
+    " prime256v1 -genkey -noout -out key.pem"
+)
 
 
-def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None:
-    """Sign every file of a folder, in model.sig beside them (OpenSSF Model Signing
-    v1.0, a sigstore bundle).
+def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
+    """Sign every file of a folder, in model.sig beside them.
 
     Verify with `model_signing verify key FOLDER --signature FOLDER/model.sig
     --public_key KEY.pub`.
@@ -87,63 +47,22 @@ def sign(folder: Path, key: Path, ignored: frozenset[str] = frozenset()) -> None
     Args:
         folder: what to sign.
         key: private key in PEM: ECDSA over P-256, P-384 or P-521, without a password.
-        ignored: files that the signature doesn't speak for.
+        ignored: files that the signature does not cover.
 
     Raises:
         PublishError: the key can't be used.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from google.protobuf import json_format  # type: ignore[import-untyped]
     from model_signing import hashing
-    from model_signing._signing import sign_ec_key, sign_sigstore_pb, signing
-    from sigstore_models import intoto
-    from sigstore_models.bundle import v1 as bundle
 
-    class ReproducibleSigner(sign_ec_key.Signer):
-        """model-signing's signer, but with sorted JSON and the nonce of RFC 6979: the
-        same release, the same bytes.
-        """
-
-        def sign(self, payload: signing.Payload) -> signing.Signature:
-            value: dict[str, Any] = json_format.MessageToDict(payload.statement.pb)
-            value["subject"][0]["name"] = "release"  # otherwise the name of the folder
-            value["predicate"]["serialization"]["ignore_paths"].sort()
-            raw = json.dumps(value, indent=2, sort_keys=True).encode()
-            key: Any = self._private_key
-            algorithm = ec.ECDSA(
-                sign_ec_key.get_ec_key_hash(key.public_key()),
-                deterministic_signing=True,
-            )
-            signed = key.sign(sign_sigstore_pb.pae(raw), algorithm)
-            envelope = intoto.Envelope(
-                payload=base64.b64encode(raw),
-                payload_type=signing._IN_TOTO_JSON_PAYLOAD_TYPE,
-                signatures=[intoto.Signature(sig=base64.b64encode(signed), keyid="")],
-            )
-            return sign_sigstore_pb.Signature(
-                bundle.Bundle(
-                    media_type=sign_sigstore_pb._BUNDLE_MEDIA_TYPE,  # type: ignore[arg-type]
-                    verification_material=self._get_verification_material(),
-                    dsse_envelope=envelope,
-                )
-            )
-
-    try:
-        signer = ReproducibleSigner(key)
-    except FileNotFoundError:
-        raise PublishError(
-            f"publish.signing_key: {key} is missing",
-            "name a private key, or set it to null",
-        ) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise PublishError(
-            f"publish.signing_key: {key} can't be used: {error}",
-            "name an ECDSA private key in PEM without a password: "
-            "openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
-        ) from None
-    paths = [SIGNATURE, *sorted(ignored)]
-    config = hashing.Config().set_ignored_paths(paths=paths, ignore_git_paths=True)  # type: ignore[no-untyped-call]
-    signer.sign(signing.Payload(config.hash(folder))).write(folder / SIGNATURE)
+    private_key = _load_key(key)
+    config = hashing.Config().set_ignored_paths(  # type: ignore[no-untyped-call]
+        paths=[SIGNATURE, *sorted(ignored)], ignore_git_paths=True
+    )
+    payload = json.dumps(_statement(config.hash(folder)), indent=2, sort_keys=True)
+    bundle = _signed_bundle(payload.encode(), private_key)
+    (folder / SIGNATURE).write_text(
+        json.dumps(bundle, separators=(",", ":")), encoding="utf-8"
+    )
 
 
 def check_signature(folder: Path, key: Path) -> str | None:
@@ -158,3 +77,79 @@ def check_signature(folder: Path, key: Path) -> str | None:
         # the library raises whatever a broken bundle leads it to
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _load_key(path: Path) -> EllipticCurvePrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise _unusable(path, "is missing", "name a private key, or null") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _unusable(path, f"can't be used: {one_line(error)}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise _unusable(path, "is not an ECDSA key")
+    if key.curve.name not in ("secp256r1", "secp384r1", "secp521r1"):
+        raise _unusable(path, f"is a key over {key.curve.name}")
+    return key
+
+
+def _unusable(path: Path, what: str, remedy: str = _KEY_HINT) -> PublishError:
+    return PublishError(
+        f"{{publish.signing_key}}: {path} {what}",
+        remedy,
+        options=["publish.signing_key"],
+    )
+
+
+def _statement(manifest: Manifest) -> dict[str, Any]:
+    """The in-toto statement to sign: the digest of every file, and one of all."""
+    resources = []
+    root = hashlib.sha256()
+    for file in manifest.resource_descriptors():
+        resources.append(
+            {
+                "name": file.identifier,
+                "algorithm": file.digest.algorithm,
+                "digest": file.digest.digest_hex,
+            }
+        )
+        root.update(file.digest.digest_value)
+    serialization = dict(manifest.serialization_type)
+    serialization["ignore_paths"] = sorted(serialization["ignore_paths"])
+    return {
+        "_type": STATEMENT_TYPE,
+        # not the folder's name, which is another on another machine
+        "subject": [{"name": "release", "digest": {"sha256": root.hexdigest()}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {"serialization": serialization, "resources": resources},
+    }
+
+
+def _signed_bundle(payload: bytes, key: EllipticCurvePrivateKey) -> dict[str, Any]:
+    """A sigstore bundle around the payload, with a nonce derived by RFC 6979."""
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
+    algorithm = ec.ECDSA(digests[key.curve.key_size], deterministic_signing=True)
+    preamble = f"DSSEv1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} "
+    signature = key.sign(preamble.encode() + payload, algorithm)
+    public_key = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return {
+        "mediaType": BUNDLE_TYPE,
+        "verificationMaterial": {
+            "publicKey": {"hint": hashlib.sha256(public_key).hexdigest()},
+            "tlogEntries": [],
+        },
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        },
+    }

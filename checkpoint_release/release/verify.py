@@ -1,13 +1,13 @@
-"""Check a release as a stranger would: its hashes, its signature, and that every format
-still computes the sample.
+"""Verifying a release as somebody who downloaded it: its hashes, its signature, and
+that every format still computes the sample.
 
-python -m checkpoint_release.release.verify artifacts/release python -m
-checkpoint_release.release.verify organisation/name --revision v1.0.0 --public-key
-publisher.pub
+python -m checkpoint_release.release.verify artifacts/release
+python -m checkpoint_release.release.verify organisation/name --revision v1.0.0 \
+    --public-key publisher.pub
 
 A safetensors folder is run by the model code that its config.json names. A release from
-elsewhere could name anything (subprocess:run is a callable too), so that only this
-project's own model, the one of params.yaml and those given by --trust are called.
+elsewhere could name anything (subprocess:run is a callable too), so only this project's
+own models, the one of the params.yaml at hand and those given by --trust are called.
 """
 
 from __future__ import annotations
@@ -19,41 +19,47 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
-from huggingface_hub import get_token
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import is_trusted
-from checkpoint_release.core.artifacts.parity import upper_bound
+from checkpoint_release.core.artifacts.config import CONFIG, read_config
+from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.artifacts.parity import (
+    PARITY,
+    FormatFigures,
+    ParityReport,
+    read_parity,
+    upper_bound,
+)
+from checkpoint_release.core.artifacts.release import (
+    RELEASE,
+    SIGNATURE,
+    Release,
+    Runnable,
+    read_release,
+)
 from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointReleaseError,
     InferenceError,
 )
-from checkpoint_release.core.files import read_json
+from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.error_stats import spacing
-from checkpoint_release.release.folder import (
-    PARITY,
-    SAMPLE,
-    Release,
-    differences,
-    read_release,
-)
-from checkpoint_release.release.hub import Hub, default_endpoint
-from checkpoint_release.release.signing import SIGNATURE, check_signature
+from checkpoint_release.release.differences import differences
+from checkpoint_release.release.signing import check_signature
 from checkpoint_release.tensors.safetensors import open_safetensors
 
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
+if TYPE_CHECKING:
+    from checkpoint_release.release.hub import Hub
 
 
 class Runtime(Protocol):
-    """What checkpoint_release.runtimes.open.open_runtime gives."""
+    """What checkpoint_release.runtimes.open.open_runtime returns."""
 
-    def run(self, inputs: Arrays) -> Arrays:
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Compute the outputs, by name."""
 
 
@@ -62,17 +68,30 @@ Opener = Callable[[str, Path], Runtime]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report."""
+    """One row of the report: what was checked, whether it passed, and the finding."""
 
     name: str
     passed: bool
-    told: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the formats are checked against.
+
+    Attributes:
+        parity: the errors that were accepted when the release was made.
+        inputs: the sample's inputs, by name.
+        outputs: the outputs that the checkpoint computes from them, by name.
+    """
+
+    parity: ParityReport
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
 
 
 def main() -> None:
-    """Verify the release that the command line names; exit 1 if anything is not as it
-    was released.
-    """
+    """Verify the release that the command line names; exit 1 if any check fails."""
     parser = argparse.ArgumentParser(
         prog="python -m checkpoint_release.release.verify", description=__doc__
     )
@@ -94,33 +113,67 @@ def main() -> None:
         help="model code that may run",
     )
     asked = parser.parse_args()
-    with TemporaryDirectory() as temporary:
-        folder = Path(asked.release)
-        if not folder.is_dir():
-            folder = Path(temporary) / "release"
-            download(
-                Hub(default_endpoint(), get_token()),
-                asked.release,
-                asked.revision,
-                folder,
-            )
-        elif asked.revision:
-            parser.error(
-                f"--revision is of a repository on the Hub, and {folder} is a folder"
-            )
-        checks = verify(folder, public_key=asked.public_key, trust=asked.trust)
+    checks = verify_release(
+        asked.release,
+        revision=asked.revision,
+        public_key=asked.public_key,
+        trust=asked.trust,
+    )
     print(report(checks))
-    sys.exit(0 if all(check.passed for check in checks) else 1)
+    sys.exit(0 if passed(checks) else 1)
+
+
+def verify_release(
+    release: str,
+    *,
+    revision: str | None = None,
+    public_key: Path | None = None,
+    trust: Sequence[str] = (),
+) -> list[Check]:
+    """Verify a release in a folder, or on the Hub, from where it is downloaded first.
+
+    Args:
+        release: a folder, or organisation/name on the Hub of HF_ENDPOINT.
+        revision: branch, tag or commit on the Hub; None: main.
+        public_key: PEM file to check the signature with.
+        trust: factories that may be called; see verify.
+
+    Raises:
+        ArtifactError: it is no release, or can't be read.
+        PublishError: the Hub doesn't give it.
+    """
+    folder = Path(release)
+    if folder.is_dir():
+        if revision:
+            raise ArtifactError(
+                f"a revision is of a repository on the Hub, and {folder} is a folder",
+                "leave out the revision",
+            )
+        return verify(folder, public_key=public_key, trust=trust)
+    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
+
+    with TemporaryDirectory() as temporary:
+        downloaded = Path(temporary) / "release"
+        hub = Hub(default_endpoint(), stored_token())
+        download(hub, release, revision, downloaded)
+        return verify(downloaded, public_key=public_key, trust=trust)
 
 
 def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
-    """Fetch a release from the Hub.
+    """Download a release from the Hub.
+
+    Args:
+        hub: where from.
+        repo_id: organisation/name.
+        revision: branch, tag or commit; None: main.
+        folder: where to; it is created.
 
     Raises:
-        ArtifactError: that is neither a folder nor the name of a repository.
+        ArtifactError: that is not the name of a repository.
         PublishError: the Hub doesn't give it.
     """
-    if repo_id.count("/") != 1 or not all(repo_id.split("/")):
+    organisation, _, name = repo_id.partition("/")
+    if not organisation or not name or "/" in name:
         raise ArtifactError(
             f"{repo_id} is neither a folder nor organisation/name", "name one of them"
         )
@@ -130,7 +183,7 @@ def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None
 
 
 def open_artifact(format: str, path: Path) -> Runtime:
-    """Open an artifact with what runs it in earnest."""
+    """Open an artifact with the runtime that users run it with."""
     from checkpoint_release.runtimes.open import open_runtime
 
     return open_runtime(format, path)
@@ -143,7 +196,7 @@ def verify(
     trust: Sequence[str] = (),
     opener: Opener = open_artifact,
 ) -> list[Check]:
-    """Check a release in a folder; nothing in it is run before its hashes are right.
+    """Verify a release in a folder; nothing in it is run unless all hashes are right.
 
     Args:
         folder: the release.
@@ -156,143 +209,178 @@ def verify(
         ArtifactError: it is no release, or can't be read.
     """
     release = read_release(folder)
-    wrong = differences(folder, release)
-    checks = [Check("files", False, problem) for problem in wrong]
-    if not wrong:
-        checks.append(
-            Check(
-                "files", True, f"{len(release.files)} files are what release.json says"
-            )
-        )
-    checks.append(_signature(folder, public_key))
-    if wrong:
-        return checks
-    return checks + _computations(folder, release, trust, opener)
+    problems = differences(folder, release)
+    signature = _check_signature(folder, public_key)
+    if problems:
+        return [*(Check("files", False, problem) for problem in problems), signature]
+    count = f"{len(release.files)} files are what {RELEASE} lists"
+    checks = [Check("files", True, count), signature]
+    try:
+        evidence = _read_evidence(folder, release)
+    except CheckpointReleaseError as error:
+        return [*checks, Check("evidence", False, error.problem)]
+    for name, runnable in release.formats.items():
+        checks += _check_format(folder, name, runnable, evidence, trust, opener)
+    return checks
 
 
-def _signature(folder: Path, public_key: Path | None) -> Check:
+def passed(checks: Sequence[Check]) -> bool:
+    """Whether the release is what was published."""
+    return all(check.passed for check in checks)
+
+
+def report(checks: Sequence[Check]) -> str:
+    """The checks, one row each, and the conclusion."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        mark = "ok    " if check.passed else "FAILED"
+        lines.append(f"{mark} {check.name:{width}}  {check.message}")
+    failed = sum(not check.passed for check in checks)
+    if failed:
+        lines.append(f"{failed} of {len(checks)} checks failed")
+    else:
+        lines.append("the release is what was published")
+    return "\n".join(lines)
+
+
+def _check_signature(folder: Path, public_key: Path | None) -> Check:
     signed = (folder / SIGNATURE).is_file()
     if public_key is None:
-        return Check(
-            "signature",
-            True,
-            "not checked: no --public-key" if signed else "the release is not signed",
-        )
+        message = "not checked: no public key" if signed else "the release is unsigned"
+        return Check("signature", True, message)
     if not signed:
-        return Check(
-            "signature", False, "the release is not signed, and a public key was given"
-        )
+        message = "the release is unsigned, and a public key was given"
+        return Check("signature", False, message)
     problem = check_signature(folder, public_key)
     return Check("signature", problem is None, problem or f"valid by {public_key.name}")
 
 
-def _computations(
-    folder: Path, release: Release, trust: Sequence[str], opener: Opener
-) -> list[Check]:
-    parity = read_json(folder / PARITY)
-    inputs, expected = (
-        {
-            name: tensor.numpy()
-            for name, tensor in open_safetensors(folder / file).items()
-        }
-        for file in SAMPLE
+def _read_evidence(folder: Path, release: Release) -> Evidence:
+    return Evidence(
+        read_parity(folder),
+        _read_arrays(folder / release.sample.inputs),
+        _read_arrays(folder / release.sample.outputs),
     )
-    checks = []
-    for name, runnable in release.formats.items():
-        try:
-            factory = (
-                read_json(folder / "config.json").get("factory")
-                if runnable.format == "safetensors"
-                else None
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in open_safetensors(path).items()}
+
+
+def _check_format(
+    folder: Path,
+    name: str,
+    runnable: Runnable,
+    evidence: Evidence,
+    trust: Sequence[str],
+    opener: Opener,
+) -> list[Check]:
+    """Run one format on the sample; one check for each output."""
+    try:
+        untrusted = _untrusted_factory(folder, runnable, trust)
+        if untrusted is not None:
+            message = (
+                f"not run: {CONFIG} names {untrusted!r} as its model code; if you know"
+                " it, trust it by name"
             )
-            if factory is not None and not is_trusted(factory, trust):
-                told = (
-                    f"not run: config.json names {factory!r} as its model code; if you"
-                    " know it, --trust it"
-                )
-                checks.append(Check(name, False, told))
-                continue
-            got = opener(runnable.format, folder / runnable.path).run(inputs)
-            checks += [
-                _compare(name, output, got.get(output), want, parity)
-                for output, want in expected.items()
-            ]
-        except CheckpointReleaseError as error:
-            checks.append(Check(name, False, error.problem))
-    return checks
+            return [Check(name, False, message)]
+        outputs = opener(runnable.format, folder / runnable.path).run(evidence.inputs)
+        checks = []
+        for output, expected in evidence.outputs.items():
+            found = outputs.get(output)
+            checks.append(_compare(name, output, found, expected, evidence.parity))
+        return checks
+    except CheckpointReleaseError as error:
+        return [Check(name, False, error.problem)]
+
+
+def _untrusted_factory(
+    folder: Path, runnable: Runnable, trust: Sequence[str]
+) -> str | None:
+    """The model code that running this format would call, unless it may be called.
+
+    Raises:
+        InferenceError: it is no format of releases; a runtime may know others, such as
+            a checkpoint's folder, which names model code elsewhere.
+    """
+    format = FORMATS.get(runnable.format)
+    if format is None:
+        raise InferenceError(
+            f"{RELEASE} lists the format {runnable.format!r}, which no release has"
+        )
+    if not format.eager:
+        return None
+    path = folder / runnable.path
+    config = read_config(path if path.is_dir() else path.parent)
+    if config is None or is_trusted(config.factory, trust):
+        return None
+    return config.factory
 
 
 def _compare(
-    name: str, output: str, got: Array | None, want: Array, parity: Mapping[str, Any]
+    name: str,
+    output: str,
+    found: Array | None,
+    expected: Array,
+    parity: ParityReport,
 ) -> Check:
-    """Hold one output of one format against the sample."""
+    """Compare one output of one format with the sample."""
     label = f"{name} {output}"
-    if got is None or got.shape != want.shape:
-        shape = "missing" if got is None else f"of shape {list(got.shape)}"
-        return Check(
-            label, False, f"is {shape}, and the sample's is of shape {list(want.shape)}"
-        )
-    if not np.isfinite(got).all():
+    if found is None or found.shape != expected.shape:
+        shape = "missing" if found is None else f"of shape {list(found.shape)}"
+        message = f"is {shape}, and the sample's is of shape {list(expected.shape)}"
+        return Check(label, False, message)
+    if not np.isfinite(found).all():
         return Check(label, False, "holds NaN or infinity")
-    distance = np.abs(got.astype(np.float64) - want.astype(np.float64))
-    error = float((distance - _rounding(want)).max(initial=0.0))
-    allowed = tolerance(name, output, want, parity)
-    return Check(
-        label, error <= allowed, f"largest error {error:.2g}, allowed {allowed:.2g}"
-    )
+    distance = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    error = float((distance - _rounding_error(expected)).max(initial=0.0))
+    allowed = tolerance(name, output, expected, parity)
+    message = f"largest error {error:.2g}, allowed {allowed:.2g}"
+    return Check(label, error <= allowed, message)
 
 
-def _rounding(want: Array) -> Array | float:
+def _rounding_error(expected: Array) -> Array | float:
     """How far each value of the sample may be from what float64 gave: half a step of
     its dtype.
     """
-    return spacing(want, want.dtype) / 2 if want.dtype.kind == "f" else 0.0
+    if expected.dtype.kind != "f":
+        return 0.0
+    return spacing(expected, expected.dtype) / 2
 
 
-def tolerance(name: str, output: str, want: Array, parity: Mapping[str, Any]) -> float:
+def tolerance(name: str, output: str, expected: Array, parity: ParityReport) -> float:
     """The largest absolute error that the sample may show, beside its own rounding.
 
-    That is the largest one which parity-check accepted for this output of this format,
-    or its noise rule applied to the sample, if that is more: on another machine float32
-    rounds otherwise.
+    That is the largest one that the parity check accepted for this output of this
+    format, or its noise rule applied to the sample, if that is more: another machine
+    rounds float32 differently.
 
     Raises:
-        InferenceError: parity.json says nothing of this output.
+        InferenceError: parity.json doesn't list this output.
     """
-    try:
-        formats = parity["formats"]
-        figures = [found for key, found in formats.items() if key == name] or [
-            found for key, found in formats.items() if key.split()[0] == name
-        ]
-        accepted = upper_bound(figures[0]["outputs"][output]["max_abs_error"])
-        floor = upper_bound(parity["noise_floor"].get(output, {}).get("worst", 0.0))
-        multiple = float(parity["rule"]["noise_multiple"])
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise InferenceError(
-            f"{PARITY} says nothing of {output} of {name} ({error!r})"
-        ) from None
-    scale = (
-        float(np.sqrt(np.mean(np.square(want.astype(np.float64)))))
-        if want.size
-        else 0.0
-    )
-    return max(accepted, multiple * floor * scale)
+    figures = _figures_of(name, parity)
+    if figures is None or output not in figures.outputs:
+        raise InferenceError(f"{PARITY} doesn't list {output} of {name}")
+    accepted = upper_bound(figures.outputs[output].max_abs_error)
+    floor = parity.noise_floor.get(output)
+    if floor is None or expected.size == 0:
+        return accepted
+    magnitude = float(np.sqrt(np.mean(np.square(expected.astype(np.float64)))))
+    noise = parity.rule.noise_multiple * upper_bound(floor.worst) * magnitude
+    return max(accepted, noise)
 
 
-def report(checks: list[Check]) -> str:
-    """The checks as a table, and the verdict."""
-    width = max(len(check.name) for check in checks)
-    lines = [
-        f"{'ok    ' if check.passed else 'FAILED'} {check.name:{width}}  {check.told}"
-        for check in checks
-    ]
-    failed = sum(not check.passed for check in checks)
-    verdict = (
-        f"{failed} of {len(checks)} checks failed"
-        if failed
-        else "the release is what was published"
-    )
-    return "\n".join([*lines, verdict])
+def _figures_of(name: str, parity: ParityReport) -> FormatFigures | None:
+    """A format's figures; weights in reduced precision are listed as "safetensors
+    bfloat16", say.
+    """
+    if name in parity.formats:
+        return parity.formats[name]
+    for listed, figures in parity.formats.items():
+        if listed.partition(" ")[0] == name:
+            return figures
+    return None
 
 
 if __name__ == "__main__":

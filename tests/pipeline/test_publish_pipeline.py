@@ -4,11 +4,12 @@ loopback.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from checkpoint_release.core.artifacts.receipt import RECEIPT, Receipt
+from checkpoint_release.core.artifacts.typed import read_record
 from tests.support.hub_server import HubServer
 from tests.support.project import Project, tree
 from tests.support.publishing import REPO, TOKEN
@@ -23,8 +24,8 @@ def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def receipt(project: Project) -> dict[str, object]:
-    return json.loads((project.path / "artifacts/publish.json").read_text())
+def receipt(project: Project) -> Receipt:
+    return read_record(project.path / "artifacts" / RECEIPT, Receipt)
 
 
 def released(project: Project) -> dict[str, bytes]:
@@ -51,7 +52,7 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
         "publish"
     ]
     assert on_hub(hub) == released(project)
-    assert receipt(project)["published"] is True
+    assert receipt(project).published is True
     project.commit("Published")
     assert project.ran(project.dvc("repro", environment=environment).stdout) == []
 
@@ -68,7 +69,7 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
 def test_a_receipt_is_never_restored_from_a_cache(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
-    """The Hub has lost everything; a receipt out of a cache would claim the contrary."""
+    """The Hub has lost everything; a receipt out of a cache would deny it."""
     project.set(publish__repo_id=REPO)
     project.dvc("repro", environment=environment)
     account = hub.hub.tokens[TOKEN]
@@ -78,10 +79,10 @@ def test_a_receipt_is_never_restored_from_a_cache(
     assert project.ran(project.dvc("repro", environment=environment).stdout) == [
         "publish"
     ]
-    assert on_hub(hub) == released(project) and receipt(project)["changed"] is True
+    assert on_hub(hub) == released(project) and receipt(project).changed is True
 
 
-def test_a_publication_that_fails_loses_nothing_and_tells_no_secret(
+def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
     project: Project, environment: dict[str, str]
 ) -> None:
     before = tree(project.path / "artifacts")
@@ -101,7 +102,7 @@ def test_a_publication_that_fails_loses_nothing_and_tells_no_secret(
 
 
 @pytest.mark.slow
-def test_no_token_is_told_before_anything_is_sent(
+def test_a_missing_token_is_reported_before_anything_is_sent(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
     project.set(publish__repo_id=REPO)

@@ -1,22 +1,29 @@
-"""publish, as its user sees it: what is on the Hub afterwards, what the receipt says,
-and what is told.
+"""publish, as its user sees it: what is on the Hub afterwards, what the receipt states,
+and what is printed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 from huggingface_hub import constants
 
+from checkpoint_release.core.artifacts.receipt import Checkout
+from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, ParamsError, PublishError
+from checkpoint_release.core.files import FileEntry, copy_file
 from checkpoint_release.core.params import PublishParams, parse_section
-from checkpoint_release.release.hub import Hub, find_token
+from checkpoint_release.release.hub import Hub, require_token
 from checkpoint_release.release.hub_errors import scrub
+from checkpoint_release.release.plan import LocalFile, Survey, Target
 from tests.support.hub_server import Account, Fault
 from tests.support.parity_json import write_parity
 from tests.support.project import Project
@@ -39,9 +46,9 @@ pytestmark = pytest.mark.filterwarnings(SENDING)
 def test_the_first_publication_makes_the_repository_one_commit_and_one_tag(
     publisher: Publisher,
 ) -> None:
-    receipt = publisher.publish()
+    publisher.publish()
     publisher.require_published()
-    assert receipt["changed"] is True
+    assert publisher.receipt.changed is True
     assert publisher.repo.private
     assert {
         "model.safetensors",
@@ -69,10 +76,11 @@ def test_publishing_again_changes_nothing_and_leaves_the_receipt_as_it_was(
     publisher.require_published()
 
 
-def test_without_a_receipt_the_finding_is_written_down(publisher: Publisher) -> None:
+def test_without_a_receipt_what_the_hub_holds_is_recorded(publisher: Publisher) -> None:
     publisher.publish()
     publisher.receipt_path.unlink()
-    assert publisher.publish()["changed"] is False
+    publisher.publish()
+    assert publisher.receipt.changed is False
     publisher.require_published()
 
 
@@ -84,8 +92,8 @@ def test_the_next_version_is_one_more_commit_that_removes_retired_formats(
     fake_artifacts(publisher.artifacts, weights=b"other weights", onnx=False)
     capsys.readouterr()
     publisher.publish(version="v1.1.0")
-    told = capsys.readouterr().out
-    assert "change model.safetensors" in told and "delete onnx/model.onnx" in told
+    output = capsys.readouterr().out
+    assert "change model.safetensors" in output and "delete onnx/model.onnx" in output
     publisher.require_published(version="v1.1.0", releases=2)
     assert "onnx/model.onnx" in publisher.on_hub("v1.0.0")
 
@@ -107,7 +115,7 @@ def test_large_files_go_in_parts_and_lists_come_in_pages(publisher: Publisher) -
 def test_files_that_are_there_already_are_not_sent_again(publisher: Publisher) -> None:
     publisher.publish()
     publisher.hub.requests.clear()
-    fake_artifacts(publisher.artifacts, card=CARD + "More words.\n")
+    fake_artifacts(publisher.artifacts, card=CARD + "More text.\n")
     publisher.publish(version="v1.0.1")
     assert not [path for method, path, _ in publisher.hub.requests if method == "PUT"]
     publisher.require_published(version="v1.0.1", releases=2)
@@ -117,24 +125,24 @@ def test_another_branch_is_made_and_main_stays_as_it_was(publisher: Publisher) -
     publisher.publish(revision="next", version=None)
     assert publisher.on_hub("next") == publisher.release
     assert publisher.on_hub("main") == {}
-    assert publisher.receipt["revision"] == "next" and publisher.receipt["tag"] is None
+    assert publisher.receipt.revision == "next" and publisher.receipt.tag is None
 
 
 def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(
     publisher: Publisher,
 ) -> None:
     publisher.hub.hub.create(REPO)
-    first = publisher.publish(create_pr=True)
-    assert (
-        first["pull_request"] == f"{publisher.hub.url}/{REPO}/discussions/1"
-        and first["tag"] is None
-    )
+    publisher.publish(create_pr=True)
+    first = publisher.receipt
+    assert first.pull_request == f"{publisher.hub.url}/{REPO}/discussions/1"
+    assert first.tag is None
     assert (
         publisher.on_hub("refs/pr/1") == publisher.release and publisher.on_hub() == {}
     )
     publisher.receipt_path.unlink()
-    again = publisher.publish(create_pr=True)
-    assert again["pull_request"] == first["pull_request"] and again["changed"] is False
+    publisher.publish(create_pr=True)
+    again = publisher.receipt
+    assert again.pull_request == first.pull_request and again.changed is False
     assert len(publisher.repo.pulls) == 1
     publisher.repo.merge(1)
     publisher.publish(create_pr=True)
@@ -155,40 +163,36 @@ def test_gitignore_files_that_dvc_writes_stay_home(publisher: Publisher) -> None
     assert not [name for name in publisher.on_hub() if name.endswith(".gitignore")]
 
 
-# What is told, and what is only told
+# What is printed, and what is only printed
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    receipt = publisher.publish(dry_run=True)
-    assert (
-        receipt["published"] is False and receipt["reason"] == "publish.dry_run is true"
-    )
-    told = capsys.readouterr().out
-    assert (
-        "create the repository (private)" in told
-        and "add    model.safetensors (7 bytes)" in told
-    )
+    publisher.publish(dry_run=True)
+    statement = publisher.statement
+    assert statement.published is False
+    assert statement.reason == "publish.dry_run is true"
+    output = capsys.readouterr().out
+    assert "create the repository (private)" in output
+    assert "add    model.safetensors (7 bytes)" in output
     assert REPO not in publisher.hub.hub.repos
     assert {method for method, _, _ in publisher.hub.requests} == {"GET"}
 
 
-def test_deleting_what_others_put_there_is_said_aloud(
+def test_deleting_what_others_put_there_is_announced(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publisher.publish()
     shutil.rmtree(publisher.artifacts / "onnx")
     fake_artifacts(publisher.artifacts, onnx=False)
     publisher.publish(version="v1.1.0", dry_run=True)
-    assert "not published by this pipeline" not in capsys.readouterr().out
+    assert "not an earlier release" not in capsys.readouterr().out
     publisher.hub.hub.create("ada/other").edit({"model.bin": b"another model"})
     publisher.publish(repo_id="ada/other", dry_run=True)
-    told = capsys.readouterr().out
-    assert (
-        "delete model.bin (13 bytes)" in told
-        and "not published by this pipeline" in told
-    )
+    output = capsys.readouterr().out
+    assert "delete model.bin (13 bytes)" in output
+    assert "not an earlier release" in output
 
 
 def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
@@ -202,12 +206,11 @@ def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
 def test_without_a_repository_the_release_is_assembled_and_nobody_is_asked(
     publisher: Publisher,
 ) -> None:
-    receipt = publisher.publish(repo_id=None)
-    assert (
-        receipt["published"] is False
-        and receipt["reason"] == "publish.repo_id is not set"
-    )
-    assert receipt["files"].keys() == publisher.release.keys()
+    publisher.publish(repo_id=None)
+    statement = publisher.statement
+    assert statement.published is False
+    assert statement.reason == "publish.repo_id is not set"
+    assert statement.files.keys() == publisher.release.keys()
     assert publisher.hub.requests == []
 
 
@@ -220,7 +223,8 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
     Project(tmp_path).commit("Sources")
     commit = Project(tmp_path).git("rev-parse", "HEAD").strip()
     (tmp_path / "dvc.lock").write_text("written by the run itself\n")
-    assert publisher.publish()["git"] == {"commit": commit, "dirty": False}
+    publisher.publish()
+    assert publisher.receipt.git == Checkout(commit=commit, dirty=False)
     assert publisher.repo.history()[0].message == f"Made from git commit {commit}"
     assert not [
         name
@@ -230,10 +234,8 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
 
     (tmp_path / "params.yaml").write_text("seed: 1\n")
     fake_artifacts(publisher.artifacts, weights=b"other weights")
-    assert publisher.publish(version="v1.1.0")["git"] == {
-        "commit": commit,
-        "dirty": True,
-    }
+    publisher.publish(version="v1.1.0")
+    assert publisher.receipt.git == Checkout(commit=commit, dirty=True)
     assert (
         publisher.repo.history()[0].message
         == f"Made from git commit {commit} with changes"
@@ -241,7 +243,8 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
 
 
 def test_outside_git_the_receipt_names_no_commit(publisher: Publisher) -> None:
-    assert publisher.publish()["git"] is None
+    publisher.publish()
+    assert publisher.receipt.git is None
 
 
 # Versions
@@ -275,12 +278,14 @@ def test_a_tag_elsewhere_is_an_error_before_anything_is_sent_and_is_never_moved(
 def test_an_old_version_published_again_finds_its_tag_and_leaves_the_branch_alone(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    first = publisher.publish()
+    publisher.publish()
+    first = publisher.receipt
     later = Publisher(
         publisher.hub, fake_artifacts(tmp_path / "later", weights=b"later")
     )
     later.publish(version="v2.0.0")
-    assert publisher.publish()["commit"] == first["commit"]
+    publisher.publish()
+    assert publisher.receipt.commit == first.commit
     later.require_published(version="v2.0.0", releases=2)
 
 
@@ -319,7 +324,7 @@ def test_pull_requests_against_another_branch_are_refused() -> None:
 
 def test_a_card_edited_on_the_hub_is_kept_when_asked(publisher: Publisher) -> None:
     publisher.publish(card="keep")
-    edited = CARD.encode() + b"Words of the community.\n"
+    edited = CARD.encode() + b"By the community.\n"
     publisher.repo.edit({"README.md": edited})
     fake_artifacts(
         publisher.artifacts, weights=b"other weights", card=CARD + "New numbers.\n"
@@ -327,17 +332,17 @@ def test_a_card_edited_on_the_hub_is_kept_when_asked(publisher: Publisher) -> No
     publisher.publish(card="keep", version="v1.1.0")
     assert publisher.on_hub()["README.md"] == edited
     assert publisher.on_hub()["model.safetensors"] == b"other weights"
-    assert "README.md" not in json.loads(publisher.on_hub()["release.json"])["files"]
+    assert "README.md" not in read_release(publisher.artifacts / "release").files
 
 
-def test_replacing_a_card_that_people_edited_is_said_aloud(
+def test_replacing_a_card_that_people_edited_is_announced(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publisher.publish()
     fake_artifacts(publisher.artifacts, card=CARD + "New numbers.\n")
     publisher.publish(version="v1.1.0", dry_run=True)
     assert "edited on the Hub" not in capsys.readouterr().out
-    publisher.repo.edit({"README.md": CARD.encode() + b"Words of the community.\n"})
+    publisher.repo.edit({"README.md": CARD.encode() + b"By the community.\n"})
     publisher.publish(version="v1.1.0")
     assert "edited on the Hub since it was published" in capsys.readouterr().out
     assert publisher.on_hub()["README.md"].decode() == CARD + "New numbers.\n"
@@ -363,30 +368,36 @@ def test_an_artifact_that_parity_did_not_see_does_not_go_out(
     parity = (publisher.artifacts / "parity.json").read_bytes()
     fake_artifacts(publisher.artifacts, weights=b"other weights")
     (publisher.artifacts / "parity.json").write_bytes(parity)
-    with pytest.raises(PublishError, match="not what parity-check saw"):
+    with pytest.raises(ArtifactError, match="not what was checked"):
         publisher.publish()
     write_parity(publisher.artifacts)
     publisher.publish()
     publisher.require_published()
 
 
-@pytest.mark.parametrize("passed", [False, None, "true"])
-def test_a_parity_that_did_not_pass_stops_the_release(
-    publisher: Publisher, passed: object
+def test_a_parity_that_did_not_pass_stops_the_release(publisher: Publisher) -> None:
+    report = write_parity(publisher.artifacts)
+    failed = msgspec.structs.replace(report, passed=False)
+    failed.write(publisher.artifacts / "parity.json")
+    with pytest.raises(ArtifactError, match="doesn't say that the formats passed"):
+        publisher.publish()
+
+
+@pytest.mark.parametrize("passed", ["null", '"true"'])
+def test_a_parity_that_says_anything_but_true_stops_the_release(
+    publisher: Publisher, passed: str
 ) -> None:
-    parity = json.loads((publisher.artifacts / "parity.json").read_text())
-    (publisher.artifacts / "parity.json").write_text(
-        json.dumps({**parity, "passed": passed})
-    )
-    with pytest.raises(PublishError, match="parity-check passed"):
+    path = publisher.artifacts / "parity.json"
+    path.write_text(path.read_text().replace("true", passed, 1))
+    with pytest.raises(ArtifactError, match=r"passed"):
         publisher.publish()
 
 
 def test_a_format_that_parity_left_out_does_not_go_out(publisher: Publisher) -> None:
-    parity = json.loads((publisher.artifacts / "parity.json").read_text())
-    del parity["checked"]["torchscript"]
-    (publisher.artifacts / "parity.json").write_text(json.dumps(parity))
-    with pytest.raises(PublishError, match="torchscript was not checked"):
+    report = write_parity(publisher.artifacts)
+    del report.checked["torchscript"]
+    report.write(publisher.artifacts / "parity.json")
+    with pytest.raises(ArtifactError, match="torchscript was not checked"):
         publisher.publish()
 
 
@@ -411,10 +422,10 @@ def test_no_token_is_one_clear_error(
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(PublishError, match="no token") as caught:
-        find_token()
+        require_token()
     assert "hf auth login" in caught.value.remedy
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert find_token() == TOKEN
+    assert require_token() == TOKEN
 
 
 def test_the_token_that_hf_auth_login_stored_is_found(
@@ -423,7 +434,7 @@ def test_the_token_that_hf_auth_login_stored_is_found(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     (tmp_path / "token").write_text(TOKEN + "\n")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    assert find_token() == TOKEN
+    assert require_token() == TOKEN
 
 
 def test_a_wrong_token_is_one_clear_error(publisher: Publisher) -> None:
@@ -440,7 +451,9 @@ def test_no_right_to_the_namespace_names_who_and_where(publisher: Publisher) -> 
     assert "write access" in error.remedy
 
 
-def test_a_read_token_is_told_before_anything_is_uploaded(publisher: Publisher) -> None:
+def test_a_read_token_is_refused_before_anything_is_uploaded(
+    publisher: Publisher,
+) -> None:
     publisher.hub.add_token("hf_readOnlyToken", Account("ada", role="read"))
     publisher.hub.hub.create(REPO)
     error = refusal(publisher, token="hf_readOnlyToken")
@@ -469,7 +482,7 @@ def test_a_public_repository_gets_nothing_that_should_be_private(
     publisher.require_published()
 
 
-def test_an_unreachable_endpoint_is_told_after_a_few_tries(
+def test_an_unreachable_endpoint_is_reported_after_a_few_tries(
     publisher: Publisher,
 ) -> None:
     with socket.socket() as unused:
@@ -502,7 +515,7 @@ def test_a_receipt_that_cannot_be_written_is_made_up_for_by_the_next_run(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.publish.write_json", full)
+        patched.setattr("checkpoint_release.core.artifacts.typed.write_json", full)
         assert "No space left" in refusal(publisher).problem
     publisher.publish()
     publisher.require_published()
@@ -551,7 +564,7 @@ def test_a_conflict_that_never_ends_does_not_hang(publisher: Publisher) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_hub_that_stays_down_is_told_and_leaves_nothing(
+def test_a_hub_that_stays_down_is_reported_and_leaves_nothing(
     publisher: Publisher, status: int
 ) -> None:
     publisher.hub.hub.create(REPO)
@@ -597,9 +610,10 @@ def test_someone_elses_commit_meanwhile_is_not_overwritten(
     publisher.hub.hub.create(REPO)
 
     class Overtaken(Hub):
-        def publish(self, *arguments: object) -> object:  # type: ignore[override]
+        def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
+            survey = super().survey(local, target)
             publisher.repo.edit({"notes.md": b"theirs"})
-            return super().publish(*arguments)  # type: ignore[arg-type]
+            return survey
 
     with pytest.raises(PublishError, match="meanwhile") as caught:
         publisher.publish(hub=Overtaken)
@@ -623,25 +637,22 @@ def test_a_hub_that_stores_other_bytes_gets_no_tag_and_no_receipt(
     )
 
 
-def test_a_full_disk_while_staging_loses_nothing(publisher: Publisher) -> None:
-    import errno
-
-    from checkpoint_release.core.files import copy_file
-    from checkpoint_release.release.folder import assemble
-
+def test_a_full_disk_while_staging_loses_nothing(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publisher.publish(repo_id=None)
     before = publisher.release
 
-    def full(source: Path, destination: Path) -> object:
+    def full(source: Path, destination: Path) -> FileEntry:
         if source.name == "model.onnx":
             raise OSError(errno.ENOSPC, "No space left on device", str(destination))
         return copy_file(source, destination)
 
+    monkeypatch.setattr("checkpoint_release.release.assemble.copy_file", full)
     with pytest.raises(PublishError, match="No space left") as caught:
-        assemble(publisher.artifacts, copy=full)  # type: ignore[arg-type]
-    assert "make room" in caught.value.remedy and re.search(
-        r"takes [\d,]+ bytes", caught.value.problem
-    )
+        publisher.publish(repo_id=None)
+    assert "make room" in caught.value.remedy
+    assert re.search(r"takes [\d,]+ bytes", caught.value.problem)
     assert publisher.release == before
     assert not [
         path
@@ -675,12 +686,13 @@ def test_the_token_shows_nowhere(
         Fault("cut", path="*/preupload/*"),
     )
     publisher.publish()
-    told = capfd.readouterr()
-    everything = told.out + told.err + caplog.text + publisher.receipt_path.read_text()
+    printed = capfd.readouterr()
+    everything = printed.out + printed.err + caplog.text
+    everything += publisher.receipt_path.read_text()
     everything += "".join(
         content.decode(errors="replace") for content in publisher.on_hub().values()
     )
-    assert "/storage/" in caplog.text and "(token)" in told.out
+    assert "/storage/" in caplog.text and "(token)" in printed.out
     assert TOKEN not in everything and "a-secret-signature" not in everything
 
 

@@ -17,7 +17,8 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from checkpoint_release.core.errors import PublishError
-from checkpoint_release.release.hub import Hub, LocalFile, Survey, Target
+from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.plan import LocalFile, Published, Survey, Target
 from tests.support.hub_server import Account, Fault
 from tests.support.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts
 
@@ -197,41 +198,34 @@ def test_a_pull_request_is_opened_once_whatever_goes_wrong(
         )
         attempt(publisher, create_pr=True)
         publisher.hub.break_with()
-        receipt = publisher.publish(create_pr=True)
-        assert (
-            len(publisher.repo.pulls) == 1
-            and publisher.on_hub("refs/pr/1") == publisher.release
-        )
-        assert (
-            receipt["pull_request"].endswith("/discussions/1")
-            and publisher.on_hub() == {}
-        )
+        publisher.publish(create_pr=True)
+        assert len(publisher.repo.pulls) == 1
+        assert publisher.on_hub("refs/pr/1") == publisher.release
+        assert str(publisher.receipt.pull_request).endswith("/discussions/1")
+        assert publisher.on_hub() == {}
 
 
-class Careless(Hub):
-    """Sends its commit again without looking, and doesn't say on what it stands."""
-
-    def _commit(
-        self, local: Mapping[str, LocalFile], target: Target, survey: Survey
-    ) -> str:
-        operations = [
-            CommitOperationAdd(path, file.path) for path, file in local.items()
-        ]
-        for _ in range(3):
-            with suppress(HfHubHTTPError):
-                return str(
-                    self.api.create_commit(
-                        target.repo_id, operations, commit_message=target.title
-                    ).oid
-                )
-        raise AssertionError("three faults in a row")
+def commit_carelessly(
+    hub: Hub, local: Mapping[str, LocalFile], target: Target, survey: Survey
+) -> Published:
+    """Send a commit again without looking, and without naming its parent."""
+    hub.api.create_repo(target.repo_id)
+    additions = [CommitOperationAdd(path, file.path) for path, file in local.items()]
+    for _ in range(3):
+        with suppress(HfHubHTTPError):
+            commit = hub.api.create_commit(
+                target.repo_id, additions, commit_message=target.title
+            )
+            return Published(commit.oid, None, None, changed=True)
+    raise AssertionError("three faults in a row")
 
 
 def test_a_client_that_sends_again_without_looking_is_caught_by_these_tests(
-    publisher: Publisher,
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("checkpoint_release.release.upload.publish", commit_carelessly)
     start(publisher, nothing)
     publisher.hub.break_with(Fault("status", status=504, after=True, path="*/commit/*"))
-    publisher.publish(hub=Careless, version=None)
+    publisher.publish(version=None)
     with pytest.raises(AssertionError, match="Release"):
         publisher.require_published(version=None)

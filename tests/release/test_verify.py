@@ -1,4 +1,4 @@
-"""verify_release: a release as a stranger gets it, whole or not."""
+"""verify: a release as somebody downloads it, whole or not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.artifacts.parity import NoiseFloor
+from checkpoint_release.core.artifacts.release import (
+    Release,
+    Runnable,
+    read_release,
+)
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import read_json, write_json
-from checkpoint_release.release.folder import assemble, read_release
+from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.core.signature import Signature, TensorSpec
+from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify
 from tests.support.parity_json import write_parity
@@ -38,7 +48,7 @@ def release(tmp_path: Path) -> Path:
 
 
 class Fixed:
-    """A runtime that gives what it was told to, whatever it is asked."""
+    """A runtime that returns given outputs, whatever its inputs."""
 
     def __init__(self, outputs: Mapping[str, Any]) -> None:
         self.outputs = {
@@ -61,7 +71,7 @@ def failures(
 ) -> list[str]:
     opener = Fixed(outputs if outputs is not None else {"y": [[1.0, 1.0]]})
     return [
-        f"{check.name}: {check.told}"
+        f"{check.name}: {check.message}"
         for check in verify(folder, opener=opener, **options)
         if not check.passed
     ]
@@ -76,7 +86,7 @@ def test_a_good_release_passes_in_every_format(release: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "told"),
+    ("outputs", "message"),
     [
         ({"y": [[1.0, 1.1]]}, "largest error 0.1, allowed 1.6e-06"),
         ({"y": [[1.0, float("nan")]]}, "NaN"),
@@ -85,10 +95,10 @@ def test_a_good_release_passes_in_every_format(release: Path) -> None:
     ],
 )
 def test_a_format_that_computes_something_else_fails(
-    release: Path, outputs: dict[str, Any], told: str
+    release: Path, outputs: dict[str, Any], message: str
 ) -> None:
     assert len(found := failures(release, outputs)) == 3
-    assert all(told in line for line in found)
+    assert all(message in line for line in found)
 
 
 def test_a_changed_file_fails_and_nothing_of_it_is_run(release: Path) -> None:
@@ -109,7 +119,7 @@ def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (".gitignore", ".gitignore is not in release.json"),
         ("onnx/.gitignore", "onnx/.gitignore is not in release.json"),
@@ -121,20 +131,20 @@ def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
         ("\udcff", r"'\udcff' is not in release.json"),
     ],
 )
-def test_whatever_is_added_to_a_release_is_told(
-    release: Path, name: str, told: str
+def test_whatever_is_added_to_a_release_is_reported(
+    release: Path, name: str, message: str
 ) -> None:
     (release / name).parent.mkdir(parents=True, exist_ok=True)
     (release / name).write_text("")
-    assert [line.partition(": ")[2] for line in failures(release)] == [told]
+    assert [line.partition(": ")[2] for line in failures(release)] == [message]
 
 
 @pytest.mark.parametrize("name", ["model", "onnx/model", ".cache", ".git"])
 @pytest.mark.parametrize("target", ["folder", "missing"])
-def test_a_link_is_told_wherever_it_leads(
+def test_a_link_is_reported_wherever_it_leads(
     release: Path, tmp_path: Path, name: str, target: str
 ) -> None:
-    """A folder `model` would be imported in the place of model.py."""
+    """A folder `model` would be imported in place of model.py."""
     (tmp_path / "folder").mkdir()
     (release / name).symlink_to(tmp_path / target)
     (line,) = failures(release)
@@ -143,7 +153,7 @@ def test_a_link_is_told_wherever_it_leads(
     )
 
 
-def test_a_folder_of_the_release_that_became_a_link_is_told(
+def test_a_folder_of_the_release_that_became_a_link_is_reported(
     release: Path, tmp_path: Path
 ) -> None:
     (release / "onnx").rename(tmp_path / "onnx")
@@ -166,7 +176,7 @@ def test_what_tools_leave_beside_a_release_is_no_part_of_it(release: Path) -> No
     assert failures(release) == []
 
 
-def test_a_listed_file_may_be_a_link_to_its_bytes_as_in_the_caches_of_the_hub_and_of_dvc(
+def test_a_listed_file_may_be_a_link_as_in_the_caches_of_the_hub_and_of_dvc(
     release: Path, tmp_path: Path
 ) -> None:
     (release / "model.safetensors").rename(tmp_path / "blob")
@@ -179,8 +189,8 @@ def test_a_listed_file_may_be_a_link_to_its_bytes_as_in_the_caches_of_the_hub_an
 
 
 def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> None:
-    """A .pyc with the time of model.py in it runs in its place: that it is a leftover
-    can't be told from outside.
+    """A .pyc with the time of model.py in it runs in its place; whether it is only a
+    leftover can't be seen from outside.
     """
     (release / "__pycache__").mkdir()
     (release / "__pycache__/model.cpython-311.pyc").write_bytes(b"")
@@ -191,7 +201,7 @@ def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> N
     )
 
 
-def test_sums_that_are_no_text_are_told(release: Path) -> None:
+def test_sums_that_are_no_text_are_reported(release: Path) -> None:
     (release / "SHA256SUMS").write_bytes(b"\xff\xfe\x00")
     assert any(
         "SHA256SUMS and release.json do not agree" in line for line in failures(release)
@@ -208,12 +218,12 @@ def accepted(artifacts: Path, error: float, value: float) -> Path:
         artifacts / "parity/sample/outputs.safetensors",
     )
     write_manifest(artifacts / "parity", "parity")
-    write_parity(artifacts)
-    parity = read_json(artifacts / "parity.json")
-    for figures in parity["formats"].values():
-        figures["outputs"]["y"]["max_abs_error"] = error
-    parity["noise_floor"]["y"]["worst"] = 1e-9
-    write_json(artifacts / "parity.json", parity)
+    report = write_parity(artifacts)
+    for figures in report.formats.values():
+        y = figures.outputs["y"]
+        figures.outputs["y"] = msgspec.structs.replace(y, max_abs_error=error)
+    report.noise_floor["y"] = NoiseFloor(typical=1e-9, worst=1e-9)
+    report.write(artifacts / "parity.json")
     return assemble(artifacts)
 
 
@@ -253,32 +263,62 @@ def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> 
 def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(
     tmp_path: Path,
 ) -> None:
-    artifacts = fake_artifacts(tmp_path / "artifacts")
-    write_json(
-        artifacts / "safetensors/config.json",
-        {"factory": "subprocess:run", "kwargs": {"args": ["id"]}},
-    )
-    write_manifest(artifacts / "safetensors", "safetensors")
-    write_parity(artifacts)
-    release = assemble(artifacts)
+    release = assemble(naming_other_code(tmp_path / "artifacts"))
     opener = Fixed({"y": [[1.0, 1.0]]})
-    told = [check.told for check in verify(release, opener=opener) if not check.passed]
-    assert (
-        len(told) == 1
-        and "subprocess:run" in told[0]
-        and "safetensors" not in opener.opened
-    )
+    failed = [check for check in verify(release, opener=opener) if not check.passed]
+    assert len(failed) == 1 and "subprocess:run" in failed[0].message
+    assert "safetensors" not in opener.opened
     assert failures(release, trust=["subprocess:run"]) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "path"),
+    [("safetensors", "onnx"), ("safetensors", "onnx/model.onnx"), ("checkpoint", "")],
+)
+def test_no_other_place_in_a_release_names_model_code_that_is_called(
+    tmp_path: Path, format: str, path: str
+) -> None:
+    """release.json may list anything: a folder that is no format's own, or what is run
+    as a checkpoint is, by the code that it names.
+    """
+    release = assemble(naming_other_code(tmp_path / "artifacts", "onnx"))
+    described = read_release(release)
+    hostile = Runnable(format=format, path=path)
+    redescribe(
+        release, msgspec.structs.replace(described, formats={"safetensors": hostile})
+    )
+    opener = Fixed({"y": [[1.0, 1.0]]})
+    checks = verify(release, opener=opener)
+    assert [check.name for check in checks if not check.passed] == ["safetensors"]
+    assert opener.opened == []
+
+
+def naming_other_code(artifacts: Path, format: str = "safetensors") -> Path:
+    """Artifacts with a config.json that names any callable as the model."""
+    fake_artifacts(artifacts)
+    signature = Signature((TensorSpec("x", shape=(1, 2)),), (TensorSpec("y"),), {})
+    architecture = Architecture("subprocess:run", {}, signature)
+    ModelConfig(architecture).write(artifacts / format)
+    write_manifest(artifacts / format, format)
+    write_parity(artifacts)
+    return artifacts
+
+
+def redescribe(release: Path, described: Release) -> None:
+    """Another release.json, and the checksums that belong to it."""
+    described.write(release / "release.json")
+    checksums = described.checksums(sha256(release / "release.json"))
+    (release / "SHA256SUMS").write_text(checksums)
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", ""])
 def test_a_manifest_that_leads_out_of_the_release_is_refused(
     release: Path, path: str
 ) -> None:
-    entry = {"size": 1, "sha256": "0" * 64}
-    described = {"formats": {}, "sample": {}, "card": "replace", "files": {path: entry}}
-    write_json(release / "release.json", described)
-    with pytest.raises(ArtifactError, match="not the manifest of a release"):
+    described = read_release(release)
+    described.files[path] = FileEntry(1, "0" * 64)
+    described.write(release / "release.json")
+    with pytest.raises(ArtifactError, match="leads out of the release"):
         verify(release)
 
 
@@ -293,7 +333,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_what_was_published_is_what_a_stranger_downloads(
+def test_what_was_published_is_what_anybody_downloads(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.hub.hub.page_size = 4
@@ -327,7 +367,7 @@ def test_the_command_finds_bytes_that_the_hub_serves_wrong(
     )
 
 
-def test_a_stranger_without_access_is_told_so(
+def test_somebody_without_access_gets_one_clear_error(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.publish()

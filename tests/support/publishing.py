@@ -4,7 +4,6 @@ Hub on loopback.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
-from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.core.artifacts.receipt import RECEIPT, Receipt, Statement
+from checkpoint_release.core.artifacts.release import CARD as CARD_FILE
+from checkpoint_release.core.artifacts.typed import read_record
+from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish
 from tests.support.hub_server import HubServer, Repo
 from tests.support.parity_json import write_parity
+from tests.support.project import tree
 
 SENDING = "ignore:Use 'content=:DeprecationWarning"
 """huggingface_hub sends files in a way that its own HTTP library calls deprecated."""
@@ -59,10 +62,8 @@ def fake_artifacts(
         "safetensors",
         {"model.safetensors": weights, "config.json": b"{}\n"},
     )
-    graph = (
-        {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"} if onnx else {}
-    )
-    write_artifact(artifacts / "onnx", "onnx", graph, enabled=onnx)
+    graph = {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"}
+    write_artifact(artifacts / "onnx", "onnx", graph if onnx else {}, enabled=onnx)
     write_artifact(
         artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights}
     )
@@ -72,7 +73,7 @@ def fake_artifacts(
     save_file({"x": np.zeros((1, 2), np.float32)}, sample / "inputs.safetensors")
     save_file({"y": np.ones((1, 2), np.float32)}, sample / "outputs.safetensors")
     write_manifest(artifacts / "parity", "parity")
-    write_artifact(artifacts / "model-card", "model-card", {"README.md": card.encode()})
+    write_artifact(artifacts / "model-card", "model-card", {CARD_FILE: card.encode()})
     write_parity(artifacts)
     return artifacts
 
@@ -87,8 +88,8 @@ class Publisher:
 
     def publish(
         self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any
-    ) -> dict[str, Any]:
-        """Run the stage; returns the receipt (or statement) that it leaves."""
+    ) -> None:
+        """Run the stage; it leaves a receipt, or a statement that nothing happened."""
 
         def connect(asked: PublishParams) -> Hub:
             return hub(
@@ -96,15 +97,18 @@ class Publisher:
             )
 
         publish(parse_section(PublishParams, PARAMS | params), self.artifacts, connect)
-        return self.receipt
 
     @property
-    def receipt(self) -> dict[str, Any]:
-        return json.loads(self.receipt_path.read_text())
+    def receipt(self) -> Receipt:
+        return read_record(self.receipt_path, Receipt)
+
+    @property
+    def statement(self) -> Statement:
+        return read_record(self.receipt_path, Statement)
 
     @property
     def receipt_path(self) -> Path:
-        return self.artifacts / "publish.json"
+        return self.artifacts / RECEIPT
 
     @property
     def repo(self) -> Repo:
@@ -113,12 +117,7 @@ class Publisher:
     @property
     def release(self) -> dict[str, bytes]:
         """The files of artifacts/release."""
-        folder = self.artifacts / "release"
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
+        return tree(self.artifacts / "release")
 
     def on_hub(self, revision: str = "main") -> dict[str, bytes]:
         """The files on the Hub, without the one that the Hub makes itself."""
@@ -144,14 +143,10 @@ class Publisher:
             assert self.repo.tags[version] == head
         assert len(self.repo.tags) == (releases if version else 0)
         receipt = self.receipt
-        assert receipt["published"] is True
-        assert (receipt["commit"], receipt["tag"]) == (head, version)
-        assert (receipt["repo"], receipt["endpoint"]) == (REPO, self.hub.url)
+        assert receipt.published is True
+        assert (receipt.commit, receipt.tag) == (head, version)
+        assert (receipt.repo, receipt.endpoint) == (REPO, self.hub.url)
         release = self.artifacts / "release"
-        assert receipt["files"] == {
-            name: {"size": len(content), "sha256": sha256(release / name)}
-            for name, content in sorted(self.release.items())
+        assert receipt.files == {
+            name: FileEntry.of(release / name) for name in self.release
         }
-
-    def entry(self, name: str) -> FileEntry:
-        return FileEntry(**self.receipt["files"][name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -12,6 +13,7 @@ from checkpoint_release.core.files import FileEntry, read_json
 RELEASE = "release.json"
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"
+SBOM = "sbom.cdx.json"
 CARD = "README.md"
 
 
@@ -55,6 +57,25 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
         """Files that may be there without being listed."""
         always = {RELEASE, SUMS, SIGNATURE, ".gitattributes"}
         return frozenset(always | {CARD} if self.card == "keep" else always)
+
+    def checksums(self, own: str) -> str:
+        """The text of SHA256SUMS, which covers release.json too.
+
+        Args:
+            own: the sha256 of release.json itself.
+        """
+        digests = {name: entry.sha256 for name, entry in self.files.items()}
+        return checksums(digests | {RELEASE: own})
+
+
+def checksums(digests: Mapping[str, str]) -> str:
+    """One line a file, sorted by path, as `sha256sum -c` reads them.
+
+    Args:
+        digests: path → sha256.
+    """
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+    return "".join(lines)
 
 
 def read_release(folder: Path) -> Release:

@@ -1,4 +1,4 @@
-"""What a release folder holds, and the papers that can go with it."""
+"""What a release folder holds, and the attestations that can go with it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.artifacts.parity import read_parity
+from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import read_json, write_json
-from checkpoint_release.release.folder import assemble, differences, read_release
+from checkpoint_release.core.files import sha256
+from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.differences import differences
 from checkpoint_release.release.signing import check_signature
 from tests.support.parity_json import write_parity
 from tests.support.project import ROOT, tree
@@ -85,7 +89,7 @@ def test_a_format_switched_off_leaves_the_release(artifacts: Path) -> None:
     write_parity(artifacts)
     release = assemble(artifacts)
     assert not [name for name in tree(release) if name.startswith("onnx")]
-    assert "onnx" not in read_json(release / "release.json")["formats"]
+    assert "onnx" not in read_release(release).formats
 
 
 def test_variants_of_a_format_are_listed_as_what_can_be_run(artifacts: Path) -> None:
@@ -109,11 +113,11 @@ def test_the_same_artifacts_make_the_same_bytes_anywhere(
     (pins := tmp_path / "constraints.txt").write_text(
         "# pinned\nnumpy==0\nnot-installed-anywhere==1\n"
     )
-    here = tree(assemble(artifacts, sbom=pins, signing_key=keys[0]))
+    here = tree(assemble(artifacts, pins=pins, signing_key=keys[0]))
     shutil.copytree(artifacts, tmp_path / "elsewhere/artifacts")
     code = (
-        "import sys; from pathlib import Path; from checkpoint_release.release.folder"
-        " import assemble\nassemble(Path(sys.argv[1]), sbom=Path(sys.argv[2]),"
+        "import sys; from pathlib import Path; from checkpoint_release.release.assemble"
+        " import assemble\nassemble(Path(sys.argv[1]), pins=Path(sys.argv[2]),"
         " signing_key=Path(sys.argv[3]))"
     )
     there = tmp_path / "elsewhere/artifacts"
@@ -136,7 +140,7 @@ def test_the_bill_of_materials_is_valid_and_names_files_and_packages(
     (pins := tmp_path / "constraints.txt").write_text(
         "numpy==0\nnot-installed-anywhere==1\n"
     )
-    release = assemble(artifacts, sbom=pins)
+    release = assemble(artifacts, pins=pins)
     sbom = json.loads((release / "sbom.cdx.json").read_text())
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     parts = {part["name"]: part for part in sbom["components"]}
@@ -242,17 +246,14 @@ def test_two_artifacts_that_want_one_name_are_an_error(artifacts: Path) -> None:
 
 
 def test_a_card_made_from_another_parity_does_not_go_out(artifacts: Path) -> None:
-    from checkpoint_release.core.files import sha256
-
     made_from = {"parity.json": sha256(artifacts / "parity.json")}
     write_manifest(artifacts / "model-card", "model-card", made_from=made_from)
     assemble(artifacts)
-    write_json(
-        artifacts / "parity.json",
-        {**read_json(artifacts / "parity.json"), "rule": {"noise_multiple": 9.0}},
-    )
+    report = read_parity(artifacts)
+    rule = msgspec.structs.replace(report.rule, noise_multiple=9.0)
+    msgspec.structs.replace(report, rule=rule).write(artifacts / "parity.json")
     with pytest.raises(
-        PublishError, match=r"model-card was made from another .*parity\.json"
+        ArtifactError, match=r"model-card was made from another .*parity\.json"
     ):
         assemble(artifacts)
 
@@ -283,4 +284,4 @@ def test_a_bill_of_materials_without_pins_is_one_clear_error(
     artifacts: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(PublishError, match=r"constraints\.txt is missing"):
-        assemble(artifacts, sbom=tmp_path / "constraints.txt")
+        assemble(artifacts, pins=tmp_path / "constraints.txt")

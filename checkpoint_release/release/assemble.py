@@ -1,0 +1,225 @@
+"""Assembling a release: exactly the files of a Hub repository, taken from artifacts
+whose parity was checked.
+
+release.json is its manifest (path → size, sha256), and SHA256SUMS repeats it for
+`sha256sum -c`. Neither holds a version, a time or a commit, so that the same artifacts
+give the same bytes; the tag on the Hub names the version.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from checkpoint_release.core.artifacts.parity import PARITY, read_parity
+from checkpoint_release.core.artifacts.release import (
+    CARD,
+    RELEASE,
+    SBOM,
+    SIGNATURE,
+    SUMS,
+    Release,
+    Runnable,
+    Sample,
+)
+from checkpoint_release.core.errors import ArtifactError, PublishError
+from checkpoint_release.core.files import (
+    REMAKE,
+    FileEntry,
+    artifact_folder,
+    copy_file,
+    sha256,
+)
+from checkpoint_release.release.sbom import installed_versions, write_sbom
+from checkpoint_release.release.signing import sign
+
+FOLDER = "release"
+"""The release's folder among the artifacts."""
+
+_WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to release: where it is copied from, and what it must be."""
+
+    path: Path
+    entry: FileEntry
+
+
+def assemble(
+    artifacts: Path,
+    *,
+    card: Literal["replace", "keep"] = "replace",
+    pins: Path | None = None,
+    signing_key: Path | None = None,
+) -> Path:
+    """Write artifacts/release, whole or not at all.
+
+    Args:
+        artifacts: the folder of all artifacts.
+        card: "keep" leaves the card out of the manifest and the signature, because
+            people may edit it on the Hub.
+        pins: a constraints file; its packages go into a bill of materials. None: there
+            is none.
+        signing_key: a private key in PEM to sign with. None: the release isn't signed.
+
+    Returns:
+        The release's folder.
+
+    Raises:
+        ArtifactError: an artifact is missing, isn't what its manifest lists, or isn't
+            what the parity check passed.
+        PublishError: the release can't be written as asked.
+    """
+    formats = _enabled_formats(artifacts)
+    read_parity(artifacts).require_passed(artifacts, formats)
+    sources = _sources(artifacts, formats)
+    folder = artifacts / FOLDER
+    try:
+        with artifact_folder(folder) as staging:
+            files = _copy_all(sources, staging)
+            if pins:
+                write_sbom(staging / SBOM, files, installed_versions(pins))
+                files[SBOM] = FileEntry.of(staging / SBOM)
+            if card == "keep":
+                del files[CARD]
+            _describe(staging, formats, card, files)
+            if signing_key:
+                sign(staging, signing_key, [CARD] if card == "keep" else [])
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{error.filename} is missing", REMAKE) from None
+    except OSError as error:
+        raise _not_writable(folder, sources, error) from None
+    return folder
+
+
+def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
+    """Name of each format that is switched on → its manifest."""
+    enabled = {}
+    for name in FORMATS:
+        manifest = read_manifest(artifacts / name)
+        if manifest.enabled:
+            enabled[name] = manifest
+    if not enabled:
+        raise PublishError(
+            f"no format in {artifacts} is enabled",
+            "enable at least one of {formats}, and export it",
+            options=["formats"],
+        )
+    return enabled
+
+
+def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Source]:
+    """Path in the release → the artifact that it is a copy of."""
+    sources: dict[str, Source] = {}
+    for name, manifest in formats.items():
+        for file, entry in manifest.files.items():
+            path = FORMATS[name].path_in_release(file)
+            _add(sources, path, Source(artifacts / name / file, entry))
+    sample = Sample()
+    for file in (sample.inputs, sample.outputs):
+        _add(sources, file, _current_source(artifacts, "parity", file))
+    _add(sources, CARD, _current_source(artifacts, "model-card", CARD))
+    parity = artifacts / PARITY
+    _add(sources, PARITY, Source(parity, FileEntry.of(parity)))
+    return sources
+
+
+def _add(sources: dict[str, Source], path: str, source: Source) -> None:
+    if path in _WRITTEN_HERE:
+        raise PublishError(
+            f"{source.path} would be {path} in the release, which is a file of the"
+            " release itself",
+            "rename the file",
+        )
+    if path in sources:
+        raise PublishError(
+            f"{source.path} would be {path} in the release, and so would"
+            f" {sources[path].path}",
+            "rename the file",
+        )
+    sources[path] = source
+
+
+def _current_source(artifacts: Path, folder: str, file: str) -> Source:
+    """A file of a folder that was made from the artifacts that are released."""
+    manifest = read_manifest(artifacts / folder)
+    for name, digest in manifest.made_from.items():
+        origin = artifacts / name if name == PARITY else artifacts / name / MANIFEST
+        if origin.is_file() and sha256(origin) != digest:
+            raise ArtifactError(
+                f"{artifacts / folder} was made from another {origin} than the current"
+                " one",
+                REMAKE,
+            )
+    if file not in manifest.files:
+        raise ArtifactError(
+            f"{artifacts / folder / MANIFEST} does not list {file}", REMAKE
+        )
+    return Source(artifacts / folder / file, manifest.files[file])
+
+
+def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntry]:
+    files = {}
+    for name, source in sorted(sources.items()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        files[name] = copy_file(source.path, folder / name)
+        if files[name] != source.entry:
+            raise ArtifactError(
+                f"{source.path} was changed after it was written: it has sha256"
+                f" {files[name].sha256[:12]}…, but its manifest lists"
+                f" {source.entry.sha256[:12]}…",
+                REMAKE,
+            )
+    return files
+
+
+def _describe(
+    folder: Path,
+    formats: Mapping[str, Manifest],
+    card: Literal["replace", "keep"],
+    files: Mapping[str, FileEntry],
+) -> None:
+    """Write release.json and SHA256SUMS."""
+    release = Release(
+        formats=_runnables(formats),
+        sample=Sample(),
+        card=card,
+        files=dict(sorted(files.items())),
+    )
+    release.write(folder / RELEASE)
+    text = release.checksums(sha256(folder / RELEASE))
+    (folder / SUMS).write_text(text, encoding="utf-8")
+
+
+def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
+    """What computes: each format, and the variants that its manifest names."""
+    runnables = {}
+    for name, manifest in formats.items():
+        format = FORMATS[name]
+        runnables[name] = Runnable(format=name, path=format.path_in_release())
+        for variant in manifest.facts.get("variants", []):
+            runnables[f"{name} {variant['precision']}"] = Runnable(
+                format=name, path=format.path_in_release(variant["file"])
+            )
+    return runnables
+
+
+def _not_writable(
+    folder: Path, sources: Mapping[str, Source], error: OSError
+) -> PublishError:
+    problem = f"the release can't be written to {folder}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        size = sum(source.entry.size for source in sources.values())
+        problem += f" (it takes {size:,} bytes)"
+    return PublishError(
+        problem,
+        "make room on the disk or check it, and assemble the release again; nothing was"
+        " changed",
+    )

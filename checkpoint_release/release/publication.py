@@ -1,0 +1,255 @@
+"""One publication: what is published, where to, whether it may be, and its receipt."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoint_release.core.artifacts.manifest import digests
+from checkpoint_release.core.artifacts.receipt import (
+    RECEIPT,
+    Checkout,
+    Receipt,
+    Statement,
+    last_receipt,
+)
+from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
+from checkpoint_release.core.errors import PublishError
+from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.core.params import PublishParams
+from checkpoint_release.release.plan import LocalFile, Published, Survey, Target
+
+if TYPE_CHECKING:  # with it comes the Hub's whole client
+    from checkpoint_release.release.hub import Hub
+
+
+@dataclass(frozen=True)
+class AssembledRelease:
+    """A release's folder, with the size and sha256 of every file in it."""
+
+    folder: Path
+    files: Mapping[str, FileEntry]
+
+    @classmethod
+    def open(cls, folder: Path) -> AssembledRelease:
+        """Digest the folder; what its release.json lists isn't read again."""
+        return cls(folder, digests(folder, read_release(folder).files))
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(entry.size for entry in self.files.values())
+
+    @property
+    def local_files(self) -> dict[str, LocalFile]:
+        """Path in the release → the file, as it is compared with a Hub's."""
+        return {
+            name: LocalFile(self.folder / name, entry.size, entry.sha256)
+            for name, entry in self.files.items()
+        }
+
+
+def git_checkout(*, ignoring: Sequence[str] = ()) -> Checkout | None:
+    """The git commit of the working directory, and whether the sources differ from it.
+
+    Args:
+        ignoring: paths whose changes don't count, because the run writes them itself.
+
+    Returns:
+        None outside git.
+    """
+    excluded = [f":(exclude){path}" for path in ignoring]
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--", ".", *excluded)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return Checkout(commit=commit, dirty=bool(changes))
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def make_target(
+    params: PublishParams,
+    repo_id: str,
+    release: AssembledRelease,
+    checkout: Checkout | None,
+) -> Target:
+    """Where the release goes, and how its commit is described."""
+    name = params.version or sha256(release.folder / RELEASE)[:12]
+    description = ""
+    if checkout:
+        description = f"Made from git commit {checkout.commit}"
+        if checkout.dirty:
+            description += " with changes"
+    return Target(
+        repo_id=repo_id,
+        revision=params.revision,
+        private=params.private,
+        tag=params.version,
+        create_pr=params.create_pr,
+        kept=frozenset({CARD}) if params.card == "keep" else frozenset(),
+        title=f"Release {name}",
+        description=description,
+    )
+
+
+def previous_receipt(artifacts: Path, address: str, repo_id: str) -> Receipt | None:
+    """The receipt of the last publication, if it was to this repository."""
+    receipt = last_receipt(artifacts)
+    if receipt is None or (receipt.endpoint, receipt.repo) != (address, repo_id):
+        return None
+    return receipt
+
+
+def require_new_version(
+    previous: Receipt | None, target: Target, files: Mapping[str, FileEntry]
+) -> None:
+    """Make sure that a published version isn't published again with other files, even
+    if its tag is gone from the Hub.
+
+    Raises:
+        PublishError: the receipt lists other files.
+    """
+    if previous is None or target.tag is None or previous.tag != target.tag:
+        return
+    if previous.files != files:
+        raise PublishError(
+            f"{target.tag} of {target.repo_id} was published as commit"
+            f" {previous.commit[:12]} with other files",
+            f"raise {{publish.version}} (or remove {RECEIPT}, if that publication no"
+            " longer counts)",
+            options=["publish.version"],
+        )
+
+
+# The plan, as it is printed
+
+
+def print_plan(
+    hub: Hub,
+    survey: Survey,
+    target: Target,
+    files: Mapping[str, FileEntry],
+    previous: Receipt | None,
+) -> None:
+    """Print what publishing will do to every path, before anything is done."""
+    version = f", version {target.tag}" if target.tag else ""
+    print(
+        f"plan for {target.repo_id} at {hub.address}, branch"
+        f" {target.revision}{version}:"
+    )
+    if not survey.exists:
+        print(f"  create the repository ({'private' if target.private else 'public'})")
+    card_edited = _card_was_edited(hub, survey, target, previous)
+    for line in [*_changes(survey, files, card_edited), *_notes(survey, target)]:
+        print(f"  {line}")
+
+
+def _card_was_edited(
+    hub: Hub, survey: Survey, target: Target, previous: Receipt | None
+) -> bool:
+    """Whether people edited the card on the Hub since it was published."""
+    if previous is None or survey.head is None:
+        return False
+    if CARD not in survey.plan.changed or CARD not in previous.files:
+        return False
+    current = hub.digest(target.repo_id, CARD, survey.head)
+    return current != previous.files[CARD].sha256
+
+
+def _changes(
+    survey: Survey, files: Mapping[str, FileEntry], card_edited: bool
+) -> Iterator[str]:
+    plan = survey.plan
+    for name in plan.added:
+        yield f"add    {name} ({files[name].size:,} bytes)"
+    for name in plan.changed:
+        sizes = f"{survey.remote[name].size:,} to {files[name].size:,} bytes"
+        line = f"change {name} ({sizes})"
+        if name == CARD and card_edited:
+            line += ", which was edited on the Hub since it was published"
+        yield line
+    for name in plan.deleted:
+        yield f"delete {name} ({survey.remote[name].size:,} bytes)"
+    line = f"{len(plan.unchanged)} files unchanged"
+    yield f"{line}; nothing to upload" if plan.empty else line
+
+
+def _notes(survey: Survey, target: Target) -> Iterator[str]:
+    if survey.plan.deleted and RELEASE not in survey.remote:
+        yield (
+            f"note: {target.repo_id} holds no {RELEASE}; what is deleted there is not"
+            " an earlier release"
+        )
+    kept = target.kept & survey.remote.keys()
+    if kept:
+        yield (
+            f"keep   {', '.join(sorted(kept))} as it is on the Hub (publish.card is"
+            " keep)"
+        )
+    if survey.release and survey.release.pull_request:
+        yield f"pull request {survey.release.pull_request} already holds this release"
+    if target.create_pr and target.tag:
+        yield (
+            "no tag yet: publish again after the pull request is merged, to set"
+            f" {target.tag}"
+        )
+
+
+# The receipt
+
+
+def make_receipt(
+    published: Published,
+    target: Target,
+    address: str,
+    files: Mapping[str, FileEntry],
+    checkout: Checkout | None,
+) -> Receipt:
+    """The receipt of a publication that just happened."""
+    return Receipt(
+        changed=published.changed,
+        endpoint=address,
+        repo=target.repo_id,
+        revision=target.revision,
+        commit=published.commit,
+        tag=published.tag,
+        pull_request=published.pull_request,
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        git=checkout,
+        files=dict(files),
+    )
+
+
+def write_receipt(artifacts: Path, receipt: Receipt | Statement) -> None:
+    """Write publish.json.
+
+    Raises:
+        PublishError: it can't be written.
+    """
+    path = artifacts / RECEIPT
+    try:
+        receipt.write(path)
+    except OSError as error:
+        raise PublishError(
+            f"{path} can't be written: {error.strerror or error}",
+            "make room on the disk or check it, then publish again: that finds what the"
+            " Hub holds and records it",
+        ) from None
+
+
+def page_of(receipt: Receipt) -> str:
+    """The address at which people find what was published."""
+    if receipt.pull_request:
+        return receipt.pull_request
+    return f"{receipt.endpoint}/{receipt.repo}/tree/{receipt.tag or receipt.revision}"

@@ -1,0 +1,225 @@
+"""Requests to a Hub, with limits: how long one may take, how often it is tried, and
+what may be repeated.
+
+A request that changes something is never blindly sent again: when its answer is lost,
+the Hub is asked what came of it (`Requests.change`).
+
+huggingface_hub's one HTTP client for the process is configured here. Uploads go over
+plain HTTP (git LFS) unless HF_HUB_DISABLE_XET=0 is set: only there do the time limits
+hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import HfApi, constants, set_client_factory
+from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils._http import default_client_factory
+
+from checkpoint_release.release.hub_errors import (
+    RETRY_HINT,
+    ErrorContext,
+    RequestError,
+    explain,
+    requested_wait,
+    scrub,
+)
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 60.0
+"""Seconds of Retry-After that are waited; longer ones are an error."""
+
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between tries."""
+
+LONGEST_CONNECT = 10.0
+"""Seconds that connecting may take, if the timeout isn't shorter."""
+
+
+class Requests:
+    """How a Hub is asked.
+
+    Args:
+        endpoint: its address.
+        token: whose rights to use; None: anonymous.
+        timeout: seconds that each step of a request (connect, send, receive) may take.
+        sleep: waits between tries.
+        report: takes a line about progress.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        token: str | None,
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self.token = token
+        self.timeout = timeout
+        self.report = report
+        self.api = HfApi(endpoint=self.endpoint, token=token or False)
+        self._sleep = sleep
+        self._configure_client()
+
+    # What may be repeated
+
+    def read(self, request: Callable[[], T], doing: str) -> T:
+        """Read something; try again after an error that may pass.
+
+        Args:
+            request: what to ask.
+            doing: what it is for, for messages.
+
+        Raises:
+            RequestError: there is no answer.
+        """
+        for wait in (*WAITS, None):
+            try:
+                return request()
+            except Exception as cause:
+                error = self._explain(cause, doing)
+                if wait is None or not error.transient:
+                    raise error from cause
+                self._pause(error, wait)
+        raise AssertionError("the last wait is None")
+
+    def change(
+        self,
+        request: Callable[[], object],
+        find_result: Callable[[], T | None],
+        doing: str,
+    ) -> T:
+        """Do something that must not happen twice: after every try, look for its
+        result.
+
+        Args:
+            request: what changes something on the Hub.
+            find_result: reads what came of it; None if nothing did (yet).
+            doing: what it is for, for messages.
+
+        Raises:
+            RequestError: it didn't happen.
+            PublishError: something else did.
+        """
+        confirmed = False
+        for wait in (*WAITS, None):
+            error = None if confirmed else self._attempt(request, doing)
+            if error is None:
+                confirmed = True
+                error = RequestError(
+                    f"{doing}: the Hub confirmed it, but doesn't show it yet",
+                    RETRY_HINT,
+                    transient=True,
+                )
+            if error.may_have_applied:
+                result = find_result()
+                if result is not None:
+                    return result
+            if wait is None or not error.transient:
+                raise error
+            self._pause(error, wait)
+        raise AssertionError("the last wait is None")
+
+    def _attempt(
+        self, request: Callable[[], object], doing: str
+    ) -> RequestError | None:
+        try:
+            request()
+        except Exception as cause:
+            error = self._explain(cause, doing)
+            error.__cause__ = cause
+            return error
+        return None
+
+    def _pause(self, error: RequestError, wait: float) -> None:
+        seconds = max(wait, error.wait or 0.0)
+        self.report(f"{error.problem}; trying again in {seconds:g} s")
+        self._sleep(seconds)
+
+    def _explain(self, error: Exception, doing: str) -> RequestError:
+        context = ErrorContext(
+            self.endpoint, self.token, self.timeout, self._token_owner
+        )
+        return explain(error, doing, context)
+
+    def _token_owner(self) -> str:
+        try:
+            return f"the token of {self.api.whoami()['name']}"
+        except Exception:
+            # it is only for a message, which can do without
+            return "this token"
+
+    # How long one may take
+
+    def _configure_client(self) -> None:
+        set_client_factory(self._make_client)
+        disable_progress_bars()
+        if "HF_HUB_DISABLE_XET" not in os.environ:
+            constants.HF_HUB_DISABLE_XET = True
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("huggingface_hub."):
+                logging.getLogger(name).addFilter(self._scrub_record)
+
+    def _make_client(self) -> httpx2.Client:
+        """huggingface_hub's own client, with the time limits that it lacks."""
+        client = default_client_factory()
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], self._limit_time],
+            "response": [*hooks["response"], self._stop_endless_retries],
+        }
+        return client
+
+    def _limit_time(self, request: httpx2.Request) -> None:
+        """Limit each step that has no limit, or a longer one.
+
+        Some of huggingface_hub's calls ask expressly for none.
+        """
+        connect = min(self.timeout, LONGEST_CONNECT)
+        limits = httpx2.Timeout(self.timeout, connect=connect).as_dict()
+        requested = request.extensions.get("timeout", {})
+        for step, seconds in requested.items():
+            if seconds is not None:
+                limits[step] = min(seconds, limits[step])
+        request.extensions["timeout"] = limits
+
+    def _stop_endless_retries(self, response: httpx2.Response) -> None:
+        """Raise on two answers that huggingface_hub would obey for hours."""
+        creating = response.request.url.path == "/api/repos/create"
+        if creating and _names_a_conflict(response):
+            raise RequestError(
+                "creating the repository: the Hub is already creating it (409)",
+                RETRY_HINT,
+                transient=True,
+            )
+        wait = requested_wait(response)
+        if response.status_code not in (429, 503) or wait is None:
+            return
+        if wait > LONGEST_WAIT:
+            raise RequestError(
+                f"the Hub asks to wait {wait:.0f} s before the next request (status"
+                f" {response.status_code})",
+                f"wait that long, then {RETRY_HINT}",
+                may_have_applied=True,
+            )
+
+    def _scrub_record(self, record: logging.LogRecord) -> bool:
+        record.msg = scrub(record.getMessage(), self.token)
+        record.args = None
+        return True
+
+
+def _names_a_conflict(response: httpx2.Response) -> bool:
+    if response.status_code != 409:
+        return False
+    return b"another conflicting operation" in response.read()
