@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from checkpoint_release.core.signature import Arrays
 from tests.support.hub_server import Account, HubServer
 from tests.support.project import Project
 from tests.support.publishing import TOKEN, Publisher, fake_artifacts
+from tests.support.stick_figure import stick_figure
+from tests.support.tiny_release import (
+    eager_outputs,
+    random_inputs,
+    write_tiny_release,
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +34,26 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(built: Project, tmp_path: Path) -> Project:
     """A checkout of the test's own, already built."""
     return built.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in every format; not to be changed."""
+    root = tmp_path_factory.mktemp("tiny_release")
+    write_tiny_release(root, stick_figure())
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs() -> Arrays:
+    """Random inputs of the tiny model."""
+    return random_inputs(stick_figure())
+
+
+@pytest.fixture(scope="session")
+def tiny_outputs(tiny_release: Path, tiny_inputs: Arrays) -> Arrays:
+    """What the tiny model itself computes of the inputs."""
+    return eager_outputs(tiny_release, tiny_inputs)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ CheckpointReleaseError        what is wrong and where, and what to do about it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Self
 
 
 class CheckpointReleaseError(Exception):
@@ -62,6 +63,18 @@ class CheckpointReleaseError(Exception):
         problem = self._spelled(self._problem, spell)
         remedy = self._spelled(self._remedy, spell)
         return f"{problem}\n  what to do: {remedy}" if remedy else problem
+
+    def renamed(self, name: Callable[[str], str]) -> Self:
+        """The same error, its options under the names that another caller has.
+
+        Args:
+            name: an option's name → the caller's name of it.
+        """
+        return type(self)(
+            self._spelled(self._problem, lambda option: f"{{{name(option)}}}"),
+            self._spelled(self._remedy, lambda option: f"{{{name(option)}}}"),
+            options=[name(option) for option in self.options],
+        )
 
     def within(self, place: str) -> CheckpointReleaseError:
         """The same error, its problem led by where it is."""
@@ -127,5 +140,5 @@ class InferenceError(CheckpointReleaseError):
 
 
 def one_line(error: BaseException, longest: int = 500) -> str:
-    """A library's message on one line, cut at `longest` characters."""
+    """A library's message, for one of ours: on one line, cut at that many characters."""
     return " ".join(str(error).split())[:longest]

@@ -1,10 +1,6 @@
 """Verifying a release as somebody who downloaded it: its hashes, its signature, and
 that every format still computes the sample.
 
-python -m checkpoint_release.release.verify artifacts/release
-python -m checkpoint_release.release.verify organisation/name --revision v1.0.0 \
-    --public-key publisher.pub
-
 A safetensors folder is run by the model code that its config.json names. A release from
 elsewhere could name anything (subprocess:run is a callable too), so only this project's
 own models, the one of the params.yaml at hand and those given by --trust are called.
@@ -12,9 +8,7 @@ own models, the one of the params.yaml at hand and those given by --trust are ca
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import is_trusted
 from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import FORMATS
@@ -90,39 +83,6 @@ class Evidence:
     outputs: Mapping[str, Array]
 
 
-def main() -> None:
-    """Verify the release that the command line names; exit 1 if any check fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m checkpoint_release.release.verify", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit; main by default")
-    parser.add_argument(
-        "--public-key",
-        type=Path,
-        help="PEM file of the publisher, to check model.sig with",
-    )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="FACTORY",
-        help="model code that may run",
-    )
-    asked = parser.parse_args()
-    checks = verify_release(
-        asked.release,
-        revision=asked.revision,
-        public_key=asked.public_key,
-        trust=asked.trust,
-    )
-    print(report(checks))
-    sys.exit(0 if passed(checks) else 1)
-
-
 def verify_release(
     release: str,
     *,
@@ -146,8 +106,9 @@ def verify_release(
     if folder.is_dir():
         if revision:
             raise ArtifactError(
-                f"a revision is of a repository on the Hub, and {folder} is a folder",
-                "leave out the revision",
+                f"{{revision}} is of a repository on the Hub, and {folder} is a folder",
+                "leave out {revision}",
+                options=["revision"],
             )
         return verify(folder, public_key=public_key, trust=trust)
     from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
@@ -381,7 +342,3 @@ def _figures_of(name: str, parity: ParityReport) -> FormatFigures | None:
         if listed.partition(" ")[0] == name:
             return figures
     return None
-
-
-if __name__ == "__main__":
-    stage.run(main)

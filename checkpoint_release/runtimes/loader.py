@@ -18,12 +18,9 @@ without onnxruntime. On the command line:
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import math
-import os
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -36,9 +33,7 @@ import numpy.typing as npt
 from checkpoint_release.core.architecture import Architecture, family_module, is_trusted
 from checkpoint_release.core.errors import (
     ArchitectureError,
-    ArtifactError,
     CheckpointError,
-    CheckpointReleaseError,
     InferenceError,
     one_line,
 )
@@ -195,92 +190,6 @@ def load(
         return Model(given, found, *_open_pth(target, weights, options))
     runtime = open_runtime(found, target, aligned=False, **options)
     return Model(given, found, runtime.signature, runtime.run)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m checkpoint_release.runtimes.loader",
-        description="Run a model of any format.",
-    )
-    parser.add_argument(
-        "model", help="file, folder, or repository on the Hub (organisation/name)"
-    )
-    parser.add_argument(
-        "--describe", action="store_true", help="print what it takes and gives"
-    )
-    parser.add_argument(
-        "--inputs",
-        type=Path,
-        metavar="FILE",
-        help="safetensors file with the inputs, by name",
-    )
-    parser.add_argument(
-        "--outputs",
-        type=Path,
-        metavar="FILE",
-        help="safetensors file to write the outputs to",
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="which of a folder's formats to take"
-    )
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        help="torch device, or cpu or cuda for ONNX (default: cpu)",
-    )
-    parser.add_argument(
-        "--threads", type=int, help="threads that one run uses, 1 or more"
-    )
-    parser.add_argument(
-        "--providers",
-        nargs="+",
-        metavar="NAME",
-        help="ONNX Runtime's execution providers",
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a repository")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="FACTORY",
-        help="model code that may run",
-    )
-    parser.add_argument(
-        "--lora-alpha",
-        type=float,
-        metavar="ALPHA",
-        help="LoRA's alpha, where a .pth doesn't say it",
-    )
-    parser.add_argument(
-        "--state-dict",
-        metavar="KEY",
-        help="key of the weights in a .pth that holds several",
-    )
-    asked = parser.parse_args(arguments)
-    if not asked.describe and not (asked.inputs and asked.outputs):
-        parser.error("give --inputs and --outputs, or --describe")
-    try:
-        if asked.outputs:
-            _check_writable(asked.outputs)
-        model = load(
-            asked.model,
-            format=asked.format,
-            device=asked.device,
-            threads=asked.threads,
-            providers=asked.providers,
-            revision=asked.revision,
-            trust=asked.trust,
-            lora_alpha=asked.lora_alpha,
-            state_dict=asked.state_dict,
-        )
-        if asked.describe:
-            print(model.describe())
-        if asked.inputs and asked.outputs:
-            _run_case(model, asked.inputs, asked.outputs)
-    except CheckpointReleaseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def _refuse_unknown_code(folder: Path, trust: Sequence[str]) -> None:
@@ -465,43 +374,6 @@ def _architecture_of_pth(path: Path, weights: Mapping[str, TensorLike]) -> Archi
     return Architecture(factory, kwargs, family.module_signature(kwargs))
 
 
-def _check_writable(path: Path) -> None:
-    """Before anything is computed, see that its result can be kept."""
-    if path.is_dir() or not path.parent.is_dir():
-        what = (
-            "is a folder"
-            if path.is_dir()
-            else f"can't be written: there is no folder {path.parent}"
-        )
-        raise InferenceError(f"{path} {what}", "name a file in a folder that is there")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InferenceError(
-            f"{path} can't be written: permission denied",
-            "name a file that you may write",
-        )
-
-
-def _run_case(model: Model, inputs: Path, outputs: Path) -> None:
-    from checkpoint_release.tensors.safetensors import (
-        open_safetensors,
-        write_safetensors,
-    )
-    from checkpoint_release.tensors.tensor import Tensor
-
-    try:
-        case = open_safetensors(inputs)
-    except ArtifactError as error:
-        raise InferenceError(
-            error.problem, "give a safetensors file that holds the inputs by name"
-        ) from None
-    computed = model(**{name: tensor.numpy() for name, tensor in case.items()})
-    write_safetensors(
-        outputs, {name: Tensor.of_numpy(array) for name, array in computed.items()}
-    )
-    for name, array in computed.items():
-        print(f"{name} {array.dtype} {list(array.shape)}")
-
-
 def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     try:
         return np.asarray(value)
@@ -526,7 +398,3 @@ def _table(title: str, rows: list[list[str]]) -> list[str]:
         for row in rows
     )
     return [title, *(f"  {line}".rstrip() for line in lines)]
-
-
-if __name__ == "__main__":
-    main()

@@ -28,6 +28,7 @@ from tests.bench.pipeline import SIZES
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
 from tests.support.stick_figure import stick_figure
+from tests.support.tiny_release import dynamic_axes, sizes_of
 
 MEASURE = """
 import gc, json, sys, time, warnings, os
@@ -45,6 +46,7 @@ from checkpoint_release.runtimes.loader import load
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.files import read_json
 from checkpoint_release.core.signature import sample_inputs
+from tests.support.tiny_release import sizes_of
 import checkpoint_release.pth, checkpoint_release.state_dict.find, checkpoint_release.tensors.safetensors
 
 def resident():
@@ -77,7 +79,7 @@ held = resident() - before
 after_run = None
 if way.startswith("load ") :
     signature = loaded.signature
-    loaded(**sample_inputs(signature, signature.sizes(), 0))
+    loaded(**sample_inputs(signature, sizes_of(signature), 0))
     after_run = resident() - before
 print(json.dumps([seconds, held, after_run]))
 """
@@ -123,16 +125,8 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
     takes = signature(kwargs, None)
     module = ExportModule(model, takes).eval()
     inputs = tuple(
-        map(torch.from_numpy, sample_inputs(takes, takes.sizes(), 0).values())
+        map(torch.from_numpy, sample_inputs(takes, sizes_of(takes), 0).values())
     )
-    axes = {
-        spec.name: {
-            axis: name
-            for axis, name in enumerate(spec.shape or ())
-            if isinstance(name, str)
-        }
-        for spec in (*takes.inputs, *takes.outputs)
-    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(
@@ -145,7 +139,7 @@ def write_release(folder: Path, size: dict[str, int]) -> Mapping[str, object]:
             folder / "onnx/model.onnx",
             input_names=[spec.name for spec in takes.inputs],
             output_names=[spec.name for spec in takes.outputs],
-            dynamic_axes=axes,
+            dynamic_axes=dynamic_axes(takes),
             opset_version=17,
             dynamo=False,
         )

@@ -22,6 +22,7 @@ from pipeline.export_safetensors import main
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT, Project
 from tests.support.stick_figure import MOTION_ONLY, stick_figure
+from tests.support.tiny_release import sizes_of
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def export(
     weights = state_dict(architecture)
     write_checkpoint(Path("artifacts/checkpoint"), architecture, weights, {"epoch": 3})
     main()
-    case = sample_inputs(architecture.signature, architecture.signature.sizes(), 1)
+    case = sample_inputs(architecture.signature, sizes_of(architecture.signature), 1)
     write_safetensors(
         Path("case.safetensors"),
         {name: Tensor.of_numpy(array) for name, array in case.items()},
@@ -235,7 +236,7 @@ def test_the_hub_mixin_loads_the_folder_strictly() -> None:
 def test_the_release_itself_loads_everywhere(built: Project) -> None:
     folder = built.path / "artifacts/release"
     model = load(folder)
-    case = sample_inputs(model.signature, model.signature.sizes(), 1)
+    case = sample_inputs(model.signature, sizes_of(model.signature), 1)
     write_safetensors(
         Path("case.safetensors"),
         {name: Tensor.of_numpy(array) for name, array in case.items()},

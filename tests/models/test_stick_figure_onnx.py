@@ -40,6 +40,7 @@ from tests.support.stick_figure import (
     stick_figure,
     with_images,
 )
+from tests.support.tiny_release import sizes_of
 
 OPSETS = range(14, 26)
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
@@ -138,7 +139,7 @@ def check(graph: onnx.ModelProto, opset: int) -> None:
 
 def sized(found: Signature, seed: int = 0, **sizes: int) -> Arrays:
     known = {name: size for name, size in sizes.items() if name in found.dimensions}
-    return sample_inputs(found, found.sizes(**known), seed)
+    return sample_inputs(found, sizes_of(found, **known), seed)
 
 
 @pytest.fixture(scope="module")
@@ -545,7 +546,7 @@ def test_the_parity_check_names_the_node_that_a_mistake_is_in(
     params = OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[])
     inputs = sample_inputs(
         architecture.signature,
-        architecture.signature.sizes(sequence=3, batch=1),
+        sizes_of(architecture.signature, sequence=3, batch=1),
         seed=1,
     )
     export_onnx(checkpoint, params, tmp_path / "right")

@@ -54,6 +54,7 @@ from checkpoint_release.tensors.safetensors import open_sharded
 from pipeline.parity_check import EAGER
 from tests.support.models import SIGNATURES, Guided
 from tests.support.project import ROOT
+from tests.support.tiny_release import sizes_of
 
 PARITY = load_params(ROOT / "params.yaml").parity
 KWARGS = {
@@ -112,7 +113,7 @@ def write_format(
     folder.mkdir(parents=True)
     write_json(folder / "config.json", architecture.to_json())
     signature = architecture.signature
-    inputs = sample_inputs(signature, signature.sizes(), 0)
+    inputs = sample_inputs(signature, sizes_of(signature), 0)
     tensors = tuple(torch.from_numpy(array) for array in inputs.values())
     module = ExportModule(model, signature).train(model.training)
     with quiet():
@@ -761,7 +762,7 @@ def test_cases_try_sizes_and_values_that_the_export_did_not_see() -> None:
     assert (
         any(size % 2 and size > 2 for size in sequences) and max(sequences - {250}) > 25
     )
-    example = signature.sizes()
+    example = sizes_of(signature)
     assert example["sequence"] not in sequences and example["batch"] not in batches
     actions = [case.inputs["action_sequence"] for case in cases]
     assert any((action == 0).all() for action in actions) and any(

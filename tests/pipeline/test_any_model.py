@@ -28,6 +28,7 @@ from checkpoint_release.runtimes.loader import load
 from pipeline import export_onnx, export_safetensors, export_torchscript
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT, Project
+from tests.support.tiny_release import sizes_of
 
 # torch's own use of its own functions, while it exports.
 pytestmark = pytest.mark.filterwarnings(
@@ -132,7 +133,7 @@ def test_a_model_of_any_shape_goes_into_every_format(
     project.set(formats__torch_export=True)
     for stage in (export_safetensors, export_onnx, export_torchscript):
         stage.main()
-    for sizes in (architecture.signature.sizes(), other_sizes):
+    for sizes in (sizes_of(architecture.signature), other_sizes):
         inputs = sample_inputs(architecture.signature, sizes, 3)
         expected = eager(inputs)
         for format in ("safetensors", "onnx", "torchscript", "torch_export"):
@@ -455,7 +456,8 @@ def in_checkout(project: Project, inputs: Arrays) -> Arrays:
     project.run(
         sys.executable,
         "-m",
-        "checkpoint_release.runtimes.loader",
+        "checkpoint_release",
+        "run",
         model,
         "--inputs",
         "case",

@@ -37,6 +37,7 @@ from tests.support import models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
 from tests.support.stick_figure import stick_figure
+from tests.support.tiny_release import sizes_of
 
 GENERAL = [
     ("torchscript", 14),
@@ -97,7 +98,9 @@ def largest_error(checkpoint: Path, artifact: Path, **sizes: int) -> float:
         open_runtime("checkpoint", checkpoint),
         open_runtime("onnx", artifact),
     )
-    inputs = sample_inputs(runtime.signature, runtime.signature.sizes(**sizes), seed=3)
+    inputs = sample_inputs(
+        runtime.signature, sizes_of(runtime.signature, **sizes), seed=3
+    )
     expected, found = eager.run(inputs), runtime.run(inputs)
     assert expected.keys() == found.keys()
     return max(

@@ -39,6 +39,7 @@ from tests.support import models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.project import ROOT
 from tests.support.stick_figure import stick_figure, with_images
+from tests.support.tiny_release import sizes_of
 
 WRITERS = {"torchscript": write_torchscript, "torch_export": write_torch_export}
 FILES = {"torchscript": "model.pt", "torch_export": "model.pt2"}
@@ -77,7 +78,9 @@ def error_of(format: str, checkpoint: Path, folder: Path, **sizes: int) -> float
         open_runtime("checkpoint", checkpoint),
         open_runtime(format, folder),
     )
-    inputs = sample_inputs(runtime.signature, runtime.signature.sizes(**sizes), seed=3)
+    inputs = sample_inputs(
+        runtime.signature, sizes_of(runtime.signature, **sizes), seed=3
+    )
     expected, found = eager.run(inputs), runtime.run(inputs)
     assert list(expected) == list(found)
     return max(

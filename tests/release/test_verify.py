@@ -323,7 +323,7 @@ def test_a_manifest_that_leads_out_of_the_release_is_refused(
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "checkpoint_release.release.verify", *arguments]
+    command = [sys.executable, "-m", "checkpoint_release", "verify", *arguments]
     return subprocess.run(
         command,
         cwd=ROOT,
@@ -380,7 +380,7 @@ def test_somebody_without_access_gets_one_clear_error(
 
 def test_the_release_that_the_pipeline_builds_passes(built: Project) -> None:
     done = built.run(
-        "python", "-m", "checkpoint_release.release.verify", "artifacts/release"
+        "python", "-m", "checkpoint_release", "verify", "artifacts/release"
     )
     assert "the release is what was published" in done.stdout
     assert all(

@@ -1,0 +1,81 @@
+"""The command line: `checkpoint-release COMMAND`, or `python -m checkpoint_release
+COMMAND`.
+
+An expected failure is one message on standard error and exit code 1; options are named
+in it as the flags that set them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from checkpoint_release.commands import run, verify
+from checkpoint_release.core.errors import CheckpointReleaseError
+
+INTERRUPTED = 130  # as shells report a process that SIGINT ended
+
+
+class Command(Protocol):
+    """A module of checkpoint_release.commands."""
+
+    SUMMARY: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+
+    def run(self, asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+        """Do what was asked for, and return the exit code."""
+
+
+COMMANDS: Mapping[str, Command] = {"run": run, "verify": verify}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command's name and its arguments; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="checkpoint-release",
+        description="Run, inspect and verify models and their releases.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(
+            name, help=command.SUMMARY, description=command.SUMMARY
+        )
+        command.add_arguments(own)
+        own.set_defaults(command=command, parser=own)
+    asked = parser.parse_args(arguments)
+    try:
+        code: int = asked.command.run(asked, asked.parser)
+    except CheckpointReleaseError as error:
+        print(f"error: {error.message(_spelling(asked))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _spelling(asked: argparse.Namespace) -> Callable[[str], str]:
+    """How to spell an option in a message: as a flag, where the command has one."""
+
+    def spell(option: str) -> str:
+        is_flag = option in vars(asked)
+        return f"--{option.replace('_', '-')}" if is_flag else option
+
+    return spell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""checkpoint-release run: run a model of any format, or describe it.
+
+checkpoint-release run artifacts/release --describe
+checkpoint-release run artifacts/onnx --inputs case.safetensors --outputs out
+checkpoint-release run mine.pth --state-dict ema --lora-alpha 16 --describe
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.errors import ArtifactError, InferenceError
+
+if TYPE_CHECKING:
+    from checkpoint_release.runtimes.loader import Model
+
+SUMMARY = "run a model of any format, or describe it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; most are those of `load`, by the same names."""
+    parser.add_argument(
+        "model", help="file, folder, or repository on the Hub (organisation/name)"
+    )
+    parser.add_argument(
+        "--describe",
+        action="store_true",
+        help="print the model's inputs and outputs",
+    )
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="safetensors file with the inputs, by name",
+    )
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="FILE",
+        help="safetensors file to write the outputs to",
+    )
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, "checkpoint", "pth"),
+        help="which of a folder's formats to take",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="torch device, or cpu or cuda for ONNX (default: cpu)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="threads that one run uses, 1 or more"
+    )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        help="ONNX Runtime's execution providers",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a repository")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="FACTORY",
+        help="model code that may run (package.module:callable)",
+    )
+    parser.add_argument(
+        "--lora-alpha",
+        type=float,
+        metavar="ALPHA",
+        help="alpha of the LoRA layers in a .pth that doesn't state it",
+    )
+    parser.add_argument(
+        "--state-dict",
+        metavar="KEY",
+        help="key of the weights in a .pth that holds several state dicts",
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Load the model; describe it, and compute the outputs of the inputs.
+
+    Raises:
+        CheckpointReleaseError: as `load` and a call of the model; or the inputs can't
+            be read, or the outputs can't be written.
+    """
+    computes = asked.inputs is not None and asked.outputs is not None
+    if not (asked.describe or computes):
+        parser.error("give --inputs and --outputs, or --describe")
+    if asked.outputs is not None:
+        _require_writable(asked.outputs)
+    model = _load(asked)
+    if asked.describe:
+        print(model.describe())
+    if computes:
+        _compute(model, asked.inputs, asked.outputs)
+    return 0
+
+
+def _load(asked: argparse.Namespace) -> Model:
+    from checkpoint_release.runtimes.loader import load
+
+    with warnings.catch_warnings():
+        # Python hides deprecations from everybody but the calling script.
+        warnings.filterwarnings(
+            "default", category=DeprecationWarning, module=__name__.replace(".", r"\.")
+        )
+        return load(
+            asked.model,
+            format=asked.format,
+            device=asked.device,
+            threads=asked.threads,
+            providers=asked.providers,
+            revision=asked.revision,
+            trust=asked.trust,
+            lora_alpha=asked.lora_alpha,
+            state_dict=asked.state_dict,
+        )
+
+
+def _require_writable(path: Path) -> None:
+    """Fail before anything is computed where its result couldn't be written.
+
+    Raises:
+        InferenceError: it is a folder, in a folder that is missing, or not permitted.
+    """
+    if path.is_dir():
+        raise InferenceError(f"{path} is a folder", "name a file")
+    if not path.parent.is_dir():
+        raise InferenceError(
+            f"{path} can't be written: there is no folder {path.parent}",
+            "name a file in an existing folder",
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InferenceError(
+            f"{path} can't be written: permission denied",
+            "name a file that you may write",
+        )
+
+
+def _compute(model: Model, inputs: Path, outputs: Path) -> None:
+    from checkpoint_release.tensors.safetensors import (
+        open_safetensors,
+        write_safetensors,
+    )
+    from checkpoint_release.tensors.tensor import Tensor
+
+    try:
+        case = open_safetensors(inputs)
+    except ArtifactError as error:
+        raise InferenceError(
+            error.problem, "give a safetensors file that holds the inputs by name"
+        ) from None
+    computed = model(**{name: tensor.numpy() for name, tensor in case.items()})
+    tensors = {name: Tensor.of_numpy(array) for name, array in computed.items()}
+    write_safetensors(outputs, tensors)
+    for name, array in computed.items():
+        print(f"{name} {array.dtype} {list(array.shape)}")

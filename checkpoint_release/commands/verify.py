@@ -1,0 +1,57 @@
+"""checkpoint-release verify: check a release as a stranger would.
+
+checkpoint-release verify artifacts/release
+checkpoint-release verify organisation/name --revision v1.0.0 --public-key publisher.pub
+
+Its hashes and its signature are checked, and that every format still computes the
+sample. Weights are run by the model code that config.json names, and a release from
+elsewhere could name anything (subprocess:run is a callable too): only models of this
+library and those given by --trust are called.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "check a release's files and signature, and that every format computes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit; main by default")
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the publisher, to check model.sig with",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="FACTORY",
+        help="model code that may run (package.module:callable)",
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Check the release and print the report; 1 if any check fails.
+
+    Raises:
+        ArtifactError: it is no release, or can't be read.
+        PublishError: the Hub doesn't give it.
+    """
+    from checkpoint_release.release.verify import passed, report, verify_release
+
+    checks = verify_release(
+        asked.release,
+        revision=asked.revision,
+        public_key=asked.public_key,
+        trust=asked.trust,
+    )
+    print(report(checks))
+    return 0 if passed(checks) else 1
