@@ -173,13 +173,6 @@ class Signature:
         }
         return Signature(inputs, self.outputs, dimensions)
 
-    def sizes(self, **overrides: int) -> dict[str, int]:
-        """Each dynamic dimension's example size, or the given one."""
-        return {
-            name: overrides.get(name, dimension.example)
-            for name, dimension in self.dimensions.items()
-        }
-
 
 def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The spec's shape with numbers in the place of names."""
