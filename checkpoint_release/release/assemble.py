@@ -80,6 +80,7 @@ def assemble(
     formats = _enabled_formats(artifacts)
     read_parity(artifacts).require_passed(artifacts, formats)
     sources = _sources(artifacts, formats)
+    left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
         with artifact_folder(folder) as staging:
@@ -87,11 +88,11 @@ def assemble(
             if pins:
                 write_sbom(staging / SBOM, files, installed_versions(pins))
                 files[SBOM] = FileEntry.of(staging / SBOM)
-            if card == "keep":
-                del files[CARD]
+            for name in left_to_people:
+                del files[name]
             _describe(staging, formats, card, files)
             if signing_key:
-                sign(staging, signing_key, [CARD] if card == "keep" else [])
+                sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
         raise ArtifactError(f"{error.filename} is missing", REMAKE) from None
     except OSError as error:

@@ -23,6 +23,13 @@ def differences(folder: Path, release: Release) -> list[str]:
     or a link called `model` would be imported in place of model.py. A listed file may
     be a link, as in the Hub client's and DVC's caches: its bytes count.
 
+    Args:
+        folder: where the release should be.
+        release: the folder's own release.json.
+
+    Returns:
+        Nothing, where the folder is what it says.
+
     Raises:
         ArtifactError: something in it can't be read.
     """
@@ -75,14 +82,10 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
             name = f"{within}{entry.name}"
             if not entry.is_dir(follow_symlinks=False):
                 yield name
-            elif _leads_to(name, expected):
+            elif any(path.startswith(f"{name}/") for path in expected):
                 yield from _present(folder, expected, f"{name}/")
             elif name not in FOLDERS_OF_TOOLS:
                 yield f"{name}/"
-
-
-def _leads_to(name: str, expected: Iterable[str]) -> bool:
-    return any(path.startswith(f"{name}/") for path in expected)
 
 
 def _unlisted(folder: Path, name: str) -> str:

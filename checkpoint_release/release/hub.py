@@ -6,11 +6,12 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelInfo, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import GitRefs, RepoFile
+from huggingface_hub.hf_api import RepoFile
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub_errors import RequestError, scrub, tag_conflict
@@ -51,6 +52,21 @@ def require_token() -> str:
     return token
 
 
+@dataclass(frozen=True)
+class Refs:
+    """What points to commits of a repository.
+
+    Attributes:
+        branches: name → commit.
+        tags: their names.
+        pull_requests: ref, such as refs/pr/1 → commit; empty unless asked for.
+    """
+
+    branches: Mapping[str, str]
+    tags: frozenset[str]
+    pull_requests: Mapping[str, str]
+
+
 class Hub:
     """A Hub to read from; `upload.publish` writes to it.
 
@@ -85,46 +101,72 @@ class Hub:
     # Files
 
     def files(self, repo_id: str, revision: str) -> dict[str, RemoteFile]:
-        """Every file at a revision (a commit id, or a name)."""
+        """List every file at a revision.
 
-        def read() -> dict[str, RemoteFile]:
-            entries = self.api.list_repo_tree(
-                repo_id, recursive=True, revision=revision
-            )
+        Args:
+            repo_id: organisation/name.
+            revision: a commit id, or a branch or tag.
+
+        Raises:
+            PublishError: the Hub doesn't answer, or has no such revision.
+        """
+
+        def list_files() -> dict[str, RemoteFile]:
             files = {}
-            for entry in entries:
+            for entry in self.api.list_repo_tree(
+                repo_id, recursive=True, revision=revision
+            ):
                 if isinstance(entry, RepoFile):
                     sha256 = entry.lfs.sha256 if entry.lfs else None
                     files[entry.path] = RemoteFile(entry.size, entry.blob_id, sha256)
             return files
 
-        return self.requests.read(read, f"listing {repo_id}")
+        return self.requests.read(list_files, f"listing {repo_id}")
 
     def digest(self, repo_id: str, path: str, revision: str) -> str:
-        """The sha256 of one file's bytes, as they come from the Hub."""
+        """The sha256 of one file's bytes, as they come from the Hub.
 
-        def read() -> str:
+        Raises:
+            PublishError: the Hub doesn't answer, or has no such file.
+        """
+
+        def digest_file() -> str:
             with tempfile.TemporaryDirectory() as folder:
                 file = self.api.hf_hub_download(
                     repo_id, path, revision=revision, local_dir=folder
                 )
                 return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
-        return self.requests.read(read, f"reading {path} of {repo_id}")
+        return self.requests.read(digest_file, f"reading {path} of {repo_id}")
 
     def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
-        """Download a repository's files into a folder."""
+        """Download all files of a repository.
 
-        def read() -> None:
-            self.api.snapshot_download(repo_id, revision=revision, local_dir=folder)
+        Args:
+            repo_id: organisation/name.
+            revision: branch, tag or commit; None: main.
+            folder: where to; it is created.
 
-        self.requests.read(read, f"downloading {repo_id}")
+        Raises:
+            PublishError: the Hub doesn't give them.
+        """
+        self.requests.read(
+            lambda: self.api.snapshot_download(
+                repo_id, revision=revision, local_dir=folder
+            ),
+            f"downloading {repo_id}",
+        )
 
-    # Repositories and their refs
+    # Repositories and their history
 
     def find_repo(self, repo_id: str) -> ModelInfo | None:
-        """The Hub's description of a repository; None if it isn't there (or this token
-        may not see it).
+        """The Hub's description of a repository.
+
+        Returns:
+            None if it isn't there, or this token may not see it.
+
+        Raises:
+            PublishError: the Hub can't be asked.
         """
         try:
             return self._info(repo_id)
@@ -134,63 +176,92 @@ class Hub:
                 return None
             raise
 
-    def refs(self, repo_id: str, *, pull_requests: bool = False) -> GitRefs:
-        """Branches, tags, and if asked the refs of pull requests."""
+    def refs(self, repo_id: str, *, pull_requests: bool = False) -> Refs:
+        """Read a repository's branches and tags.
 
-        def read() -> GitRefs:
-            return self.api.list_repo_refs(repo_id, include_pull_requests=pull_requests)
+        Args:
+            repo_id: organisation/name.
+            pull_requests: whether to ask for the refs of pull requests too.
 
-        return self.requests.read(read, f"reading refs of {repo_id}")
-
-    def head(self, repo_id: str, branch: str) -> str | None:
-        """The commit of a branch; None if there is no such branch."""
-        return branch_heads(self.refs(repo_id)).get(branch)
-
-    def has_tag(self, repo_id: str, tag: str) -> bool:
-        """Whether the repository has a tag."""
-        return tag in tag_names(self.refs(repo_id))
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        listed = self.requests.read(
+            lambda: self.api.list_repo_refs(
+                repo_id, include_pull_requests=pull_requests
+            ),
+            f"reading refs of {repo_id}",
+        )
+        return Refs(
+            branches={ref.name: ref.target_commit for ref in listed.branches},
+            tags=frozenset(ref.name for ref in listed.tags),
+            pull_requests={
+                ref.ref: ref.target_commit for ref in listed.pull_requests or []
+            },
+        )
 
     def commit_of(self, repo_id: str, revision: str) -> str:
-        """The commit that a branch or a tag stands for."""
+        """The commit that a branch or a tag stands for.
+
+        Raises:
+            PublishError: the Hub doesn't answer, or has no such revision.
+        """
         return str(self._info(repo_id, revision).sha)
 
     def commits_since(
         self, repo_id: str, head: str | None, base: str | None
     ) -> list[str]:
-        """Commits from head back to base, without base, newest first."""
+        """Commits from head back to base, without base, newest first.
+
+        Args:
+            repo_id: organisation/name.
+            head, base: commits; None where the branch has none.
+
+        Returns:
+            Only head, where base isn't among its ancestors.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
         if head is None or head == base:
             return []
-
-        def read() -> list[str]:
-            commits = self.api.list_repo_commits(repo_id, revision=head)
-            return [commit.commit_id for commit in commits]
-
-        commits = self.requests.read(read, f"reading history of {repo_id}")
-        if base in commits:
-            return commits[: commits.index(base)]
-        return commits[:1]
+        listed = self.requests.read(
+            lambda: self.api.list_repo_commits(repo_id, revision=head),
+            f"reading history of {repo_id}",
+        )
+        commits = [commit.commit_id for commit in listed]
+        return commits[: commits.index(base)] if base in commits else commits[:1]
 
     def open_pull_requests(self, repo_id: str, title: str) -> list[int]:
-        """The numbers of the open pull requests of that title."""
+        """The numbers of the open pull requests of that title.
 
-        def read() -> list[int]:
-            discussions = self.api.get_repo_discussions(
-                repo_id, discussion_type="pull_request", discussion_status="open"
-            )
-            return [found.num for found in discussions if found.title == title]
-
-        return self.requests.read(read, f"listing pull requests of {repo_id}")
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        listed = self.requests.read(
+            lambda: list(
+                self.api.get_repo_discussions(
+                    repo_id, discussion_type="pull_request", discussion_status="open"
+                )
+            ),
+            f"listing pull requests of {repo_id}",
+        )
+        return [found.num for found in listed if found.title == title]
 
     def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
-        def read() -> ModelInfo:
-            return self.api.model_info(repo_id, revision=revision)
-
-        return self.requests.read(read, f"looking up {repo_id}")
+        return self.requests.read(
+            lambda: self.api.model_info(repo_id, revision=revision),
+            f"looking up {repo_id}",
+        )
 
     # What is left to publish
 
     def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
         """Read what the Hub holds, and plan what is left to do.
+
+        Args:
+            local: path in the release → file.
+            target: where the release goes.
 
         Raises:
             PublishError: the version's tag is at other files, the repository is public
@@ -207,7 +278,7 @@ class Hub:
                 options=["publish.private"],
             )
         refs = self.refs(target.repo_id, pull_requests=target.create_pr)
-        if target.tag and target.tag in tag_names(refs):
+        if target.tag and target.tag in refs.tags:
             return self._survey_tag(local, target, target.tag)
         return self._survey_branch(local, target, refs)
 
@@ -229,10 +300,9 @@ class Hub:
         )
 
     def _survey_branch(
-        self, local: Mapping[str, LocalFile], target: Target, refs: GitRefs
+        self, local: Mapping[str, LocalFile], target: Target, refs: Refs
     ) -> Survey:
-        heads = branch_heads(refs)
-        head = heads.get(target.revision, heads.get("main"))
+        head = refs.branches.get(target.revision, refs.branches.get("main"))
         remote = self.files(target.repo_id, head) if head else {}
         plan = make_plan(local, remote, target.kept)
         release = None
@@ -243,31 +313,20 @@ class Hub:
         return Survey(
             plan,
             head=head,
-            branch_exists=target.revision in heads,
+            branch_exists=target.revision in refs.branches,
             release=release,
             remote=remote,
         )
 
     def _find_pull_request(
-        self, local: Mapping[str, LocalFile], target: Target, refs: GitRefs
+        self, local: Mapping[str, LocalFile], target: Target, refs: Refs
     ) -> ReleaseCommit | None:
         """The open pull request of our title that holds exactly these files."""
-        heads = {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
         for number in self.open_pull_requests(target.repo_id, target.title):
-            head = heads.get(f"refs/pr/{number}")
+            head = refs.pull_requests.get(f"refs/pr/{number}")
             if head is None:
                 continue
             remote = self.files(target.repo_id, head)
             if make_plan(local, remote, target.kept).empty:
                 return ReleaseCommit(head, number)
         return None
-
-
-def branch_heads(refs: GitRefs) -> dict[str, str]:
-    """Name of each branch → its commit."""
-    return {branch.name: branch.target_commit for branch in refs.branches}
-
-
-def tag_names(refs: GitRefs) -> set[str]:
-    """The names of all tags."""
-    return {tag.name for tag in refs.tags}

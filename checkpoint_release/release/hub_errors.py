@@ -25,7 +25,7 @@ class RequestError(PublishError):
     Attributes:
         transient: whether trying again may help.
         may_have_applied: whether the server may have acted all the same.
-        wait: seconds that the server asked to wait, or None.
+        wait: seconds that the server asked to wait; 0 if it didn't.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RequestError(PublishError):
         options: tuple[str, ...] = (),
         transient: bool = False,
         may_have_applied: bool = False,
-        wait: float | None = None,
+        wait: float = 0.0,
     ) -> None:
         super().__init__(problem, remedy, options=options)
         self.transient = transient
@@ -64,8 +64,11 @@ class ErrorContext:
 
 
 def scrub(text: str, token: str | None = None) -> str:
-    """The text without secrets: the token, anything that looks like one, passwords and
-    signatures in URLs.
+    """Remove secrets from a text: tokens, and passwords and signatures in URLs.
+
+    Args:
+        text: a message, or an address.
+        token: the one in use; others are found by what they look like.
     """
     if token:
         text = text.replace(token, "(token)")
@@ -207,7 +210,7 @@ def _explain_overload(error: HfHubHTTPError, doing: str, problem: str) -> Reques
     wait = requested_wait(error.response)
     if error.response.status_code == 429:
         problem = f"{doing}: too many requests (429)"
-        if wait is not None:
+        if wait:
             problem += f"; the Hub asks to wait {wait:.0f} s"
         remedy = f"wait a while, then {RETRY_HINT}"
     else:
@@ -242,20 +245,28 @@ def _is_sent_once(error: BaseException) -> bool:
     return bool(_SENT_ONCE.search(path))
 
 
-def requested_wait(response: httpx2.Response) -> float | None:
-    """Seconds that a response asks to wait, by RateLimit or Retry-After."""
+def requested_wait(response: httpx2.Response) -> float:
+    """Seconds that a response asks to wait, by RateLimit or Retry-After; 0 if it
+    doesn't.
+    """
     limit = parse_ratelimit_headers(response.headers)
     if limit is not None and limit.remaining == 0:
         return float(limit.reset_in_seconds)
     retry_after = response.headers.get("Retry-After", "")
-    return float(retry_after) if retry_after.isdigit() else None
+    return float(retry_after) if retry_after.isdigit() else 0.0
 
 
 # Requests that did something else
 
 
 def tag_conflict(target: Target, commit: str, plan: Plan) -> PublishError:
-    """The version's tag is at a commit that isn't this release."""
+    """The version's tag is at a commit that isn't this release.
+
+    Args:
+        target: where the release was to go.
+        commit: what the tag stands for.
+        plan: how that commit differs from the release.
+    """
     if plan.empty:
         what = "is another commit"
     else:
@@ -274,7 +285,14 @@ def content_mismatch(
     plan: Plan,
     commit: str,
 ) -> PublishError:
-    """The commit that was just sent doesn't hold the release."""
+    """The commit that was just sent doesn't hold the release.
+
+    Args:
+        local: what was sent, by path.
+        remote: what the Hub holds, by path.
+        plan: how they differ.
+        commit: the commit that was read back.
+    """
     path = plan.differing[0]
     sent = "nothing"
     if path in local:

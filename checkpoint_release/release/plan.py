@@ -119,13 +119,13 @@ def make_plan(
     left_alone = kept & remote.keys()
     wanted = local.keys() - left_alone
     present = remote.keys() - left_alone
-    common = sorted(wanted & present)
-    unchanged = [path for path in common if local[path].equals(remote[path])]
+    common = wanted & present
+    unchanged = {path for path in common if local[path].equals(remote[path])}
     return Plan(
         added=tuple(sorted(wanted - present)),
-        changed=tuple(path for path in common if path not in unchanged),
+        changed=tuple(sorted(common - unchanged)),
         deleted=tuple(sorted(present - wanted - HUB_FILES)),
-        unchanged=tuple(unchanged),
+        unchanged=tuple(sorted(unchanged)),
     )
 
 

@@ -84,7 +84,15 @@ def make_target(
     release: AssembledRelease,
     checkout: Checkout | None,
 ) -> Target:
-    """Where the release goes, and how its commit is described."""
+    """Where the release goes, and how its commit is described.
+
+    Args:
+        params: what was asked for.
+        repo_id: organisation/name.
+        release: what goes there.
+        checkout: the sources that it was made from; the commit's description names
+            them.
+    """
     name = params.version or sha256(release.folder / RELEASE)[:12]
     description = ""
     if checkout:
@@ -104,7 +112,13 @@ def make_target(
 
 
 def previous_receipt(artifacts: Path, address: str, repo_id: str) -> Receipt | None:
-    """The receipt of the last publication, if it was to this repository."""
+    """The receipt of the last publication, if it was to this repository.
+
+    Args:
+        artifacts: the folder that holds the receipt.
+        address: the Hub's, without credentials.
+        repo_id: organisation/name.
+    """
     receipt = last_receipt(artifacts)
     if receipt is None or (receipt.endpoint, receipt.repo) != (address, repo_id):
         return None
@@ -142,7 +156,18 @@ def print_plan(
     files: Mapping[str, FileEntry],
     previous: Receipt | None,
 ) -> None:
-    """Print what publishing will do to every path, before anything is done."""
+    """Print what publishing will do to every path, before anything is done.
+
+    Args:
+        hub: where the release goes; it is asked whether people edited the card.
+        survey: what is there.
+        target: where on the Hub.
+        files: path in the release → size and sha256.
+        previous: the last receipt from here.
+
+    Raises:
+        PublishError: the Hub can't be asked.
+    """
     version = f", version {target.tag}" if target.tag else ""
     print(
         f"plan for {target.repo_id} at {hub.address}, branch"
@@ -150,35 +175,31 @@ def print_plan(
     )
     if not survey.exists:
         print(f"  create the repository ({'private' if target.private else 'public'})")
-    card_edited = _card_was_edited(hub, survey, target, previous)
-    for line in [*_changes(survey, files, card_edited), *_notes(survey, target)]:
+    for line in [*_changes(survey, files), *_notes(survey, target)]:
         print(f"  {line}")
+    if _card_was_edited(hub, survey, target, previous):
+        print(f"  note: {CARD} was edited on the Hub since it was published")
 
 
 def _card_was_edited(
     hub: Hub, survey: Survey, target: Target, previous: Receipt | None
 ) -> bool:
     """Whether people edited the card on the Hub since it was published."""
-    if previous is None or survey.head is None:
+    if survey.head is None or CARD not in survey.plan.changed:
         return False
-    if CARD not in survey.plan.changed or CARD not in previous.files:
+    if previous is None or CARD not in previous.files:
         return False
     current = hub.digest(target.repo_id, CARD, survey.head)
     return current != previous.files[CARD].sha256
 
 
-def _changes(
-    survey: Survey, files: Mapping[str, FileEntry], card_edited: bool
-) -> Iterator[str]:
+def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:
     plan = survey.plan
     for name in plan.added:
         yield f"add    {name} ({files[name].size:,} bytes)"
     for name in plan.changed:
         sizes = f"{survey.remote[name].size:,} to {files[name].size:,} bytes"
-        line = f"change {name} ({sizes})"
-        if name == CARD and card_edited:
-            line += ", which was edited on the Hub since it was published"
-        yield line
+        yield f"change {name} ({sizes})"
     for name in plan.deleted:
         yield f"delete {name} ({survey.remote[name].size:,} bytes)"
     line = f"{len(plan.unchanged)} files unchanged"
@@ -216,7 +237,15 @@ def make_receipt(
     files: Mapping[str, FileEntry],
     checkout: Checkout | None,
 ) -> Receipt:
-    """The receipt of a publication that just happened."""
+    """The receipt of a publication that just happened.
+
+    Args:
+        published: what the Hub holds now.
+        target: where the release went.
+        address: the Hub's, without credentials.
+        files: path in the release → size and sha256.
+        checkout: the sources that it was made from.
+    """
     return Receipt(
         changed=published.changed,
         endpoint=address,
@@ -232,7 +261,7 @@ def make_receipt(
 
 
 def write_receipt(artifacts: Path, receipt: Receipt | Statement) -> None:
-    """Write publish.json.
+    """Write publish.json, whole or not at all.
 
     Raises:
         PublishError: it can't be written.

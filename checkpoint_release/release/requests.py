@@ -42,6 +42,9 @@ WAITS = (1.0, 2.0, 4.0, 8.0)
 LONGEST_CONNECT = 10.0
 """Seconds that connecting may take, if the timeout isn't shorter."""
 
+_CREATION_CONFLICT = b"another conflicting operation"
+"""In an answer that huggingface_hub would retry at once, for ever."""
+
 
 class Requests:
     """How a Hub is asked.
@@ -142,7 +145,7 @@ class Requests:
         return None
 
     def _pause(self, error: RequestError, wait: float) -> None:
-        seconds = max(wait, error.wait or 0.0)
+        seconds = max(wait, error.wait)
         self.report(f"{error.problem}; trying again in {seconds:g} s")
         self._sleep(seconds)
 
@@ -195,20 +198,19 @@ class Requests:
 
     def _stop_endless_retries(self, response: httpx2.Response) -> None:
         """Raise on two answers that huggingface_hub would obey for hours."""
+        status = response.status_code
         creating = response.request.url.path == "/api/repos/create"
-        if creating and _names_a_conflict(response):
+        if status == 409 and creating and _CREATION_CONFLICT in response.read():
             raise RequestError(
                 "creating the repository: the Hub is already creating it (409)",
                 RETRY_HINT,
                 transient=True,
             )
         wait = requested_wait(response)
-        if response.status_code not in (429, 503) or wait is None:
-            return
-        if wait > LONGEST_WAIT:
+        if status in (429, 503) and wait > LONGEST_WAIT:
             raise RequestError(
                 f"the Hub asks to wait {wait:.0f} s before the next request (status"
-                f" {response.status_code})",
+                f" {status})",
                 f"wait that long, then {RETRY_HINT}",
                 may_have_applied=True,
             )
@@ -217,9 +219,3 @@ class Requests:
         record.msg = scrub(record.getMessage(), self.token)
         record.args = None
         return True
-
-
-def _names_a_conflict(response: httpx2.Response) -> bool:
-    if response.status_code != 409:
-        return False
-    return b"another conflicting operation" in response.read()

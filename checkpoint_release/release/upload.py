@@ -37,6 +37,15 @@ def publish(
     """Do what the survey found left to do: repository, branch, one commit, hashes read
     back, tag.
 
+    Args:
+        hub: where to.
+        local: path in the release → file.
+        target: where on the Hub.
+        survey: what is there; the commit is made on top of exactly that.
+
+    Returns:
+        Where the release is now.
+
     Raises:
         PublishError: something failed; the next survey finds what did happen.
     """
@@ -66,21 +75,21 @@ class _Upload:
     survey: Survey
 
     def run(self) -> Published:
+        """Branch, commit and tag, as far as they aren't there."""
         self._ensure_branch()
         release = self.survey.release or self._commit_release()
+        changed = self.survey.release is None
         if release.pull_request is not None:
-            url = (
-                f"{self.hub.endpoint}/{self.target.repo_id}"
-                f"/discussions/{release.pull_request}"
+            repository = f"{self.hub.endpoint}/{self.target.repo_id}"
+            return Published(
+                release.id,
+                tag=None,
+                pull_request=f"{repository}/discussions/{release.pull_request}",
+                changed=changed,
             )
-        else:
-            url = None
-            self._ensure_tag(release.id)
+        self._ensure_tag(release.id)
         return Published(
-            commit=release.id,
-            tag=None if url else self.target.tag,
-            pull_request=url,
-            changed=self.survey.release is None,
+            release.id, tag=self.target.tag, pull_request=None, changed=changed
         )
 
     def _ensure_branch(self) -> None:
@@ -91,67 +100,30 @@ class _Upload:
         self.hub.requests.report(f"creating branch {branch}")
         self.hub.requests.change(
             lambda: self.hub.api.create_branch(repo_id, branch=branch, revision=start),
-            lambda: self.hub.head(repo_id, branch),
+            lambda: self.hub.refs(repo_id).branches.get(branch),
             f"creating branch {branch}",
         )
 
     def _commit_release(self) -> ReleaseCommit:
-        if self.target.create_pr:
-            return self._open_pull_request()
-        return self._commit_to_branch()
-
-    def _commit_to_branch(self) -> ReleaseCommit:
-        """Make one commit on top of the head that was surveyed."""
+        """Make one commit on top of the head that was surveyed, or open a pull request
+        with it.
+        """
         sent: list[CommitInfo] = []
 
         def find_commit() -> ReleaseCommit | None:
             if sent:
                 return self._read_back(sent[-1])
+            if self.target.create_pr:
+                return self._find_unconfirmed_pull_request()
             return self._find_unconfirmed_commit()
 
+        doing = "committing to"
+        if self.target.create_pr:
+            doing = "opening a pull request for"
         return self.hub.requests.change(
             lambda: sent.append(self._send()),
             find_commit,
-            f"committing to {self.target.repo_id}",
-        )
-
-    def _find_unconfirmed_commit(self) -> ReleaseCommit | None:
-        """The commit whose confirmation was lost, if it was made.
-
-        Raises:
-            PublishError: the branch moved by other commits.
-        """
-        repo_id = self.target.repo_id
-        base = self.survey.head
-        head = self.hub.head(repo_id, self.target.revision)
-        for commit in self.hub.commits_since(repo_id, head, base):
-            remote = self.hub.files(repo_id, commit)
-            if make_plan(self.local, remote, self.target.kept).empty:
-                return ReleaseCommit(commit)
-        if head != base:
-            raise PublishError(
-                f"{self.target.revision} of {repo_id} moved from {short(base)} to"
-                f" {short(head)} meanwhile, and that isn't this release",
-                "look at the commits on the Hub, then run publish again to make a new"
-                " plan",
-            )
-        return None
-
-    def _open_pull_request(self) -> ReleaseCommit:
-        sent: list[CommitInfo] = []
-
-        def find_pull_request() -> ReleaseCommit | None:
-            if sent:
-                return self._read_back(sent[-1])
-            release = self.hub.survey(self.local, self.target).release
-            if release is None or release.pull_request is None:
-                return None
-            return release
-
-        return self.hub.requests.change(
-            lambda: sent.append(self._send()),
-            find_pull_request,
-            f"opening a pull request for {self.target.repo_id}",
+            f"{doing} {self.target.repo_id}",
         )
 
     def _read_back(self, sent: CommitInfo) -> ReleaseCommit:
@@ -165,6 +137,35 @@ class _Upload:
         if not plan.empty:
             raise content_mismatch(self.local, remote, plan, sent.oid)
         return ReleaseCommit(sent.oid, sent.pr_num)
+
+    def _find_unconfirmed_commit(self) -> ReleaseCommit | None:
+        """The commit whose confirmation was lost, if it was made.
+
+        Raises:
+            PublishError: the branch moved by other commits.
+        """
+        repo_id = self.target.repo_id
+        base = self.survey.head
+        head = self.hub.refs(repo_id).branches.get(self.target.revision)
+        for commit in self.hub.commits_since(repo_id, head, base):
+            remote = self.hub.files(repo_id, commit)
+            if make_plan(self.local, remote, self.target.kept).empty:
+                return ReleaseCommit(commit)
+        if head != base:
+            raise PublishError(
+                f"{self.target.revision} of {repo_id} moved from {short(base)} to"
+                f" {short(head)} meanwhile, and that isn't this release",
+                "look at the commits on the Hub, then run publish again to make a new"
+                " plan",
+            )
+        return None
+
+    def _find_unconfirmed_pull_request(self) -> ReleaseCommit | None:
+        """The pull request whose confirmation was lost, if it was opened."""
+        release = self.hub.survey(self.local, self.target).release
+        if release is None or release.pull_request is None:
+            return None
+        return release
 
     def _send(self) -> CommitInfo:
         plan = self.survey.plan
@@ -233,7 +234,7 @@ class _Upload:
             PublishError: it is set on another commit.
         """
         repo_id = self.target.repo_id
-        if not self.hub.has_tag(repo_id, tag):
+        if tag not in self.hub.refs(repo_id).tags:
             return None
         tagged = self.hub.commit_of(repo_id, tag)
         if tagged != commit:

@@ -194,15 +194,15 @@ def report(checks: Sequence[Check]) -> str:
     """The checks, one row each, and the conclusion."""
     width = max(len(check.name) for check in checks)
     lines = []
+    failed = 0
     for check in checks:
         mark = "ok    " if check.passed else "FAILED"
+        failed += not check.passed
         lines.append(f"{mark} {check.name:{width}}  {check.message}")
-    failed = sum(not check.passed for check in checks)
+    conclusion = "the release is what was published"
     if failed:
-        lines.append(f"{failed} of {len(checks)} checks failed")
-    else:
-        lines.append("the release is what was published")
-    return "\n".join(lines)
+        conclusion = f"{failed} of {len(checks)} checks failed"
+    return "\n".join([*lines, conclusion])
 
 
 def _check_signature(folder: Path, public_key: Path | None) -> Check:
