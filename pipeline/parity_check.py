@@ -23,6 +23,7 @@ import numpy as np
 
 from checkpoint_release.core import stage
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import (
     MANIFEST,
     Manifest,
@@ -31,7 +32,7 @@ from checkpoint_release.core.artifacts.manifest import (
 )
 from checkpoint_release.core.errors import ModelError, ParamsError, ParityError
 from checkpoint_release.core.files import artifact_folder, read_json, sha256, write_json
-from checkpoint_release.core.params import FORMATS, ParityParams, load_params
+from checkpoint_release.core.params import ParityParams, load_params
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.parity import report as parity_report
 from checkpoint_release.parity.cases import Case, draw_cases, unknown_dimensions
@@ -49,10 +50,10 @@ from checkpoint_release.parity.judge import (
 from checkpoint_release.parity.weights import compare_by_name
 from checkpoint_release.parity.workers import (
     Job,
-    Process,
     JobResult,
-    torch_worker,
+    Process,
     run_isolated,
+    torch_worker,
 )
 from checkpoint_release.tensors.safetensors import open_sharded
 

@@ -1,24 +1,34 @@
-"""A model is what `model.factory` makes of `model.kwargs`.
+"""A model is what its factory, `package.module:callable`, makes of keyword arguments.
 
-`model.factory` is `package.module:callable`. Its module may describe the model by
-itself, which is what happens when `model.signature` is null, through functions that
-need no torch (so that the module should
-import torch only inside its factory):
+The factory's module may describe the model: then no signature needs to be stated. It
+does so through hooks, which need no torch, so the module should import torch only
+inside its factory. The first two make a module describe itself; the others are
+optional.
 
-    read_architecture(tensors, overrides) -> dict    required; the factory's keyword arguments, read off the
-                                                     weights: tensors is {name: (dtype, shape)}; overrides is
-                                                     model.kwargs, with image_size where that is set
-    signature(kwargs, inputs) -> Signature           required; inputs is model.inputs
-    describe(kwargs) -> dict                         what the model card says of the architecture
-    check_weights(kwargs, weights)                   raises ArchitectureError for values that no such model has,
-                                                     such as a buffer that a conversion
-                                                     lost
-    onnx_graph(kwargs, weights, signature, opset)    a direct ONNX route; see pipeline.export_onnx
-    config(kwargs) -> dict                           what config.json says beside them: architectures, model_type,
-                                                     auto_map, frame rates
-    generation_config(kwargs) -> dict                what generation_config.json says
-    huggingface_files(kwargs, config) -> dict        files that let transformers load the release, by name
-    KEEP_FLOAT32                                     last parts of the names of tensors that no cast may touch
+    read_architecture(tensors, overrides) -> dict
+        The factory's keyword arguments, read from the weights. `tensors` is name →
+        (safetensors dtype, shape); `overrides` is the option model.kwargs, and
+        image_size where model.image_size is set.
+    signature(kwargs, inputs) -> Signature
+        What the model takes and gives; `inputs` is the option model.inputs.
+    check_weights(kwargs, weights)
+        Raises ArchitectureError for values that no such model has, such as a buffer
+        that a conversion lost.
+    onnx_graph(kwargs, weights, signature, opset)
+        An ONNX graph, built without tracing; see checkpoint_release.onnx.routes.
+    ONNX_OPSETS
+        The range of opsets that onnx_graph can write.
+    config(kwargs) -> dict
+        Further keys of config.json: architectures, model_type, auto_map, frame rates.
+    generation_config(kwargs) -> dict
+        The content of generation_config.json.
+    huggingface_files(kwargs, config) -> dict
+        Files that let transformers load the release: name → content.
+    KEEP_FLOAT32
+        Last parts of the names of tensors that are never cast.
+    describe(kwargs) -> dict
+        What the model card says about the architecture; see
+        checkpoint_release.card.description.
 """
 
 from __future__ import annotations
@@ -55,8 +65,8 @@ class Architecture:
         factory: `package.module:callable`.
         kwargs: the factory's keyword arguments.
         signature: what the model takes and gives.
-        described: whether the factory's module described the model; any other may need
-            torch to be imported.
+        described: whether the factory's module described the model; the modules of
+            other models may need torch.
     """
 
     factory: str
@@ -85,49 +95,48 @@ class Architecture:
         )
 
     def hook(self, name: str, default: Any = None) -> Any:
-        """What the factory's module has under that name, if it described the model.
+        """What the factory's module calls by that name, if it described the model.
 
-        Any other model's module isn't imported, and gives the default.
+        The module of any other model isn't imported, and gives the default.
 
         Raises:
-            ModelError: the module can't be imported any more; what is returned raises
-                it too, if it is a function that fails.
+            ModelError: the module can't be imported any more. A hook that is a function
+                raises it too, if it fails.
         """
-        return (
-            _hook(family_module(self.factory), name, default)
-            if self.described
-            else default
-        )
+        if not self.described:
+            return default
+        return _hook(family_module(self.factory), name, default)
 
 
 def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:
-    """The architecture that params.yaml states, or that the factory's module reads off
-    the weights.
+    """The architecture that the options state, or that is read from the weights.
+
+    Args:
+        model: the options.
+        tensors: of the checkpoint.
 
     Raises:
         ArchitectureError: the weights aren't those of such a model.
-        ModelError: the factory's module can't be imported, fails, or doesn't describe
-            itself and must be described.
+        ModelError: the factory's module can't be imported, fails, or has no hooks and
+            no signature is stated.
         ParamsError: model.signature, model.inputs or model.kwargs don't fit.
     """
     if model.signature is not None:
         signature = Signature.from_json(model.signature)
-        return Architecture(
-            model.factory, model.kwargs, _select_inputs(signature, model.inputs)
-        )
+        selected = _select_inputs(signature, model.inputs)
+        return Architecture(model.factory, model.kwargs, selected)
     family = family_module(model.factory)
     read, sign = _hook(family, "read_architecture"), _hook(family, "signature")
     if read is None or sign is None:
         raise ModelError(
-            f"model.signature is null, and {family.__name__} has no read_architecture"
-            " and signature functions",
-            "state model.signature (and model.kwargs) in params.yaml; see README,"
-            " 'Another architecture'",
+            f"{{model.signature}} is null, and {family.__name__} has no"
+            " read_architecture and signature functions",
+            "state {model.signature} and {model.kwargs}, or add these functions",
+            options=["model.signature", "model.kwargs"],
         )
-    overrides = {
-        **model.kwargs,
-        **({"image_size": model.image_size} if model.image_size else {}),
-    }
+    overrides = dict(model.kwargs)
+    if model.image_size:
+        overrides["image_size"] = model.image_size
     kwargs = read(tensors, overrides)
     signature = sign(kwargs, model.inputs)
     if not isinstance(kwargs, dict) or not isinstance(signature, Signature):
@@ -146,107 +155,113 @@ def family_module(factory: str) -> ModuleType:
         ModelError: it isn't there, or fails while it is imported.
     """
     name = factory.partition(":")[0]
-    doing = f"model.factory is {factory!r}, and importing {name}"
-    with _model_code_errors(
-        name,
-        doing,
-        f"correct that module; `python -c 'import {name}'` shows all of the error",
-    ):
+    action = f"{{model.factory}} is {factory!r}, and importing {name}"
+    remedy = f"correct that module; `python -c 'import {name}'` shows the whole error"
+    with _model_code_errors(name, action, remedy):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # what the module imports isn't there
+                raise  # something that the module imports is missing
             raise ModelError(
-                f"{doing} failed: {error}",
+                f"{action} failed: {error}",
                 "name a module in this folder or an installed package, as"
                 " package.module:callable",
+                options=["model.factory"],
             ) from None
 
 
 def _hook(family: ModuleType, name: str, default: Any = None) -> Any:
-    """What the module has under that name; a function tells which it was when it fails."""
+    """What the module calls by that name; a function's errors name it when it fails."""
     found = getattr(family, name, default)
     if not callable(found):
         return found
     hook: Callable[..., Any] = found
+    action = f"{family.__name__}.{name}"
 
     @wraps(hook)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with _model_code_errors(
-            family.__name__, f"{family.__name__}.{name}", "correct that function"
-        ):
+    def reporting_hook(*args: Any, **kwargs: Any) -> Any:
+        with _model_code_errors(family.__name__, action, "correct that function"):
             return hook(*args, **kwargs)
 
-    return wrapped
+    return reporting_hook
 
 
 @contextmanager
-def _model_code_errors(module: str, doing: str, remedy: str) -> Iterator[None]:
-    """One error for whatever a model's own code raises, sys.exit included; this
-    project's errors pass.
+def _model_code_errors(module: str, action: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a model's own code raises, sys.exit included, into one error.
+
+    This project's own errors pass.
+
+    Args:
+        module: the model's module.
+        action: what is being done, for the message; may name {model.factory}.
+        remedy: what to do when it fails.
 
     Raises:
-        ModelError: it raised something.
+        ModelError: the code raised something.
     """
     try:
         yield
     except CheckpointReleaseError:
         raise
     except (Exception, SystemExit) as error:
-        said = one_line(error, 400)
-        problem = f"{doing} failed: {type(error).__name__}{f': {said}' if said else ''}"
-        if not isinstance(error, SyntaxError):  # which says its line itself
+        problem = f"{action} failed: {type(error).__name__}"
+        message = one_line(error, 400)
+        if message:
+            problem += f": {message}"
+        if not isinstance(error, SyntaxError):  # whose message has the line
             problem += _last_own_frame(error, module)
-        raise ModelError(problem, remedy) from error
+        raise ModelError(problem, remedy, options=["model.factory"]) from error
 
 
 def _last_own_frame(error: BaseException, name: str) -> str:
-    """The last line of the model's package that led to the error, rather than a line of
-    a library it calls.
-    """
-    lines = [
-        (frame.f_globals.get("__name__", ""), line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
+    """Where the error left the model's package, rather than a library that it calls."""
     package = name.partition(".")[0]
-    own = [
-        (module, line)
-        for module, line in lines
-        if module.partition(".")[0] == package and module != __name__
-    ]
-    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == package and module != __name__:
+            place = f" ({module}, line {line})"
+    return place
 
 
 def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
     """Whether a factory may be called for a model that comes from elsewhere.
 
-    A config.json can name any callable (subprocess:run is one too), so only this
-    project's own models, that of the params.yaml at hand, and those that the user names
-    are called.
+    A config.json can name any callable, such as subprocess:run. So the only factories
+    that are called are this project's own, the one that model.factory names here, and
+    those that the user names.
+
+    Args:
+        factory: what the config.json names.
+        named: the factories that the user trusts.
     """
     if factory in named or factory.startswith("checkpoint_release.models."):
         return True
-    from checkpoint_release.core.params import (
-        load_params,  # and msgspec, which a release that is used alone does without
-    )
-
     try:
+        # The reader of YAML isn't there where a release is only used.
+        from checkpoint_release.core.params import load_params
+
         return factory == load_params().model.factory
-    except ParamsError:  # no params.yaml here, or another project's
+    except (ImportError, ParamsError):  # no options here, or another project's
         return False
 
 
 def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
-    """The signature with only the named inputs, in the signature's own order; None
-    takes them all.
+    """The signature with the named inputs alone, in its own order; None: all of them.
+
+    Raises:
+        ParamsError: there is no such input.
     """
     if names is None:
         return signature
     known = [spec.name for spec in signature.inputs]
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
         raise ParamsError(
-            f"model.inputs names {unknown}, and the model's inputs are {known}",
+            f"{{model.inputs}} names {unknown}, and the model's inputs are {known}",
             "choose among those",
+            options=["model.inputs"],
         )
     return signature.taking(names)

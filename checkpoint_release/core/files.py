@@ -1,6 +1,4 @@
-"""Files that can be trusted: canonical JSON, digests, and folders that are written
-whole or not at all.
-"""
+"""Canonical JSON, digests, and files and folders written whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,11 +23,10 @@ REMAKE = "make it again, or get a whole copy of it"
 
 
 def canonical_json(value: Any) -> str:
-    """The one text that a value has: two spaces, UTF-8, insertion order, a newline at
-    the end.
+    """The one text of a value: indented by two, in insertion order, with a newline.
 
     Raises:
-        ValueError: the value holds NaN or infinity, which JSON doesn't have.
+        ValueError: the value holds NaN or infinity, which JSON lacks.
     """
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -40,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON that a stage wrote.
+    """Read a JSON file of an artifact.
 
     Raises:
         ArtifactError: the file is missing or isn't JSON.
@@ -54,9 +51,7 @@ def read_json(path: Path) -> Any:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place in one rename, so that a reader sees the old one or the new
-    one.
-    """
+    """Replace a file by renaming, so that readers see either the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -78,9 +73,9 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def artifact_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of `path` when all went well.
+    """An empty folder to write to, which replaces `path` at the end.
 
-    On any error it is removed and `path` stays as it was.
+    After an error it is removed, and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -106,22 +101,27 @@ def artifact_folder(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file of an artifact: size in bytes, sha256 in lower-case hex."""
+    """One file of an artifact.
+
+    Attributes:
+        size: in bytes.
+        sha256: in lower-case hex.
+    """
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Read a file and digest it."""
+        """Digest a file."""
         return cls(path.stat().st_size, sha256(path))
 
 
 class DigestedFile:
-    """A file to write, digested on the way.
+    """A file that is digested while it is written.
 
-    A thread reads behind the writer, while the pages are still in memory: a digest
-    takes as long as the writing, and so costs no time where there is a second core.
+    A thread reads behind the writer, while the pages are still in memory. A digest
+    takes as long as the writing, so with a second core it costs no time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,19 +129,19 @@ class DigestedFile:
         self._path = path
         self._file = path.open("wb")
         self._digest = hashlib.sha256()
-        self._size = self._unseen = 0
+        self._size = self._unflushed = 0
         self._more, self._ended = Event(), False
         self._pool = ThreadPoolExecutor(1)
         self._following = self._pool.submit(self._follow)
 
     def write(self, block: bytes | memoryview) -> int:
-        """Append bytes, all of them; returns their number."""
+        """Append all of the bytes, and return their number."""
         written = self._file.write(block)
         self._size += written
-        self._unseen += written
-        if self._unseen >= _BLOCK:
+        self._unflushed += written
+        if self._unflushed >= _BLOCK:
             self._file.flush()
-            self._unseen = 0
+            self._unflushed = 0
             self._more.set()
         return written
 
@@ -173,14 +173,14 @@ class DigestedFile:
             while not ended:
                 self._more.wait()
                 self._more.clear()
-                # seen before reading on, so that nothing comes after the last block
+                # Noted before reading on, so that nothing can follow the last block.
                 ended = self._ended
                 while block := behind.read(_BLOCK):
                     self._digest.update(block)
 
 
 def copy_file(source: Path, destination: Path) -> FileEntry:
-    """Copy a file's bytes and digest them."""
+    """Copy a file, and digest it on the way."""
     with source.open("rb") as read, DigestedFile(destination) as write:
         shutil.copyfileobj(read, write, _BLOCK)
     return write.entry

@@ -1,14 +1,14 @@
-"""params.yaml, read once and parse_section whole.
+"""params.yaml, read once and validated as a whole.
 
-The defaults stand in params.yaml and nowhere else: every key is required, unknown ones
-are refused. It is read as YAML 1.2 by the library that DVC itself uses, so that both
-see the same values.
+The defaults are in params.yaml and nowhere else: every key is required, and unknown
+ones are refused. It is read as YAML 1.2 by the library that DVC itself uses, so that
+both see the same values.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -17,6 +17,7 @@ from msgspec import Meta
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from checkpoint_release.core.artifacts.formats import FORMATS, OPSETS
 from checkpoint_release.core.errors import ParamsError
 
 PATH = Path("params.yaml")
@@ -28,13 +29,20 @@ _VERSION = (  # v and https://semver.org's own expression
 )
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
-# A description says what a pattern or a range allows, and stands in the message about a
-# value that it refuses.
+# The description states what a pattern or a range allows, in the message about a value
+# that it refuses.
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
-Opset = Annotated[int, Meta(ge=14, le=25, description="an integer from 14 to 25")]
+Opset = Annotated[
+    int,
+    Meta(
+        ge=OPSETS[0],
+        le=OPSETS[-1],
+        description=f"an integer from {OPSETS[0]} to {OPSETS[-1]}",
+    ),
+]
 Factory = Annotated[
     str,
     Meta(
@@ -89,14 +97,12 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of params.yaml: unknown keys and wrong types are refused."""
 
     def validate(self) -> Iterator[tuple[str, str]]:
-        """What no type can say of the section's values: the key, and what is wrong with
-        its value.
-        """
+        """What types can't express: the key of a wrong value, and what is wrong."""
         yield from ()
 
 
 class CheckpointParams(Section, frozen=True):
-    """checkpoint: what to read."""
+    """checkpoint: what to read, and how strictly."""
 
     path: Text
     state_dict: Text | None
@@ -108,7 +114,7 @@ class CheckpointParams(Section, frozen=True):
 
 
 class ModelParams(Section, frozen=True):
-    """model: which nn.Module, and what its exports take."""
+    """model: which nn.Module it is, and which inputs its exports take."""
 
     factory: Factory
     source: Text
@@ -129,7 +135,7 @@ class ModelParams(Section, frozen=True):
 
 
 class FormatsParams(Section, frozen=True):
-    """formats: which artifacts to make."""
+    """formats: which formats to export; the names are those of the registry."""
 
     safetensors: bool
     onnx: bool
@@ -138,10 +144,7 @@ class FormatsParams(Section, frozen=True):
 
     def enabled(self) -> list[str]:
         """The names of the formats that are switched on."""
-        return [name for name, on in msgspec.structs.asdict(self).items() if on]
-
-
-FORMATS = FormatsParams.__struct_fields__
+        return [name for name in FORMATS if getattr(self, name)]
 
 
 class SafetensorsParams(Section, frozen=True):
@@ -158,7 +161,7 @@ class SafetensorsParams(Section, frozen=True):
 
 
 class OnnxParams(Section, frozen=True):
-    """onnx: what the graph must be."""
+    """onnx: which opset, exporter and variants."""
 
     opset: Opset
     exporter: Literal["auto", "direct", "torchscript", "dynamo"]
@@ -167,17 +170,17 @@ class OnnxParams(Section, frozen=True):
 
 
 class ToleranceParams(Section, frozen=True):
-    """One of parity.tolerances: the fixed tolerance of an output, |error| ≤ atol + rtol
-    · |expected|.
-    """
+    """parity.tolerances, one output's: |error| ≤ atol + rtol · |expected|."""
 
     atol: NotNegative
     rtol: NotNegative
 
 
 class ReducedParams(Section, frozen=True):
-    """parity.reduced: the typical error that reduced precision may have, as a share of
-    the output's magnitude.
+    """parity.reduced: the typical error allowed in reduced precision.
+
+    Attributes:
+        float16, bfloat16, int8: a share of the output's magnitude.
     """
 
     float16: Positive
@@ -199,7 +202,7 @@ class ParityParams(Section, frozen=True):
 
 
 class CardParams(Section, frozen=True):
-    """card: what only the author can say of the model."""
+    """card: what only the author can say about the model."""
 
     written_for: Digits | None
     notes_dir: Text
@@ -233,13 +236,8 @@ class PublishParams(Section, frozen=True):
     def validate(self) -> Iterator[tuple[str, str]]:
         """What the Hub can't do."""
         if self.create_pr and self.revision != "main":
-            yield (
-                "create_pr",
-                (
-                    "pull requests are opened against main, and revision is"
-                    f" {self.revision!r}"
-                ),
-            )
+            problem = "pull requests are opened against main, and revision is"
+            yield "create_pr", f"{problem} {self.revision!r}"
 
 
 class Params(Section, frozen=True):
@@ -255,16 +253,14 @@ class Params(Section, frozen=True):
     publish: PublishParams
 
     def validate(self) -> Iterator[tuple[str, str]]:
-        """A release of nothing."""
+        """A release needs at least one format."""
         if not self.formats.enabled():
-            yield (
-                "formats",
-                f"no format is enabled; set one of {', '.join(FORMATS)} to true",
-            )
+            names = ", ".join(FORMATS)
+            yield "formats", f"no format is enabled; set one of {names} to true"
 
 
 def load_params(path: Path = PATH) -> Params:
-    """Read and check params.yaml.
+    """Read and validate params.yaml.
 
     Raises:
         ParamsError: it is missing, isn't YAML, or holds an unknown key, a wrong type or
@@ -275,7 +271,7 @@ def load_params(path: Path = PATH) -> Params:
         value = YAML(typ="safe").load(path)
     except FileNotFoundError:
         raise ParamsError(
-            f"{path} is missing", "run in the project's root folder"
+            f"{path} is missing", "run this in the project's root folder"
         ) from None
     except (MarkedYAMLError, UnicodeDecodeError) as error:
         raise ParamsError(
@@ -284,7 +280,7 @@ def load_params(path: Path = PATH) -> Params:
     if not isinstance(value, dict):
         raise ParamsError(
             f"{path} holds {value!r}, not a mapping",
-            "start from the params.yaml of the project",
+            "start from the params.yaml that comes with the project",
         )
     return parse_section(Params, value, path)
 
@@ -293,83 +289,95 @@ S = TypeVar("S", bound=Section)
 
 
 def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
-    """A mapping as the section that it should be.
+    """Turn a mapping into the section that it should be.
 
     Args:
         kind: the section.
         value: what was read.
-        path: where from, for the message.
+        path: where it was read from, for the message.
 
     Raises:
         ParamsError: as load_params.
     """
-    problems: list[str] = []
-    section = _section(kind, value, "", problems)
-    if section is None:
+    problems = _section_problems(kind, value, key="")
+    if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ParamsError(
-            f"{path}:\n{lines}", f"correct {path}; its comments say what each key takes"
+            f"{path}:\n{lines}",
+            f"correct {path}; its comments explain what each key allows",
         )
-    return section
+    return msgspec.convert(value, kind)
 
 
-def _section(kind: type[S], value: Any, key: str, problems: list[str]) -> S | None:
-    """Check a mapping key by key, so that all that is wrong is told at once; None where
-    anything is.
+# msgspec reports the first problem alone, so each value is converted by itself.
+
+
+def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
+    """Everything that is wrong with a section, by key.
+
+    Args:
+        kind: the section.
+        value: what was found in its place.
+        key: the section's own dotted key; empty for the whole file.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     if not isinstance(value, dict):
-        problems.append(
-            f"{key}: found {value!r}: expected a section with {', '.join(types)}"
-        )
-        return None
-    prefix, place = (
-        (f"{key}.", f"add it under {key}") if key else ("", "add this section")
-    )
-    own = [
-        f"{prefix}{name}: unknown key; allowed here: {', '.join(types)}"
-        for name in value
-        if name not in types
-    ]
-    own += [f"{prefix}{name}: missing; {place}" for name in types if name not in value]
-    found = {
-        name: _value(types[name], value[name], prefix + name, own)
-        for name in types
-        if name in value
-    }
-    if not own:
-        section = kind(**found)
-        own += [
-            f"{prefix}{name}: found {value[name]!r}: {said}"
-            for name, said in section.validate()
-        ]
-    problems += own
-    return None if own else section
+        names = ", ".join(types)
+        return [f"{key}: found {value!r}: expected a section with {names}"]
+    problems = _key_problems(types, value, key)
+    for name, type_ in types.items():
+        if name in value:
+            problems += _value_problems(type_, value[name], _joined(key, name))
+    if problems:
+        return problems
+    for name, problem in msgspec.convert(value, kind).validate():
+        problems.append(f"{_joined(key, name)}: found {value[name]!r}: {problem}")
+    return problems
 
 
-def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
+def _key_problems(
+    types: Mapping[str, Any], value: Mapping[Any, Any], key: str
+) -> list[str]:
+    """Unknown and missing keys."""
+    problems = []
+    for name in value:
+        if name not in types:
+            allowed = f"allowed here: {', '.join(types)}"
+            problems.append(f"{_joined(key, name)}: unknown key; {allowed}")
+    hint = f"add it under {key}" if key else "add this section"
+    for name in types:
+        if name not in value:
+            problems.append(f"{_joined(key, name)}: missing; {hint}")
+    return problems
+
+
+def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
+    """What is wrong with a value that should be of a kind."""
     if isinstance(kind, type) and issubclass(kind, Section):
-        return _section(kind, value, key, problems)
+        return _section_problems(kind, value, key)
     try:
-        return msgspec.convert(value, kind)
+        msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        said, _, inside = str(error).partition(" - at `$")
+        reason, _, place = str(error).partition(" - at `$")
         allowed = _allowed_values(kind)
-        why = f"expected {allowed}" if allowed else said[0].lower() + said[1:]
-        problems.append(f"{key}{inside.removesuffix('`')}: found {value!r}: {why}")
-        return None
+        if allowed:
+            reason = f"expected {allowed}"
+        reason = reason[0].lower() + reason[1:]
+        return [f"{key}{place.removesuffix('`')}: found {value!r}: {reason}"]
+    return []
+
+
+def _joined(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
 
 
 def _allowed_values(kind: Any) -> str:
-    """What a type allows, where msgspec would say it by a pattern or not at all;
-    otherwise empty.
-    """
+    """What a type allows where msgspec's message doesn't state it; otherwise empty."""
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return f"{', '.join(others)} or {last}"
     for part in get_args(kind):
-        if allowed := (
-            part.description if isinstance(part, Meta) else _allowed_values(part)
-        ):
+        allowed = part.description if isinstance(part, Meta) else _allowed_values(part)
+        if allowed:
             return str(allowed)
     return ""

@@ -1,7 +1,8 @@
-"""How a stage runs under `dvc repro`: its errors are told once, and its last good
-outputs survive them.
+"""How a stage runs under `dvc repro`: an error is one message, and costs no outputs.
 
-python -m checkpoint_release.core.stage NAME   # bring back the outputs of the stage's last good run
+    python -m checkpoint_release.core.stage NAME
+
+restores the outputs of the last good run of the stage NAME.
 """
 
 from __future__ import annotations
@@ -11,39 +12,31 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 
 ARTIFACTS = Path("artifacts")
 ARTIFACT_HINT = (
-    "  `dvc repro` makes artifacts again; `dvc checkout` brings the last good ones back"
+    "  `dvc repro` makes artifacts again; `dvc checkout` restores the last good ones"
 )
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a stage's main and exit: 0 when it went well, 1 with one message when it did
-    not.
+    """Run a stage's main and exit: with 0, or with 1 and one message.
 
     DVC deletes a stage's outputs before it starts the command. However the command then
-    fails, the outputs of the last good run are brought back from DVC's cache, so that a
+    fails, the outputs of the last good run are restored from DVC's cache, so that a
     mistake costs nothing. (`persist: true` in dvc.yaml would keep them too, but it also
-    turns off DVC's run cache.) What is neither an expected error nor the system's is a
-    bug, of this project or of the model's code, and keeps its traceback.
+    turns off DVC's run cache.) An exception that is neither an expected error nor the
+    system's is a bug, of this project or of the model's code, and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _exit)
     try:
         main()
     except (CheckpointReleaseError, OSError) as error:
-        if isinstance(error, OSError):
-            error = CheckpointReleaseError(
-                str(error),
-                "check that the disk has room and that the file may be read and"
-                " written",
-            )
-        print(f"error: {error.message()}", file=sys.stderr)
-        if isinstance(error, ArtifactError):
-            print(ARTIFACT_HINT, file=sys.stderr)
+        _print_error(error)
         _restore_last_good()
         sys.exit(1)
     except KeyboardInterrupt:
@@ -52,16 +45,32 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException:
         _restore_last_good()
         raise
-    # All that was written is in its place. To take torch apart in good order would be
-    # 0.4 s more.
+    # Everything is written. An orderly exit would take 0.4 s more, to tear down torch.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _print_error(error: CheckpointReleaseError | OSError) -> None:
+    """Print one message; options are spelled as the keys of params.yaml."""
+    if isinstance(error, OSError):
+        error = CheckpointReleaseError(
+            str(error),
+            "check that the disk isn't full, and that the file may be read and written",
+        )
+    print(f"error: {error.message()}", file=sys.stderr)
+    if isinstance(error, ArtifactError):
+        print(ARTIFACT_HINT, file=sys.stderr)
+
+
 def _restore_last_good() -> None:
-    """In a process of its own: this one may have been stopped in the middle of an
-    import, or have no memory left.
+    """Restore the stage's outputs in a process of its own.
+
+    This one may have been stopped in the middle of an import, or have no memory left.
     """
     import subprocess
 
@@ -69,21 +78,15 @@ def _restore_last_good() -> None:
     if not name:
         return
     for number in (signal.SIGINT, signal.SIGTERM):
-        # there too: half a release is worse than to wait for a second
+        # The child inherits this: half a release is worse than a second of waiting.
         signal.signal(number, signal.SIG_IGN)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "checkpoint_release.core.stage",
-            name.rpartition(":")[2],
-        ],
-        check=False,
-    )
+    stage = name.rpartition(":")[2]
+    command = [sys.executable, "-m", "checkpoint_release.core.stage", stage]
+    subprocess.run(command, check=False)
 
 
 def restore(name: str) -> None:
-    """Bring back the outputs of a stage that DVC deleted, and say so of each."""
+    """Restore the outputs of a stage that DVC deleted, and report each of them."""
     import logging
 
     from dvc.exceptions import DvcException
@@ -92,23 +95,22 @@ def restore(name: str) -> None:
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
     out = None
     try:
-        # The outputs themselves, not `dvc checkout`: the running `dvc repro` holds the
-        # lock on them.
+        # Not by `dvc checkout`: the running `dvc repro` holds the repository's lock.
         with Repo() as repo:
             for out in repo.stage.load_one(name=name).outs:
                 if out.hash_info and not out.exists:
-                    # DVC's run cache keeps the outputs that git tracks as well
+                    # DVC's run cache also keeps the outputs that git tracks.
                     out.use_cache = True
                     out.checkout()
                     print(
-                        f"{out.def_path} is as the last good run left it",
+                        f"{out.def_path} restored from the last good run",
                         file=sys.stderr,
                     )
     except (DvcException, OSError) as error:
         if out is not None:  # otherwise there was no good run
             print(
-                f"{out.def_path} could not be brought back ({error}); `dvc repro` makes"
-                " it again",
+                f"{out.def_path} could not be restored ({error}); `dvc repro` makes it"
+                " again",
                 file=sys.stderr,
             )
 

@@ -1,4 +1,4 @@
-"""Folders appear whole or not at all, and digests are those of the bytes on the disk."""
+"""Folders appear whole or not at all, and digests are those of the bytes on disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_error_while_writing_comes_out_and_leaves_no_thread_waiting(
     assert file.entry.size == 5
 
 
-def made(folder: Path, content: str) -> Path:
+def write_folder(folder: Path, content: str) -> Path:
     with artifact_folder(folder) as new:
         (new / "file").write_text(content)
         (new / "below").mkdir()
@@ -62,7 +62,7 @@ def made(folder: Path, content: str) -> Path:
 def test_a_manifest_lists_every_file_and_verify_finds_each_kind_of_change(
     tmp_path: Path,
 ) -> None:
-    folder = made(tmp_path / "a", "x")
+    folder = write_folder(tmp_path / "a", "x")
     manifest = read_manifest(folder)
     assert manifest.sha256s == {
         "below/file": hashlib.sha256(b"xx").hexdigest(),
@@ -88,7 +88,7 @@ def test_several_folders_are_verified_together_and_the_damaged_one_is_named(
     tmp_path: Path,
 ) -> None:
     for name in "abc":
-        made(tmp_path / name, name)
+        write_folder(tmp_path / name, name)
     assert list(read_verified(tmp_path, "abc")) == ["a", "b", "c"]
     (tmp_path / "b/file").write_text("B")
     with pytest.raises(ArtifactError, match="b/file was changed"):
@@ -104,7 +104,7 @@ def test_a_file_digested_when_it_was_written_is_not_read_again(tmp_path: Path) -
 def test_a_folder_that_fails_leaves_the_old_one_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    made(tmp_path / "a", "old")
+    write_folder(tmp_path / "a", "old")
     with pytest.raises(ZeroDivisionError), artifact_folder(tmp_path / "a") as new:
         (new / "file").write_text("half")
         raise ZeroDivisionError
@@ -115,7 +115,7 @@ def test_a_folder_that_fails_leaves_the_old_one_and_nothing_else(
 def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(tmp_path / "a", "old")
+    write_folder(tmp_path / "a", "old")
     rename, calls = Path.rename, []
 
     def second_fails(self: Path, target: Path) -> Path:
@@ -126,6 +126,6 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", second_fails)
     with pytest.raises(OSError, match="No space left"):
-        made(tmp_path / "a", "new")
+        write_folder(tmp_path / "a", "new")
     assert len(calls) == 3 and (tmp_path / "a/file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

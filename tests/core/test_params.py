@@ -1,5 +1,5 @@
-"""params.yaml is checked whole, and a mistake in it is told with the key, what was
-found and what is allowed.
+"""params.yaml is validated as a whole; an error names the key, what was found and what
+is allowed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.params import load_params
+from checkpoint_release.core.params import FormatsParams, load_params
 from checkpoint_release.core.signature import Signature
 from tests.support.project import ROOT
 
@@ -32,7 +33,7 @@ def test_the_project_s_own_params_are_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "parts"),
     [
         ("  opset: 17", "  opset: 13", ["onnx.opset", "13", "14 to 25"]),
         ("  opset: 17", "  opset: 26", ["onnx.opset", "26", "14 to 25"]),
@@ -119,16 +120,16 @@ def test_the_project_s_own_params_are_valid() -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_key_and_what_is_allowed(
-    tmp_path: Path, old: str, new: str, said: list[str]
+def test_an_error_names_its_key_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, parts: list[str]
 ) -> None:
     with pytest.raises(ParamsError) as error:
         load(tmp_path, replaced(old, new))
-    for part in said:
+    for part in parts:
         assert part in str(error.value)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"(?s)salvage.*opset"):
         load(
             tmp_path,
@@ -138,7 +139,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         )
 
 
-def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(
+def test_a_section_that_is_no_mapping_is_refused_with_what_belongs_in_it(
     tmp_path: Path,
 ) -> None:
     start, end = TEXT.index("formats:"), TEXT.index("safetensors:\n")
@@ -149,12 +150,16 @@ def test_a_section_that_is_no_mapping_is_told_with_what_belongs_in_it(
         load(tmp_path, TEXT[:start] + "formats: [onnx]\n" + TEXT[end:])
 
 
-def test_no_format_at_all_is_a_mistake(tmp_path: Path) -> None:
+def test_no_format_at_all_is_an_error(tmp_path: Path) -> None:
     text = TEXT
     for name in ("safetensors", "onnx", "torchscript"):
         text = text.replace(f"  {name}: true", f"  {name}: false")
     with pytest.raises(ParamsError, match="no format is enabled"):
         load(tmp_path, text)
+
+
+def test_the_formats_that_can_be_switched_are_those_of_the_registry() -> None:
+    assert FormatsParams.__struct_fields__ == tuple(FORMATS)
 
 
 def test_what_is_not_yaml_names_the_line(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_what_is_not_yaml_names_the_line(tmp_path: Path) -> None:
 
 
 def test_numbers_mean_what_dvc_takes_them_for(tmp_path: Path) -> None:
-    """YAML 1.1 reads 1e-3 as text and no as false; DVC reads YAML 1.2, and so must we."""
+    """YAML 1.1 reads 1e-3 as text and no as false; DVC reads YAML 1.2, as we must."""
     load(tmp_path, replaced("  lora_alpha: null", "  lora_alpha: 1e-3"))
 
 
@@ -190,7 +195,7 @@ def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("stated", "said"),
+    ("stated", "parts"),
     [
         (signature({"low": "a"}), ["inputs[0].low is 'a'", "whole number"]),
         (signature({"high": 11.0}), ["inputs[0].high is 11.0", "whole number"]),
@@ -266,18 +271,18 @@ def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_mistake_in_a_signature_is_told_with_its_key(
-    stated: dict[str, Any], said: list[str]
+def test_an_error_in_a_signature_names_its_key(
+    stated: dict[str, Any], parts: list[str]
 ) -> None:
     with pytest.raises(ParamsError) as error:
         Signature.from_json(stated)
     assert str(error.value).startswith("model.signature.") and error.value.remedy
-    for part in said:
+    for part in parts:
         assert part in str(error.value)
 
 
 def test_a_signature_reads_back_as_it_was_stated() -> None:
-    stated = signature({"description": "words"}, minimum=0, maximum=None, example=5)
+    stated = signature({"description": "a text"}, minimum=0, maximum=None, example=5)
     stated["outputs"] = [
         {"name": "best", "dtype": "int64"},
         {"name": "loss", "shape": []},

@@ -1,5 +1,5 @@
-"""However a stage ends, its last good outputs are there, and what went wrong is told
-once.
+"""However a stage ends, its last good outputs are there, and one message says what went
+wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ stage.run(main)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A pipeline of one stage, which has run once and does next time what `how` says."""
+    """A pipeline of one stage that ran once; its next run executes what `how` holds."""
     project = Project(tmp_path_factory.mktemp("stage"))
     (project.path / "stage.py").write_text(SCRIPT)
     (project.path / "how").write_text("pass")
@@ -47,7 +47,7 @@ def run(project: Project, check: bool = True) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         (
             "raise ExportError('there is no such opset', 'choose another')",
@@ -64,52 +64,50 @@ def run(project: Project, check: bool = True) -> str:
     ],
 )
 def test_the_last_good_outputs_survive_however_a_stage_fails(
-    project: Project, how: str, said: str
+    project: Project, how: str, message: str
 ) -> None:
     before = tree(project.path / "out")
     assert before == {"file": b"good"}
     (project.path / "how").write_text(how)
-    told = run(project, check=False)
-    assert said in told and "out is as the last good run left it" in told
+    output = run(project, check=False)
+    assert message in output and "out restored from the last good run" in output
     assert tree(project.path / "out") == before
-    assert ("Traceback" in told) == ("a bug" in how)
+    assert ("Traceback" in output) == ("a bug" in how)
 
 
-def test_an_error_of_the_system_says_what_where_and_what_to_do(
+def test_an_error_of_the_system_has_its_place_and_a_remedy(
     project: Project,
 ) -> None:
     (project.path / "how").write_text("open('nowhere/file', 'w')")
-    told = run(project, check=False)
+    output = run(project, check=False)
     assert (
         "error: [Errno 2] No such file or directory: 'nowhere/file'\n  what to do: "
-        in told
+        in output
     )
 
 
-def test_what_can_not_be_brought_back_is_named(
-    project: Project, tmp_path: Path
-) -> None:
+def test_what_can_not_be_restored_is_named(project: Project, tmp_path: Path) -> None:
     project = project.copy(tmp_path / "emptied")
     for folder in (".dvc/cache", ".dvc/tmp"):
         project.run("rm", "-r", folder)
     (project.path / "how").write_text("raise ExportError('there is no such opset')")
-    told = run(project, check=False)
+    output = run(project, check=False)
     assert (
-        "error: there is no such opset" in told
-        and "out could not be brought back" in told
+        "error: there is no such opset" in output
+        and "out could not be restored" in output
     )
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
-def test_a_first_run_that_fails_has_nothing_to_bring_back(
+def test_a_first_run_that_fails_has_nothing_to_restore(
     project: Project, tmp_path: Path
 ) -> None:
     project = project.copy(tmp_path / "first")
     (project.path / "dvc.lock").unlink()
     (project.path / "how").write_text("raise ExportError('there is no such opset')")
-    told = run(project, check=False)
+    output = run(project, check=False)
     assert (
-        "error: there is no such opset" in told
-        and "last good" not in told
-        and "brought back" not in told
+        "error: there is no such opset" in output
+        and "last good" not in output
+        and "restored" not in output
     )
