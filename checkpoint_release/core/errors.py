@@ -140,5 +140,5 @@ class InferenceError(CheckpointReleaseError):
 
 
 def one_line(error: BaseException, longest: int = 500) -> str:
-    """A library's message, for one of ours: on one line, cut at that many characters."""
+    """A library's message on one line, cut at `longest` characters."""
     return " ".join(str(error).split())[:longest]
