@@ -44,7 +44,7 @@ from checkpoint_release.runtimes.open import open_runtime, run_module
 from checkpoint_release.tensors.tensor import TensorLike
 
 if TYPE_CHECKING:
-    from checkpoint_release.state_dict.find import StateDict
+    from checkpoint_release.state_dict.candidates import StateDict
 
 Run = Callable[[Arrays], Arrays]
 
@@ -267,13 +267,7 @@ def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> StateDi
             merged, isn't known.
     """
     from checkpoint_release.pth import read_checkpoint, refuse_dangerous
-    from checkpoint_release.state_dict.find import (
-        find_state_dict,
-        lora_alpha,
-        merge_lora,
-        refuse_adapter_beside,
-        without_prefix,
-    )
+    from checkpoint_release.state_dict.model_weights import read_model_weights
 
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise InferenceError(
@@ -283,12 +277,7 @@ def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> StateDi
     try:
         checkpoint = read_checkpoint(path)
         refuse_dangerous(checkpoint)
-        found = find_state_dict(checkpoint.value, key)
-        refuse_adapter_beside(found.adapter_beside, str(path))
-        weights, _ = without_prefix(found.weights)
-        merged, _ = merge_lora(
-            weights, None, lora_alpha(checkpoint.value, alpha, weights)
-        )
+        weights = read_model_weights(checkpoint, state_dict=key, alpha=alpha)
     except CheckpointError as error:
         problem, remedy = (
             _OWN_OPTION.sub(_as_option, text) for text in (error.problem, error.remedy)
@@ -297,7 +286,7 @@ def _weights_of_pth(path: Path, key: str | None, alpha: float | None) -> StateDi
             remedy = remedy.removesuffix(" in params.yaml")
             remedy += " in params.yaml, run `dvc repro`, and load artifacts/release"
         raise type(error)(problem, remedy) from None
-    return merged
+    return weights.tensors
 
 
 def _as_option(parameter: re.Match[str]) -> str:

@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Inert
-from checkpoint_release.state_dict.find import (
-    StateDict,
-    cast_half,
-    find_adapter,
-    find_state_dict,
-    lora_alpha,
-    merge_lora,
-    without_prefix,
-)
+from checkpoint_release.state_dict.candidates import StateDict
+from checkpoint_release.state_dict.find import find_state_dict
+from checkpoint_release.state_dict.half_precision import cast_half
+from checkpoint_release.state_dict.lora import find_adapter, lora_alpha, merge_lora
+from checkpoint_release.state_dict.prefixes import without_prefix
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 RNG = np.random.default_rng(7)
@@ -140,11 +137,11 @@ def test_no_state_dict_shows_what_there_is() -> None:
         {"lora_state_dict": factors()},
     ],
 )
-def test_an_adapter_alone_is_told_apart_from_weights(value: dict[str, Any]) -> None:
+def test_an_adapter_alone_is_distinguished_from_weights(value: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="LoRA adapter") as error:
         find_state_dict(value, None)
     assert "checkpoint.adapter" in error.value.remedy
-    assert set(find_adapter(value)[0]) == {"layer.lora_A", "layer.lora_B"}
+    assert set(find_adapter(value)) == {"layer.lora_A", "layer.lora_B"}
 
 
 def test_a_tensor_that_keeps_a_file_from_being_an_adapter_is_named() -> None:
@@ -159,7 +156,7 @@ def test_a_tensor_that_keeps_a_file_from_being_an_adapter_is_named() -> None:
         assert "without the others" in error.value.remedy
 
 
-def test_an_object_in_the_place_of_a_checkpoint_is_told_by_its_class() -> None:
+def test_an_object_in_the_place_of_a_checkpoint_is_named_by_its_class() -> None:
     with pytest.raises(
         CheckpointError, match=r"it is an object of the class their_training\.Config"
     ) as error:
@@ -169,7 +166,7 @@ def test_an_object_in_the_place_of_a_checkpoint_is_told_by_its_class() -> None:
         find_state_dict(Inert("their_training.Config"), "model")
 
 
-def test_an_adapter_beside_plain_weights_is_not_lost_silently() -> None:
+def test_an_adapter_beside_weights_is_not_lost_silently() -> None:
     assert (
         find_state_dict(
             {"model": linear(), "lora_state_dict": factors()}, None
@@ -203,7 +200,7 @@ def reference(
 def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
     base: StateDict = {"layer.weight": tensor(40, 30, dtype=dtype)}
     adapter = {"layer.lora_A": tensor(8, 30), "layer.lora_B": tensor(40, 8)}
-    merged, done = merge_lora(base, adapter, 16.0)
+    merged, lora = merge_lora(base, adapter, 16.0)
     exact = reference(
         base["layer.weight"], adapter["layer.lora_A"], adapter["layer.lora_B"], 16.0
     )
@@ -214,10 +211,10 @@ def test_merging_is_done_in_float64_and_rounded_once(dtype: Any) -> None:
         <= np.spacing(np.abs(exact).max().astype(dtype)) / 2
     )
     assert merged["layer.weight"].dtype == base["layer.weight"].dtype
-    assert done == {"alpha": 16.0, "rank": 8, "layers": ["layer"]}
+    assert lora == MergedLora(alpha=16.0, rank=8, layers=["layer"])
 
 
-def test_injected_adapters_leave_the_plain_names() -> None:
+def test_injected_adapters_leave_the_layers_own_names() -> None:
     weights: StateDict = {
         "layer.base_layer.weight": tensor(4, 3),
         "layer.base_layer.bias": tensor(4),
@@ -241,8 +238,8 @@ def test_peft_names_are_understood() -> None:
     adapter = {
         f"base_model.model.{name}.weight": value for name, value in factors().items()
     }
-    merged, done = merge_lora(linear(), adapter, 4.0)
-    assert done["layers"] == ["layer"] and set(merged) == set(linear())
+    merged, lora = merge_lora(linear(), adapter, 4.0)
+    assert lora and lora.layers == ["layer"] and set(merged) == set(linear())
 
 
 def test_alpha_is_never_guessed() -> None:
@@ -287,7 +284,7 @@ def test_a_boolean_is_no_alpha() -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "said"),
+    ("adapter", "message"),
     [
         (factors("elsewhere"), "no elsewhere.weight"),
         (
@@ -300,9 +297,9 @@ def test_a_boolean_is_no_alpha() -> None:
     ],
 )
 def test_an_adapter_that_does_not_fit_is_an_error(
-    adapter: StateDict, said: str
+    adapter: StateDict, message: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         merge_lora(linear(), adapter, 16.0)
 
 

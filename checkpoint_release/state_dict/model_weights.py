@@ -1,0 +1,90 @@
+"""From a checkpoint that was read to the weights that its model computes with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from checkpoint_release.core.artifacts.checkpoint import MergedLora
+from checkpoint_release.core.dtypes import HALF
+from checkpoint_release.pth import Checkpoint
+from checkpoint_release.state_dict.candidates import StateDict
+from checkpoint_release.state_dict.find import find_state_dict
+from checkpoint_release.state_dict.half_precision import cast_half
+from checkpoint_release.state_dict.lora import (
+    find_adapter,
+    lora_alpha,
+    merge_lora,
+    refuse_adapter_beside,
+)
+from checkpoint_release.state_dict.prefixes import without_prefix
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """The weights, under the model's own names.
+
+    Attributes:
+        tensors: name → tensor.
+        key: where in the file they were, dotted; "" for a bare state dict.
+        prefix: what was stripped from every name.
+        lora: the adapter that was merged; None: there was none.
+    """
+
+    tensors: StateDict
+    key: str
+    prefix: str
+    lora: MergedLora | None
+
+    @property
+    def top_keys(self) -> frozenset[str]:
+        """The keys at the top of the checkpoint that hold the weights."""
+        if self.key:
+            return frozenset({self.key.partition(".")[0]})
+        return frozenset(self.tensors)
+
+    @property
+    def rounds_lora(self) -> bool:
+        """Whether an adapter's update was rounded to half precision."""
+        if self.lora is None:
+            return False
+        adapted = [self.tensors[f"{layer}.weight"] for layer in self.lora.layers]
+        return any(tensor.dtype in HALF for tensor in adapted)
+
+
+def read_model_weights(
+    checkpoint: Checkpoint,
+    adapter: Checkpoint | None = None,
+    *,
+    state_dict: str | None = None,
+    alpha: float | None = None,
+    half_precision: str = "keep",
+) -> ModelWeights:
+    """Find a checkpoint's weights, give them their own names, and merge LoRA.
+
+    Args:
+        checkpoint: holds the weights, perhaps with LoRA factors among them.
+        adapter: LoRA factors in a file of their own.
+        state_dict: key of the weights, dotted where nested; None: the only ones.
+        alpha: LoRA's alpha, where the file with the factors doesn't say it.
+        half_precision: what becomes of float16 and bfloat16: keep, cast (to float32)
+            or refuse.
+
+    Raises:
+        CheckpointError: the checkpoint holds no weights, several or some that can't be
+            released; which adapter is meant or how it is merged isn't known; it
+            doesn't fit.
+    """
+    found = find_state_dict(checkpoint.value, state_dict)
+    tensors, prefix = without_prefix(found.weights)
+    # Before adapters are merged: an update is finer than half precision's rounding of
+    # the sum.
+    tensors = cast_half(tensors, half_precision)
+    if adapter is None:
+        refuse_adapter_beside(found.adapter_beside, str(checkpoint.path))
+        alpha = lora_alpha(checkpoint.value, alpha, tensors)
+        merged, lora = merge_lora(tensors, None, alpha)
+    else:
+        factors = find_adapter(adapter.value)
+        alpha = lora_alpha(adapter.value, alpha, factors)
+        merged, lora = merge_lora(tensors, factors, alpha)
+    return ModelWeights(merged, found.key, prefix, lora)
