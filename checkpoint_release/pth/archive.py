@@ -1,10 +1,10 @@
 """The zip container that torch has written since 1.6, read with no room for a second
 opinion.
 
-A zip file says everything twice, in the central directory and before each entry, and
-readers differ in which they believe: a scanner can be shown one pickle and torch
-another. Here a file whose two accounts differ is refused, and so are entries of the
-same name, entries that overlap, and anything before, between the end or after it.
+A zip file describes each entry twice, in the central directory and before its data, and
+readers differ in which of them they believe: a scanner can be shown one pickle and
+torch another. Here a file whose two accounts differ is refused, and so are entries of
+the same name, entries that overlap, and anything that follows the end.
 Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.tensors.tensor import MappedFile
 
 MAX_DIRECTORY = 64 << 20  # bytes; about half a million tensors
 MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
-# times the file's size, besides 64 MiB; torch.save itself never compresses
+# Compressed entries may claim this many times the file's size, besides a fixed
+# allowance; torch.save itself never compresses.
 MAX_INFLATED = 20
+INFLATED_ALLOWANCE = 64 << 20  # bytes
+
+_STORED, _DEFLATED = 0, 8  # methods
+_ENCRYPTED, _SIZES_FOLLOW = 1, 8  # flags
+_IN_EXTRA_FIELD = 0xFFFFFFFF  # a number that needs 64 bits
+_ZIP64_FIELD = 1
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -30,10 +39,119 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 
 
+class _End(NamedTuple):
+    """The end of central directory record."""
+
+    magic: bytes
+    disk: int
+    directory_disk: int
+    entries_here: int
+    entries: int
+    size: int
+    start: int
+    comment_length: int
+
+
+class _End64(NamedTuple):
+    """The zip64 end of central directory record."""
+
+    magic: bytes
+    record_size: int
+    made_by: int
+    needed: int
+    disk: int
+    directory_disk: int
+    entries_here: int
+    entries: int
+    size: int
+    start: int
+
+
+class _CentralHeader(NamedTuple):
+    """An entry's header in the central directory."""
+
+    magic: bytes
+    made_by: int
+    needed: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    packed: int
+    size: int
+    name_length: int
+    extra_length: int
+    comment_length: int
+    disk: int
+    internal: int
+    external: int
+    offset: int
+
+
+class _LocalHeader(NamedTuple):
+    """An entry's header before its data."""
+
+    magic: bytes
+    needed: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    packed: int
+    size: int
+    name_length: int
+    extra_length: int
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """The central directory: its number of entries, and where it is in the file."""
+
+    count: int
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class _DirectoryEntry:
+    """What the directory says of an entry.
+
+    Attributes:
+        name, raw_name: as text, and as it is written.
+        flags, method, crc: as in the header.
+        packed, size: in bytes.
+        offset: where its local header begins.
+        end: where the directory's next entry begins.
+    """
+
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the archive: `start` is where its data begin in the file; sizes are
-    in bytes.
+    """An entry of the archive.
+
+    Attributes:
+        name: with the folders that it is in.
+        start: where its data begin in the file.
+        packed: bytes that it takes in the file.
+        size: bytes of its data.
+        crc: CRC-32 of its data.
+        deflated: whether its data are compressed.
     """
 
     name: str
@@ -47,7 +165,8 @@ class Entry:
 class Archive:
     """A zip file's entries by name.
 
-    Raises CheckpointError when the file is cut short or contradicts itself.
+    Raises:
+        CheckpointError: the file is cut short or contradicts itself.
     """
 
     def __init__(self, file: MappedFile) -> None:
@@ -56,7 +175,7 @@ class Archive:
         try:
             self.entries = self._read()
         except (struct.error, UnicodeDecodeError) as error:
-            raise _broken(str(error)) from None
+            raise _damaged(str(error)) from None
 
     def data(self, entry: Entry) -> MappedFile:
         """The entry's bytes: mapped where they are stored as they are, inflated into
@@ -69,9 +188,9 @@ class Archive:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             data = inflater.decompress(stored, entry.size + 1)
         except zlib.error as error:
-            raise _broken(f"{entry.name} doesn't inflate: {error}") from None
+            raise _damaged(f"{entry.name} doesn't inflate: {error}") from None
         if len(data) != entry.size:
-            raise _broken(
+            raise _damaged(
                 f"{entry.name} inflates to another size than the {entry.size} bytes it"
                 " claims"
             )
@@ -81,70 +200,57 @@ class Archive:
         """The entry's bytes, compared with their checksum."""
         data = self.data(entry).view
         if zlib.crc32(data) != entry.crc:
-            raise _broken(
-                f"{entry.name} doesn't have the checksum that the archive gives for it"
-            )
+            raise _damaged(f"{entry.name} doesn't have the checksum that it should")
         return data
 
     def _read(self) -> dict[str, Entry]:
-        count, start, size = self._directory()
-        if size > MAX_DIRECTORY:
-            raise _broken(f"its directory claims {size} bytes")
+        directory = self._directory()
+        if directory.size > MAX_DIRECTORY:
+            raise _damaged(f"its directory claims {directory.size} bytes")
         entries: dict[str, Entry] = {}
-        spans = [(start, start + size)]
-        at = start
-        for _ in range(count):
-            if at + _CENTRAL.size > start + size:
-                raise _broken(f"its directory ends before all of its {count} entries")
-            entry, span, at = self._entry(at, start)
+        spans = [(directory.start, directory.end)]
+        at = directory.start
+        for _ in range(directory.count):
+            if at + _CENTRAL.size > directory.end:
+                raise _damaged(
+                    f"its directory ends before all of its {directory.count} entries"
+                )
+            listed = self._directory_entry(at, directory)
+            entry = self._entry(listed, directory)
             if entry.name in entries:
-                raise _broken(f"two of its entries are named {entry.name!r}")
+                raise _damaged(f"two of its entries are named {entry.name!r}")
             entries[entry.name] = entry
-            spans.append(span)
-        if at != start + size:
-            raise _broken("its directory holds more than its entries")
-        spans.sort()
-        if any(left[1] > right[0] for left, right in pairwise(spans)):
-            raise _broken("two of its entries overlap")
-        inflated = sum(entry.size for entry in entries.values() if entry.deflated)
-        if inflated > (64 << 20) + MAX_INFLATED * len(self._view):
-            raise CheckpointError(
-                f"the checkpoint's compressed entries claim {inflated} bytes in a file"
-                f" of {len(self._view)}",
-                "leave it alone: this is how a zip bomb looks; if it is yours, unzip it"
-                " and pack it again with zip -0",
-            )
+            spans.append((listed.offset, entry.start + entry.packed))
+            at = listed.end
+        if at != directory.end:
+            raise _damaged("its directory holds more than its entries")
+        _check_apart(spans)
+        self._check_inflated(entries.values())
         return entries
 
-    def _directory(self) -> tuple[int, int, int]:
-        """Number of entries, start and size of the central directory."""
-        view = self._view
-        end = self._end()
-        _, disk, first_disk, here, count, size, start, _ = _END.unpack_from(view, end)
-        stop = end
-        if (
-            end >= _LOCATOR64.size
-            and bytes(view[end - _LOCATOR64.size :][:4]) == b"PK\x06\x07"
-        ):
-            _, _, end64, _ = _LOCATOR64.unpack_from(view, end - _LOCATOR64.size)
-            if (
-                end64 + _END64.size != end - _LOCATOR64.size
-                or bytes(view[end64:][:4]) != b"PK\x06\x06"
-            ):
-                raise _broken("its two ends don't fit together")
-            long = _END64.unpack_from(view, end64)
-            for small, large, unknown in (
-                (count, long[7], 0xFFFF), (size, long[8], 0xFFFFFFFF), (start, long[9], 0xFFFFFFFF),
-            ):  # fmt: skip
-                if small not in (large, unknown):
-                    raise _broken("its two ends contradict each other")
-            here, count, size, start = long[6:10]
-            stop = end64
-        if disk or first_disk or here != count:
-            raise _broken("it is one part of several")
+    def _directory(self) -> _Directory:
+        end_at = self._end()
+        end = _End._make(_END.unpack_from(self._view, end_at))
+        stop = end_at
+        count_here, count, size, start = (
+            end.entries_here,
+            end.entries,
+            end.size,
+            end.start,
+        )
+        locator_at = end_at - _LOCATOR64.size
+        if self._begins(locator_at, b"PK\x06\x07"):
+            _, _, stop, _ = _LOCATOR64.unpack_from(self._view, locator_at)
+            if stop + _END64.size != locator_at:
+                raise _damaged("its two ends don't fit together")
+            end64 = self._end64(stop, end)
+            count_here, count = end64.entries_here, end64.entries
+            size, start = end64.size, end64.start
+        if end.disk or end.directory_disk or count_here != count:
+            raise _damaged("it is one part of several")
         if start + size != stop:
-            raise _broken("its directory is not where its end says")
-        return count, start, size
+            raise _damaged("its directory is not where its end says")
+        return _Directory(count, start, size)
 
     def _end(self) -> int:
         """Where the end of central directory record begins: the last one, and nothing
@@ -153,103 +259,148 @@ class Archive:
         tail = bytes(self._view[-(_END.size + 0xFFFF) :])
         found = tail.rfind(b"PK\x05\x06")
         if found < 0 or found + _END.size > len(tail):
-            raise _broken(
-                "its end is missing: the file was cut short, or is still being written"
-            )
-        if found + _END.size + int.from_bytes(
-            tail[found + 20 : found + 22], "little"
-        ) != len(tail):
-            raise _broken("something follows its end")
+            raise _damaged("its end is missing, or it is still being written")
+        end = _End._make(_END.unpack_from(tail, found))
+        if found + _END.size + end.comment_length != len(tail):
+            raise _damaged("something follows its end")
         return len(self._view) - len(tail) + found
 
-    def _entry(self, at: int, limit: int) -> tuple[Entry, tuple[int, int], int]:
-        """The directory's entry at `at`, what it spans in the file, and where the next
-        one begins.
-        """
+    def _end64(self, at: int, end: _End) -> _End64:
+        """The zip64 end record, whose numbers are those of `end` where they fit."""
+        if not self._begins(at, b"PK\x06\x06"):
+            raise _damaged("its two ends don't fit together")
+        end64 = _End64._make(_END64.unpack_from(self._view, at))
+        for short, long, unknown in (
+            (end.entries, end64.entries, 0xFFFF),
+            (end.size, end64.size, _IN_EXTRA_FIELD),
+            (end.start, end64.start, _IN_EXTRA_FIELD),
+        ):
+            if short not in (long, unknown):
+                raise _damaged("its two ends contradict each other")
+        return end64
+
+    def _begins(self, at: int, magic: bytes) -> bool:
+        return at >= 0 and bytes(self._view[at : at + len(magic)]) == magic
+
+    def _directory_entry(self, at: int, directory: _Directory) -> _DirectoryEntry:
+        """What the directory says at a byte."""
         view = self._view
-        (
-            magic, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length, _,
-            _, _, header,
-        ) = _CENTRAL.unpack_from(view, at)  # fmt: skip
+        header = _CentralHeader._make(_CENTRAL.unpack_from(view, at))
         name_at = at + _CENTRAL.size
-        extra_at = name_at + name_length
-        after = extra_at + extra_length + comment_length
-        if magic != b"PK\x01\x02" or after > limit + MAX_DIRECTORY or after > len(view):
-            raise _broken(f"its directory is garbled at byte {at}")
+        extra_at = name_at + header.name_length
+        comment_at = extra_at + header.extra_length
+        end = comment_at + header.comment_length
+        if header.magic != b"PK\x01\x02" or end > directory.end:
+            raise _damaged(f"its directory is garbled at byte {at}")
         raw_name = bytes(view[name_at:extra_at])
         name = raw_name.decode("utf-8")
         if not name.isprintable() or len(name) > MAX_NAME:
-            raise _broken(
+            raise _damaged(
                 f"its directory has a name of {len(name)} characters, or with invisible"
                 " ones"
             )
-        size, packed, header = _long_sizes(
-            bytes(view[extra_at : extra_at + extra_length]), size, packed, header
-        )
-        if flags & 1:
-            raise _broken(f"{name} is encrypted")
-        if method not in (0, 8) or (method == 0 and packed != size):
-            raise _broken(f"{name} is compressed in a way that torch doesn't know")
-        if header + _LOCAL.size > limit:
-            raise _broken(f"{name} begins outside of the file")
-        (
-            magic, _, local_flags, local_method, _, _, local_crc, local_packed, local_size, local_name_length,
-            local_extra_length,
-        ) = _LOCAL.unpack_from(view, header)  # fmt: skip
-        name_at = header + _LOCAL.size
-        start = name_at + local_name_length + local_extra_length
-        if (
-            magic != b"PK\x03\x04"
-            or bytes(view[name_at : name_at + local_name_length]) != raw_name
-        ):
-            raise _broken(
-                f"the directory places {name} at byte {header}, where something else"
+        long = _zip64_values(bytes(view[extra_at:comment_at]))
+        size = _long(header.size, long)
+        packed = _long(header.packed, long)
+        offset = _long(header.offset, long)
+        if header.flags & _ENCRYPTED:
+            raise _damaged(f"{name} is encrypted")
+        stored = header.method == _STORED and packed == size
+        if not stored and header.method != _DEFLATED:
+            raise _damaged(f"{name} is compressed in a way that torch doesn't know")
+        return _DirectoryEntry(
+            name, raw_name, header.flags, header.method, header.crc, packed, size,
+            offset, end,
+        )  # fmt: skip
+
+    def _entry(self, listed: _DirectoryEntry, directory: _Directory) -> Entry:
+        """The entry itself, whose own header says what the directory says."""
+        at, limit = listed.offset, directory.start
+        if at + _LOCAL.size > limit:
+            raise _damaged(f"{listed.name} begins outside of the file")
+        header = _LocalHeader._make(_LOCAL.unpack_from(self._view, at))
+        name_at = at + _LOCAL.size
+        raw_name = bytes(self._view[name_at : name_at + header.name_length])
+        if header.magic != b"PK\x03\x04" or raw_name != listed.raw_name:
+            raise _damaged(
+                f"the directory places {listed.name} at byte {at}, where something else"
                 " begins"
             )
-        # sizes and checksum follow the data: zero or missing here
-        later = bool(local_flags & 8)
-        agree = local_method == method and (local_flags ^ flags) & 1 == 0
-        agree &= local_packed in (packed, 0xFFFFFFFF) or (later and local_packed == 0)
-        agree &= local_size in (size, 0xFFFFFFFF) or (later and local_size == 0)
-        agree &= local_crc == crc or (later and local_crc == 0)
-        if not agree:
-            raise _broken(f"the two headers of {name} contradict each other")
-        if start + packed > limit:
-            raise _broken(
-                f"{name} claims {packed} bytes at byte {start}, beyond the end of the"
-                f" data at {limit}"
+        if not _headers_agree(header, listed):
+            raise _damaged(f"the two headers of {listed.name} contradict each other")
+        start = name_at + header.name_length + header.extra_length
+        if start + listed.packed > limit:
+            raise _damaged(
+                f"{listed.name} claims {listed.packed} bytes at byte {start}, beyond"
+                f" the end of the data at {limit}"
             )
-        self._file.drop(header, header + 1)
-        return (
-            Entry(name, start, packed, size, crc, method == 8),
-            (header, start + packed),
-            after,
+        self._file.drop(at, at + 1)
+        return Entry(
+            listed.name,
+            start,
+            listed.packed,
+            listed.size,
+            listed.crc,
+            listed.method == _DEFLATED,
         )
 
+    def _check_inflated(self, entries: Iterable[Entry]) -> None:
+        """Raise CheckpointError where the compressed entries together are too large."""
+        inflated = 0
+        for entry in entries:
+            if entry.deflated:
+                inflated += entry.size
+        if inflated > INFLATED_ALLOWANCE + MAX_INFLATED * len(self._view):
+            raise CheckpointError(
+                f"the checkpoint's compressed entries claim {inflated} bytes in a file"
+                f" of {len(self._view)}",
+                "do not load it: it looks like a zip bomb; if it is yours, unzip it and"
+                " pack it again with zip -0",
+            )
 
-def _long_sizes(
-    extra: bytes, size: int, packed: int, header: int
-) -> tuple[int, int, int]:
-    """The 64-bit values of a zip64 extra field, for those of the three that don't fit
-    into 32.
+
+def _headers_agree(local: _LocalHeader, listed: _DirectoryEntry) -> bool:
+    """Whether an entry's own header says what the directory says.
+
+    Checksum and sizes may follow the data, and are zero or right here then.
+    """
+    if local.method != listed.method or (local.flags ^ listed.flags) & _ENCRYPTED:
+        return False
+    missing = {0} if local.flags & _SIZES_FOLLOW else set[int]()
+    if local.crc not in {listed.crc, *missing}:
+        return False
+    missing.add(_IN_EXTRA_FIELD)
+    if local.packed not in {listed.packed, *missing}:
+        return False
+    return local.size in {listed.size, *missing}
+
+
+def _check_apart(spans: list[tuple[int, int]]) -> None:
+    for before, after in pairwise(sorted(spans)):
+        if before[1] > after[0]:
+            raise _damaged("two of its entries overlap")
+
+
+def _zip64_values(extra: bytes) -> Iterator[int]:
+    """The 64-bit values in an entry's extra fields: of size, packed size and offset
+    those that don't fit into 32 bits.
     """
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == 1:
-            values = iter(
-                struct.unpack_from(f"<{min(length, 24) // 8}Q", extra, at + 4)
-            )
-            size, packed, header = (
-                next(values, value) if value == 0xFFFFFFFF else value
-                for value in (size, packed, header)
-            )
-            break
+        if kind == _ZIP64_FIELD:
+            count = min(length, 24) // 8
+            return iter(struct.unpack_from(f"<{count}Q", extra, at + 4))
         at += 4 + length
-    return size, packed, header
+    return iter(())
 
 
-def _broken(how: str) -> CheckpointError:
+def _long(value: int, values: Iterator[int]) -> int:
+    """A number of a header, from the extra field where it is said to be there."""
+    return next(values, value) if value == _IN_EXTRA_FIELD else value
+
+
+def _damaged(how: str) -> CheckpointError:
     return CheckpointError(
         f"its zip archive is damaged or cut short: {how}",
         "copy or download the file again, or save it again",
