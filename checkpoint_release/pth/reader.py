@@ -9,7 +9,7 @@ from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError, UnsafeCheckpointError
 from checkpoint_release.pth.archive import Archive
-from checkpoint_release.pth.builders import ALLOWED_GLOBALS, Tensors
+from checkpoint_release.pth.builders import ALLOWED_GLOBALS, builders
 from checkpoint_release.pth.file_kind import (
     FileKind,
     Kind,
@@ -105,7 +105,7 @@ def _read_zip(file: MappedFile) -> tuple[Any, Unpickler]:
     storages = ZipStorages(file, archive, root, _is_big_endian(archive, root))
     unpickler = Unpickler(
         archive.checked(archive.entries[name]),
-        Tensors(len(file.view)).builders(),
+        builders(len(file.view)),
         storages.persistent_load,
     )
     return unpickler.load(), unpickler
@@ -127,9 +127,7 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Unpickler]:
     """
     _require_checkpoint(identify_bytes(file.view))
     storages = LegacyStorages(file)
-    unpickler = Unpickler(
-        file.view, Tensors(len(file.view)).builders(), storages.persistent_load
-    )
+    unpickler = Unpickler(file.view, builders(len(file.view)), storages.persistent_load)
     if unpickler.load() != LEGACY_MAGIC:
         raise CheckpointError(
             "the file is a pickle, but torch.save didn't write it",

@@ -1,0 +1,153 @@
+"""numpy's arrays and scalars, made of the records of the calls that a pickle asks for."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from checkpoint_release.core.dtypes import of_numpy
+from checkpoint_release.pth.records import Inert
+from checkpoint_release.pth.unpickler import Unpickler, Unsupported
+from checkpoint_release.tensors.tensor import (
+    MappedFile,
+    Storage,
+    Tensor,
+    contiguous_strides,
+)
+
+MAX_TEXT = 1 << 16  # bytes of a numpy string
+MAX_DIMENSIONS = 64  # numpy's own limit
+
+_RECONSTRUCT = (
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+)
+_FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
+_NUMBERS = re.compile(r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|c8|c16)")
+
+# loads the codec now: reading a file must import nothing
+b"-\0\0\0".decode("utf-32-le")
+
+
+@dataclass(frozen=True)
+class _Array:
+    """The parts of a pickled array, not yet checked."""
+
+    data: Any
+    dtype: Any
+    shape: Any
+    fortran: bool
+
+
+def is_array(record: Inert) -> bool:
+    """Whether a record stands for a numpy array."""
+    return record.args is not None and record.name in (*_RECONSTRUCT, *_FROM_BUFFER)
+
+
+def array_of(record: Inert) -> Tensor | None:
+    """The tensor for the record of a numpy array; None where it holds something other
+    than numbers.
+    """
+    try:
+        array = _parts(record)
+        dtype = _numpy_dtype(array.dtype)
+        name = of_numpy(dtype.newbyteorder("<")).name
+        data = _bytes_of(array.data)
+    except (TypeError, ValueError, Unsupported):
+        return None
+    if data is None or not _is_shape(array.shape):
+        return None
+    if math.prod(array.shape) * dtype.itemsize != len(data):
+        return None
+    strides = contiguous_strides(array.shape)
+    if array.fortran:
+        strides = tuple(reversed(contiguous_strides(array.shape[::-1])))
+    key = f"array {id(record):#x}"
+    mapping = MappedFile(memoryview(data))
+    storage = Storage(key, mapping, 0, len(data), dtype.byteorder == ">")
+    return Tensor(name, array.shape, strides, 0, storage)
+
+
+def scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    """Builds what numpy.core.multiarray.scalar(dtype, bytes) means: a number or text.
+
+    Raises:
+        Unsupported: the arguments are not of that kind.
+    """
+    if len(args) != 2:
+        raise Unsupported
+    record, data = args[0], _bytes_of(args[1])
+    if data is None:
+        raise Unsupported
+    if _is_text(record):
+        if len(data) > MAX_TEXT:
+            raise Unsupported
+        return data.decode("utf-32-le").rstrip("\0")
+    dtype = _numpy_dtype(record)
+    if len(data) != dtype.itemsize:
+        raise Unsupported
+    return np.frombuffer(data, dtype)[0].item()
+
+
+def _parts(record: Inert) -> _Array:
+    """The parts of an array.
+
+    They are the state (version, shape, dtype, fortran order, bytes) of `_reconstruct`,
+    since protocol 5 also the arguments of `_frombuffer(bytes, dtype, shape, order)`.
+    Raises TypeError or ValueError where they aren't.
+    """
+    if record.name in _RECONSTRUCT:
+        _, shape, dtype, fortran, data = record.state
+        return _Array(data, dtype, shape, bool(fortran))
+    data, dtype, shape, order = record.args or ()
+    return _Array(data, dtype, shape, order == "F")
+
+
+def _bytes_of(data: Any) -> bytes | None:
+    """Bytes, or those of a Python 2 string that happened to be UTF-8."""
+    if type(data) is str:
+        return data.encode()
+    return data if type(data) is bytes else None
+
+
+def _is_shape(shape: Any) -> bool:
+    if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
+        return False
+    for size in shape:
+        if type(size) is not int or size < 0:
+            return False
+    return True
+
+
+def _numpy_dtype(record: Any) -> np.dtype[Any]:
+    """The type of numbers that a record of `numpy.dtype(code, align, copy)` and its
+    state mean.
+
+    Raises:
+        Unsupported: it is another type.
+    """
+    if not isinstance(record, Inert) or record.name != "numpy.dtype" or not record.args:
+        raise Unsupported
+    code = record.args[0]
+    if type(code) is not str or not _NUMBERS.fullmatch(code):
+        raise Unsupported
+    big_endian = code[0] == ">" or _byte_order(record) == ">"
+    return np.dtype(code.lstrip("<>|=")).newbyteorder(">" if big_endian else "<")
+
+
+def _is_text(record: Any) -> bool:
+    """Whether it is the record of a little-endian text type, such as "U5"."""
+    if not isinstance(record, Inert) or record.name != "numpy.dtype" or not record.args:
+        return False
+    code = record.args[0]
+    return isinstance(code, str) and code[:1] == "U" and _byte_order(record) == "<"
+
+
+def _byte_order(record: Inert) -> Any:
+    """As the state of a numpy dtype has it: (version, byte order, …)."""
+    state = record.state
+    return state[1] if isinstance(state, tuple) and len(state) > 1 else "|"

@@ -1,0 +1,227 @@
+"""Builders of tensors: torch's rebuilding functions, written out here.
+
+https://github.com/pytorch/pytorch/blob/v2.5.0/torch/_utils.py
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from checkpoint_release.core.dtypes import BY_TORCH_NAME, DTYPES
+from checkpoint_release.pth.records import Inert
+from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
+from checkpoint_release.tensors.tensor import Tensor
+
+MAX_DIMENSIONS = 64  # torch's own limit
+MAX_NUMBER = 1 << 62  # in a shape, strides or an offset
+# A file's tensors may claim this many times its size, besides a fixed allowance: views,
+# ties and expanded tensors repeat bytes.
+MAX_CLAIM = 64
+CLAIM_ALLOWANCE = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a tensor's elements are in its storage, counted in elements.
+
+    Raises:
+        ValueError: it is not what torch writes.
+    """
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_DIMENSIONS:
+            raise ValueError(
+                f"a tensor has {len(self.shape)} sizes and {len(self.strides)} strides"
+            )
+        for number in (self.offset, *self.shape, *self.strides):
+            if type(number) is not int or not 0 <= number < MAX_NUMBER:
+                raise ValueError(
+                    "a tensor's shape, strides or offset are not what torch writes"
+                )
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        """Elements of the storage up to and with the last one that the tensor has."""
+        if self.size == 0:
+            return 0
+        last = self.offset
+        for size, stride in zip(self.shape, self.strides, strict=True):
+            last += (size - 1) * stride
+        return last + 1
+
+
+class TensorBuilders:
+    """Makes the tensors of one file, and keeps account of what they claim.
+
+    Args:
+        file_size: size of the checkpoint, in bytes.
+    """
+
+    def __init__(self, file_size: int) -> None:
+        self._claims_left = CLAIM_ALLOWANCE + MAX_CLAIM * file_size
+
+    def by_name(self) -> dict[str, Builder]:
+        """Dotted name of each of torch's rebuilding functions → builder."""
+        return {
+            "torch._utils._rebuild_tensor": self._rebuild_tensor,
+            "torch._utils._rebuild_tensor_v2": self._rebuild_tensor_v2,
+            "torch._utils._rebuild_tensor_v3": self._rebuild_tensor_v3,
+            "torch._utils._rebuild_parameter": _rebuild_parameter,
+            "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+            "torch.nn.parameter.Parameter": _rebuild_parameter,
+            "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+            "torch._tensor._rebuild_from_type": _rebuild_from_type,
+            "torch.tensor._rebuild_from_type": _rebuild_from_type,
+            "torch._utils._rebuild_meta_tensor_no_storage": _not_dense("meta"),
+            "torch._utils._rebuild_nested_tensor": _not_dense("nested"),
+            "torch._utils._rebuild_qtensor": _not_dense("quantized"),
+            "torch._utils._rebuild_sparse_csr_tensor": _not_dense("sparse"),
+            "torch._utils._rebuild_sparse_tensor": _not_dense("sparse"),
+            "torch._utils._rebuild_wrapper_subclass": _not_dense("wrapped"),
+        }
+
+    def _rebuild_tensor(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        """Of before torch 0.4: (storage, offset, shape, strides)."""
+        if len(args) != 4:
+            raise Unsupported
+        return self._view(args)
+
+    def _rebuild_tensor_v2(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        """(storage, offset, shape, strides, requires_grad, hooks[, metadata])."""
+        if len(args) not in (6, 7):
+            raise Unsupported
+        return self._view(args[:4], metadata=args[6:])
+
+    def _rebuild_tensor_v3(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        """The same with a dtype before the metadata: the storage is one of bytes."""
+        if len(args) not in (7, 8):
+            raise Unsupported
+        return self._view(args[:4], dtype=args[6], metadata=args[7:])
+
+    def _view(
+        self,
+        view: tuple[Any, ...],
+        *,
+        dtype: Any = None,
+        metadata: tuple[Any, ...] = (),
+    ) -> Tensor:
+        """A strided look at a storage, checked to lie within it.
+
+        Args:
+            view: storage, offset, shape, strides.
+            dtype: the record of a torch dtype; None: the storage's.
+            metadata: nothing, or the flags of a lazy conjugate or negative.
+
+        Raises:
+            Unsupported: something else is there.
+            ValueError: it lies outside of the storage, or claims too much.
+        """
+        storage, offset, shape, strides = view
+        base = _require_storage(storage)
+        if type(shape) is not tuple or type(strides) is not tuple:
+            raise Unsupported
+        name = base.dtype if dtype is None else _dtype_name(dtype)
+        layout = _Layout(offset, shape, strides)
+        begin = _check_within(base, name, layout)
+        self._claim(layout.size * DTYPES[name].bits // 8)
+        flags = metadata[0] if metadata and type(metadata[0]) is dict else {}
+        return Tensor(
+            name,
+            layout.shape,
+            layout.strides,
+            begin + layout.offset,
+            base.storage,
+            conjugate=bool(flags.get("conj")),
+            negate=bool(flags.get("neg")),
+        )
+
+    def _claim(self, nbytes: int) -> None:
+        self._claims_left -= nbytes
+        if self._claims_left < 0:
+            raise ValueError(
+                f"its tensors claim more than {MAX_CLAIM} times the size of the file"
+            )
+
+
+def _require_storage(storage: Any) -> Tensor:
+    """What stands for a storage: a one-dimensional tensor over all or part of it."""
+    if isinstance(storage, Inert):
+        raise Unsupported(storage.reason)
+    if not isinstance(storage, Tensor) or len(storage.shape) != 1:
+        raise Unsupported
+    return storage
+
+
+def _dtype_name(record: Any) -> str:
+    """safetensors' name of the dtype that a record such as torch.float32 stands for."""
+    if not isinstance(record, Inert) or not record.name.startswith("torch."):
+        raise Unsupported
+    torch_name = record.name.removeprefix("torch.")
+    dtype = BY_TORCH_NAME.get(torch_name)
+    if dtype is None:
+        raise Unsupported(f"a tensor of dtype {torch_name}, which is not supported")
+    return dtype.name
+
+
+def _check_within(base: Tensor, dtype: str, layout: _Layout) -> int:
+    """Raise ValueError unless a layout of a dtype lies within what `base` looks at.
+
+    Returns:
+        Where `base` begins in its storage, in elements of the dtype.
+    """
+    width = DTYPES[dtype].bits // 8
+    base_width = DTYPES[base.dtype].bits // 8
+    skipped = base.offset * base_width
+    if skipped % width:
+        raise ValueError("a view of a storage begins within an element")
+    available = min(base.storage.nbytes - skipped, base.shape[0] * base_width)
+    if layout.end * width > available:
+        raise ValueError(
+            f"a tensor of shape {layout.shape}, strides {layout.strides} and offset"
+            f" {layout.offset} reaches {layout.end * width} bytes into a storage of"
+            f" {available}"
+        )
+    return skipped // width
+
+
+def _rebuild_parameter(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    """(tensor, requires_grad, hooks[, state]): the tensor."""
+    if not args:
+        raise Unsupported
+    return _require_tensor(args[0])
+
+
+def _rebuild_from_type(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    """(function, type, arguments, state): the tensor that the function rebuilds."""
+    if len(args) != 4:
+        raise Unsupported
+    function = args[0]
+    if not isinstance(function, Inert) or "_rebuild_from_type" in function.name:
+        raise Unsupported
+    return _require_tensor(unpickler.call(function, args[2]))
+
+
+def _require_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    raise Unsupported(value.reason if isinstance(value, Inert) else "")
+
+
+def _not_dense(kind: str) -> Builder:
+    """The builder that says why a tensor can't be exported."""
+
+    def refuse(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        raise Unsupported(f"a {kind} tensor, which safetensors can't hold")
+
+    return refuse
