@@ -1,4 +1,4 @@
-"""numpy's arrays and scalars, made of the records of the calls that a pickle asks for."""
+"""numpy's arrays and scalars, out of the records of what a pickle would call."""
 
 from __future__ import annotations
 
@@ -56,20 +56,21 @@ def array_of(record: Inert) -> Tensor | None:
         array = _parts(record)
         dtype = _numpy_dtype(array.dtype)
         name = of_numpy(dtype.newbyteorder("<")).name
+        shape = _shape_of(array.shape)
         data = _bytes_of(array.data)
     except (TypeError, ValueError, Unsupported):
         return None
-    if data is None or not _is_shape(array.shape):
+    if data is None:
         return None
-    if math.prod(array.shape) * dtype.itemsize != len(data):
+    if math.prod(shape) * dtype.itemsize != len(data):
         return None
-    strides = contiguous_strides(array.shape)
+    strides = contiguous_strides(shape)
     if array.fortran:
-        strides = tuple(reversed(contiguous_strides(array.shape[::-1])))
+        strides = tuple(reversed(contiguous_strides(shape[::-1])))
     key = f"array {id(record):#x}"
     mapping = MappedFile(memoryview(data))
     storage = Storage(key, mapping, 0, len(data), dtype.byteorder == ">")
-    return Tensor(name, array.shape, strides, 0, storage)
+    return Tensor(name, shape, strides, 0, storage)
 
 
 def scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
@@ -114,13 +115,14 @@ def _bytes_of(data: Any) -> bytes | None:
     return data if type(data) is bytes else None
 
 
-def _is_shape(shape: Any) -> bool:
+def _shape_of(shape: Any) -> tuple[int, ...]:
+    """The shape, checked. Raises Unsupported."""
     if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
-        return False
+        raise Unsupported
     for size in shape:
         if type(size) is not int or size < 0:
-            return False
-    return True
+            raise Unsupported
+    return shape
 
 
 def _numpy_dtype(record: Any) -> np.dtype[Any]:

@@ -6,12 +6,12 @@ may do it without care.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth.builders import array_of, is_array
+from checkpoint_release.pth.arrays import array_of, is_array
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.tensors.tensor import Tensor
 
