@@ -42,7 +42,8 @@ class AuthorNotes:
         params: the card options; nothing is stated in them when they are about another
             checkpoint.
         applicable: whether the options and the folder are about this checkpoint.
-        sections: heading → Markdown, from notes.md; "" is what stands above the first.
+        sections: heading → Markdown, from notes.md; headings of STANDARD_SECTIONS as
+            they are there.
         citation: BibTeX; may be empty.
         results: what metrics.json holds.
     """
@@ -54,31 +55,23 @@ class AuthorNotes:
     results: tuple[EvalResult, ...] = ()
 
     def section(self, heading: str) -> str:
-        """The Markdown for one of STANDARD_SECTIONS; may be empty.
-
-        The author may write a heading in any case. What stands above the first heading
-        belongs to the description.
-        """
-        texts = []
-        if heading == "Description":
-            texts.append(self.sections.get("", ""))
-        for name, text in self.sections.items():
-            if name.casefold() == heading.casefold():
-                texts.append(text)
-        return "\n\n".join(text for text in texts if text)
+        """The Markdown for one of STANDARD_SECTIONS; may be empty."""
+        return self.sections.get(heading, "")
 
     def extra_sections(self) -> dict[str, str]:
         """Heading → Markdown of the sections that the card has no place for."""
-        standard = {heading.casefold() for heading in ("", *STANDARD_SECTIONS)}
-        extra = {}
-        for heading, text in self.sections.items():
-            if heading.casefold() not in standard:
-                extra[heading] = text
+        extra = dict(self.sections)
+        for heading in STANDARD_SECTIONS:
+            extra.pop(heading, None)
         return extra
 
 
 def read_notes(params: CardParams, checkpoint_sha256: str) -> AuthorNotes:
-    """Read what the author states about the checkpoint with that sha256.
+    """Read what the author states about a checkpoint.
+
+    Args:
+        params: the card options.
+        checkpoint_sha256: of the checkpoint, in lower-case hex.
 
     Raises:
         CardError: the folder is missing, or one of its files can't be used.
@@ -101,6 +94,7 @@ def read_notes(params: CardParams, checkpoint_sha256: str) -> AuthorNotes:
 
 
 def _without_statements(params: CardParams) -> CardParams:
+    """The same options, but with nothing stated about a model."""
     return msgspec.structs.replace(
         params,
         title=None,
@@ -118,6 +112,11 @@ def _without_statements(params: CardParams) -> CardParams:
 
 
 def _read_sections(path: Path) -> dict[str, str]:
+    """Heading → Markdown of notes.md.
+
+    A standard heading may be written in any case, and what stands above the first
+    heading belongs to the description. Sections of the same heading are joined.
+    """
     notes = _read_text(path)
     if notes.startswith("---\n"):
         raise CardError(
@@ -125,7 +124,14 @@ def _read_sections(path: Path) -> dict[str, str]:
             "set these keys as options under {card}",
             options=["card"],
         )
-    return split_sections(notes)
+    standard = {heading.casefold(): heading for heading in STANDARD_SECTIONS}
+    standard[""] = "Description"
+    sections: dict[str, str] = {}
+    for section in split_sections(notes):
+        heading = standard.get(section.heading.casefold(), section.heading)
+        joined = f"{sections.get(heading, '')}\n\n{section.text}"
+        sections[heading] = joined.strip("\n")
+    return sections
 
 
 def _read_text(path: Path) -> str:
@@ -139,6 +145,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_results(path: Path) -> tuple[EvalResult, ...]:
+    """The results in metrics.json; none if there is no such file."""
     if not path.exists():
         return ()
     try:
@@ -156,6 +163,7 @@ def _read_results(path: Path) -> tuple[EvalResult, ...]:
 
 
 def _require_number_or_text(result: EvalResult, path: Path) -> None:
+    """Raise CardError for a value that no model-index can hold."""
     value = result.metric_value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise CardError(
@@ -220,6 +228,7 @@ def missing_items(
 
 
 def _missing_sections(notes: AuthorNotes) -> list[MissingItem]:
+    """The sections that notes.md should have."""
     file = code(f"{notes.params.notes_dir}/{NOTES_FILE}")
     missing = []
     for heading in EXPECTED_SECTIONS:

@@ -17,15 +17,16 @@ from checkpoint_release.core.artifacts.formats import (
 )
 from checkpoint_release.core.artifacts.manifest import Manifest
 
+WEIGHTS = "weights"
 _MAIN_FILES = {
-    SAFETENSORS.name: "weights",
+    SAFETENSORS.name: WEIGHTS,
     ONNX.name: "the model for ONNX Runtime and other ONNX runtimes",
     TORCHSCRIPT.name: "the model for libtorch, and for PyTorch without its code",
     TORCH_EXPORT.name: "the model for torch.export's runtimes",
 }
 # file name in a format's folder → what it is
 _OTHER_FILES = (
-    (r"model-\d+-of-\d+\.safetensors", "weights"),
+    (r"model-\d+-of-\d+\.safetensors", WEIGHTS),
     (r"model\.safetensors\.index\.json", "which file holds which weight"),
     (r"(.+/)?config\.json", "architecture, inputs and outputs"),
     (r"training_args\.json", "training facts from the checkpoint"),
@@ -34,8 +35,8 @@ _OTHER_FILES = (
     (r"model_\w+\.onnx", "a smaller ONNX model, less exact"),
     (r".+\.(data|bin)", "weights of the ONNX model"),
 )
-# Facts of a manifest that the card leaves out: sizes, and what `versions` has.
-_NOT_SHOWN = ("tensors", "bytes", "shards", "nodes", "torch")
+# What a manifest says about an export, for the card.
+_EXPORT_FACTS = ("opset", "ir_version", "exporter")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ class FileRow:
 
 
 def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
-    """The files of all formats, by their paths in the release."""
+    """The files of all formats.
+
+    Args:
+        formats: name → manifest.
+    """
     rows = []
     for format, manifest in formats.items():
         for path, entry in manifest.files.items():
@@ -67,9 +72,16 @@ def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
 
 
 def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
+    """What a file is.
+
+    Args:
+        format: the name of its format.
+        path: where it lies in the format's folder.
+        facts: what the format's manifest says.
+    """
     purpose = _described(format, path)
     cast = facts.get("cast")
-    if purpose == _MAIN_FILES[SAFETENSORS.name] and cast:
+    if cast and purpose == WEIGHTS:
         return f"{purpose}, {cast['tensors']} tensors cast to {cast['to']}"
     if path == ONNX.file and "opset" in facts:
         return f"{purpose}; opset {facts['opset']}"
@@ -77,6 +89,7 @@ def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
 
 
 def _described(format: str, path: str) -> str:
+    """What a file is, going by its name; empty if that isn't known."""
     if path == FORMATS[format].file:
         return _MAIN_FILES[format]
     for pattern, description in _OTHER_FILES:
@@ -86,34 +99,39 @@ def _described(format: str, path: str) -> str:
 
 
 def provenance(formats: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
-    """Format → how it was exported and with which versions, as its manifest says."""
-    exported = {}
+    """How each format was exported, as its manifest says.
+
+    Args:
+        formats: name → manifest.
+
+    Returns:
+        Format → name of a fact or a library → value or version. Formats of which
+        nothing is known are left out.
+    """
+    exports = {}
     for format, manifest in formats.items():
-        facts = _scalar_facts(manifest.facts)
-        versions = manifest.facts.get("versions")
-        if isinstance(versions, dict):
-            facts |= versions
+        facts = {}
+        for name in _EXPORT_FACTS:
+            if name in manifest.facts:
+                facts[name.replace("_", " ")] = manifest.facts[name]
+        facts |= manifest.facts.get("versions", {})
         if facts:
-            exported[format] = facts
-    return exported
-
-
-def _scalar_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    scalars = {}
-    for name, value in facts.items():
-        if name in _NOT_SHOWN or isinstance(value, bool):
-            continue
-        if isinstance(value, str | int | float):
-            scalars[name.replace("_", " ")] = value
-    return scalars
+            exports[format] = facts
+    return exports
 
 
 def library_versions(formats: Mapping[str, Manifest]) -> dict[str, str]:
     """The installed versions of the libraries that wrote and checked the formats.
 
     The build (such as +cpu) is left out, so that the same versions make the same card.
+
+    Args:
+        formats: name → manifest.
+
+    Returns:
+        Distribution → version.
     """
-    libraries = {"torch": None}
+    libraries = ["torch"]
     for format in formats:
-        libraries |= dict.fromkeys(FORMATS[format].libraries)
+        libraries += FORMATS[format].libraries
     return {name: metadata.version(name).partition("+")[0] for name in libraries}

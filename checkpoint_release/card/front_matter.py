@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
@@ -29,6 +30,11 @@ _STATED = (
 def front_matter(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> str:
     """The metadata as YAML; what isn't known is left out.
 
+    Args:
+        inputs: what the release is made of.
+        notes: what the author states.
+        title: the card's own.
+
     Raises:
         CardError: huggingface_hub doesn't read back what it wrote.
     """
@@ -44,25 +50,27 @@ def front_matter(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> str:
 
 
 def _card_data(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> ModelCardData:
+    """The front matter, as huggingface_hub models it."""
     params = notes.params
-    training = inputs.checkpoint.training
-    results = [*notes.results, *_checkpoint_results(metrics(training), params)]
-    metric_types = dict.fromkeys(result.metric_type for result in results)
-    data = ModelCardData(
-        library_name=_library_name(inputs),
-        tags=[*params.tags, *inputs.formats],
-        metrics=list(metric_types) or None,
-        model_name=one_line(title) if results else None,
-        eval_results=results or None,
-    )
+    measured = metrics(inputs.checkpoint.training)
+    results = [*notes.results, *_checkpoint_results(measured, params)]
+    fields: dict[str, Any] = {
+        "library_name": _library_name(inputs),
+        "tags": [*params.tags, *inputs.formats],
+    }
+    if results:
+        fields["model_name"] = one_line(title)
+        fields["eval_results"] = results
+        fields["metrics"] = list(dict.fromkeys(item.metric_type for item in results))
     for key in _STATED:
-        # None is left out; an empty list would be written
-        data[key] = getattr(params, key) or None
-    return data
+        value = getattr(params, key)
+        if value:  # an empty list would be written
+            fields[key] = value
+    return ModelCardData(**fields)
 
 
 def _library_name(inputs: ReleaseInputs) -> str:
-    """The library that the Hub offers for loading the model."""
+    """The library with which the Hub says that the model is loaded."""
     if inputs.has_transformers_code:
         return "transformers"
     if list(inputs.formats) == [ONNX.name]:

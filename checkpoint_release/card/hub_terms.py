@@ -68,6 +68,7 @@ def check_terms(card: CardParams) -> None:
 
 
 def _license_problems(card: CardParams) -> list[str]:
+    """What the Hub refuses about the licence, a line each."""
     problems = []
     if card.license is not None and card.license not in LICENSES:
         near = [*_nearest(card.license, LICENSES), "other with a license_name"]
@@ -84,6 +85,7 @@ def _license_problems(card: CardParams) -> list[str]:
 
 
 def _task_problems(card: CardParams) -> list[str]:
+    """What the Hub refuses about the task, a line each."""
     if card.pipeline_tag is None or card.pipeline_tag in TASKS:
         return []
     near = [*_nearest(card.pipeline_tag, TASKS), "other"]
@@ -94,4 +96,5 @@ def _task_problems(card: CardParams) -> list[str]:
 
 
 def _nearest(value: str, terms: frozenset[str]) -> list[str]:
+    """The terms that look most like the value, best first."""
     return get_close_matches(value.lower(), terms, n=3, cutoff=0.4)

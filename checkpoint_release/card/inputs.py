@@ -88,7 +88,16 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
 def _require_same_checkpoint(
     folder: Path, manifest: Manifest, checkpoint: Manifest
 ) -> None:
-    """Raise ArtifactError unless the folder was made from this checkpoint."""
+    """Make sure that a format was exported from this checkpoint.
+
+    Args:
+        folder: of the format.
+        manifest: of the format.
+        checkpoint: the manifest of the checkpoint.
+
+    Raises:
+        ArtifactError: it was exported from another.
+    """
     for name, digest in manifest.made_from.items():
         entry = checkpoint.files.get(name)
         if entry is not None and entry.sha256 != digest:
@@ -99,5 +108,10 @@ def _require_same_checkpoint(
 
 
 def _digests(artifacts: Path) -> dict[str, str]:
-    names = [f"{name}/{MANIFEST}" for name in (CHECKPOINT, *FORMATS)]
-    return {name: sha256(artifacts / name) for name in (*names, PARITY)}
+    """The sha256 of each file that stands for what the card is made from."""
+    digests = {}
+    for folder in (CHECKPOINT, *FORMATS):
+        manifest = f"{folder}/{MANIFEST}"
+        digests[manifest] = sha256(artifacts / manifest)
+    digests[PARITY] = sha256(artifacts / PARITY)
+    return digests

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
-from itertools import pairwise
+from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
 
 _LONGEST_LINE = 200
 _LONGEST_TEXT = 2000
@@ -22,10 +23,14 @@ _BACKTICKS = re.compile(r"`+")
 
 
 def one_line(value: object, longest: int = _LONGEST_LINE) -> str:
-    """The value's text on one line, cut at `longest` characters.
+    """The value's text on one line.
 
     Control, formatting (such as right-to-left marks) and private characters are left
     out.
+
+    Args:
+        value: what to show.
+        longest: characters at which it is cut.
     """
     visible = []
     # Cutting first keeps a text of gigabytes from being looked through.
@@ -40,6 +45,10 @@ def one_line(value: object, longest: int = _LONGEST_LINE) -> str:
 
 def escaped(value: object, longest: int = _LONGEST_TEXT) -> str:
     """Text in which nothing is emphasis, a link, a cell's border or HTML.
+
+    Args:
+        value: what to show.
+        longest: characters at which it is cut.
 
     Source: CommonMark 0.31, section 2.4.
     """
@@ -67,47 +76,71 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.strip()}\n{fence}"
 
 
-def split_sections(text: str) -> dict[str, str]:
+@dataclass(frozen=True)
+class Section:
+    """A second-level heading of Markdown, and the text below it.
+
+    Attributes:
+        heading: as the author wrote it, on one line; "" above the first heading.
+        text: to the letter, but for blank lines around it.
+    """
+
+    heading: str
+    text: str
+
+
+def split_sections(text: str) -> list[Section]:
     """Cut Markdown at its second-level headings.
 
-    Headings inside quotations and lists, and empty ones, don't count. A section is the
-    author's own text but for blank lines around it.
+    Headings inside quotations and lists don't count, and neither do empty ones.
 
     Returns:
-        Heading → the text below it, in the order of the headings; "" → the text above
-        the first. Sections of the same heading are joined.
+        What stands above the first heading, and then a section for each heading.
     """
     lines = io.StringIO(text, newline="").readlines()
-    sections: dict[str, list[str]] = {}
-    heading, begin = "", 0
-    for title, first, after in _second_level_headings(text):
-        sections.setdefault(heading, []).append("".join(lines[begin:first]))
-        heading, begin = title, after
-    sections.setdefault(heading, []).append("".join(lines[begin:]))
-    return {heading: _joined(texts) for heading, texts in sections.items()}
+    sections = []
+    title, begin = "", 0
+    for heading in _second_level_headings(text):
+        sections.append(_section(title, lines[begin : heading.first_line]))
+        title, begin = heading.title, heading.next_line
+    sections.append(_section(title, lines[begin:]))
+    return sections
 
 
-def _second_level_headings(text: str) -> list[tuple[str, int, int]]:
-    """Each heading's title, its first line, and the line after it."""
-    tokens = MarkdownIt("commonmark").parse(text)
+@dataclass(frozen=True)
+class _Heading:
+    """A heading's text, its first line, and the line that follows it."""
+
+    title: str
+    first_line: int
+    next_line: int
+
+
+def _second_level_headings(text: str) -> list[_Heading]:
+    """The headings at the top level of the document, in order."""
+    document = SyntaxTreeNode(MarkdownIt("commonmark").parse(text))
     headings = []
-    for token, inline in pairwise(tokens):
-        if token.type != "heading_open" or token.tag != "h2" or token.level:
+    for block in document.children:
+        if block.tag != "h2" or block.map is None:
             continue
-        title = " ".join(inline.content.split())
-        if title and token.map:
-            headings.append((title, token.map[0], token.map[1]))
+        first_line, next_line = block.map
+        title = " ".join(block.children[0].content.split())
+        if title:
+            headings.append(_Heading(title, first_line, next_line))
     return headings
 
 
-def _joined(texts: list[str]) -> str:
-    """Several texts, a blank line between them, without blank lines around them."""
-    trimmed = [text.strip("\r\n") for text in texts]
-    return "\n\n".join(text for text in trimmed if text.strip())
+def _section(heading: str, lines: list[str]) -> Section:
+    return Section(heading, "".join(lines).lstrip("\r\n").rstrip())
 
 
 def _fence(text: str, shortest: int) -> str:
-    """Backticks that no run of them in the text can close."""
+    """Backticks that no run of backticks in the text can close.
+
+    Args:
+        text: what will stand between them.
+        shortest: how many there must be at least.
+    """
     longest = max(map(len, _BACKTICKS.findall(text)), default=0)
     return "`" * max(shortest, longest + 1)
 

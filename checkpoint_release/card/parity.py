@@ -29,7 +29,11 @@ class ParityRow:
 
 
 def parity_rows(report: ParityReport) -> list[ParityRow]:
-    """One row for each output, with a cell for each artifact in the report's order."""
+    """One row for each output, in the order in which the artifacts list them.
+
+    Args:
+        report: of the parity check; a row has a cell for each of its artifacts.
+    """
     outputs: dict[str, None] = {}
     for figures in report.formats.values():
         outputs |= dict.fromkeys(figures.outputs)
@@ -37,8 +41,16 @@ def parity_rows(report: ParityReport) -> list[ParityRow]:
 
 
 def _row(report: ParityReport, output: str) -> ParityRow:
+    """The figures of one output.
+
+    Args:
+        report: of the parity check.
+        output: the output's name.
+    """
     floor = report.noise_floor.get(output)
-    cells = [_cell(figures.outputs.get(output)) for figures in report.formats.values()]
+    cells = []
+    for figures in report.formats.values():
+        cells.append(_cell(figures.outputs.get(output)))
     return ParityRow(output, str(floor.typical) if floor else "", cells)
 
 
@@ -55,7 +67,14 @@ def _cell(figures: OutputFigures | None) -> str:
 
 
 def parity_remarks(report: ParityReport) -> dict[str, str]:
-    """Artifact → what else is known about it; may be empty."""
+    """What else is known about each artifact.
+
+    Args:
+        report: of the parity check.
+
+    Returns:
+        Artifact → remarks, as one sentence without a full stop; may be empty.
+    """
     cases = report.rule.cases
     return {
         name: "; ".join(_remarks(figures, cases))
@@ -64,6 +83,12 @@ def parity_remarks(report: ParityReport) -> dict[str, str]:
 
 
 def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
+    """What else is known about an artifact.
+
+    Args:
+        figures: of the artifact.
+        cases: how many there were.
+    """
     precision = figures.reduced_precision
     if figures.weights:
         yield _weights_remark(figures.weights, precision)
@@ -77,6 +102,7 @@ def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
 
 
 def _weights_remark(held: WeightsHeld, precision: str | None) -> str:
+    """How many of the checkpoint's weights the artifact holds."""
     how = f"rounded to {precision}" if precision else "bit for bit"
     remark = f"{held.bit_for_bit} of {held.of} weights are the checkpoint's, {how}"
     rest = held.of - held.bit_for_bit
@@ -89,6 +115,7 @@ def _weights_remark(held: WeightsHeld, precision: str | None) -> str:
 
 
 def _precision_remark(figures: FormatFigures, precision: str) -> str:
+    """How the figures of reduced precision are to be read."""
     limits = [
         output.limit
         for output in figures.outputs.values()

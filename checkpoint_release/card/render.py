@@ -31,6 +31,11 @@ def render(
 ) -> str:
     """The card: front matter and Markdown.
 
+    Args:
+        inputs: what the release is made of.
+        notes: what the author states.
+        missing: what the author should still supply.
+
     Raises:
         CardError: the front matter doesn't read back.
         ModelError: the model's module fails to describe it.
@@ -106,6 +111,7 @@ def _environment() -> Environment:
 
 
 def _escaped_unless_markup(value: Any) -> str:
+    """What a template writes for a value."""
     return value if isinstance(value, Markup) else escaped(value)
 
 

@@ -29,23 +29,35 @@ def training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics(training: Mapping[str, Any]) -> dict[str, float]:
-    """Measurements on data that the model wasn't trained on, going by their names."""
+    """Measurements on data that the model wasn't trained on, going by their names.
+
+    Args:
+        training: nested facts, as checkpoint.json holds them.
+
+    Returns:
+        Dotted name → value.
+    """
     found = {}
     for name, value in training_facts(training).items():
-        if _is_number(value) and _METRIC.fullmatch(name.rpartition(".")[2]):
+        if type(value) not in (int, float):  # a bool is no measurement
+            continue
+        if _METRIC.fullmatch(name.rpartition(".")[2]):
             found[name] = value
     return found
 
 
 def _scalars(training: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of each fact.
+
+    States of optimizers, schedulers and random generators are left out, and so is what
+    is nested deeper than one level.
+    """
     for name, value in training.items():
         if _STATES.search(name):
             continue
-        items = value.items() if isinstance(value, dict) else [("", value)]
-        for key, item in items:
+        items = {name: value}
+        if isinstance(value, dict):
+            items = {f"{name}.{key}": item for key, item in value.items()}
+        for full_name, item in items.items():
             if not isinstance(item, dict | list):
-                yield f"{name}.{key}" if key else name, item
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+                yield full_name, item

@@ -172,7 +172,16 @@ def family_module(factory: str) -> ModuleType:
 
 
 def _hook(family: ModuleType, name: str, default: Any = None) -> Any:
-    """What the module calls by that name; a function's errors name it when it fails."""
+    """What the module calls by that name.
+
+    Args:
+        family: the factory's module.
+        name: of the hook.
+        default: what stands for a hook that isn't there.
+
+    Returns:
+        The hook; a function is wrapped so that its errors name it.
+    """
     found = getattr(family, name, default)
     if not callable(found):
         return found
@@ -216,7 +225,15 @@ def _model_code_errors(module: str, action: str, remedy: str) -> Iterator[None]:
 
 
 def _last_own_frame(error: BaseException, name: str) -> str:
-    """Where the error left the model's package, rather than a library that it calls."""
+    """Where the error left the model's package, rather than a library that it calls.
+
+    Args:
+        error: what was raised.
+        name: the model's module.
+
+    Returns:
+        The module and the line in parentheses; empty if it never was in the package.
+    """
     package = name.partition(".")[0]
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -249,7 +266,11 @@ def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
 
 
 def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
-    """The signature with the named inputs alone, in its own order; None: all of them.
+    """The signature with the named inputs alone, in its own order.
+
+    Args:
+        signature: of the model.
+        names: the option model.inputs; None: all inputs.
 
     Raises:
         ParamsError: there is no such input.
@@ -257,7 +278,7 @@ def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
     if names is None:
         return signature
     known = [spec.name for spec in signature.inputs]
-    unknown = [name for name in names if name not in known]
+    unknown = sorted(set(names).difference(known))
     if unknown:
         raise ParamsError(
             f"{{model.inputs}} names {unknown}, and the model's inputs are {known}",

@@ -8,7 +8,7 @@ both see the same values.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -309,11 +309,10 @@ def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
     return msgspec.convert(value, kind)
 
 
-# msgspec reports the first problem alone, so each value is converted by itself.
-
-
 def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
-    """Everything that is wrong with a section, by key.
+    """Everything that is wrong with a section.
+
+    msgspec reports the first problem alone, so each value is converted by itself.
 
     Args:
         kind: the section.
@@ -321,63 +320,61 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
         key: the section's own dotted key; empty for the whole file.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    names = ", ".join(types)
     if not isinstance(value, dict):
-        names = ", ".join(types)
         return [f"{key}: found {value!r}: expected a section with {names}"]
-    problems = _key_problems(types, value, key)
-    for name, type_ in types.items():
-        if name in value:
-            problems += _value_problems(type_, value[name], _joined(key, name))
+    prefix = f"{key}." if key else ""
+    problems = []
+    for name in types | value:
+        full_key = f"{prefix}{name}"
+        if name not in types:
+            problems.append(f"{full_key}: unknown key; allowed here: {names}")
+        elif name not in value:
+            problems.append(f"{full_key}: missing; every key is required")
+        else:
+            problems += _value_problems(types[name], value[name], full_key)
     if problems:
         return problems
     for name, problem in msgspec.convert(value, kind).validate():
-        problems.append(f"{_joined(key, name)}: found {value[name]!r}: {problem}")
-    return problems
-
-
-def _key_problems(
-    types: Mapping[str, Any], value: Mapping[Any, Any], key: str
-) -> list[str]:
-    """Unknown and missing keys."""
-    problems = []
-    for name in value:
-        if name not in types:
-            allowed = f"allowed here: {', '.join(types)}"
-            problems.append(f"{_joined(key, name)}: unknown key; {allowed}")
-    hint = f"add it under {key}" if key else "add this section"
-    for name in types:
-        if name not in value:
-            problems.append(f"{_joined(key, name)}: missing; {hint}")
+        problems.append(f"{prefix}{name}: found {value[name]!r}: {problem}")
     return problems
 
 
 def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
-    """What is wrong with a value that should be of a kind."""
+    """What is wrong with a value.
+
+    Args:
+        kind: the type that it should have.
+        value: what was found.
+        key: its dotted key.
+    """
     if isinstance(kind, type) and issubclass(kind, Section):
         return _section_problems(kind, value, key)
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$")
+        reason = reason[0].lower() + reason[1:]
         allowed = _allowed_values(kind)
         if allowed:
             reason = f"expected {allowed}"
-        reason = reason[0].lower() + reason[1:]
         return [f"{key}{place.removesuffix('`')}: found {value!r}: {reason}"]
     return []
 
 
-def _joined(key: str, name: Any) -> str:
-    return f"{key}.{name}" if key else str(name)
-
-
 def _allowed_values(kind: Any) -> str:
-    """What a type allows where msgspec's message doesn't state it; otherwise empty."""
+    """What a type allows, where msgspec's message doesn't state it; otherwise empty.
+
+    Args:
+        kind: a type; a description of it, or of one of its parts, is what it allows.
+    """
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return f"{', '.join(others)} or {last}"
     for part in get_args(kind):
-        allowed = part.description if isinstance(part, Meta) else _allowed_values(part)
+        if isinstance(part, Meta):
+            return part.description or ""
+        allowed = _allowed_values(part)
         if allowed:
-            return str(allowed)
+            return allowed
     return ""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from checkpoint_release.card.markdown import (
+    Section,
     code,
     escaped,
     fenced,
@@ -74,11 +75,11 @@ def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
         "Before.\n\n## One #\na\n\n```sh\n## not a heading\n```\n### deeper\n##"
         " Two\n~~~\n```\n## still code\n~~~\nb\n"
     )
-    assert split_sections(notes) == {
-        "": "Before.",
-        "One": "a\n\n```sh\n## not a heading\n```\n### deeper",
-        "Two": "~~~\n```\n## still code\n~~~\nb",
-    }
+    assert split_sections(notes) == [
+        Section("", "Before."),
+        Section("One", "a\n\n```sh\n## not a heading\n```\n### deeper"),
+        Section("Two", "~~~\n```\n## still code\n~~~\nb"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,35 +97,29 @@ def test_notes_are_cut_at_their_headings_and_not_inside_code() -> None:
     ],
 )
 def test_what_is_no_heading_stays_in_its_section_to_the_letter(block: str) -> None:
-    assert split_sections(f"## One\n\n{block}\n\n## Two\nb") == {
-        "": "",
-        "One": block,
-        "Two": "b",
-    }
+    assert split_sections(f"## One\n\n{block}\n\n## Two\nb") == [
+        Section("", ""),
+        Section("One", block),
+        Section("Two", "b"),
+    ]
 
 
 @pytest.mark.parametrize(
     "heading", ["## One", "  ## One ##", "One\n---", "##\tOne", "## One\t"]
 )
 def test_a_heading_may_be_written_in_all_of_markdown_s_ways(heading: str) -> None:
-    assert split_sections(f"a\n\n{heading}\nb") == {"": "a", "One": "b"}
+    assert split_sections(f"a\n\n{heading}\nb") == [
+        Section("", "a"),
+        Section("One", "b"),
+    ]
 
 
 @given(st.lists(st.sampled_from(["## {}", "{} ", "", "\t", "```", "- {}", "---"])))
 def test_every_section_is_the_author_s_text_to_the_letter(lines: list[str]) -> None:
-    notes = "\n".join(line.format(number) for number, line in enumerate(lines))
-    rest = notes
-    for text in split_sections(notes).values():
-        assert text in rest
-        rest = rest[rest.index(text) + len(text) :]
-
-
-def test_sections_of_the_same_heading_are_joined() -> None:
-    assert split_sections("## A\na\n\n## B\nb\n## A\n\nc\n") == {
-        "": "",
-        "A": "a\n\nc",
-        "B": "b",
-    }
+    rest = "\n".join(line.format(number) for number, line in enumerate(lines))
+    for section in split_sections(rest):
+        assert section.text in rest
+        rest = rest[rest.index(section.text) + len(section.text) :]
 
 
 def test_sizes_are_in_the_units_of_the_hub() -> None:

@@ -101,7 +101,7 @@ def test_the_project_s_own_params_are_valid() -> None:
         (
             "float16: 1.0e-2, ",
             "",
-            ["parity.reduced.float16: missing; add it under parity.reduced"],
+            ["parity.reduced.float16: missing; every key is required"],
         ),
         (
             "  variants: []",
