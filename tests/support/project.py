@@ -114,7 +114,7 @@ class Project:
         params = yaml.load(path)
         for key, value in values.items():
             section, _, name = key.partition("__")
-            params[section][name] = value
+            params.setdefault(section, {})[name] = value
         yaml.dump(params, path)
 
     def ran(self, output: str) -> list[str]:
