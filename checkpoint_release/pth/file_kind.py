@@ -179,7 +179,7 @@ def identify_bytes(view: memoryview) -> FileKind:
 
 
 def identify_archive(archive: Archive) -> FileKind:
-    """What a zip archive is: TorchScript, torch.export and torch.save all write them."""
+    """What a zip archive is: torch.save, torch.jit and torch.export all write them."""
     names = archive.entries
     last_parts = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in last_parts:

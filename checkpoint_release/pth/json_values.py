@@ -165,7 +165,7 @@ def _exceeds(size: int, limit: int | None) -> bool:
 
 
 def _meaning(record: Inert) -> Any:
-    """What a record stands for, one level of it: a value that may hold other records."""
+    """What a record stands for: a value that may hold other records."""
     if record.args is None:
         return record.name
     known = _meaning_of_known_class(record)

@@ -1,11 +1,10 @@
-"""A pickle machine that imports nothing and calls nothing.
+"""An unpickler that imports nothing and calls nothing.
 
-Python's own unpicklers differ from this one where it matters: here a global is an
-`Inert` record, a call is a look into a closed table of things that can be built safely,
-and whatever is not in the table stays a record.
-Every opcode is charged for the memory it may take, so that a small file can't ask for a
-large one. Opcodes:
-https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
+Python's own differ from this one where it matters: here a global is an `Inert` record,
+a call is looked up among the builders of values that can be made safely, and whatever
+has no builder stays a record. Every opcode is charged for the memory it may take, so
+that a small file can't ask for a large one.
+Opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
 """
 
 from __future__ import annotations
@@ -27,29 +26,47 @@ from checkpoint_release.tensors.tensor import Tensor
 # loads the codec now: reading a file must import nothing
 b"-".decode("raw-unicode-escape")
 
-MEMORY = 512 << 20  # bytes that a pickle's values may take, besides
-# times its own length: a tensor is charged about 12 times what its pickle takes
+MEMORY = 512 << 20  # bytes that a pickle's values may take, besides GROWTH
+# times a pickle's own length: a tensor is charged about 12 times what its pickle takes
 GROWTH = 16
 # bytes; the largest integers that real checkpoints hold are 128-bit random states
 MAX_INTEGER = 256
+MAX_NUMBER = 700  # characters of a number that is written as text
+MAX_LINE = 1 << 20  # bytes of a text that ends with its line
 MAX_NAME = 400  # characters in a global's dotted name
 MAX_GLOBALS = 10_000  # different ones; the largest trainers save some hundreds
-# keys whose hashes a file can choose to collide: tuples, and integers of more than 60
-# bits
+# keys whose hashes a file can choose to collide: tuples, and integers of more than
+# SAFE_BITS bits
 MAX_ODD_KEYS = 5000
+SAFE_BITS = 60
+MAX_KEY_PARTS = 64  # of a tuple that is a key
+NEWEST_PROTOCOL = 5
 
 Builder = Callable[["Unpickler", tuple[Any, ...]], Any]
 """Makes a value out of a call's arguments, or raises Unsupported."""
 
+# What an opcode raises whose operands make no sense.
+_MALFORMED = (
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    struct.error,
+    OverflowError,
+    MemoryError,
+)
+
 
 class Unsupported(Exception):  # noqa: N818 - never seen by a user
-    """A call's arguments are not of the kind that the closed table knows: the call
-    stays an Inert record.
+    """A call's arguments are not what a builder expects: the call stays a record.
+
+    Args:
+        reason: why it can't be a tensor, where it was meant to be one.
     """
 
 
 class _Stop(Exception):  # noqa: N818
-    pass
+    """The pickle has ended."""
 
 
 class Unpickler:
@@ -57,32 +74,41 @@ class Unpickler:
 
     Args:
         data: the bytes.
-        builders: the closed table, from dotted names to what makes their values.
-        persistent: makes a storage (as a one-dimensional Tensor) of a persistent id.
+        builders: dotted name → what makes the value of a call of it.
+        persistent_load: makes a storage (as a one-dimensional Tensor) of a persistent
+            id, or raises ValueError.
+
+    Attributes:
+        at: where the next pickle begins, in bytes.
+        mentioned: dotted name of each global → how often the pickles name it.
+        called: the same → how often they call it.
+        unsupported: of those that have a builder → how many calls stayed records.
+        dangerous: the globals that could do harm if they were called.
     """
 
     def __init__(
         self,
         data: memoryview,
         builders: dict[str, Builder],
-        persistent: Callable[[tuple[Any, ...]], Any],
+        persistent_load: Callable[[tuple[Any, ...]], Any],
     ) -> None:
         self.data = data
         self.at = 0
         self.called: Counter[str] = Counter()
         self.mentioned: Counter[str] = Counter()
         self.dangerous: set[str] = set()
-        # calls of names in the closed table that stayed records
         self.unsupported: Counter[str] = Counter()
         self._builders = builders
-        self._persistent = persistent
+        self._persistent_load = persistent_load
         self._left = MEMORY + GROWTH * len(data)
         self._odd_keys = 0
         self._globals: dict[tuple[str, str], Inert] = {}
 
     def load(self) -> Any:
-        """The value of the next pickle. Raises CheckpointError for what is not a whole
-        and sane one.
+        """The value of the next pickle.
+
+        Raises:
+            CheckpointError: it isn't a whole and sane one.
         """
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
@@ -99,22 +125,17 @@ class Unpickler:
                 operations[opcode](self)
         except _Stop:
             return self.stack.pop()
-        except (
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-            struct.error,
-            OverflowError,
-            MemoryError,
-        ) as error:
-            if isinstance(error, IndexError) and self.at >= len(data):
-                self._damaged("it ends in the middle of a pickle")
-            reason = str(error) if isinstance(error, ValueError) else ""
-            self._damaged(
-                f"opcode 0x{opcode:02x} before byte {self.at} makes no sense:"
-                f" {reason or 'wrong operands'}"
-            )
+        except _MALFORMED as error:
+            self._malformed(opcode, error)
+
+    def _malformed(self, opcode: int, error: Exception) -> NoReturn:
+        if isinstance(error, IndexError) and self.at >= len(self.data):
+            self._damaged("it ends in the middle of a pickle")
+        reason = str(error) if isinstance(error, ValueError) else ""
+        self._damaged(
+            f"opcode 0x{opcode:02x} before byte {self.at} makes no sense:"
+            f" {reason or 'wrong operands'}"
+        )
 
     def charge(self, size: int) -> None:
         """Account for `size` bytes more of memory."""
@@ -134,9 +155,7 @@ class Unpickler:
         return self.data[start : self.at]
 
     def call(self, function: Any, args: Any) -> Any:
-        """What stands for `function(*args)`: a value out of the closed table, or a
-        record.
-        """
+        """What stands for `function(*args)`: a builder's value, or a record."""
         if not isinstance(function, Inert):
             raise TypeError
         if not isinstance(args, tuple):
@@ -146,95 +165,109 @@ class Unpickler:
         self.charge(8 * len(args))
         self.called[function.name] += 1
         builder = self._builders.get(function.name)
-        if builder is not None:
-            try:
-                return builder(self, args)
-            except Unsupported as problem:
-                self.unsupported[function.name] += 1
-                return Inert(function.name, args, reason=str(problem))
-        return Inert(function.name, args)
+        if builder is None:
+            return Inert(function.name, args)
+        try:
+            return builder(self, args)
+        except Unsupported as problem:
+            self.unsupported[function.name] += 1
+            return Inert(function.name, args, reason=str(problem))
 
     def check_key(self, key: Any) -> None:
         """Refuse what can't be a dict's key, and keep a file from choosing keys whose
         hashes collide.
         """
-        kind = type(key)
-        if kind in _SAFE_KEYS or (kind is int and -(1 << 60) < key < 1 << 60):
+        if type(key) in _SAFE_KEYS:
             return
-        if kind is tuple and len(key) <= 64:
-            for part in key:
-                if type(part) not in _SAFE_KEYS and type(part) is not int:
-                    self._damaged(
-                        f"a key of a dict is a tuple with a {type(part).__name__} in it"
-                    )
-        elif kind is not int:
-            self._damaged(f"a key of a dict is a {kind.__name__}")
+        if type(key) is int:
+            if -(1 << SAFE_BITS) < key < 1 << SAFE_BITS:
+                return
+        elif type(key) is tuple and len(key) <= MAX_KEY_PARTS:
+            self._check_parts(key)
+        else:
+            self._damaged(f"a key of a dict is a {type(key).__name__}")
         self._odd_keys += 1
         if self._odd_keys > MAX_ODD_KEYS:
             self._damaged(
                 f"more than {MAX_ODD_KEYS} keys of dicts are tuples or huge integers"
             )
 
+    def _check_parts(self, key: tuple[Any, ...]) -> None:
+        for part in key:
+            if type(part) not in _SAFE_KEYS and type(part) is not int:
+                self._damaged(
+                    f"a key of a dict is a tuple with a {type(part).__name__} in it"
+                )
+
     # Opcodes, in the order of pickletools: numbers and strings,
 
     def _int(self) -> None:
-        text = self._line(700)
-        self.stack.append(
-            {b"00": False, b"01": True}.get(text)
-            if text in (b"00", b"01")
-            else int(text)
-        )
+        """INT: a number on a line, or a boolean of protocol 1."""
+        text = self._line(MAX_NUMBER)
+        if text in (b"00", b"01"):
+            self.stack.append(text == b"01")
+        else:
+            self.stack.append(int(text))
 
     def _long(self) -> None:
-        self.stack.append(int(self._line(700).rstrip(b"L")))
+        """LONG: a number on a line, with Python 2's L behind it."""
+        self.stack.append(int(self._line(MAX_NUMBER).rstrip(b"L")))
 
     def _long1(self) -> None:
+        """LONG1: a two's complement number of up to 255 bytes."""
         self._integer(self.take(1)[0])
 
     def _long4(self) -> None:
+        """LONG4: one of up to 2 GiB, were that allowed."""
         self._integer(int.from_bytes(self.take(4), "little", signed=True))
 
     def _integer(self, size: int) -> None:
+        """A little-endian two's complement number of `size` bytes."""
         data = self.take(size)
         if size > MAX_INTEGER:
             self._damaged(f"it holds an integer of {size} bytes")
         self.stack.append(int.from_bytes(data, "little", signed=True))
 
     def _string(self) -> None:
-        text = self._line(1 << 20)
-        if (
-            len(text) < 2
-            or text[0] != text[-1]
-            or text[:1] not in (b"'", b'"')
-            or b"\\" in text
-        ):
-            raise ValueError  # escapes are of protocol 0, which torch never wrote
+        """STRING: a Python 2 string in quotes, on a line."""
+        text = self._line(MAX_LINE)
+        if len(text) < 2 or text[0] != text[-1] or text[0] not in b"'\"":
+            raise ValueError("a string has no quotes")
+        if b"\\" in text:
+            raise ValueError("a string has escapes, which torch never wrote")
         self.stack.append(_text_or_bytes(text[1:-1]))
 
     def _old_string(self, size: int) -> None:
+        """BINSTRING and SHORT_BINSTRING: a Python 2 string."""
         self.stack.append(_text_or_bytes(bytes(self.take(size))))
 
     def _unicode(self) -> None:
-        self.stack.append(str(self._line(1 << 20), "raw-unicode-escape"))
+        """UNICODE: text on a line."""
+        self.stack.append(str(self._line(MAX_LINE), "raw-unicode-escape"))
 
     def _text(self, size: int) -> None:
+        """BINUNICODE and its like: UTF-8, perhaps with lone surrogates."""
         self.stack.append(str(self.take(size), "utf-8", "surrogatepass"))
 
     def _bytes(self, size: int) -> None:
+        """BINBYTES and its like, BYTEARRAY8 among them."""
         self.stack.append(bytes(self.take(size)))
 
     # lists, tuples, dicts and sets (lists and tuples here, in the file's order, so that
     # nothing is hashed),
 
     def _append(self) -> None:
+        """APPEND: one item."""
         value = self.stack.pop()
         self._extend(self.stack[-1], [value])
 
     def _appends(self) -> None:
+        """APPENDS, and ADDITEMS for sets: all items above the mark."""
         values = self._to_mark()
         self._extend(self.stack[-1], values)
 
     def _extend(self, target: Any, values: list[Any]) -> None:
+        """Add items to a list, or to the record of a subclass of one."""
         if isinstance(target, Inert) and target.args is not None:
             target.items.extend(values)
         elif type(target) is list:
@@ -243,28 +276,28 @@ class Unpickler:
             raise TypeError
 
     def _tuple(self, size: int) -> None:
-        if size > len(self.stack):
+        """TUPLE1 to TUPLE3: of what is on top of the stack."""
+        start = len(self.stack) - size
+        if start < 0:
             raise IndexError
-        self.stack[len(self.stack) - size :] = [
-            tuple(self.stack[len(self.stack) - size :])
-        ]
+        self.stack[start:] = [tuple(self.stack[start:])]
 
     def _dict(self) -> None:
+        """DICT: of the keys and values above the mark."""
         values = self._to_mark()
         self.stack.append({})
         self._set(values)
 
     def _setitem(self) -> None:
+        """SETITEM: one key and its value."""
         value, key = self.stack.pop(), self.stack.pop()
         self._set([key, value])
 
     def _set(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        entries = (
-            target.entries
-            if isinstance(target, Inert) and target.args is not None
-            else target
-        )
+        """Set keys and values, one after another, in what is on top of the stack."""
+        entries = self.stack[-1]
+        if isinstance(entries, Inert) and entries.args is not None:
+            entries = entries.entries
         if type(entries) is not dict or len(values) % 2:
             raise TypeError
         for key in values[::2]:
@@ -274,104 +307,123 @@ class Unpickler:
     # the stack and the memo,
 
     def _to_mark(self) -> list[Any]:
+        """What was put on the stack since the last mark, which is taken away."""
         values, self.stack = self.stack, self.marks.pop()
         return values
 
     def _collect(self, kind: type) -> None:
+        """LIST, TUPLE and FROZENSET: of what is above the mark."""
         values = self._to_mark()
         self.stack.append(kind(values))
 
     def _mark(self) -> None:
+        """MARK: what follows belongs together."""
         self.marks.append(self.stack)
         self.stack = []
 
     def _pop(self) -> None:
+        """POP: the last value, or an empty mark."""
         if self.stack:
             self.stack.pop()
         else:
             self._to_mark()
 
     def _get(self, index: int) -> None:
+        """GET and its like: a value that was memorized."""
         self.stack.append(self.memo[index])
 
     def _put(self, index: int) -> None:
+        """PUT and its like: memorize the last value."""
         self.memo[index] = self.stack[-1]
 
     # and what would be code.
 
     def _global(self, module: str, name: str) -> None:
-        known = self._globals.get((module, name))
-        if known is None:
-            if len(module) + len(name) > MAX_NAME:
-                self._damaged(
-                    f"it names a global of {len(module) + len(name)} characters"
-                )
-            if len(self._globals) == MAX_GLOBALS:
-                self._damaged(f"it names more than {MAX_GLOBALS} different globals")
-            today = NAME_MAPPING.get((module, name)) or (
-                IMPORT_MAPPING.get(module, module),
-                name,
-            )
-            dotted = re.sub(
-                r"[^\w.<>-]", lambda found: ascii(found[0])[1:-1], ".".join(today)
-            )
-            known = self._globals[module, name] = Inert(dotted)
-            if is_dangerous(*today) or dotted != ".".join(today):
-                self.dangerous.add(dotted)
-        self.mentioned[known.name] += 1
-        self.stack.append(known)
+        """Put the record of a global on the stack, the same for each mention."""
+        record = self._globals.get((module, name))
+        if record is None:
+            record = self._new_global(module, name)
+            self._globals[module, name] = record
+        self.mentioned[record.name] += 1
+        self.stack.append(record)
+
+    def _new_global(self, module: str, name: str) -> Inert:
+        """A record under the name that the global has in Python 3."""
+        length = len(module) + len(name)
+        if length > MAX_NAME:
+            self._damaged(f"it names a global of {length} characters")
+        if len(self._globals) == MAX_GLOBALS:
+            self._damaged(f"it names more than {MAX_GLOBALS} different globals")
+        renamed = NAME_MAPPING.get((module, name))
+        if renamed is None:
+            renamed = IMPORT_MAPPING.get(module, module), name
+        dotted = ".".join(renamed)
+        escaped = _ODD_CHARACTER.sub(_escaped, dotted)
+        if is_dangerous(*renamed) or escaped != dotted:
+            self.dangerous.add(escaped)
+        return Inert(escaped)
 
     def _global_of_lines(self) -> None:
+        """GLOBAL: module and name on two lines."""
         module = str(self._line(MAX_NAME), "utf-8")
         self._global(module, str(self._line(MAX_NAME), "utf-8"))
 
     def _stack_global(self) -> None:
+        """STACK_GLOBAL: module and name from the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
             raise TypeError
         self._global(module, name)
 
     def _reduce(self) -> None:
+        """REDUCE and NEWOBJ: a call with a tuple of arguments."""
         args = self.stack.pop()
         self.stack[-1] = self.call(self.stack[-1], args)
 
     def _newobj_ex(self) -> None:
+        """NEWOBJ_EX: a call with keyword arguments as well."""
         keywords, args, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if type(args) is not tuple or type(keywords) is not dict:
             raise TypeError
-        made = self.call(cls, args)
-        if keywords and isinstance(made, Inert):
-            made.entries.update(keywords)
-        self.stack.append(made)
+        result = self.call(cls, args)
+        if keywords and isinstance(result, Inert):
+            result.entries.update(keywords)
+        self.stack.append(result)
 
     def _obj(self) -> None:
+        """OBJ: a class and its arguments above the mark, from Python 2."""
         cls, *args = self._to_mark()
         self.stack.append(self.call(cls, tuple(args)))
 
     def _inst(self) -> None:
+        """INST: a class on two lines, its arguments above the mark."""
         args = tuple(self._to_mark())
         self._global_of_lines()
         self.stack[-1] = self.call(self.stack[-1], args)
 
     def _build(self) -> None:
+        """BUILD: set the state of what is on the stack.
+
+        A class or function itself is shared by all who name it, and values that were
+        built need no state.
+        """
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Inert):
-            # a class or function itself is shared by all who name it
             if target.args is not None:
                 target.state = state
-        elif not isinstance(
-            target, dict | list | tuple | Tensor | str | int | float | bytes
-        ):
+        elif not isinstance(target, _BUILT):
             raise TypeError
 
     def _persistent_id(self) -> None:
+        """BINPERSID: the storage that a persistent id means."""
         pid = self.stack.pop()
         if type(pid) is not tuple:
             raise TypeError
-        self.stack.append(self._persistent(pid))
+        self.stack.append(self._persistent_load(pid))
 
     def _frame(self) -> None:
+        """FRAME: how many bytes of the pickle follow at least."""
         size = self._number(8)
         if size > len(self.data) - self.at:
             self._damaged(
@@ -380,48 +432,65 @@ class Unpickler:
             )
 
     def _proto(self) -> None:
-        if (version := self.take(1)[0]) > 5:
-            self._damaged(f"it is of pickle protocol {version}, and 5 is the newest")
+        """PROTO: the version of the pickle protocol."""
+        version = self.take(1)[0]
+        if version > NEWEST_PROTOCOL:
+            self._damaged(
+                f"it is of pickle protocol {version}, and {NEWEST_PROTOCOL} is the"
+                " newest"
+            )
 
     def _stop(self) -> NoReturn:
+        """STOP: the end of the pickle."""
         if self.marks or not self.stack:
             raise IndexError
         raise _Stop
 
     def _unsupported(self) -> NoReturn:
+        """Every other byte."""
         self._damaged(
             f"byte {self.at - 1} of the pickle, 0x{self.data[self.at - 1]:02x}, is no"
             " opcode torch writes"
         )
 
     def _number(self, size: int) -> int:
+        """A little-endian unsigned number of `size` bytes."""
         return int.from_bytes(self.take(size), "little")
 
     def _line(self, limit: int) -> bytes:
         """The bytes up to the next newline, which is passed over."""
         size = 64
-        while (
-            end := (window := bytes(self.data[self.at : self.at + size])).find(b"\n")
-        ) < 0:
+        while True:
+            window = bytes(self.data[self.at : self.at + size])
+            end = window.find(b"\n")
+            if end >= 0:
+                self.at += end + 1
+                return window[:end]
             if len(window) < size or size > limit:
                 self._damaged(f"a line at byte {self.at} has no end")
             size *= 4
-        self.at += end + 1
-        return window[:end]
 
     def _damaged(self, how: str) -> NoReturn:
+        """Raise CheckpointError."""
         raise CheckpointError(
             f"the pickle is damaged: {how}", "copy or download the checkpoint again"
         )
 
     def _too_large(self) -> NoReturn:
+        limit = (MEMORY + GROWTH * len(self.data)) >> 20
         raise CheckpointError(
-            "the pickle's values would take more than"
-            f" {(MEMORY + GROWTH * len(self.data)) >> 20} MiB of memory, tensors left"
-            " aside",
-            "leave it alone: this is how a pickle bomb looks; if it is yours, save"
-            " tensors rather than Python lists",
+            f"the pickle's values would take more than {limit} MiB of memory, besides"
+            " its tensors",
+            "do not load it: it looks like a pickle bomb; if it is yours, save tensors"
+            " rather than Python lists",
         )
+
+
+_ODD_CHARACTER = re.compile(r"[^\w.<>-]")
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return ascii(character[0])[1:-1]
 
 
 def _text_or_bytes(data: bytes) -> str | bytes:
@@ -434,15 +503,10 @@ def _text_or_bytes(data: bytes) -> str | bytes:
         return data
 
 
-_SAFE_KEYS = {
-    str,
-    bytes,
-    float,
-    bool,
-    type(None),
-    Inert,
-    Tensor,
-}  # hashed by a secret, by identity, or into few values
+# hashed by a secret, by identity, or into few values
+_SAFE_KEYS = {str, bytes, float, bool, type(None), Inert, Tensor}
+# what builders and opcodes make, beside records
+_BUILT = (dict, list, tuple, Tensor, str, int, float, bytes)
 
 _OPERATIONS: list[Callable[[Unpickler], Any]] = [Unpickler._unsupported] * 256
 # bytes charged for an opcode; the least also bounds how many there can be
@@ -461,7 +525,7 @@ for _opcodes, _cost, _operation in (
     (b"L", 64, Unpickler._long),
     (b"\x8a", 64, Unpickler._long1),
     (b"\x8b", 64, Unpickler._long4),
-    (b"F", 64, lambda m: m.stack.append(float(m._line(700)))),
+    (b"F", 64, lambda m: m.stack.append(float(m._line(MAX_NUMBER)))),
     (b"G", 64, lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0])),
     (b"N", 64, lambda m: m.stack.append(None)),
     (b"\x88", 64, lambda m: m.stack.append(True)),

@@ -1,9 +1,9 @@
 """Which globals named by a pickle could do harm if a less careful reader called them.
 
-Nothing here decides what is run, since nothing is: it decides what a person must be
-told before trusting the file. The standard library is dangerous but for the plain data
-types listed; so is torch but for what models and optimizers hold; of other packages,
-the known ways to run or load code. An unknown class of an unknown package is somebody's
+Nothing here decides what is run, since nothing is: it decides what a person must know
+before trusting the file. The standard library is dangerous but for the data types
+listed; so is torch but for what models and optimizers hold; of other packages, the
+known ways to run or load code. An unknown class of an unknown package is somebody's
 config.
 """
 
@@ -14,46 +14,64 @@ import collections.abc
 import sys
 import typing
 
-_EXCEPTIONS = {
-    name
-    for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, BaseException)
-}
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _exceptions() -> frozenset[str]:
+    names = set()
+    for name, kind in vars(builtins).items():
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            names.add(name)
+    return frozenset(names)
+
+
+def _typing_names() -> frozenset[str]:
+    return frozenset(name for name in typing.__all__ if name[0].isupper())
+
+
+_PATHS = _names("Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath")
 
 _HARMLESS_IN_STDLIB = {
-    "_codecs": {"encode"},
-    "argparse": {"Namespace"},
-    "array": {"array", "_array_reconstructor"},
-    "builtins": _EXCEPTIONS | {
-        "Ellipsis", "NotImplemented", "abs", "all", "any", "bool", "bytearray", "bytes", "complex",
-        "dict", "enumerate", "float", "frozenset", "int", "len", "list", "max", "min", "object",
-        "property", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple",
-        "type", "zip",
-    },
-    "_io": {"BytesIO", "StringIO"},
-    "collections.abc": set(collections.abc.__all__),
-    "collections": {"Counter", "OrderedDict", "UserDict", "UserList", "defaultdict", "deque", "ChainMap"},
-    "copyreg": {"_reconstructor", "__newobj__", "__newobj_ex__"},
-    "dataclasses": {"Field", "_MISSING_TYPE"},
-    "datetime": {"date", "datetime", "time", "timedelta", "timezone", "tzinfo"},
-    "decimal": {"Decimal"},
-    "enum": {"Enum", "Flag", "IntEnum", "IntFlag", "StrEnum", "auto"},
-    "fractions": {"Fraction"},
-    "functools": {"partial"},
-    "io": {"BytesIO", "StringIO"},
-    "itertools": {"count", "cycle", "repeat"},
-    "logging": {"Logger", "getLogger", "_loggerClass"},
-    "optparse": {"Values"},
-    "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
-    "pathlib._local": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
-    "random": {"Random"},
-    "re": {"_compile"},
-    "time": {"struct_time"},
-    "types": {"GenericAlias", "MappingProxyType", "NoneType", "SimpleNamespace", "UnionType"},
-    "typing": {name for name in typing.__all__ if name[0].isupper()} | {"_GenericAlias", "_UnionGenericAlias"},
-    "uuid": {"UUID", "SafeUUID"},
-    "zoneinfo": {"ZoneInfo", "ZoneInfo._unpickle"},
-}  # fmt: skip
+    "_codecs": _names("encode"),
+    "argparse": _names("Namespace"),
+    "array": _names("_array_reconstructor array"),
+    "builtins": _exceptions()
+    | _names(
+        """
+        Ellipsis NotImplemented abs all any bool bytearray bytes complex dict
+        enumerate float frozenset int len list max min object property range
+        reversed round set slice sorted str sum tuple type zip
+        """
+    ),
+    "_io": _names("BytesIO StringIO"),
+    "collections.abc": frozenset(collections.abc.__all__),
+    "collections": _names(
+        "ChainMap Counter OrderedDict UserDict UserList defaultdict deque"
+    ),
+    "copyreg": _names("__newobj__ __newobj_ex__ _reconstructor"),
+    "dataclasses": _names("Field _MISSING_TYPE"),
+    "datetime": _names("date datetime time timedelta timezone tzinfo"),
+    "decimal": _names("Decimal"),
+    "enum": _names("Enum Flag IntEnum IntFlag StrEnum auto"),
+    "fractions": _names("Fraction"),
+    "functools": _names("partial"),
+    "io": _names("BytesIO StringIO"),
+    "itertools": _names("count cycle repeat"),
+    "logging": _names("Logger _loggerClass getLogger"),
+    "optparse": _names("Values"),
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "random": _names("Random"),
+    "re": _names("_compile"),
+    "time": _names("struct_time"),
+    "types": _names("GenericAlias MappingProxyType NoneType SimpleNamespace UnionType"),
+    "typing": _typing_names() | _names("_GenericAlias _UnionGenericAlias"),
+    "uuid": _names("SafeUUID UUID"),
+    "zoneinfo": _names("ZoneInfo ZoneInfo._unpickle"),
+}
+"""Module → the names in it that are data types, or make them."""
 
 _HARMLESS_IN_TORCH = (
     "torch.amp.",
@@ -91,90 +109,101 @@ _HARMLESS_IN_TORCH = (
     "torch._utils._rebuild_",
 )
 
-_DANGEROUS_MODULES = frozenset(
-    {
-        "Cython", "IPython", "PIL.Image.open", "_pytest", "aiohttp", "anyio", "asynchat",
-        "asyncore", "boto3", "cPickle", "cffi", "cgi", "cgitb", "cloudpickle", "commands", "crypt",
-        "dill", "distutils", "execnet", "fabric", "fire", "fsspec", "fused", "gevent", "h5py",
-        "httplib", "httplib2", "httpx", "huggingface_hub", "imp", "invoke", "ipykernel", "joblib",
-        "jsonpickle", "jupyter", "keras", "keyring", "lib2to3", "mailcap", "mlflow.pyfunc",
-        "msilib", "nis", "nntplib", "nt", "numba", "numexpr", "numpy._core.memmap", "numpy.compat",
-        "numpy.core.memmap", "numpy.core.records.fromfile", "numpy.ctypeslib", "numpy.distutils",
-        "numpy.f2py", "numpy.fromfile", "numpy.genfromtxt", "numpy.lib", "numpy.load",
-        "numpy.loadtxt", "numpy.ma.core.load", "numpy.memmap", "numpy.save", "numpy.savetxt",
-        "numpy.savez", "numpy.testing", "onnxruntime", "pandas.compat", "pandas.core.computation",
-        "pandas.io", "pandas.read_pickle", "paramiko", "pexpect", "pip", "pipes", "pkg_resources",
-        "plumbum", "popen2", "psutil", "ptyprocess", "py", "pycurl", "pyximport", "ray.cloudpickle",
-        "requests", "s3fs", "scipy.LowLevelCallable", "scipy.io", "setuptools", "sh", "skimage.io",
-        "skops.io", "smart_open", "smtpd", "spwd", "sympy", "telnetlib", "tensorflow",
-        "torchvision.datasets.utils", "tornado", "transformers.utils.hub", "trio", "twisted",
-        "urllib2", "urllib3", "uu", "uvloop", "virtualenv", "wandb.sdk.lib", "websocket",
-        "websockets", "wheel", "win32api", "win32com", "win32process", "yaml",
-    }
-)  # fmt: skip
+_DANGEROUS_MODULES = _names(
+    """
+    _pytest aiohttp anyio asynchat asyncore boto3 cffi cgi cgitb cloudpickle
+    commands cPickle crypt Cython dill distutils execnet fabric fire fsspec fused
+    gevent h5py httplib httplib2 httpx huggingface_hub imp invoke ipykernel IPython
+    joblib jsonpickle jupyter keras keyring lib2to3 mailcap mlflow.pyfunc msilib nis
+    nntplib nt numba numexpr numpy._core.memmap numpy.compat numpy.core.memmap
+    numpy.core.records.fromfile numpy.ctypeslib numpy.distutils numpy.f2py
+    numpy.fromfile numpy.genfromtxt numpy.lib numpy.load numpy.loadtxt
+    numpy.ma.core.load numpy.memmap numpy.save numpy.savetxt numpy.savez
+    numpy.testing onnxruntime pandas.compat pandas.core.computation pandas.io
+    pandas.read_pickle paramiko pexpect PIL.Image.open pip pipes pkg_resources
+    plumbum popen2 psutil ptyprocess py pycurl pyximport ray.cloudpickle requests
+    s3fs scipy.io scipy.LowLevelCallable setuptools sh skimage.io skops.io
+    smart_open smtpd spwd sympy telnetlib tensorflow torchvision.datasets.utils
+    tornado transformers.utils.hub trio twisted urllib2 urllib3 uu uvloop virtualenv
+    wandb.sdk.lib websocket websockets wheel win32api win32com win32process yaml
+    """
+)
 """What runs commands, opens connections or makes code out of data, and modules gone
 from newer Pythons.
 """
 
-_DANGEROUS_PARTS = frozenset(
-    {
-        "__builtin__", "__builtins__", "builtins", "ctypes", "importlib", "nt", "os", "pickle", "posix", "posixpath",
-        "pty", "runpy", "shutil", "socket", "subprocess", "sys",
-    }
-)  # fmt: skip
+_DANGEROUS_PARTS = _names(
+    """
+    __builtin__ __builtins__ builtins ctypes importlib nt os pickle posix posixpath
+    pty runpy shutil socket subprocess sys
+    """
+)
 """Modules that are dangerous as any part of a name: `numpy.os.system` reaches the same
 function as `os.system`.
 """
 
-_DANGEROUS_FUNCTIONS = frozenset(
-    {
-        "breakpoint", "compile", "delattr", "eval", "exec", "exec_module", "execfile", "getattr", "globals",
-        "import_module", "load_library", "load_module", "load_state_dict_from_url", "locals", "open", "popen",
-        "setattr", "spawn", "system", "vars",
-    }
-)  # fmt: skip
+_DANGEROUS_FUNCTIONS = _names(
+    """
+    breakpoint compile delattr eval exec exec_module execfile getattr globals
+    import_module load_library load_module load_state_dict_from_url locals open
+    popen setattr spawn system vars
+    """
+)
 """Functions that are dangerous in whatever module they are found."""
+
+_DANGEROUS_IN_TORCH = _names("classes compile hub jit load ops package save")
+"""Names at the top of torch that reach code; others there are dtypes and the like."""
 
 
 def is_dangerous(module: str, name: str) -> bool:
     """Whether calling `name` of `module` could run code, read or write files, or reach
     the network.
+
+    Args:
+        module: dotted, as the pickle names it, in Python 3's names.
+        name: of a function or class, perhaps dotted itself.
     """
     components = f"{module}.{name}".split(".")
-    if any(_is_magic(part) for part in components[1:]) and (module, name) not in {
-        ("copyreg", "__newobj__"),
-        ("copyreg", "__newobj_ex__"),
-    }:
+    if _has_magic(components) and (module, name) not in _HARMLESS_MAGIC:
         return True
-    if components[0] in sys.stdlib_module_names:
+    package = components[0]
+    if package in sys.stdlib_module_names:
         return name not in _HARMLESS_IN_STDLIB.get(module, ())
-    if components[-1] in _DANGEROUS_FUNCTIONS or _DANGEROUS_PARTS.intersection(
-        components
-    ):
+    if components[-1] in _DANGEROUS_FUNCTIONS:
         return True
-    if components[0] == "torch":
-        if len(components) == 2:
-            return name in {
-                "classes",
-                "compile",
-                "hub",
-                "jit",
-                "load",
-                "ops",
-                "package",
-                "save",
-            }
-        stored = components[:-1] == ["torch", "cuda"] and name.endswith(
-            ("Storage", "Tensor")
-        )
-        return not stored and not f"{module}.{name}".startswith(_HARMLESS_IN_TORCH)
-    prefixes = (
-        ".".join(components[:length]) for length in range(1, len(components) + 1)
-    )
-    return any(prefix in _DANGEROUS_MODULES for prefix in prefixes)
+    if _DANGEROUS_PARTS.intersection(components):
+        return True
+    if package == "torch":
+        return _is_dangerous_in_torch(components)
+    return _is_in_dangerous_module(components)
 
 
-def _is_magic(component: str) -> bool:
-    if component in ("__main__", "__mp_main__", "__init__"):
-        return False  # where a training script's own classes are
-    return component.startswith("__") and component.endswith("__")
+_HARMLESS_MAGIC = {("copyreg", "__newobj__"), ("copyreg", "__newobj_ex__")}
+_OWN_CLASSES = _names("__main__ __mp_main__ __init__")
+"""Where a training script's own classes are."""
+
+
+def _has_magic(components: list[str]) -> bool:
+    """Whether a part behind the package is one such as `__globals__`."""
+    for part in components[1:]:
+        magic = part.startswith("__") and part.endswith("__")
+        if magic and part not in _OWN_CLASSES:
+            return True
+    return False
+
+
+def _is_dangerous_in_torch(components: list[str]) -> bool:
+    *module, name = components
+    if module == ["torch"]:
+        return name in _DANGEROUS_IN_TORCH
+    if module == ["torch", "cuda"] and name.endswith(("Storage", "Tensor")):
+        return False
+    return not ".".join(components).startswith(_HARMLESS_IN_TORCH)
+
+
+def _is_in_dangerous_module(components: list[str]) -> bool:
+    """Whether the name or a module that it is in is one of the dangerous ones."""
+    for length in range(1, len(components) + 1):
+        if ".".join(components[:length]) in _DANGEROUS_MODULES:
+            return True
+    return False

@@ -1,4 +1,4 @@
-"""The finished nest of values: arrays become tensors, pickled modules their state dicts.
+"""The finished nest of values: arrays as tensors, pickled modules as state dicts.
 
 What is too deep, too wide or contains itself is refused, so that whoever walks the nest
 may do it without care.
