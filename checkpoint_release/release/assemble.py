@@ -101,7 +101,11 @@ def assemble(
 
 
 def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
-    """Name of each format that is switched on → its manifest."""
+    """Name of each format that is switched on → its manifest.
+
+    Raises:
+        PublishError: there is none.
+    """
     enabled = {}
     for name in FORMATS:
         manifest = read_manifest(artifacts / name)
@@ -117,7 +121,12 @@ def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
 
 
 def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Source]:
-    """Path in the release → the artifact that it is a copy of."""
+    """Path in the release → the artifact that it is a copy of.
+
+    Raises:
+        ArtifactError: an artifact is missing or out of date.
+        PublishError: two files would have one path.
+    """
     sources: dict[str, Source] = {}
     for name, manifest in formats.items():
         for file, entry in manifest.files.items():
@@ -133,6 +142,11 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Sour
 
 
 def _add(sources: dict[str, Source], path: str, source: Source) -> None:
+    """Add a file under a path that must be free.
+
+    Raises:
+        PublishError: it is taken.
+    """
     if path in _WRITTEN_HERE:
         raise PublishError(
             f"{source.path} would be {path} in the release, which is a file of the"
@@ -149,7 +163,11 @@ def _add(sources: dict[str, Source], path: str, source: Source) -> None:
 
 
 def _current_source(artifacts: Path, folder: str, file: str) -> Source:
-    """A file of a folder that was made from the artifacts that are released."""
+    """A file of a folder that was derived from the artifacts that are released.
+
+    Raises:
+        ArtifactError: it was derived from others, or its manifest doesn't list it.
+    """
     manifest = read_manifest(artifacts / folder)
     for name, digest in manifest.made_from.items():
         origin = artifacts / name if name == PARITY else artifacts / name / MANIFEST
@@ -167,6 +185,11 @@ def _current_source(artifacts: Path, folder: str, file: str) -> Source:
 
 
 def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntry]:
+    """Copy the files into a folder, digesting them on the way.
+
+    Raises:
+        ArtifactError: one isn't what its manifest lists.
+    """
     files = {}
     for name, source in sorted(sources.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def differences(folder: Path, release: Release) -> list[str]:
         release: the folder's own release.json.
 
     Returns:
-        Nothing, where the folder is what it says.
+        Nothing, if the folder is exactly the release.
 
     Raises:
         ArtifactError: something in it can't be read.
@@ -49,6 +49,7 @@ def differences(folder: Path, release: Release) -> list[str]:
 def _missing_or_changed(
     folder: Path, release: Release, present: set[str]
 ) -> Iterator[str]:
+    """Listed files that aren't there, or aren't what they were."""
     for name, listed in release.files.items():
         if name not in present or not (folder / name).is_file():
             yield f"{name} is missing"
@@ -63,6 +64,7 @@ def _missing_or_changed(
 
 
 def _wrong_checksums(folder: Path, release: Release) -> list[str]:
+    """SHA256SUMS must repeat release.json, byte for byte."""
     path = folder / SUMS
     if not path.is_file():
         return [f"{SUMS} is missing"]
@@ -76,6 +78,11 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
     """Everything in the folder except what is in FOLDERS_OF_TOOLS, as paths.
 
     A folder that holds nothing expected counts as one entry, which ends in /.
+
+    Args:
+        folder: where to look.
+        expected: paths that may be there.
+        within: the part of the folder to look at, "" or ending in /.
     """
     with os.scandir(folder / within) as entries:
         for entry in entries:
@@ -89,6 +96,7 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
 
 
 def _unlisted(folder: Path, name: str) -> str:
+    """Why something that is there shouldn't be."""
     shown = name if name.isprintable() else repr(name)
     problem = f"{shown} is not in {RELEASE}"
     path = folder / name

@@ -303,10 +303,12 @@ class Hub:
         self, local: Mapping[str, LocalFile], target: Target, refs: Refs
     ) -> Survey:
         head = refs.branches.get(target.revision, refs.branches.get("main"))
-        remote = self.files(target.repo_id, head) if head else {}
+        if head is None:
+            return Survey(make_plan(local, {}))
+        remote = self.files(target.repo_id, head)
         plan = make_plan(local, remote, target.kept)
         release = None
-        if head and plan.empty:
+        if plan.empty:
             release = ReleaseCommit(head)
         elif target.create_pr:
             release = self._find_pull_request(local, target, refs)

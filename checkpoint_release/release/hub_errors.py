@@ -81,7 +81,7 @@ def scrub(text: str, token: str | None = None) -> str:
 
 
 def explain(error: BaseException, doing: str, context: ErrorContext) -> RequestError:
-    """The error as one that says what happened and what to do.
+    """Turn an error into one that tells the user what happened and what to do.
 
     Args:
         error: what a request raised.
@@ -96,8 +96,6 @@ def explain(error: BaseException, doing: str, context: ErrorContext) -> RequestE
         return explain(error.__cause__, f"{doing}: {str(error).rstrip('.')}", context)
     if isinstance(error, RequestError):
         return error
-    if isinstance(error, PublishError):
-        raise error
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, doing, context)
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
@@ -310,7 +308,7 @@ def content_mismatch(
 
 
 def short(commit: str | None) -> str:
-    """A commit's id as messages show it."""
+    """A commit's id as messages show it: twelve digits."""
     return commit[:12] if commit else "nothing"
 
 

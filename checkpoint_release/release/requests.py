@@ -136,6 +136,7 @@ class Requests:
     def _attempt(
         self, request: Callable[[], object], doing: str
     ) -> RequestError | None:
+        """Send once; returns what went wrong, or None."""
         try:
             request()
         except Exception as cause:
@@ -145,6 +146,7 @@ class Requests:
         return None
 
     def _pause(self, error: RequestError, wait: float) -> None:
+        """Wait, and longer if the Hub asks for it."""
         seconds = max(wait, error.wait)
         self.report(f"{error.problem}; trying again in {seconds:g} s")
         self._sleep(seconds)
@@ -165,6 +167,7 @@ class Requests:
     # How long one may take
 
     def _configure_client(self) -> None:
+        """Set time limits, transport and logging of all that huggingface_hub does."""
         set_client_factory(self._make_client)
         disable_progress_bars()
         if "HF_HUB_DISABLE_XET" not in os.environ:
@@ -216,6 +219,7 @@ class Requests:
             )
 
     def _scrub_record(self, record: logging.LogRecord) -> bool:
+        """A logging filter that lets everything pass, without secrets."""
         record.msg = scrub(record.getMessage(), self.token)
         record.args = None
         return True

@@ -97,8 +97,8 @@ def installed_versions(pins: Path) -> dict[str, str]:
         ) from None
     versions = {}
     for line in lines:
-        name, pinned, _ = line.partition("==")
-        if not pinned or name.lstrip().startswith("#"):
+        name, pinned, _ = line.partition("#")[0].partition("==")
+        if not pinned:
             continue
         try:
             versions[name.strip()] = metadata.version(name.strip())

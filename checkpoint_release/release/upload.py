@@ -56,6 +56,7 @@ def publish(
 
 
 def _create_repo(hub: Hub, target: Target) -> None:
+    """Create the repository, unless somebody else does meanwhile."""
     visibility = "private" if target.private else "public"
     hub.requests.report(f"creating {visibility} repository {target.repo_id}")
     hub.requests.change(
@@ -93,6 +94,7 @@ class _Upload:
         )
 
     def _ensure_branch(self) -> None:
+        """Create the branch from the surveyed head, if it isn't there."""
         start = self.survey.head
         if self.survey.branch_exists or self.target.create_pr or start is None:
             return
@@ -168,6 +170,10 @@ class _Upload:
         return release
 
     def _send(self) -> CommitInfo:
+        """Upload what differs, and make one commit of it.
+
+        A warning of the Hub, such as one about the card, is reported.
+        """
         plan = self.survey.plan
         additions = [self._addition(path) for path in plan.uploaded]
         deletions = [
@@ -217,6 +223,11 @@ class _Upload:
                 requests.report(f"warning: {message}")
 
     def _ensure_tag(self, commit: str) -> None:
+        """Set the version's tag on a commit, if there is to be one.
+
+        Raises:
+            PublishError: it is set on another commit.
+        """
         repo_id, tag = self.target.repo_id, self.target.tag
         if tag is None or self.survey.tagged:
             return

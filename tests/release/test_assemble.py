@@ -30,30 +30,22 @@ def artifacts(tmp_path: Path) -> Path:
     return fake_artifacts(tmp_path / "artifacts")
 
 
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def make_keys(folder: Path, curve: str = "prime256v1") -> tuple[Path, Path]:
+    """A private key and its public one."""
+    private, public = folder / f"{curve}.pem", folder / f"{curve}.pub"
+    openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", private)
+    openssl("ec", "-in", private, "-pubout", "-out", public)
+    return private, public
+
+
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A private key and its public one."""
-    folder = tmp_path_factory.mktemp("keys")
-    private, public = folder / "key.pem", folder / "key.pub"
-    subprocess.run(
-        [
-            "openssl",
-            "ecparam",
-            "-name",
-            "prime256v1",
-            "-genkey",
-            "-noout",
-            "-out",
-            private,
-        ],
-        check=True,
-    )
-    subprocess.run(
-        ["openssl", "ec", "-in", private, "-pubout", "-out", public],
-        check=True,
-        capture_output=True,
-    )
-    return private, public
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
@@ -74,12 +66,10 @@ def test_sha256sum_finds_every_file_as_it_is_listed(artifacts: Path) -> None:
     )
     assert done.returncode == 0 and done.stdout.count(": OK") == len(tree(release)) - 1
     (release / "onnx/model.onnx").write_bytes(b"changed")
-    assert (
-        subprocess.run(
-            ["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True
-        ).returncode
-        == 1
+    done = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True
     )
+    assert done.returncode == 1
 
 
 def test_a_format_switched_off_leaves_the_release(artifacts: Path) -> None:
@@ -97,11 +87,8 @@ def test_variants_of_a_format_are_listed_as_what_can_be_run(artifacts: Path) -> 
     variants = [{"file": "model_float16.onnx", "precision": "float16"}]
     write_manifest(artifacts / "onnx", "onnx", facts={"variants": variants})
     write_parity(artifacts)
-    listed = read_release(assemble(artifacts)).formats
-    assert (
-        listed["onnx float16"].path == "onnx/model_float16.onnx"
-        and listed["onnx float16"].format == "onnx"
-    )
+    runnable = read_release(assemble(artifacts)).formats["onnx float16"]
+    assert (runnable.format, runnable.path) == ("onnx", "onnx/model_float16.onnx")
 
 
 def test_the_same_artifacts_make_the_same_bytes_anywhere(
@@ -144,15 +131,10 @@ def test_the_bill_of_materials_is_valid_and_names_files_and_packages(
     sbom = json.loads((release / "sbom.cdx.json").read_text())
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     parts = {part["name"]: part for part in sbom["components"]}
-    assert (
-        parts["numpy"]["version"] == numpy.__version__
-        and "not-installed-anywhere" not in parts
-    )
-    listed = read_release(release).files
-    assert (
-        parts["model.safetensors"]["hashes"][0]["content"]
-        == listed["model.safetensors"].sha256
-    )
+    assert parts["numpy"]["version"] == numpy.__version__
+    assert "not-installed-anywhere" not in parts
+    (digest,) = parts["model.safetensors"]["hashes"]
+    assert digest["content"] == read_release(release).files["model.safetensors"].sha256
     assert "timestamp" not in sbom["metadata"]
 
 
@@ -165,23 +147,18 @@ def test_a_signature_holds_until_a_file_changes(
     assert "config.json" in str(check_signature(release, keys[1]))
 
 
+@pytest.mark.parametrize("curve", ["prime256v1", "secp384r1", "secp521r1"])
+def test_a_signature_holds_on_any_curve_of_the_specification(
+    artifacts: Path, tmp_path: Path, curve: str
+) -> None:
+    private, public = make_keys(tmp_path, curve)
+    assert check_signature(assemble(artifacts, signing_key=private), public) is None
+
+
 def test_a_signature_by_another_key_does_not_hold(
     artifacts: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "ecparam",
-            "-name",
-            "secp384r1",
-            "-genkey",
-            "-noout",
-            "-out",
-            other,
-        ],
-        check=True,
-    )
+    other, _ = make_keys(tmp_path, "secp384r1")
     assert check_signature(assemble(artifacts, signing_key=other), keys[1])
 
 
@@ -194,7 +171,9 @@ def test_a_card_left_to_people_is_not_signed_for(
     assert differences(release, read_release(release)) == []
 
 
-@pytest.mark.parametrize("key", ["missing", "not a key", "RSA", "with a password"])
+@pytest.mark.parametrize(
+    "key", ["missing", "not a key", "RSA", "another curve", "with a password"]
+)
 def test_a_key_that_cannot_sign_is_one_clear_error(
     artifacts: Path, tmp_path: Path, key: str
 ) -> None:
@@ -203,35 +182,13 @@ def test_a_key_that_cannot_sign_is_one_clear_error(
         case "not a key":
             path.write_text("-----BEGIN NOTHING-----\n")
         case "RSA":
-            subprocess.run(
-                ["openssl", "genrsa", "-out", path, "2048"],
-                check=True,
-                capture_output=True,
-            )
+            openssl("genrsa", "-out", path, "2048")
+        case "another curve":
+            path, _ = make_keys(tmp_path, "secp256k1")
         case "with a password":
-            command: list[str | Path] = [
-                "openssl",
-                "ecparam",
-                "-name",
-                "prime256v1",
-                "-genkey",
-                "-noout",
-                "-out",
-                path,
-            ]
-            subprocess.run(command, check=True)
-            command = [
-                "openssl",
-                "ec",
-                "-in",
-                path,
-                "-out",
-                path,
-                "-aes256",
-                "-passout",
-                "pass:secret",
-            ]
-            subprocess.run(command, check=True, capture_output=True)
+            unprotected, _ = make_keys(tmp_path)
+            password = ("-aes256", "-passout", "pass:secret")
+            openssl("ec", "-in", unprotected, "-out", path, *password)
     with pytest.raises(PublishError, match="signing_key") as caught:
         assemble(artifacts, signing_key=path)
     assert caught.value.remedy and not (artifacts / "release").exists()

@@ -322,6 +322,31 @@ def test_a_manifest_that_leads_out_of_the_release_is_refused(
         verify(release)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "{}",
+        '{"formats": [], "sample": {}, "card": "replace", "files": {}}',
+        '{"formats": {}, "sample": {}, "card": "burn", "files": {}}',
+        '{"formats": {}, "sample": {}, "card": "keep", "files": {"a": {"size": "1"}}}',
+        '{"formats": {}, "sample": {}, "card": "keep", "files": {"a": 1}}',
+        '{"formats": {}, "sample": {"inputs": "/x"}, "card": "keep", "files": {}}',
+        '{"formats": {"onnx": {"format": "onnx", "path": "../x"}}, "sample": {},'
+        ' "card": "keep", "files": {}}',
+        '{"formats": {}, "sample": {"inputs": "\\ud800"}, "card": "keep", "files": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_release_json_that_is_none_is_one_clear_error(
+    release: Path, text: str
+) -> None:
+    (release / "release.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"release\.json"):
+        verify(release)
+
+
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "checkpoint_release", "verify", *arguments]
     return subprocess.run(

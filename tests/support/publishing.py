@@ -133,7 +133,7 @@ class Publisher:
     def require_published(
         self, *, version: str | None = "v1.0.0", releases: int = 1
     ) -> None:
-        """The Hub holds exactly the release, once; one tag on it; and the receipt says
+        """The Hub holds exactly the release, once, with one tag; and the receipt states
         exactly that.
         """
         assert self.on_hub() == self.release

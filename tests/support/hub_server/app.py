@@ -1,5 +1,5 @@
-"""The HTTP of the Hub, as far as its Python client speaks it when it publishes and
-downloads models.
+"""The Hub's HTTP API, as far as its Python client uses it to publish and download
+models.
 """
 
 from __future__ import annotations
@@ -241,13 +241,13 @@ async def _paths_info(request: Request) -> Response:
 async def _commits(request: Request) -> Response:
     listed = [
         {
-            "id": made.oid,
-            "title": made.title,
-            "message": made.message,
-            "date": made.date,
-            "authors": [{"user": made.author}],
+            "id": commit.oid,
+            "title": commit.title,
+            "message": commit.message,
+            "date": commit.date,
+            "authors": [{"user": commit.author}],
         }
-        for made in _repo(request).history(_revision(request))
+        for commit in _repo(request).history(_revision(request))
     ]
     return _page(request, listed)
 
@@ -454,13 +454,15 @@ async def _commit(request: Request) -> Response:
     if not pull:
         if revision not in repo.branches:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        made = repo.apply(revision, revision, lines, account.name)
-        return JSONResponse(_committed(request, repo, made.oid))
+        commit = repo.apply(revision, revision, lines, account.name)
+        return JSONResponse(_committed(request, repo, commit.oid))
     number = len(repo.pulls) + 1
-    made = repo.apply(f"refs/pr/{number}", revision, lines, account.name)
-    repo.pulls.append(_pull(number, made.title, account.name))
+    commit = repo.apply(f"refs/pr/{number}", revision, lines, account.name)
+    repo.pulls.append(_pull(number, commit.title, account.name))
     url = f"{_base(request)}/{repo.repo_id}/discussions/{number}"
-    return JSONResponse({**_committed(request, repo, made.oid), "pullRequestUrl": url})
+    return JSONResponse(
+        {**_committed(request, repo, commit.oid), "pullRequestUrl": url}
+    )
 
 
 def _pull(number: int, title: str, author: str) -> Any:

@@ -17,7 +17,7 @@ GITATTRIBUTES = b"".join(
 
 
 class HubError(Exception):
-    """A refusal, as the Hub words it: status, X-Error-Code and message."""
+    """A refusal, as the Hub phrases it: status, X-Error-Code and message."""
 
     def __init__(self, status: int, message: str, code: str = "", **body: Any) -> None:
         super().__init__(message)
@@ -196,12 +196,12 @@ class Repo:
         date = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.commits))
         stamp = date.strftime("%Y-%m-%dT%H:%M:%S.000Z")
         oid = hashlib.sha1(seed.encode()).hexdigest()
-        made = Commit(
+        commit = Commit(
             oid, parent, title, message, stamp, author, dict(sorted(files.items()))
         )
-        self.commits[oid] = made
+        self.commits[oid] = commit
         self.branches[branch] = oid
-        return made
+        return commit
 
     def edit(
         self, changes: dict[str, bytes | None], title: str = "edited on the Hub"
