@@ -73,7 +73,7 @@ def parse_config(text: str | bytes, source: str) -> ModelConfig | None:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{source} is not JSON: {error}", "get the file again"
         ) from None

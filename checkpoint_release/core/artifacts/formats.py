@@ -32,7 +32,7 @@ class Format:
     eager: bool = False
 
     def path_in_release(self, file: str = "") -> str:
-        """The POSIX path in a release of one of the format's files, or of its folder."""
+        """The POSIX path of one of the format's files in a release, or its folder."""
         return (
             (PurePosixPath(self.release_folder) / file).as_posix()
             if file

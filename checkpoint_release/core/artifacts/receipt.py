@@ -62,7 +62,7 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
     files: dict[str, FileEntry]
 
     def says_the_same_as(self, other: Receipt) -> bool:
-        """Whether both say the same of the Hub, whenever and from wherever they say it."""
+        """Whether both state the same about the Hub, whenever they were written."""
         return all(getattr(self, name) == getattr(other, name) for name in _LASTING)
 
 
@@ -70,7 +70,7 @@ _LASTING = ("endpoint", "repo", "revision", "commit", "tag", "pull_request", "fi
 
 
 def last_receipt(artifacts: Path) -> Receipt | None:
-    """The receipt of the last publication; None where there is none that can be read."""
+    """The receipt of the last publication, or None if none can be read."""
     path = artifacts / RECEIPT
     try:
         receipt = as_record(read_json(path), Receipt, str(path))
