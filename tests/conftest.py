@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from checkpoint_release.core.signature import Arrays
+from tests.support.exports import write_figure
 from tests.support.hub_server import Account, HubServer
 from tests.support.project import Project
 from tests.support.publishing import TOKEN, Publisher, fake_artifacts
@@ -54,6 +55,12 @@ def tiny_inputs() -> Arrays:
 def tiny_outputs(tiny_release: Path, tiny_inputs: Arrays) -> Arrays:
     """What the tiny model itself computes of the inputs."""
     return eager_outputs(tiny_release, tiny_inputs)
+
+
+@pytest.fixture(scope="session")
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small stick figure."""
+    return write_figure(tmp_path_factory.mktemp("figure") / "checkpoint")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ CheckpointReleaseError        what is wrong and where, and what to do about it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 
@@ -81,6 +81,14 @@ class CheckpointReleaseError(Exception):
         return type(self)(
             f"{place}: {self._problem}", self._remedy, options=self.options
         )
+
+    @classmethod
+    def combined(cls, errors: Sequence[CheckpointReleaseError]) -> Self:
+        """One error with the problems of all, and the remedy of the last."""
+        problems = "; ".join(error._problem for error in errors)
+        options: set[str] = set()
+        options.update(*(error.options for error in errors))
+        return cls(problems, errors[-1]._remedy, options=sorted(options))
 
     def __str__(self) -> str:
         return self.message()

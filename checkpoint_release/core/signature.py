@@ -98,6 +98,16 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     dimensions: dict[str, Dimension]
 
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs, in order."""
+        return [spec.name for spec in self.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, in order."""
+        return [spec.name for spec in self.outputs]
+
     def to_json(self) -> dict[str, Any]:
         """The signature as config.json and checkpoint.json hold it."""
         return {

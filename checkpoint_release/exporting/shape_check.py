@@ -1,8 +1,8 @@
-"""Does an exported graph hold at sizes that it was not traced at? Each exporter asks
-before it hands its file on.
+"""Does an exported graph hold at sizes that it was not traced at? Every exporter checks
+this before it hands its file on.
 
 Parity is measured later and with care; here a graph with a dimension baked into it is
-caught while it is still clear which export made it.
+caught while it is still clear which export did so.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from checkpoint_release.core.errors import ExportError, one_line
 from checkpoint_release.core.signature import (
     Array,
-    Arrays,
     Dimension,
     Signature,
+    TensorSpec,
     resolve_shape,
     sample_inputs,
 )
@@ -24,140 +24,149 @@ from checkpoint_release.core.signature import (
 Run = Callable[[Sequence[Array]], Sequence[Array]]
 """Inputs in the signature's order → outputs in the signature's order."""
 
-# relative to the largest output: arithmetic differs by less, a baked dimension by much
-# more
+Sizes = dict[str, int]
+"""Name of a dynamic dimension → its size."""
+
+# Relative to the largest output: arithmetic differs by less, a baked dimension by much
+# more.
 _TOLERANCE = 1e-2
+_BAKED_DIMENSION = (
+    "the exporter took a size of its example for a constant: compute sizes from"
+    " tensors' shapes in forward, without int(), len() or a cache; or state the"
+    " dimension as a number in {model.signature}"
+)
 
 
-def example_sizes(signature: Signature) -> dict[str, int]:
-    """The sizes to trace at: the examples, but no 1, which broadcasting would hide,
-    where the bounds allow it.
+def example_sizes(signature: Signature) -> Sizes:
+    """The sizes to trace at: the examples, but 2 instead of 1 within the bounds.
+
+    Broadcasting would hide what depends on a size of 1.
     """
-    return {
-        name: (
-            2
-            if dimension.example == 1 and (dimension.maximum or 2) > 1
-            else dimension.example
-        )
-        for name, dimension in signature.dimensions.items()
-    }
+    sizes = {}
+    for name, dimension in signature.dimensions.items():
+        fixed = dimension.maximum == 1
+        sizes[name] = 2 if dimension.example == 1 and not fixed else dimension.example
+    return sizes
 
 
-def check_sizes(signature: Signature) -> Iterator[dict[str, int]]:
+def check_sizes(signature: Signature) -> Iterator[Sizes]:
     """The sizes traced at, other ones for all dimensions at once, and the smallest."""
-    dimensions = signature.dimensions
-    found: list[dict[str, int]] = []
-    for sizes in (
-        example_sizes(signature),
-        {
-            name: _other(dimension, example_sizes(signature)[name])
-            for name, dimension in dimensions.items()
-        },
-        {name: dimension.minimum for name, dimension in dimensions.items()},
-    ):
-        if sizes not in found:
-            found.append(sizes)
-            yield sizes
+    traced = example_sizes(signature)
+    others: Sizes = {}
+    smallest: Sizes = {}
+    for name, dimension in signature.dimensions.items():
+        others[name] = _other_size(dimension, traced[name])
+        smallest[name] = dimension.minimum
+    yield traced
+    if others != traced:
+        yield others
+    if smallest not in (traced, others):
+        yield smallest
 
 
 def check_shapes(
-    what: str, signature: Signature, exported: Run, eager: Run | None = None
+    export_name: str, signature: Signature, exported: Run, eager: Run | None = None
 ) -> None:
-    """Run the export at several sizes and hold its outputs against the signature and
-    against the eager model.
+    """Run the export at several sizes and compare its outputs with the signature and
+    with the eager model.
 
     Args:
-        what: names the export in an error.
+        export_name: names the export in an error.
         signature: what it takes and gives.
         exported: runs it.
-        eager: runs the model that it was made from; None where that would need torch.
+        eager: runs the model that was exported; None where that would need torch.
 
     Raises:
         ExportError: it fails at some sizes, or an output's dtype, shape or values are
             not what they should be.
     """
     for sizes in check_sizes(signature):
-        where = (
-            f"{what} at"
-            f" {', '.join(f'{name} {size}' for name, size in sizes.items()) or 'its fixed sizes'}"
-        )
+        place = f"{export_name} at {_sizes_text(sizes)}"
         inputs = list(sample_inputs(signature, sizes, seed=0).values())
-        try:
-            expected = eager(inputs) if eager is not None else None
-        except (Exception, SystemExit) as error:  # the model is anybody's code
-            raise ExportError(
-                f"{where}: the eager model itself fails: {_told(error)}",
-                "state the sizes that it takes as minimum and maximum under"
-                " model.signature.dimensions",
-            ) from error
-        try:
-            outputs = exported(inputs)
-        except Exception as error:  # a runtime can fail in any way
-            raise ExportError(f"{where} fails: {_told(error)}", _BAKED) from error
-        _check(
-            where,
-            signature,
-            sizes,
-            dict(zip((s.name for s in signature.outputs), outputs, strict=True)),
-            expected,
-        )
+        expected = None if eager is None else _run_eager(place, eager, inputs)
+        outputs = _run_export(place, exported, inputs)
+        pairs = zip(signature.outputs, outputs, strict=True)
+        for i, (spec, output) in enumerate(pairs):
+            output_place = f"{place}: output {spec.name!r}"
+            _check_against_signature(output_place, spec, output, sizes)
+            if expected is not None:
+                _check_against_model(output_place, output, expected[i])
 
 
-_BAKED = (
-    "the exporter took a size of its example for a constant: compute sizes from"
-    " tensors' shapes in forward, without int(), len() or a cache; or state the"
-    " dimension as a number in model.signature"
-)
+def _run_eager(place: str, eager: Run, inputs: Sequence[Array]) -> Sequence[Array]:
+    try:
+        return eager(inputs)
+    except (Exception, SystemExit) as error:  # the model is anybody's code
+        raise ExportError(
+            f"{place}: the eager model itself fails: {_cause(error)}",
+            "state the sizes that it takes as minimum and maximum of the dimensions in"
+            " {model.signature}",
+            options=["model.signature"],
+        ) from error
 
 
-def _check(
-    where: str,
-    signature: Signature,
-    sizes: dict[str, int],
-    outputs: Arrays,
-    expected: Sequence[Array] | None,
+def _run_export(place: str, exported: Run, inputs: Sequence[Array]) -> Sequence[Array]:
+    try:
+        return exported(inputs)
+    except Exception as error:  # a runtime can fail in any way
+        raise _baked_dimension(f"{place} fails: {_cause(error)}") from error
+
+
+def _check_against_signature(
+    place: str, spec: TensorSpec, output: Array, sizes: Sizes
 ) -> None:
-    for i, spec in enumerate(signature.outputs):
-        output = outputs[spec.name]
-        if output.dtype != np.dtype(spec.dtype):
-            raise ExportError(
-                f"{where}: output {spec.name!r} is {output.dtype}, and the signature"
-                f" says {spec.dtype}",
-                f"state `dtype: {output.dtype}` for it in model.signature",
-            )
-        known = spec.shape is not None and all(
-            isinstance(size, int) or size in sizes for size in spec.shape
+    if output.dtype != np.dtype(spec.dtype):
+        raise ExportError(
+            f"{place} is {output.dtype}, and the signature says {spec.dtype}",
+            f"state `dtype: {output.dtype}` for it in {{model.signature}}",
+            options=["model.signature"],
         )
-        if known and output.shape != (shape := resolve_shape(spec, sizes)):
-            raise ExportError(
-                f"{where}: output {spec.name!r} has the shape {output.shape}, and it"
-                f" should be {shape}",
-                _BAKED,
-            )
-        if expected is None:
-            continue
-        if output.shape != expected[i].shape:
-            raise ExportError(
-                f"{where}: output {spec.name!r} has the shape {output.shape}, and the"
-                f" eager model gives {expected[i].shape}",
-                _BAKED,
-            )
-        scale = max(1.0, float(np.abs(expected[i], dtype=np.float64).max(initial=0.0)))
-        error = float(np.abs(output.astype(np.float64) - expected[i]).max(initial=0.0))
-        if not error <= _TOLERANCE * scale and np.isfinite(expected[i]).all():
-            raise ExportError(
-                f"{where}: output {spec.name!r} is off the eager model's by"
-                f" {error:.3g}",
-                _BAKED,
-            )
+    if not _is_resolvable(spec, sizes):
+        return
+    shape = resolve_shape(spec, sizes)
+    if output.shape != shape:
+        raise _baked_dimension(
+            f"{place} has the shape {output.shape}, and it should be {shape}"
+        )
 
 
-def _told(error: BaseException) -> str:
+def _is_resolvable(spec: TensorSpec, sizes: Sizes) -> bool:
+    """Whether the output's shape is stated, and only in dimensions of the inputs."""
+    if spec.shape is None:
+        return False
+    return all(isinstance(size, int) or size in sizes for size in spec.shape)
+
+
+def _check_against_model(place: str, output: Array, expected: Array) -> None:
+    if output.shape != expected.shape:
+        raise _baked_dimension(
+            f"{place} has the shape {output.shape}, and the eager model gives"
+            f" {expected.shape}"
+        )
+    if not np.isfinite(expected).all():
+        return
+    magnitude = float(np.abs(expected, dtype=np.float64).max(initial=0.0))
+    error = float(np.abs(output.astype(np.float64) - expected).max(initial=0.0))
+    if not error <= _TOLERANCE * max(1.0, magnitude):  # NaN is not
+        raise _baked_dimension(f"{place} is off the eager model's by {error:.3g}")
+
+
+def _baked_dimension(problem: str) -> ExportError:
+    return ExportError(problem, _BAKED_DIMENSION, options=["model.signature"])
+
+
+def _sizes_text(sizes: Sizes) -> str:
+    if not sizes:
+        return "its fixed sizes"
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
+
+
+def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
-def _other(dimension: Dimension, traced: int) -> int:
-    """A size that wasn't traced at: one and a half times it, or what the bounds allow."""
+def _other_size(dimension: Dimension, traced: int) -> int:
+    """Another size than the traced one: half as much again, within the bounds."""
     wanted = traced + (traced + 1) // 2
     if dimension.maximum is None or wanted <= dimension.maximum:
         return wanted

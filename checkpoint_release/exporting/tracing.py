@@ -1,9 +1,10 @@
 """What all of torch's exporters need: the eager module with example inputs, dynamic
-sizes, and quiet.
+sizes, one error for whatever they raise, and silence about what is known.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
@@ -19,9 +20,30 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
 from checkpoint_release.core.signature import Array, Signature, sample_inputs
 from checkpoint_release.exporting.shape_check import example_sizes
 from checkpoint_release.runtimes.eager import ExportModule, load_model
+
+_KNOWN_WARNINGS = (
+    # chosen by opset, see checkpoint_release.onnx.routes
+    "You are using the legacy TorchScript-based ONNX export",
+    # TorchScript is what was asked for; README says more
+    r"`torch\.jit\.\w+` is (deprecated|not supported)",
+    # inputs share dimensions on purpose
+    r"# The axis name: .* will not be used",
+    # torch's use of its own classes
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # torch.onnx, of its own helpers
+    "The feature will be removed. Please remove usage of this function",
+    # of LSTMs; the shape check runs other sizes
+    "Exporting a model to ONNX with a batch_size other than 1",
+)
+
+
+def torch_version() -> str:
+    """The version of torch, without the part that says what hardware it is for."""
+    return torch.__version__.partition("+")[0]
 
 
 @dataclass(frozen=True)
@@ -42,19 +64,15 @@ class Traceable:
     arguments: tuple[Tensor, ...]
 
     @classmethod
-    def open(cls, checkpoint: Path) -> Traceable:
+    def open(cls, checkpoint: CheckpointFolder) -> Traceable:
         """Build the checkpoint's model; its weights stay in the mapped file.
-
-        Args:
-            checkpoint: the folder that `load` wrote.
 
         Raises:
             ModelError: the model can't be built, or the weights don't fit.
         """
-        folder = CheckpointFolder.open(checkpoint)
-        signature = folder.architecture.signature
-        weights = load_file(folder.weights)
-        model = load_model(folder.architecture, weights).requires_grad_(False)
+        signature = checkpoint.architecture.signature
+        weights = load_file(checkpoint.weights)
+        model = load_model(checkpoint.architecture, weights).requires_grad_(False)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
         return cls(model, ExportModule(model, signature).eval(), signature, arguments)
@@ -64,74 +82,94 @@ class Traceable:
         return run(self.module, inputs)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
-        """For each input, axis → torch.export's dimension with the signature's bounds."""
-        dims = {
+        """For each input, axis → torch.export's dimension with its bounds."""
+        dims: dict[int | str, Any] = {
             name: torch.export.Dim(name, min=dimension.minimum, max=dimension.maximum)
             for name, dimension in self.signature.dimensions.items()
             if dimension.minimum != dimension.maximum
         }
-        return tuple(
-            {
-                axis: dims[size]
-                for axis, size in enumerate(spec.shape or ())
-                if isinstance(size, str) and size in dims
-            }
-            for spec in self.signature.inputs
-        )
+        shapes = []
+        for spec in self.signature.inputs:
+            axes = enumerate(spec.shape or ())
+            shapes.append({axis: dims[size] for axis, size in axes if size in dims})
+        return tuple(shapes)
 
 
 def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
-    """Call any torch module on numpy arrays, by position; it gives a tuple of tensors."""
+    """Call any torch module that gives a tuple of tensors, by position, on arrays."""
+    tensors = [torch.from_numpy(array) for array in inputs]
     with torch.inference_mode():
-        return [
-            tensor.numpy()
-            for tensor in module(*(torch.from_numpy(array) for array in inputs))
-        ]
+        outputs = module(*tensors)
+    return [tensor.numpy() for tensor in outputs]
+
+
+def with_argument_names(
+    forward: Callable[..., Any], signature: Signature
+) -> Callable[..., Any]:
+    """A method that takes `*inputs`, declared as taking the signature's: the exporters
+    ask `inspect` for the names.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["self", *signature.input_names]
+    parameters = [inspect.Parameter(name, kind) for name in names]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return forward
+
+
+@contextmanager
+def model_export(format: str, model: nn.Module) -> Iterator[None]:
+    """One error for whatever an exporter raises, because it runs the model's own code;
+    this project's errors pass.
+
+    Args:
+        format: the key of the format under `formats`.
+        model: what is exported.
+
+    Raises:
+        ExportError: the exporter, or the model's code, raised something else.
+    """
+    try:
+        yield
+    except CheckpointReleaseError:
+        raise
+    except (Exception, SystemExit) as error:
+        option = f"formats.{format}"
+        raise ExportError(
+            f"{format}: exporting {type(model).__name__} failed:"
+            f" {type(error).__name__}: {one_line(error, 400)}",
+            f"change what forward does there, or set {{{option}}} to false",
+            options=[option],
+        ) from error
 
 
 @contextmanager
 def silence_known_warnings() -> Iterator[None]:
-    """Silence what torch's exporters say about things that are dealt with here, and
-    nothing else.
-    """
+    """Silence torch's warnings about what is dealt with here, and no others."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # says that torchvision isn't installed
+    logger.setLevel(logging.ERROR)  # reports that torchvision isn't installed
     with warnings.catch_warnings():
-        for message in (
-            # chosen by opset, see onnx_routes
-            "You are using the legacy TorchScript-based ONNX export",
-            # TorchScript is what was asked for; README says more
-            r"`torch\.jit\.\w+` is (deprecated|not supported)",
-            # inputs share dimensions on purpose
-            r"# The axis name: .* will not be used",
-            # torch's use of its own classes
-            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-            # torch.onnx, of its own helpers
-            "The feature will be removed. Please remove usage of this function",
-            # of LSTMs; the probe runs other sizes
-            "Exporting a model to ONNX with a batch_size other than 1",
-        ):
+        for message in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("always", category=TracerWarning)
-        warnings.showwarning = _noting_the_tracer_s(warnings.showwarning)
+        warnings.showwarning = _print_tracer_warnings(warnings.showwarning)
         try:
             yield
         finally:
             logger.setLevel(level)
 
 
-def _noting_the_tracer_s(show: Callable[..., None]) -> Callable[..., None]:
-    """What the tracer says it can't follow is told in a line; whether it matters, the
-    probe and parity-check find.
+def _print_tracer_warnings(show: Callable[..., None]) -> Callable[..., None]:
+    """Print what the tracer can't follow in one line each; whether it matters, the
+    shape check and the measurement of parity find.
     """
 
     def note(
         message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any
     ) -> None:
         if issubclass(category, TracerWarning):
-            said = str(message).partition(". ")[0]
-            print(f"note: {Path(filename).name}:{lineno}: {said}", file=sys.stderr)
+            summary = str(message).partition(". ")[0]
+            print(f"note: {Path(filename).name}:{lineno}: {summary}", file=sys.stderr)
         else:
             show(message, category, filename, lineno, *rest)
 

@@ -14,14 +14,15 @@ from checkpoint_release.core.errors import ExportError, OpsetError, one_line
 from checkpoint_release.core.signature import Array, Signature, TensorSpec
 from checkpoint_release.exporting.path_leaks import find_path_leak
 from checkpoint_release.exporting.shape_check import Run, check_shapes
-from checkpoint_release.onnx.clean import infer_shapes
 from checkpoint_release.onnx.file import read_skeleton
+from checkpoint_release.onnx.shapes import infer_shapes
 from checkpoint_release.runtimes.onnx_graph import names_read, walk_nodes
 
-_MISTAKE = (
-    "this is a mistake of the exporter: try another onnx.exporter or onnx.opset, and"
-    " report it"
+_EXPORTER_BUG = (
+    "this is an exporter bug: try another {onnx.exporter} or {onnx.opset}, and report"
+    " it"
 )
+_EXPORTER_OPTIONS = ["onnx.exporter", "onnx.opset"]
 
 
 def check_onnx(
@@ -38,135 +39,157 @@ def check_onnx(
         signature: the inputs and outputs that it must have, in this order.
         opset: the version of the default domain that it must import.
         ir_version: the IR version that it must have.
-        eager: runs the model that it was made from; None where that would need torch.
+        eager: runs the model that was exported; None where that would need torch.
 
     Raises:
         OpsetError: opset or IR version aren't the asked ones.
         ExportError: anything else isn't as it should be; the message names it.
     """
     model = read_skeleton(path)
-    _check_versions(path, model, opset, ir_version)
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-        inferred = infer_shapes(model)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(
-            f"{path.name} is not valid ONNX: {one_line(error, 400)}", _MISTAKE
-        ) from None
-    _check_values("input", path, model.graph.input, signature.inputs)
-    _check_values("output", path, model.graph.output, signature.outputs)
-    _check_ranks(path, inferred)
-    _check_initialisers(path, model)
-    if leak := find_path_leak(read_skeleton(path, keep=0).SerializeToString()):
-        raise ExportError(f"{path.name} holds {leak!r}", _MISTAKE)
-    external = any(
-        tensor.data_location == TensorProto.EXTERNAL
-        for tensor in model.graph.initializer
-    )
-    run = _onnxruntime(path, signature, external)
+    _check_versions(path.name, model, opset, ir_version)
+    _check_domains(path.name, model)
+    inferred = _validate(path, model)
+    _check_values(f"{path.name}: input", model.graph.input, signature.inputs)
+    _check_values(f"{path.name}: output", model.graph.output, signature.outputs)
+    _check_ranks(path.name, inferred)
+    _check_initializers(path.name, model)
+    leak = find_path_leak(read_skeleton(path, keep=0).SerializeToString())
+    if leak is not None:
+        raise _exporter_bug(f"{path.name} holds {leak!r}")
+    is_external = _has_external_data(model)
+    run = _onnxruntime(path, signature, is_external)
     # Past 2 GB the weights stay in the mapped file; running would bring all of them in.
-    # parity-check runs every file.
-    if not external:
+    # The parity check runs every file.
+    if not is_external:
         check_shapes(path.name, signature, run, eager)
 
 
-def _check_versions(path: Path, model: ModelProto, opset: int, ir_version: int) -> None:
-    imports = {
-        entry.domain.replace("ai.onnx", "", 1): entry.version
-        for entry in model.opset_import
-    }
-    if imports.get("") != opset:
+def _exporter_bug(problem: str) -> ExportError:
+    return ExportError(problem, _EXPORTER_BUG, options=_EXPORTER_OPTIONS)
+
+
+def _check_versions(file: str, model: ModelProto, opset: int, ir_version: int) -> None:
+    imported = _imports(model).get("")
+    if imported != opset:
         raise OpsetError(
-            f"{path.name} has opset {imports.get('')}, and onnx.opset is {opset}",
-            _MISTAKE,
+            f"{file} has opset {imported}, and {{onnx.opset}} is {opset}",
+            _EXPORTER_BUG,
+            options=_EXPORTER_OPTIONS,
         )
     if model.ir_version != ir_version:
         raise OpsetError(
-            f"{path.name} has IR version {model.ir_version}, and {ir_version} was"
-            " asked for",
-            _MISTAKE,
+            f"{file} has IR version {model.ir_version}, and {ir_version} was asked for",
+            _EXPORTER_BUG,
+            options=_EXPORTER_OPTIONS,
         )
-    used = {
-        node.domain.replace("ai.onnx", "", 1) for node in walk_nodes(model.graph)
-    } | {""}
+
+
+def _check_domains(file: str, model: ModelProto) -> None:
+    imports = _imports(model)
+    used = {_domain(node.domain) for node in walk_nodes(model.graph)} | {""}
     if used != imports.keys():
-        raise ExportError(
-            f"{path.name} imports the domains {sorted(imports)} and uses"
-            f" {sorted(used)}",
-            _MISTAKE,
+        raise _exporter_bug(
+            f"{file} imports the domains {sorted(imports)} and uses {sorted(used)}"
         )
+
+
+def _imports(model: ModelProto) -> dict[str, int]:
+    """Domain → opset."""
+    return {_domain(entry.domain): entry.version for entry in model.opset_import}
+
+
+def _domain(name: str) -> str:
+    """The domain; ONNX's own, which has two names, is empty."""
+    return name.replace("ai.onnx", "", 1)
+
+
+def _validate(path: Path, model: ModelProto) -> ModelProto:
+    """Check the file by ONNX's own rules; returns the model with shapes inferred."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        return infer_shapes(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise _exporter_bug(
+            f"{path.name} is not valid ONNX: {one_line(error, 400)}"
+        ) from None
 
 
 def _check_values(
-    what: str, path: Path, values: Sequence[ValueInfoProto], specs: Sequence[TensorSpec]
+    place: str, values: Sequence[ValueInfoProto], specs: Sequence[TensorSpec]
 ) -> None:
-    found, expected = [value.name for value in values], [spec.name for spec in specs]
-    if found != expected:
-        raise ExportError(
-            f"{path.name} has the {what}s {found}, and the signature names {expected}",
-            _MISTAKE,
-        )
+    names = [value.name for value in values]
+    expected = [spec.name for spec in specs]
+    if names != expected:
+        raise _exporter_bug(f"{place}s are {names}, and the signature names {expected}")
     for value, spec in zip(values, specs, strict=True):
-        tensor = value.type.tensor_type
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        if dtype != spec.dtype:
-            raise ExportError(
-                f"{path.name}: {what} {spec.name!r} is {dtype}, and the signature says"
-                f" {spec.dtype}",
-                f"state `dtype: {dtype}` for it in model.signature",
-            )
-        shape = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param
-            for dim in tensor.shape.dim
-        ]
-        if spec.shape is not None and shape != list(spec.shape):
-            raise ExportError(
-                f"{path.name}: {what} {spec.name!r} has the shape {shape}, and the"
-                f" signature says {list(spec.shape)}",
-                _MISTAKE,
-            )
+        _check_value(f"{place} {spec.name!r}", value, spec)
 
 
-def _check_ranks(path: Path, inferred: ModelProto) -> None:
+def _check_value(place: str, value: ValueInfoProto, spec: TensorSpec) -> None:
+    tensor = value.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    if dtype != spec.dtype:
+        raise ExportError(
+            f"{place} is {dtype}, and the signature says {spec.dtype}",
+            f"state `dtype: {dtype}` for it in {{model.signature}}",
+            options=["model.signature"],
+        )
+    shape = []
+    for dimension in tensor.shape.dim:
+        is_fixed = dimension.HasField("dim_value")
+        shape.append(dimension.dim_value if is_fixed else dimension.dim_param)
+    if spec.shape is not None and shape != list(spec.shape):
+        raise _exporter_bug(
+            f"{place} has the shape {shape}, and the signature says {list(spec.shape)}"
+        )
+
+
+def _check_ranks(file: str, inferred: ModelProto) -> None:
     graph = inferred.graph
-    known = {
-        value.name
-        for value in (*graph.value_info, *graph.output)
-        if not value.type.HasField("tensor_type")
-        or value.type.tensor_type.HasField("shape")
-    }
-    produced = [
-        name for node in graph.node if not node.domain for name in node.output if name
-    ]
-    if unknown := [name for name in produced if name not in known]:
-        raise ExportError(
-            f"{path.name}: shape inference finds no rank for {len(unknown)} values,"
-            f" {unknown[0]!r} the first",
-            _MISTAKE,
+    values = (*graph.value_info, *graph.output)
+    ranked = {value.name for value in values if _has_rank(value)}
+    unranked = []
+    for node in graph.node:
+        if not node.domain:
+            unranked += [name for name in node.output if name and name not in ranked]
+    if unranked:
+        raise _exporter_bug(
+            f"{file}: shape inference finds no rank for {len(unranked)} values,"
+            f" {unranked[0]!r} the first"
         )
 
 
-def _check_initialisers(path: Path, model: ModelProto) -> None:
+def _has_rank(value: ValueInfoProto) -> bool:
+    """Whether the value's rank is known, or it is no tensor."""
+    kind = value.type
+    return not kind.HasField("tensor_type") or kind.tensor_type.HasField("shape")
+
+
+def _check_initializers(file: str, model: ModelProto) -> None:
     read = names_read(model.graph)
-    if unused := [
-        tensor.name for tensor in model.graph.initializer if tensor.name not in read
-    ]:
-        raise ExportError(
-            f"{path.name}: nothing reads {len(unused)} initialisers, {unused[0]!r} the"
-            " first",
-            _MISTAKE,
+    names = [tensor.name for tensor in model.graph.initializer]
+    unused = [name for name in names if name not in read]
+    if unused:
+        raise _exporter_bug(
+            f"{file}: nothing reads {len(unused)} initialisers, {unused[0]!r} the first"
         )
 
 
-def _onnxruntime(path: Path, signature: Signature, external: bool) -> Run:
+def _has_external_data(model: ModelProto) -> bool:
+    locations = {tensor.data_location for tensor in model.graph.initializer}
+    return TensorProto.EXTERNAL in locations
+
+
+def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
+    """Open the file in ONNX Runtime; returns what runs it."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # what goes wrong is raised
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    # leave the weights where they are mapped: no folding of constants, no copies in
-    # another layout
-    if external:
+    if is_external:
+        # leave the weights where they are mapped: no folding of constants, no copies in
+        # another layout
         settings.graph_optimization_level = (
             onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         )
@@ -180,11 +203,12 @@ def _onnxruntime(path: Path, signature: Signature, external: bool) -> Run:
         raise ExportError(
             f"onnxruntime {onnxruntime.__version__} can't load {path.name}:"
             f" {one_line(error, 400)}",
-            "ask for another onnx.opset or onnx.exporter",
+            "ask for another {onnx.opset} or {onnx.exporter}",
+            options=_EXPORTER_OPTIONS,
         ) from None
-    names = [spec.name for spec in signature.inputs]
 
     def run(inputs: Sequence[Array]) -> Sequence[Array]:
-        return session.run(None, dict(zip(names, inputs, strict=True)))  # type: ignore[no-any-return]
+        feeds = dict(zip(signature.input_names, inputs, strict=True))
+        return session.run(None, feeds)  # type: ignore[no-any-return]
 
     return run

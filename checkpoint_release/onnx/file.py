@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ExportError
@@ -25,17 +27,29 @@ from checkpoint_release.core.signature import Array
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
+NamedArrays = Mapping[str, Array | TensorLike]
+"""Name → array, or tensor of a mapped file."""
+
 # protobuf refuses messages of 2 GiB; a mebibyte is left for what readers add
 EMBEDDED_LIMIT = 2**31 - 2**20
 # bytes; ONNX Runtime maps external data, and vector instructions like this
 _ALIGNMENT = 64
 _PAGE = 65536  # bytes; the largest granularity that an operating system maps files at
-_LENGTH_DELIMITED = 2
-_OWN_MISTAKE = "report this: the graph was made for other weights"
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+_LENGTH_DELIMITED = 2
+_DATA_FIELDS = (
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "string_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+)
+_OWN_BUG = "report this: the graph was made for other weights"
 
 
-def weight(name: str, array: Array) -> TensorProto:
+def placeholder(name: str, array: Array) -> TensorProto:
     """An initialiser whose data `write_onnx` will take from the array of that name."""
     return TensorProto(
         name=name,
@@ -44,29 +58,32 @@ def weight(name: str, array: Array) -> TensorProto:
     )
 
 
-def is_streamed(tensor: TensorProto) -> bool:
-    """Whether the initialiser has no data of its own."""
-    return not tensor.ByteSize() or (
-        not tensor.HasField("raw_data")
-        and not any(
-            len(getattr(tensor, field))
-            for field in (
-                "float_data",
-                "int32_data",
-                "string_data",
-                "int64_data",
-                "double_data",
-                "uint64_data",
-            )
-        )
-        and math.prod(tensor.dims) > 0
-    )
+def is_placeholder(tensor: TensorProto) -> bool:
+    """Whether the initialiser has elements and no data of its own."""
+    for field in _DATA_FIELDS:
+        if len(getattr(tensor, field)):
+            return False
+    dims: list[int] = list(tensor.dims)
+    return math.prod(dims) > 0
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """An initialiser without data, and its data."""
+
+    tensor: TensorProto
+    data: TensorLike
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data."""
+        return nbytes(self.data)
 
 
 def write_onnx(
     path: Path,
     model: ModelProto,
-    weights: Mapping[str, Array | TensorLike],
+    weights: NamedArrays,
     *,
     embedded_limit: int = EMBEDDED_LIMIT,
 ) -> None:
@@ -86,96 +103,92 @@ def write_onnx(
         ExportError: an initialiser has no weight, or one of another type or other
             dimensions.
     """
-    kept = [tensor for tensor in model.graph.initializer if not is_streamed(tensor)]
-    streamed = [
-        (tensor, _matching(tensor, weights.get(tensor.name)))
-        for tensor in model.graph.initializer
-        if is_streamed(tensor)
-    ]
     skeleton = ModelProto()
     skeleton.CopyFrom(model)
     del skeleton.graph.initializer[:]
-    skeleton.graph.initializer.extend(kept)
-    if (
-        sum(nbytes(weight) for _, weight in streamed) + model.ByteSize()
-        <= embedded_limit
-    ):
+    streamed = []
+    for tensor in model.graph.initializer:
+        if is_placeholder(tensor):
+            streamed.append(_matching_weight(tensor, weights))
+        else:
+            skeleton.graph.initializer.append(tensor)
+    size = model.ByteSize() + sum(weight.size for weight in streamed)
+    if size <= embedded_limit:
         _write_embedded(path, skeleton, streamed)
     else:
         _write_external(path, skeleton, streamed)
 
 
-def _matching(tensor: TensorProto, weight: Array | TensorLike | None) -> TensorLike:
-    """The weight, if it is what the initialiser says."""
+def _matching_weight(tensor: TensorProto, weights: NamedArrays) -> _Weight:
+    """The initialiser with its weight, if that has its type and dimensions."""
     wanted = f"{TensorProto.DataType.Name(tensor.data_type)} {list(tensor.dims)}"
+    weight = weights.get(tensor.name)
     if weight is None:
         raise ExportError(
             f"the graph's initialiser {tensor.name!r} ({wanted}) is none of the"
             " weights",
-            _OWN_MISTAKE,
+            _OWN_BUG,
         )
-    found = Tensor.of_numpy(weight) if isinstance(weight, np.ndarray) else weight
-    numpy_type = DTYPES[found.dtype].numpy
-    kind = (
-        helper.np_dtype_to_tensor_dtype(numpy_type) if numpy_type is not None else None
-    )
-    if kind != tensor.data_type or tuple(found.shape) != tuple(tensor.dims):
+    data = Tensor.of_numpy(weight) if isinstance(weight, np.ndarray) else weight
+    if _data_type(data) != tensor.data_type or list(data.shape) != list(tensor.dims):
         raise ExportError(
             f"the graph's initialiser {tensor.name!r} is {wanted}, and the weight"
-            f" {found.dtype} {list(found.shape)}",
-            _OWN_MISTAKE,
+            f" {data.dtype} {list(data.shape)}",
+            _OWN_BUG,
         )
-    return found
+    return _Weight(tensor, data)
+
+
+def _data_type(tensor: TensorLike) -> int | None:
+    """ONNX's number of the tensor's dtype; None where it has none."""
+    dtype = DTYPES[tensor.dtype].numpy
+    return None if dtype is None else helper.np_dtype_to_tensor_dtype(dtype)
 
 
 def _write_embedded(
-    path: Path, skeleton: ModelProto, streamed: list[tuple[TensorProto, TensorLike]]
+    path: Path, skeleton: ModelProto, streamed: Sequence[_Weight]
 ) -> None:
     graph = skeleton.graph.SerializeToString(deterministic=True)
-    heads = []
-    for tensor, weight in streamed:
-        head = tensor.SerializeToString(deterministic=True) + _head(
-            _TENSOR_RAW_DATA, nbytes(weight)
-        )
-        heads.append(_head(_GRAPH_INITIALIZER, len(head) + nbytes(weight)) + head)
-    size = (
-        len(graph)
-        + sum(map(len, heads))
-        + sum(nbytes(weight) for _, weight in streamed)
-    )
+    heads = [_initializer_head(weight) for weight in streamed]
+    size = len(graph)
+    for weight, head in zip(streamed, heads, strict=True):
+        size += len(head) + weight.size
     skeleton.ClearField("graph")
     with path.open("wb") as file:
         file.write(skeleton.SerializeToString(deterministic=True))
-        file.write(_head(_MODEL_GRAPH, size))
+        file.write(_field_head(_MODEL_GRAPH, size))
         file.write(graph)
-        for (_, weight), head in zip(streamed, heads, strict=True):
+        for weight, head in zip(streamed, heads, strict=True):
             file.write(head)
-            file.writelines(weight.chunks())
+            file.writelines(weight.data.chunks())
+
+
+def _initializer_head(weight: _Weight) -> bytes:
+    """All of the graph's field that comes before the weight's data."""
+    tensor: bytes = weight.tensor.SerializeToString(deterministic=True)
+    tensor += _field_head(_TENSOR_RAW_DATA, weight.size)
+    return _field_head(_GRAPH_INITIALIZER, len(tensor) + weight.size) + tensor
 
 
 def _write_external(
-    path: Path, skeleton: ModelProto, streamed: list[tuple[TensorProto, TensorLike]]
+    path: Path, skeleton: ModelProto, streamed: Sequence[_Weight]
 ) -> None:
     data = path.with_name(path.name + ".data")
     with data.open("wb") as file:
-        for tensor, weight in streamed:
-            file.write(
-                bytes(-file.tell() % (_PAGE if nbytes(weight) >= _PAGE else _ALIGNMENT))
-            )
+        for weight in streamed:
+            alignment = _PAGE if weight.size >= _PAGE else _ALIGNMENT
+            file.write(bytes(-file.tell() % alignment))
             entry = skeleton.graph.initializer.add()
-            entry.CopyFrom(tensor)
+            entry.CopyFrom(weight.tensor)
             entry.data_location = TensorProto.EXTERNAL
-            for key, value in (
-                ("location", data.name),
-                ("offset", file.tell()),
-                ("length", nbytes(weight)),
-            ):
-                entry.external_data.add(key=key, value=str(value))
-            file.writelines(weight.chunks())
+            entry.external_data.add(key="location", value=data.name)
+            entry.external_data.add(key="offset", value=str(file.tell()))
+            entry.external_data.add(key="length", value=str(weight.size))
+            file.writelines(weight.data.chunks())
     path.write_bytes(skeleton.SerializeToString(deterministic=True))
 
 
-def _head(number: int, length: int) -> bytes:
+def _field_head(number: int, length: int) -> bytes:
     """The tag of a length-delimited field, and its length."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
@@ -192,76 +205,97 @@ def _varint(value: int) -> bytes:
 # --------------------------------------------------------------------------------------
 
 
+class _Field(NamedTuple):
+    """Where a field of a protobuf message lies: its tag at `start`, its payload from
+    `payload` to `stop`.
+    """
+
+    number: int
+    start: int
+    payload: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return self.stop - self.payload
+
+
 def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
     """Read a model without the data of its initialisers, whatever its size.
 
     Args:
         path: the .onnx file.
-        keep: initialisers of at most so many bytes keep their data, for shape inference
-            looks at such.
+        keep: initialisers of at most so many bytes keep their data, because shape
+            inference looks at such.
     """
+    model = ModelProto()
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as view,
     ):
-        model = ModelProto()
-        for number, start, payload, stop in _fields(view, 0, len(view)):
-            if number != _MODEL_GRAPH:
-                model.MergeFromString(bytes(view[start:stop]))
-                continue
-            for inner, inner_start, inner_payload, inner_stop in _fields(
-                view, payload, stop
-            ):
-                if inner != _GRAPH_INITIALIZER:
-                    model.graph.MergeFromString(bytes(view[inner_start:inner_stop]))
-                    continue
-                parts = [
-                    bytes(view[start:stop])
-                    for field, start, payload, stop in _fields(
-                        view, inner_payload, inner_stop
-                    )
-                    if field != _TENSOR_RAW_DATA or stop - payload <= keep
-                ]
-                model.graph.initializer.add().ParseFromString(b"".join(parts))
-        return model
+        for field in _fields(view, 0, len(view)):
+            if field.number == _MODEL_GRAPH:
+                _read_graph(model.graph, view, field, keep)
+            else:
+                model.MergeFromString(bytes(view[field.start : field.stop]))
+    return model
 
 
-def _fields(
-    view: memoryview, at: int, stop: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Each field of a protobuf message: its number, where it starts, where its payload
-    starts, and where it ends.
+def _read_graph(graph: GraphProto, view: memoryview, whole: _Field, keep: int) -> None:
+    for field in _fields(view, whole.payload, whole.stop):
+        if field.number == _GRAPH_INITIALIZER:
+            content = _without_raw_data(view, field, keep)
+            graph.initializer.add().ParseFromString(content)
+        else:
+            graph.MergeFromString(bytes(view[field.start : field.stop]))
+
+
+def _without_raw_data(view: memoryview, tensor: _Field, keep: int) -> bytes:
+    """A tensor's message without its data, if that has more than `keep` bytes."""
+    content = bytearray()
+    for field in _fields(view, tensor.payload, tensor.stop):
+        if field.number != _TENSOR_RAW_DATA or field.size <= keep:
+            content += view[field.start : field.stop]
+    return bytes(content)
+
+
+def _fields(view: memoryview, start: int, stop: int) -> Iterator[_Field]:
+    """Each field of the protobuf message between two positions.
+
+    Raises:
+        ValueError: there is no such message.
     """
-    while at < stop:
-        start = at
-        tag, at = _read_varint(view, at)
+    while start < stop:
+        tag, payload = _read_varint(view, start)
         match tag & 7:
-            case 0:
-                payload = at
-                _, at = _read_varint(view, at)
-            case 1:
-                payload, at = at, at + 8
-            case 2:
-                length, payload = _read_varint(view, at)
-                at = payload + length
-            case 5:
-                payload, at = at, at + 4
-            case kind:
-                raise ValueError(f"wire type {kind} at byte {start}")
-        if at > stop:
+            case 0:  # a varint
+                _, end = _read_varint(view, payload)
+            case 1:  # 64 bits
+                end = payload + 8
+            case 2:  # length-delimited
+                length, payload = _read_varint(view, payload)
+                end = payload + length
+            case 5:  # 32 bits
+                end = payload + 4
+            case wire_type:
+                raise ValueError(f"wire type {wire_type} at byte {start}")
+        if end > stop:
             raise ValueError(
-                f"the field at byte {start} ends at {at}, its message at {stop}"
+                f"the field at byte {start} ends at {end}, its message at {stop}"
             )
-        yield tag >> 3, start, payload, at
+        yield _Field(tag >> 3, start, payload, end)
+        start = end
 
 
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    """A number of variable length, and the position after it."""
     value = shift = 0
     while True:
-        byte = view[at]
+        byte = view[position]
         value |= (byte & 0x7F) << shift
-        at += 1
+        position += 1
         if byte < 0x80:
-            return value, at
+            return value, position
         shift += 7

@@ -1,151 +1,184 @@
 """The ways from a checkpoint to an ONNX graph, and the opsets that each can write.
 
-    direct       the family's own graph, without torch; the weights stay mapped and keep names and bytes
+    direct       the family's own graph, without torch; weights stay mapped, and keep
+                 names and bytes
     torchscript  torch.onnx.export by tracing (dynamo=False)
-    dynamo       torch.onnx.export by torch.export (dynamo=True); slow, and the only general way past opset 20
+    dynamo       torch.onnx.export by torch.export (dynamo=True); slow, and the only
+                 general way past opset 20
 
-A route gives a graph without weights (see onnx_file) and the arrays that belong into
-it.
+A route gives a graph without weights (see file.py) and the arrays that belong in it.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import ModelProto, helper
 
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.artifacts.formats import OPSETS
 from checkpoint_release.core.errors import (
     CheckpointReleaseError,
     ExportError,
     ModelError,
     OpsetError,
 )
-from checkpoint_release.core.params import OnnxParams
-from checkpoint_release.core.signature import Array
+from checkpoint_release.core.signature import Array, Signature
 from checkpoint_release.exporting.shape_check import Run
-from checkpoint_release.onnx.clean import MODULE, clean
+from checkpoint_release.onnx.clean import clean
+from checkpoint_release.onnx.file import NamedArrays
+from checkpoint_release.onnx.names import MODULE
 from checkpoint_release.tensors.safetensors import open_safetensors
-from checkpoint_release.tensors.tensor import Tensor, TensorLike
+from checkpoint_release.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from checkpoint_release.exporting.tracing import Traceable
 
-Weights = Mapping[str, Array | TensorLike]
-"""Name → array, or tensor in a mapped file."""
-
-OPSETS = {
-    "direct": range(14, 26),
-    "torchscript": range(14, 21),
-    "dynamo": range(18, 26),
-}
+AUTO = "auto"
+DIRECT = "direct"
+TORCH_OPSETS = {"torchscript": range(14, 21), "dynamo": range(18, 26)}
+"""Route through torch.onnx.export → the opsets that it writes."""
 
 
 @dataclass(frozen=True)
-class Exported:
+class Plan:
+    """How a model will be exported.
+
+    Attributes:
+        opset: the version of ONNX's operators.
+        ir_version: the version of ONNX's file format.
+        routes: the routes to try, in order.
+    """
+
+    opset: int
+    ir_version: int
+    routes: list[str]
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
     """A graph on its way to a file.
 
     Attributes:
         model: a clean graph, its weights without data.
         weights: name → array, or tensor in a mapped file, for every initialiser without
             data.
-        eager: runs the torch model that it was made from; None on the direct route.
+        eager: runs the torch model that was exported; None on the direct route.
     """
 
     model: ModelProto
-    weights: Weights
+    weights: NamedArrays
     eager: Run | None = None
 
 
-def plan(params: OnnxParams, architecture: Architecture) -> tuple[list[str], int]:
-    """The routes to try, in order, and the IR version, decided before any work is done.
+def plan_export(
+    architecture: Architecture,
+    opset: int,
+    exporter: str = AUTO,
+    ir_version: int | None = None,
+) -> Plan:
+    """The routes to try and the IR version, decided before any work is done.
+
+    Args:
+        architecture: the model.
+        opset: the asked opset.
+        exporter: the only route to try, or auto.
+        ir_version: the asked IR version; None: the lowest that goes with the opset.
 
     Raises:
         OpsetError: no allowed route writes this opset, or the opset doesn't go with the
-            pinned IR version.
+            asked IR version.
         ExportError: the direct route is asked for, and the model's family has none.
     """
-    has_direct = architecture.hook("onnx_graph") is not None
-    possible = [name for name in OPSETS if name != "direct" or has_direct]
-    if params.exporter == "direct" and not has_direct:
+    opsets = _opsets(architecture)
+    if exporter == DIRECT and DIRECT not in opsets:
         raise ExportError(
-            f"onnx.exporter is direct, and {architecture.factory} describes no ONNX"
+            f"{{onnx.exporter}} is direct, and {architecture.factory} describes no ONNX"
             " graph of its own",
-            "set onnx.exporter to auto",
+            "set {onnx.exporter} to auto",
+            options=["onnx.exporter"],
         )
-    allowed = possible if params.exporter == "auto" else [params.exporter]
-    routes = [name for name in allowed if params.opset in OPSETS[name]]
+    allowed = list(opsets) if exporter == AUTO else [exporter]
+    routes = [route for route in allowed if opset in opsets[route]]
     if not routes:
-        own = ", ".join(
-            f"{name} {OPSETS[name].start} to {OPSETS[name].stop - 1}"
-            for name in possible
+        ranges = ", ".join(
+            f"{route} {versions.start} to {versions.stop - 1}"
+            for route, versions in opsets.items()
         )
         raise OpsetError(
-            f"onnx.opset is {params.opset}, and onnx.exporter {params.exporter} can't"
-            " write it",
-            f"for this model choose among: {own}; or set onnx.exporter to auto",
+            f"{{onnx.opset}} is {opset}, and {{onnx.exporter}} {exporter} can't write"
+            " it",
+            f"for this model choose from {ranges}; or set {{onnx.exporter}} to auto",
+            options=["onnx.opset", "onnx.exporter"],
         )
-    return routes, _ir_version(params)
+    return Plan(opset, _ir_version(opset, ir_version), routes)
 
 
-def _ir_version(params: OnnxParams) -> int:
-    lowest = helper.find_min_ir_version_for([helper.make_opsetid("", params.opset)])
-    if params.ir_version is None:
+def _opsets(architecture: Architecture) -> dict[str, range]:
+    """Route → the opsets that it writes, of all routes that the model has, the
+    preferred first.
+    """
+    if architecture.hook("onnx_graph") is None:
+        return TORCH_OPSETS
+    return {DIRECT: architecture.hook("ONNX_OPSETS", OPSETS), **TORCH_OPSETS}
+
+
+def _ir_version(opset: int, asked: int | None) -> int:
+    lowest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    if asked is None:
         return lowest
-    if not lowest <= params.ir_version <= onnx.IR_VERSION:
+    if not lowest <= asked <= onnx.IR_VERSION:
         raise OpsetError(
-            f"onnx.ir_version is {params.ir_version}, and opset {params.opset} goes"
-            f" with {lowest} to {onnx.IR_VERSION}",
-            "set onnx.ir_version to null, or lower onnx.opset",
+            f"{{onnx.ir_version}} is {asked}, and opset {opset} goes with {lowest} to"
+            f" {onnx.IR_VERSION}",
+            "set {onnx.ir_version} to null, or lower {onnx.opset}",
+            options=["onnx.ir_version", "onnx.opset"],
         )
-    return params.ir_version
+    return asked
 
 
-def export(route: str, checkpoint: Path, params: OnnxParams) -> Exported:
+def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
     """Take one route.
 
     Args:
-        route: a key of OPSETS.
-        checkpoint: the folder that `load` wrote.
-        params: the opset counts.
+        route: one of those of a plan.
+        checkpoint: the model and its weights.
+        opset: the version of ONNX's operators.
 
     Raises:
         ExportError: the route can't export this model; the message names the cause and
             what to try.
     """
-    routes: dict[str, Callable[[Path, int], Exported]]
-    routes = {
-        "direct": _direct,
+    exporters: dict[str, Callable[[CheckpointFolder, int], ExportedGraph]] = {
+        DIRECT: _direct,
         "torchscript": _through_torchscript,
         "dynamo": _through_dynamo,
     }
     try:
-        return routes[route](checkpoint, params.opset)
+        return exporters[route](checkpoint, opset)
     except CheckpointReleaseError:
         raise
     except (Exception, SystemExit) as error:
         # torch's exporters raise whatever the model met
-        others = [
-            name
-            for name in ("torchscript", "dynamo")
-            if name != route and params.opset in OPSETS[name]
-        ]
-        raise ExportError(
-            f"the {route} route can't export the model at opset {params.opset}:"
-            f" {_cause(error)}",
-            " or ".join(
-                [
-                    *(f"set onnx.exporter to {name}" for name in others),
-                    "change what forward does there",
-                ],
-            ),
-        ) from error
+        raise _route_error(route, opset, error) from error
+
+
+def _route_error(route: str, opset: int, error: BaseException) -> ExportError:
+    remedies = []
+    for other, opsets in TORCH_OPSETS.items():
+        if other != route and opset in opsets:
+            remedies.append(f"set {{onnx.exporter}} to {other}")
+    remedies.append("change what forward does there")
+    return ExportError(
+        f"the {route} route can't export the model at opset {opset}: {_cause(error)}",
+        " or ".join(remedies),
+        options=["onnx.exporter"],
+    )
 
 
 def _cause(error: BaseException) -> str:
@@ -154,28 +187,28 @@ def _cause(error: BaseException) -> str:
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-    )
+    kind = type(error).__name__
+    for line in str(error).splitlines():
+        if line.strip():
+            return f"{kind}: {line.strip()[:300]}"
+    return kind
 
 
 # --------------------------------------------------------------------------------------
 
 
-def _direct(checkpoint: Path, opset: int) -> Exported:
-    folder = CheckpointFolder.open(checkpoint)
-    architecture = folder.architecture
-    tensors = open_safetensors(folder.weights)
-    graph = architecture.hook("onnx_graph")
+def _direct(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+    architecture = checkpoint.architecture
+    tensors = open_safetensors(checkpoint.weights)
+    onnx_graph = architecture.hook("onnx_graph")
     try:
-        model = graph(
+        model = onnx_graph(
             architecture.kwargs, MappedArrays(tensors), architecture.signature, opset
         )
     except ModelError as error:
-        # as an export's, after which onnx.exporter auto tries the other routes
-        raise ExportError(error.problem, error.remedy) from error
-    return Exported(model, tensors)
+        # an export's failure, after which auto tries the other routes
+        raise ExportError.combined([error]) from error
+    return ExportedGraph(model, tensors)
 
 
 class MappedArrays(Mapping[str, Array]):
@@ -194,13 +227,12 @@ class MappedArrays(Mapping[str, Array]):
         return len(self._tensors)
 
 
-def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
+def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
     import torch
 
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
     traceable = Traceable.open(checkpoint)
-    signature = traceable.signature
     file = io.BytesIO()
     with silence_known_warnings(), torch.no_grad():
         torch.onnx.export(
@@ -209,11 +241,9 @@ def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
             file,  # type: ignore[arg-type]  # the tracing exporter takes a file, its stub only paths
             dynamo=False,
             opset_version=opset,
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
-            dynamic_axes={
-                spec.name: _named_axes(spec.shape) for spec in signature.inputs
-            },
+            input_names=traceable.signature.input_names,
+            output_names=traceable.signature.output_names,
+            dynamic_axes=dynamic_axes(traceable.signature),
             # The weights are streamed later, under their own names; folding would put
             # tables and transposed copies into the graph, computed by this machine's
             # arithmetic.
@@ -223,51 +253,59 @@ def _through_torchscript(checkpoint: Path, opset: int) -> Exported:
     return _cleaned(onnx.load_from_string(file.getvalue()), traceable)
 
 
-def _through_dynamo(checkpoint: Path, opset: int) -> Exported:
+def _through_dynamo(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
     import onnx_ir
     import torch
 
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
     traceable = Traceable.open(checkpoint)
-    signature = traceable.signature
     with silence_known_warnings(), torch.no_grad():
+        # Given a module, torch.onnx.export falls back on ways that quietly make
+        # constants of dynamic sizes.
+        exported = torch.export.export(
+            traceable.module,
+            traceable.arguments,
+            dynamic_shapes=(traceable.dynamic_shapes(),),
+        )
         program = torch.onnx.export(
-            # Given a module, the exporter falls back on ways that quietly make
-            # constants of dynamic sizes.
-            torch.export.export(
-                traceable.module,
-                traceable.arguments,
-                dynamic_shapes=(traceable.dynamic_shapes(),),
-            ),
+            exported,
             dynamo=True,
             opset_version=opset,
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
+            input_names=traceable.signature.input_names,
+            output_names=traceable.signature.output_names,
             optimize=False,
             verbose=False,
         )
     assert program is not None  # noqa: S101, torch's stub allows None for the tracing exporter
-    graph = program.model.graph
-    own = traceable.model.state_dict()
-    for name in [
-        name for name in graph.initializers if name.removeprefix(MODULE) in own
-    ]:
-        value = graph.initializers.pop(name)
-        value.const_value = None
-        graph.inputs.append(value)
+    _make_inputs_of_weights(program.model.graph, traceable.model.state_dict())
     return _cleaned(onnx_ir.to_proto(program.model), traceable)
 
 
-def _cleaned(model: ModelProto, traceable: Traceable) -> Exported:
-    weights = {
-        name: tensor.numpy() for name, tensor in traceable.model.state_dict().items()
-    }
-    cleaned = clean(model, traceable.signature, weights, type(traceable.model).__name__)
-    return Exported(cleaned, weights, traceable.run)
+def dynamic_axes(signature: Signature) -> dict[str, dict[int, str]]:
+    """Name of an input → axis → name of its dynamic dimension."""
+    axes: dict[str, dict[int, str]] = {}
+    for spec in signature.inputs:
+        axes[spec.name] = {}
+        for axis, size in enumerate(spec.shape or ()):
+            if isinstance(size, str):
+                axes[spec.name][axis] = size
+    return axes
 
 
-def _named_axes(shape: Sequence[int | str] | None) -> dict[int, str]:
-    return {
-        axis: size for axis, size in enumerate(shape or ()) if isinstance(size, str)
-    }
+def _make_inputs_of_weights(graph: Any, state_dict: Mapping[str, Any]) -> None:
+    """Turn an onnx_ir graph's weights into inputs, in place: their data comes later."""
+    names = list(graph.initializers)
+    for name in names:
+        if name.removeprefix(MODULE) in state_dict:
+            value = graph.initializers.pop(name)
+            value.const_value = None
+            graph.inputs.append(value)
+
+
+def _cleaned(model: ModelProto, traceable: Traceable) -> ExportedGraph:
+    state_dict = traceable.model.state_dict()
+    weights = {name: tensor.numpy() for name, tensor in state_dict.items()}
+    title = type(traceable.model).__name__
+    cleaned = clean(model, traceable.signature, weights, title)
+    return ExportedGraph(cleaned, weights, traceable.run)

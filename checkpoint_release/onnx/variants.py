@@ -1,54 +1,51 @@
 """Smaller ONNX files beside the float32 one, under the names that transformers.js looks
 for.
 
-    float16   model_fp16.onnx: matrices are stored in half precision and widened when the file is loaded; everything is
-              computed in float32. Half the download; the error is the rounding of the weights.
-    int8      model_int8.onnx: matrix products in int8, activations quantised as they come (ONNX Runtime's dynamic
-              quantisation). A quarter of the download; the error has to be looked at.
+    float16   model_fp16.onnx: matrices are stored in half precision and widened when
+              the file is loaded; everything is computed in float32. Half the download;
+              the error is the rounding of the weights.
+    int8      model_int8.onnx: matrix products in int8, activations quantised as they
+              come (ONNX Runtime's dynamic quantisation). A quarter of the download; the
+              error has to be looked at.
 
-Neither is the float32 model: the manifest says which precision each has, and parity is
+Neither is the float32 model: the manifest states the precision of each, and parity is
 measured for each by itself.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from checkpoint_release.core.errors import ExportError
-from checkpoint_release.core.signature import Array
-from checkpoint_release.onnx.file import EMBEDDED_LIMIT, is_streamed, weight
+from checkpoint_release.core.signature import Array, Arrays
+from checkpoint_release.onnx.clean import import_used_domains
+from checkpoint_release.onnx.file import (
+    EMBEDDED_LIMIT,
+    NamedArrays,
+    is_placeholder,
+    placeholder,
+)
+from checkpoint_release.onnx.routes import ExportedGraph
 from checkpoint_release.runtimes.onnx_graph import walk_nodes
 from checkpoint_release.tensors.tensor import TensorLike
+
+VARIANT_FILES = {"float16": "model_fp16.onnx", "int8": "model_int8.onnx"}
+"""Precision → name of the file."""
 
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A smaller file.
-
-    Attributes:
-        file: its name.
-        model: the graph, its weights without data (see onnx_file).
-        weights: name → array.
-    """
-
-    file: str
-    model: ModelProto
-    weights: Mapping[str, Array | TensorLike]
-
-
 def make_variant(
-    precision: str, model: ModelProto, weights: Mapping[str, Array | TensorLike]
-) -> Variant:
-    """Make one of onnx.variants from the float32 model.
+    precision: str, model: ModelProto, weights: NamedArrays
+) -> ExportedGraph:
+    """Make a smaller graph from the float32 one.
 
     Args:
         precision: float16 or int8.
@@ -58,56 +55,72 @@ def make_variant(
     Raises:
         ExportError: the model can't be had in this precision.
     """
-    makers: dict[str, Callable[[ModelProto, Mapping[str, Array | TensorLike]], Variant]]
-    makers = {"float16": _with_float16_weights, "int8": _quantised}
+    makers: dict[str, Callable[[ModelProto, NamedArrays], ExportedGraph]] = {
+        "float16": _with_float16_weights,
+        "int8": _quantised,
+    }
     return makers[precision](model, weights)
 
 
-def _with_float16_weights(
-    model: ModelProto, weights: Mapping[str, Array | TensorLike]
-) -> Variant:
+def _with_float16_weights(model: ModelProto, weights: NamedArrays) -> ExportedGraph:
     """Matrices and larger become float16 with a Cast behind them; vectors, which are
     few bytes, stay exact.
 
     Rotary frequencies are such vectors: rounded, they would turn late positions by
-        wrong angles.
+    wrong angles.
     """
-    halved = ModelProto()
-    halved.CopyFrom(model)
-    graph = halved.graph
+    halved = _copy(model)
     arrays = dict(weights)
-    wide: dict[str, str] = {}
-    for tensor in graph.initializer:
-        if (
-            not is_streamed(tensor)
-            or tensor.data_type != TensorProto.FLOAT
-            or len(tensor.dims) < 2
-        ):
+    widened: dict[str, str] = {}  # stored name → name of what the Cast gives
+    for tensor in halved.graph.initializer:
+        if not _is_float32_matrix(tensor):
             continue
         array = _array(weights[tensor.name])
-        if np.abs(array).max(initial=0) <= _LARGEST_FLOAT16:
-            arrays[tensor.name] = half = array.astype(np.float16)
-            wide[tensor.name] = f"{tensor.name}/float32"
-            tensor.CopyFrom(weight(tensor.name, half))
+        if np.abs(array).max(initial=0) > _LARGEST_FLOAT16:
+            continue
+        half = array.astype(np.float16)
+        arrays[tensor.name] = half
+        widened[tensor.name] = f"{tensor.name}/float32"
+        tensor.CopyFrom(placeholder(tensor.name, half))
+    _insert_casts(halved.graph, widened)
+    return ExportedGraph(halved, arrays)
+
+
+def _is_float32_matrix(tensor: TensorProto) -> bool:
+    """Whether a streamed initialiser is float32 and has two dimensions or more."""
+    is_float32 = tensor.data_type == TensorProto.FLOAT
+    return is_float32 and len(tensor.dims) >= 2 and is_placeholder(tensor)
+
+
+def _insert_casts(graph: GraphProto, widened: dict[str, str]) -> None:
+    """Widen initialisers to float32 and let every node read that.
+
+    Args:
+        graph: it is changed.
+        widened: name of an initialiser → name of its float32 value.
+    """
     for node in walk_nodes(graph):
         for i, name in enumerate(node.input):
-            node.input[i] = wide.get(name, name)
+            node.input[i] = widened.get(name, name)
     casts = [
-        helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT)
-        for name, cast in wide.items()
+        helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.FLOAT)
+        for name, wide in widened.items()
     ]
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *computed])
-    graph.value_info.extend(
-        helper.make_tensor_value_info(wide[tensor.name], TensorProto.FLOAT, tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name in wide
-    )
-    return Variant("model_fp16.onnx", halved, arrays)
+    for tensor in graph.initializer:
+        if tensor.name in widened:
+            value = helper.make_tensor_value_info(
+                widened[tensor.name], TensorProto.FLOAT, tensor.dims
+            )
+            graph.value_info.append(value)
 
 
-def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> Variant:
+# --------------------------------------------------------------------------------------
+
+
+def _quantised(model: ModelProto, weights: NamedArrays) -> ExportedGraph:
     """Matrix products in int8, with 7 bits of range for the weights.
 
     With all 8, processors that add pairs of products in 16 bits (x86 before VNNI)
@@ -115,18 +128,8 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # all wide
-    if (
-        sum(
-            array.size * max(array.itemsize, 4)
-            for array in map(_array, weights.values())
-        )
-        > EMBEDDED_LIMIT
-    ):
-        raise ExportError(
-            "onnx.variants: int8 needs a model below 2 GB",
-            "remove int8 from onnx.variants",
-        )
+    if _widened_size(weights) > EMBEDDED_LIMIT:
+        raise _no_int8("needs a model below 2 GB")
     whole = _with_data(model, weights)
     # shapes are all inferred
     helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})
@@ -140,63 +143,89 @@ def _quantised(model: ModelProto, weights: Mapping[str, Array | TensorLike]) -> 
             reduce_range=True,
         )
         quantised = onnx.load(str(file))
-    if not any(node.op_type == "MatMulInteger" for node in quantised.graph.node):
-        raise ExportError(
-            "onnx.variants: int8 found no matrix product with constant weights in the"
-            " model",
-            "remove int8 from onnx.variants",
-        )
-    used = {node.domain for node in walk_nodes(quantised.graph)} | {""}
-    imports = [entry for entry in quantised.opset_import if entry.domain in used]
-    del quantised.opset_import[:], quantised.graph.value_info[:]
-    quantised.opset_import.extend(imports)
-    return Variant("model_int8.onnx", quantised, {})
+    if "MatMulInteger" not in {node.op_type for node in quantised.graph.node}:
+        raise _no_int8("found no matrix product with constant weights in the model")
+    import_used_domains(quantised)
+    del quantised.graph.value_info[:]
+    return ExportedGraph(quantised, {})
 
 
-def _with_data(
-    model: ModelProto, weights: Mapping[str, Array | TensorLike]
-) -> ModelProto:
+def _no_int8(reason: str) -> ExportError:
+    return ExportError(
+        f"{{onnx.variants}}: int8 {reason}",
+        "remove int8 from {onnx.variants}",
+        options=["onnx.variants"],
+    )
+
+
+def _widened_size(weights: NamedArrays) -> int:
+    """Bytes of all weights, those of half precision widened."""
+    size = 0
+    for weight in weights.values():
+        array = _array(weight)
+        size += array.size * max(array.itemsize, 4)
+    return size
+
+
+def _with_data(model: ModelProto, weights: NamedArrays) -> ModelProto:
     """The model with its weights in it, where the quantiser can see them.
 
-    Matrices that the graph transposes are turned, and those that it widens from half
-    precision are wide.
+    Matrices that the graph transposes are transposed, and those that it widens from
+    half precision are wide.
     """
-    whole = ModelProto()
-    whole.CopyFrom(model)
+    whole = _copy(model)
     graph = whole.graph
-    arrays = {
-        tensor.name: _array(weights[tensor.name])
-        for tensor in graph.initializer
-        if is_streamed(tensor)
-    }
-    reads = [name for node in walk_nodes(graph) for name in node.input]
-    kept = []
-    for node in graph.node:
-        name = (
-            node.input[0] if node.op_type == "Transpose" or _is_widening(node) else ""
-        )
-        if name in arrays and reads.count(name) == 1 and arrays[name].ndim == 2:
-            array = arrays.pop(name)
-            arrays[node.output[0]] = (
-                array.T if node.op_type == "Transpose" else array.astype(np.float32)
-            )
+    arrays: Arrays = {}
+    constants = []
+    for tensor in graph.initializer:
+        if is_placeholder(tensor):
+            arrays[tensor.name] = _array(weights[tensor.name])
         else:
-            kept.append(node)
-    constants = [tensor for tensor in graph.initializer if not is_streamed(tensor)]
+            constants.append(tensor)
+    nodes = _without_folded(graph, arrays)
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     graph.initializer.extend(constants)
-    graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(array), name)
-        for name, array in arrays.items()
-    )
+    for name, array in arrays.items():
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        graph.initializer.append(tensor)
     return whole
 
 
+def _without_folded(graph: GraphProto, arrays: Arrays) -> list[NodeProto]:
+    """The graph's nodes without those that only transpose or widen a matrix.
+
+    Args:
+        graph: it is left as it is.
+        arrays: name → weight; a matrix gives way to what the node makes of it.
+    """
+    reads: Counter[str] = Counter()
+    for node in walk_nodes(graph):
+        reads.update(node.input)
+    kept = []
+    for node in graph.node:
+        is_transpose = node.op_type == "Transpose"
+        name = node.input[0] if is_transpose or _is_widening(node) else ""
+        if name not in arrays or reads[name] > 1 or arrays[name].ndim != 2:
+            kept.append(node)
+            continue
+        array = arrays.pop(name)
+        folded = array.T if is_transpose else array.astype(np.float32)
+        arrays[node.output[0]] = folded
+    return kept
+
+
 def _is_widening(node: NodeProto) -> bool:
-    return node.op_type == "Cast" and any(
-        a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute
-    )
+    if node.op_type != "Cast":
+        return False
+    targets = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+    return targets == [TensorProto.FLOAT]
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _array(weight: Array | TensorLike) -> Array:

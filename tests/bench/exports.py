@@ -30,37 +30,41 @@ SIZES = {
 INPUTS = ["motion", "text_embedding", "action_sequence"]
 
 ONNX = """
-from pipeline.export_onnx import export_onnx
-from checkpoint_release.core.params import OnnxParams
+from checkpoint_release.onnx.export import export_onnx
 {warm}
-params = OnnxParams(opset={opset}, exporter="{exporter}", ir_version=None, variants=[])
 started = time.perf_counter()
-export_onnx(checkpoint, params, out)
+out.mkdir()
+export_onnx(CheckpointFolder.open(checkpoint), out, opset={opset}, exporter="{exporter}")
 """
 TORCH = """
 import torch
 from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
-from checkpoint_release.onnx.routes import _named_axes
+from checkpoint_release.onnx.routes import dynamic_axes
 started = time.perf_counter()
-t = Traceable.open(checkpoint)
+t = Traceable.open(CheckpointFolder.open(checkpoint))
 out.mkdir()
 with silence_known_warnings(), torch.no_grad():
     torch.onnx.export(
         t.module, t.arguments, str(out / "model.onnx"), dynamo=False, opset_version={opset},
-        input_names=[s.name for s in t.signature.inputs], output_names=[s.name for s in t.signature.outputs],
-        dynamic_axes={{s.name: _named_axes(s.shape) for s in t.signature.inputs}},
+        input_names=t.signature.input_names, output_names=t.signature.output_names,
+        dynamic_axes=dynamic_axes(t.signature),
     )
 """
 TORCHSCRIPT = """
-import torch
-from pipeline.export_torchscript import export, write_torchscript, write_torch_export
+from checkpoint_release.exporting.config_json import model_config
+from checkpoint_release.exporting.tracing import Traceable
+from checkpoint_release.exporting.{format} import write_{format}
 started = time.perf_counter()
-export(checkpoint, out, "{format}", write_{format})
+folder = CheckpointFolder.open(checkpoint)
+out.mkdir()
+config = model_config(folder.facts).text()
+write_{format}(Traceable.open(folder), out / "{file}", config)
 """
 HEAD = """
 import time; begun = time.perf_counter()
 import json, resource, sys
 from pathlib import Path
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 checkpoint, out = Path(sys.argv[1]), Path(sys.argv[2])
 """
 TAIL = """
@@ -77,8 +81,8 @@ ROUTES = {
     "dynamo": ONNX.format(
         exporter="dynamo", opset=18, warm="import onnx, onnxruntime, torch"
     ),
-    "jit": TORCHSCRIPT.format(format="torchscript"),
-    "pt2": TORCHSCRIPT.format(format="torch_export"),
+    "jit": TORCHSCRIPT.format(format="torchscript", file="model.pt"),
+    "pt2": TORCHSCRIPT.format(format="torch_export", file="model.pt2"),
 }
 
 

@@ -20,15 +20,14 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from checkpoint_release.core.errors import OpsetError
-from checkpoint_release.core.params import OnnxParams
 from checkpoint_release.core.signature import Arrays, Signature, sample_inputs
 from checkpoint_release.models.stick_figure import graph, onnx_graph, signature
 from checkpoint_release.models.stick_figure.architecture import expected_tensors
 from checkpoint_release.parity.divergence import find_divergence
 from checkpoint_release.parity.weights import compare_weights
 from checkpoint_release.runtimes.open import open_runtime
-from pipeline.export_onnx import export_onnx
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
+from tests.support.exports import export_to_onnx
 from tests.support.stick_figure import (
     FIXTURES,
     KINDS,
@@ -517,11 +516,7 @@ def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_to
         name: array.astype(dtype) for name, array in state_dict(architecture).items()
     }
     checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture, weights)
-    export_onnx(
-        checkpoint,
-        OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[]),
-        tmp_path / "onnx",
-    )
+    export_to_onnx(checkpoint, tmp_path / "onnx", exporter="direct")
     held = open_runtime("onnx", tmp_path / "onnx").weights()
     found = compare_weights(held, checkpoint)
     assert found.found > 0.7 * found.total and not found.wrong
@@ -543,17 +538,16 @@ def test_the_parity_check_names_the_node_that_a_mistake_is_in(
     checkpoint = write_checkpoint(
         tmp_path / "checkpoint", architecture, state_dict(architecture)
     )
-    params = OnnxParams(opset=17, exporter="direct", ir_version=None, variants=[])
     inputs = sample_inputs(
         architecture.signature,
         sizes_of(architecture.signature, sequence=3, batch=1),
         seed=1,
     )
-    export_onnx(checkpoint, params, tmp_path / "right")
+    export_to_onnx(checkpoint, tmp_path / "right", exporter="direct")
     assert "no node of it departs" in find_divergence(
         checkpoint, tmp_path / "right/model.onnx", inputs, "pose"
     )
     monkeypatch.setattr(graph, "RMS_EPSILON", 1e-5)
-    export_onnx(checkpoint, params, tmp_path / "wrong")
+    export_to_onnx(checkpoint, tmp_path / "wrong", exporter="direct")
     told = find_divergence(checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose")
     assert "Add 'transformer_encoder.layers.0.norm1/shifted'" in told

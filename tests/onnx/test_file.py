@@ -17,7 +17,9 @@ from onnx.external_data_helper import uses_external_data
 
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Arrays
-from checkpoint_release.onnx.file import weight, write_onnx
+from checkpoint_release.onnx.check import check_onnx
+from checkpoint_release.onnx.file import placeholder, read_skeleton, write_onnx
+from checkpoint_release.runtimes.open import open_runtime
 from checkpoint_release.tensors.safetensors import open_safetensors, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 from tests.support.project import ROOT
@@ -39,7 +41,7 @@ def arrays() -> Arrays:
     }
 
 
-def graph(weights: Arrays) -> ModelProto:
+def weights_model(weights: Arrays) -> ModelProto:
     """A model with an initialiser for each weight, without data, and one with data of
     its own.
     """
@@ -53,11 +55,11 @@ def graph(weights: Arrays) -> ModelProto:
         )
         for n, a in weights.items()
     ]
-    initializers = [weight(name, array) for name, array in weights.items()]
+    initializers = [placeholder(name, array) for name, array in weights.items()]
     initializers.insert(2, numpy_helper.from_array(np.array([1, 2], np.int64), "own"))
-    made = helper.make_graph(nodes, "weights", [], outputs, initializers)
+    graph = helper.make_graph(nodes, "weights", [], outputs, initializers)
     return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
 
 
@@ -83,13 +85,15 @@ def test_what_is_written_is_what_onnx_reads(
     weights = arrays()
     path = tmp_path / "model.onnx"
     if source == "arrays":
-        write_onnx(path, graph(weights), weights, embedded_limit=limit)
+        write_onnx(path, weights_model(weights), weights, embedded_limit=limit)
     else:
         file = tmp_path / "weights.safetensors"
         write_safetensors(
             file, {name: Tensor.of_numpy(array) for name, array in weights.items()}
         )
-        write_onnx(path, graph(weights), open_safetensors(file), embedded_limit=limit)
+        write_onnx(
+            path, weights_model(weights), open_safetensors(file), embedded_limit=limit
+        )
     assert_equal(read(path), weights)
     onnx.checker.check_model(str(path), full_check=True)
     assert (tmp_path / "model.onnx.data").exists() == (limit == 1000)
@@ -97,7 +101,9 @@ def test_what_is_written_is_what_onnx_reads(
 
 def test_data_beside_the_model_is_aligned_and_in_one_file(tmp_path: Path) -> None:
     weights = arrays()
-    write_onnx(tmp_path / "model.onnx", graph(weights), weights, embedded_limit=1000)
+    write_onnx(
+        tmp_path / "model.onnx", weights_model(weights), weights, embedded_limit=1000
+    )
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     entries = {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
@@ -122,13 +128,15 @@ def test_the_same_weights_give_the_same_bytes_and_others_do_not(
         folder.mkdir()
         weights = arrays()
         weights["last"] = weights["last"] + np.float32(change)
-        write_onnx(folder / "model.onnx", graph(weights), weights, embedded_limit=limit)
+        write_onnx(
+            folder / "model.onnx", weights_model(weights), weights, embedded_limit=limit
+        )
         written.append(b"".join(path.read_bytes() for path in sorted(folder.iterdir())))
     assert written[0] == written[1] != written[2]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "problem"),
     [
         (None, "none of the weights"),
         (np.zeros((300, 71), np.float32), r"FLOAT \[300, 70\].*F32 \[300, 71\]"),
@@ -136,16 +144,50 @@ def test_the_same_weights_give_the_same_bytes_and_others_do_not(
     ],
 )
 def test_a_weight_that_is_not_what_the_graph_says_is_refused(
-    tmp_path: Path, wrong: np.ndarray | None, said: str
+    tmp_path: Path, wrong: np.ndarray | None, problem: str
 ) -> None:
     weights = arrays()
-    model = graph(weights)
+    model = weights_model(weights)
     changed = (
         {**weights, "matrix": wrong} if wrong is not None else {"last": weights["last"]}
     )
-    with pytest.raises(ExportError, match=said):
+    with pytest.raises(ExportError, match=problem):
         write_onnx(tmp_path / "model.onnx", model, changed)
     assert not list(tmp_path.iterdir())
+
+
+def test_past_the_limit_weights_go_into_one_external_file(
+    onnx_files: Path, tmp_path: Path
+) -> None:
+    whole = onnx.load(onnx_files / "model.onnx")
+    weights = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer
+    }
+    skeleton = read_skeleton(onnx_files / "model.onnx", keep=0)
+    write_onnx(tmp_path / "model.onnx", skeleton, weights, embedded_limit=1000)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model.onnx",
+        "model.onnx.data",
+    }
+    loaded = onnx.load(tmp_path / "model.onnx")
+    assert {t.name: t.raw_data for t in loaded.graph.initializer} == {
+        t.name: t.raw_data for t in whole.graph.initializer
+    }
+    signature = open_runtime("onnx", onnx_files).signature
+    check_onnx(tmp_path / "model.onnx", signature, 17, 8)
+    (tmp_path / "model.onnx.data").write_bytes(b"short")
+    with pytest.raises(ExportError):
+        check_onnx(tmp_path / "model.onnx", signature, 17, 8)
+
+
+def test_the_skeleton_is_the_model_without_data(onnx_files: Path) -> None:
+    whole, skeleton = (
+        onnx.load(onnx_files / "model.onnx"),
+        read_skeleton(onnx_files / "model.onnx", keep=0),
+    )
+    for tensor in whole.graph.initializer:
+        tensor.ClearField("raw_data")
+    assert skeleton == whole
 
 
 MEASURE = """
@@ -154,12 +196,12 @@ from pathlib import Path
 import numpy as np
 from checkpoint_release.onnx.file import write_onnx
 from checkpoint_release.tensors.safetensors import open_safetensors
-from tests.onnx.test_file import graph
+from tests.onnx.test_file import weights_model
 folder = Path(sys.argv[1])
 tensors = open_safetensors(folder / "weights.safetensors")
 empty = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in tensors.items()}
-model = graph(empty)
-write_onnx(folder / "warm.onnx", graph({"last": empty["last"]}), tensors, embedded_limit=2**31)
+model = weights_model(empty)
+write_onnx(folder / "warm.onnx", weights_model({"last": empty["last"]}), tensors, embedded_limit=2**31)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 write_onnx(folder / "model.onnx", model, tensors, embedded_limit=int(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -16,31 +16,37 @@ from typing import Any
 
 import pytest
 
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.manifest import digests
 from tests.support import models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
+from tests.support.exports import export_to_onnx
 from tests.support.project import ROOT
 from tests.support.stick_figure import stick_figure
 
 EXPORT = """
 import sys
 from pathlib import Path
-from pipeline.export_onnx import export_onnx
-from pipeline.export_torchscript import export, write_torch_export, write_torchscript
-from checkpoint_release.core.params import OnnxParams
+from pipeline import export_onnx, export_torchscript
+from tests.support.exports import run_stage
 
-out = Path("artifacts")
 for name in sys.argv[1:]:
     checkpoint, exporter, opset = name.split(":")
-    source = Path(checkpoint)
-    if exporter == "torchscript_archive":
-        export(source, out / name.replace(":", "-"), "torchscript", write_torchscript)
-    elif exporter == "torch_export":
-        export(source, out / name.replace(":", "-"), "torch_export", write_torch_export)
+    if exporter in ("torchscript_archive", "torch_export"):
+        stage = export_torchscript
+        params = {
+            "formats__torchscript": exporter == "torchscript_archive",
+            "formats__torch_export": exporter == "torch_export",
+        }
     else:
-        variants = ["float16", "int8"] if exporter == "direct" else []
-        params = OnnxParams(opset=int(opset), exporter=exporter, ir_version=None, variants=variants)
-        export_onnx(source, params, out / name.replace(":", "-"))
+        stage = export_onnx
+        params = {
+            "onnx__opset": int(opset),
+            "onnx__exporter": exporter,
+            "onnx__variants": ["float16", "int8"] if exporter == "direct" else [],
+        }
+    folder = Path("exports") / name.replace(":", "-")
+    run_stage(stage.main, folder, Path(checkpoint), **params)
 """
 QUICK = [
     "figure:direct:17",
@@ -74,14 +80,15 @@ THERE: dict[str, Any] = {
 def build(
     folder: Path, exports: list[str], environment: dict[str, str], umask: int
 ) -> Path:
-    """Export in a checkout of its own, in one process; returns the folder of the
-    artifacts.
+    """Run stages in a checkout of its own, in one process; returns the folder of the
+    exports.
     """
     folder.mkdir(parents=True)
     compiled = shutil.ignore_patterns("__pycache__")
     for package in ("pipeline", "checkpoint_release", "tests/support"):
         shutil.copytree(ROOT / package, folder / package, ignore=compiled)
     shutil.copy(ROOT / "tests" / "__init__.py", folder / "tests")
+    shutil.copy(ROOT / "params.yaml", folder)
     architecture = stick_figure(inputs=["motion", "text_embedding", "action_sequence"])
     write_checkpoint(folder / "figure", architecture, state_dict(architecture))
     models.checkpoint(folder / "tied", models.TiedLanguageModel)
@@ -101,7 +108,7 @@ def build(
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    return folder / "artifacts"
+    return folder / "exports"
 
 
 def check_same_bytes(tmp_path: Path, exports: list[str]) -> None:
@@ -156,9 +163,8 @@ def test_the_search_finds_what_torch_leaves_in_its_files(tmp_path: Path) -> None
 
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
-    traceable = Traceable.open(
-        models.checkpoint(tmp_path / "checkpoint", models.TiedLanguageModel)
-    )
+    checkpoint = models.checkpoint(tmp_path / "checkpoint", models.TiedLanguageModel)
+    traceable = Traceable.open(CheckpointFolder.open(checkpoint))
     (tmp_path / "raw").mkdir()
     with silence_known_warnings():
         torch.jit.save(
@@ -170,16 +176,12 @@ def test_the_search_finds_what_torch_leaves_in_its_files(tmp_path: Path) -> None
 
 
 def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
-    from checkpoint_release.core.params import OnnxParams
-    from pipeline.export_onnx import export_onnx
-
     architecture = stick_figure(inputs=["motion", "text_embedding"])
-    params = OnnxParams(opset=17, exporter="auto", ir_version=None, variants=[])
-    found = []
-    for seed in (0, 0, 1):
+    written = []
+    for i, seed in enumerate((0, 0, 1)):
         checkpoint = write_checkpoint(
-            tmp_path / "checkpoint", architecture, state_dict(architecture, seed)
+            tmp_path / f"checkpoint{i}", architecture, state_dict(architecture, seed)
         )
-        export_onnx(checkpoint, params, tmp_path / "onnx")
-        found.append(digests(tmp_path / "onnx")["model.onnx"])
-    assert found[0] == found[1] != found[2]
+        export_to_onnx(checkpoint, tmp_path / f"onnx{i}")
+        written.append(digests(tmp_path / f"onnx{i}")["model.onnx"])
+    assert written[0] == written[1] != written[2]

@@ -42,6 +42,11 @@ class Manifest:
         """Relative path → sha256, as `made_from` of what is made from this folder."""
         return {name: entry.sha256 for name, entry in self.files.items()}
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files.values())
+
     def verify(self, folder: Path) -> None:
         """Check the folder against the manifest, byte for byte.
 

@@ -1,0 +1,161 @@
+"""A checkpoint as ONNX files: exported by the first route that can, and checked as they
+lie on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
+from checkpoint_release.core.artifacts.formats import ONNX
+from checkpoint_release.core.errors import CheckpointReleaseError, ExportError
+from checkpoint_release.core.signature import Signature
+from checkpoint_release.onnx.check import check_onnx
+from checkpoint_release.onnx.clean import identify
+from checkpoint_release.onnx.file import write_onnx
+from checkpoint_release.onnx.routes import (
+    AUTO,
+    DIRECT,
+    ExportedGraph,
+    Plan,
+    export_graph,
+    plan_export,
+)
+from checkpoint_release.onnx.variants import VARIANT_FILES, make_variant
+
+
+@dataclass(frozen=True)
+class OnnxVariant:
+    """A smaller file: its name, and float16 or int8."""
+
+    file: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written, as the manifest states it.
+
+    Attributes:
+        opset: of the default domain.
+        ir_version: of the files.
+        exporter: the route that was taken.
+        nodes: of the main file's graph, without subgraphs.
+        versions: library → version, of those that wrote the graph.
+        variants: the smaller files.
+    """
+
+    opset: int
+    ir_version: int
+    exporter: str
+    nodes: int
+    versions: dict[str, str]
+    variants: list[OnnxVariant] = field(default_factory=list)
+
+
+def export_onnx(
+    checkpoint: CheckpointFolder,
+    folder: Path,
+    *,
+    opset: int,
+    exporter: str = AUTO,
+    ir_version: int | None = None,
+    variants: Sequence[str] = (),
+) -> OnnxExport:
+    """Write and check model.onnx (past 2 GB with model.onnx.data) and its variants.
+
+    Args:
+        checkpoint: the model and its weights.
+        folder: an empty folder.
+        opset: exactly the opset to write.
+        exporter: direct, torchscript, dynamo, or auto: the first of them that can.
+        ir_version: the IR version to write; None: the lowest that goes with the opset.
+        variants: precisions of further files, float16 or int8.
+
+    Raises:
+        OpsetError: the opset or IR version can't be had; raised before any work.
+        ExportError: no route can export the model, or what was written isn't what was
+            asked for.
+    """
+    plan = plan_export(checkpoint.architecture, opset, exporter, ir_version)
+    writer = _Writer(folder, checkpoint.architecture.signature, plan)
+    route, exported = _export_by_first_route(checkpoint, plan, writer)
+    written = []
+    for precision in variants:
+        file = VARIANT_FILES[precision]
+        variant = make_variant(precision, exported.model, exported.weights)
+        writer.write(file, variant, {"exporter": route, "precision": precision})
+        written.append(OnnxVariant(file, precision))
+    nodes = len(exported.model.graph.node)
+    return OnnxExport(opset, plan.ir_version, route, nodes, _versions(route), written)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes files that state where they come from and what they take, and checks
+    them.
+    """
+
+    folder: Path
+    signature: Signature
+    plan: Plan
+
+    def write(
+        self, file: str, exported: ExportedGraph, metadata: dict[str, str]
+    ) -> None:
+        """Write and check one file; with its signature it can be used alone.
+
+        Raises:
+            ExportError: it isn't what was asked for.
+        """
+        signature = json.dumps(self.signature.to_json(), ensure_ascii=False)
+        properties = metadata | {"signature": signature}
+        identify(exported.model, self.plan.ir_version, properties)
+        path = self.folder / file
+        write_onnx(path, exported.model, exported.weights)
+        check_onnx(
+            path,
+            self.signature,
+            self.plan.opset,
+            self.plan.ir_version,
+            exported.eager,
+        )
+
+
+def _export_by_first_route(
+    checkpoint: CheckpointFolder, plan: Plan, writer: _Writer
+) -> tuple[str, ExportedGraph]:
+    """Export by the first route whose file passes its check: what a general route can
+    do shows only when it is tried.
+
+    Raises:
+        ExportError: none does.
+    """
+    failures: list[CheckpointReleaseError] = []
+    for route in plan.routes:
+        try:
+            exported = export_graph(route, checkpoint, plan.opset)
+            writer.write(ONNX.file, exported, {"exporter": route})
+        except ExportError as error:
+            failures.append(error)
+            for leftover in writer.folder.iterdir():
+                leftover.unlink()
+        else:
+            return route, exported
+    if len(failures) == 1:
+        raise failures[0]
+    raise ExportError.combined(failures)
+
+
+def _versions(route: str) -> dict[str, str]:
+    versions = {"onnx": onnx.__version__}
+    if route != DIRECT:
+        from checkpoint_release.exporting.tracing import torch_version
+
+        versions["torch"] = torch_version()
+    return versions
