@@ -17,7 +17,7 @@ from checkpoint_release.models.stick_figure import (
     read_architecture,
     signature,
 )
-from checkpoint_release.models.stick_figure.architecture import expected_tensors
+from checkpoint_release.models.stick_figure.expected_tensors import expected_tensors
 from checkpoint_release.tensors.tensor import Tensor
 from tests.support.stick_figure import (
     FIXTURES,
@@ -187,7 +187,7 @@ def broken(change: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         ("an integer weight", ["pose_decoder.0.weight I64"]),
         (
             "a scalar where a matrix stands",
-            ["too flat", "motion_embedding.0.weight []"],
+            ["too few axes", "motion_embedding.0.weight []"],
         ),
         ("heads that don't divide", ["d_model is 24", "head_dim 10"]),
         ("an empty rotary buffer", ["head_dim 0"]),

@@ -22,7 +22,7 @@ from torch import nn
 from checkpoint_release.core.errors import OpsetError
 from checkpoint_release.core.signature import Arrays, Signature, sample_inputs
 from checkpoint_release.models.stick_figure import graph, onnx_graph, signature
-from checkpoint_release.models.stick_figure.architecture import expected_tensors
+from checkpoint_release.models.stick_figure.expected_tensors import expected_tensors
 from checkpoint_release.parity.divergence import find_divergence
 from checkpoint_release.parity.weights import compare_weights
 from checkpoint_release.runtimes.open import open_runtime
@@ -392,13 +392,14 @@ def test_an_opset_that_the_graph_does_not_have_is_refused_with_the_range(
             )
 
 
-def test_the_ir_version_can_be_pinned(motion_only: nn.Module) -> None:
-    assert (
-        onnx_graph(
-            MOTION_ONLY, arrays(motion_only), signature(MOTION_ONLY, USUAL), 17, 10
-        ).ir_version
-        == 10
-    )
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_ir_version_is_the_lowest_that_the_opset_allows(
+    motion_only: nn.Module, opset: int
+) -> None:
+    found = signature(MOTION_ONLY, USUAL)
+    model = onnx_graph(MOTION_ONLY, arrays(motion_only), found, opset)
+    lowest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    assert model.ir_version == lowest
 
 
 # ------------------------------------------------------------------------------

@@ -12,9 +12,7 @@ from transformers import PretrainedConfig
 
 
 class StickFigureConfig(PretrainedConfig):
-    """The constructor's arguments of `StickFigureTransformer`, which says what each
-    means.
-    """
+    """The constructor's arguments, which `StickFigureTransformer` explains."""
 
     model_type = "stick_figure"
 
@@ -51,21 +49,17 @@ class StickFigureConfig(PretrainedConfig):
     def constructor(self) -> dict[str, Any]:
         """The arguments that build the model."""
         names = (
-            *(
-                "input_dim",
-                "output_dim",
-                "d_model",
-                "nhead",
-                "num_layers",
-                "embedding_dim",
-                "num_actions",
-                "dropout",
-            ),
-            *(
-                "enable_image_conditioning",
-                "image_encoder_arch",
-                "fusion_strategy",
-                "image_size",
-            ),
+            "input_dim",
+            "output_dim",
+            "d_model",
+            "nhead",
+            "num_layers",
+            "embedding_dim",
+            "num_actions",
+            "dropout",
+            "enable_image_conditioning",
+            "image_encoder_arch",
+            "fusion_strategy",
+            "image_size",
         )
         return {name: getattr(self, name) for name in names}

@@ -1,5 +1,4 @@
-"""What the Hugging Face world wants to know of a StickFigureTransformer, and the code
-that a release carries.
+"""What Hugging Face's libraries need of a StickFigureTransformer, its code included.
 
 The code is the project's own, file by file: `model.py` is the model, and the two files
 beside it tell transformers how to build it.
@@ -31,21 +30,22 @@ def config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def generation_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Frames a second, and how many frames a sequence had in training; the model itself
-    sets no limit.
+def generation_config(_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Frames a second, and the frames of a sequence in training.
+
+    The model itself sets no limit.
     """
     return {"fps": FRAMES_PER_SECOND, "sequence_length": TRAINING_FRAMES}
 
 
 def huggingface_files(
-    kwargs: Mapping[str, Any], config: Mapping[str, Any]
+    _kwargs: Mapping[str, Any], _config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The files that `AutoModel.from_pretrained(folder, trust_remote_code=True)` runs,
-    by name.
+    """The code that `AutoModel.from_pretrained(…, trust_remote_code=True)` runs.
+
+    Returns:
+        Name → content.
     """
     names = ("configuration_stick_figure.py", "modeling_stick_figure.py", "model.py")
-    return {
-        name: Path(__file__).with_name(name).read_text(encoding="utf-8")
-        for name in names
-    }
+    folder = Path(__file__).parent
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}

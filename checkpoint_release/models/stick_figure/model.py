@@ -1,13 +1,12 @@
-"""StickFigureTransformer: text, motion and optional conditioning in; pose, trajectory
-and physics out.
+"""StickFigureTransformer: from text, motion and more to pose, trajectory and physics.
 
 The file needs nothing but torch, so that a release can carry it as it is. It is written
 to be exported:
 
 - Attention is written out with `scaled_dot_product_attention`. `nn.MultiheadAttention`
   and `nn.TransformerEncoderLayer` would switch to a fused path that tracing neither
-  checks nor generalises; only their parameter names are kept, for checkpoints hold
-  them.
+  checks nor generalises; only their parameter names are kept, because checkpoints
+  hold them.
 - The rotary embedding's cosines and sines are computed from `inv_freq` on every call,
   in float64 for a float64 model. A table kept between calls would end up in an exported
   graph, and cap the sequence at its length.
@@ -59,8 +58,9 @@ class StickFigureOutput(NamedTuple):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + 1e-6) · weight over the last axis (Zhang and Sennrich 2019,
-    arXiv:1910.07467).
+    """x / sqrt(mean(x²) + 1e-6) · weight over the last axis.
+
+    Zhang and Sennrich 2019, arXiv:1910.07467.
     """
 
     def __init__(self, width: int) -> None:
@@ -75,8 +75,9 @@ class RMSNorm(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary position embedding in its half-split form (Su et al. 2021,
-    arXiv:2104.09864).
+    """Rotary position embedding in its half-split form.
+
+    Su et al. 2021, arXiv:2104.09864.
     """
 
     inv_freq: Tensor
@@ -87,8 +88,10 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", 1.0 / ROTARY_BASE**exponents)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of position · inv_freq for x [batch, length, …], positions
-        counted from 0.
+        """Cosines and sines of position · inv_freq, positions counted from 0.
+
+        Args:
+            x: [batch, length, …].
 
         Returns:
             Two of [length, head_dim / 2], of x's dtype. Half precision couldn't count
@@ -104,15 +107,14 @@ class RotaryEmbedding(nn.Module):
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x.to(dtype)`, but for a cast to the same dtype, which would stay in every
-    exported graph.
-    """
+    """`x.to(dtype)`, except for a cast to the same dtype, which graphs would keep."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle; x is [...,
-    length, head_dim].
+    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle.
+
+    x is [..., length, head_dim].
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -217,9 +219,7 @@ class ConvBlock(nn.Module):
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/2⌉,
-        ⌈width/2⌉].
-        """
+        """[batch, channels_in, h, w] → [batch, channels_out, ⌈h/2⌉, ⌈w/2⌉]."""
         return gelu(self.bn(self.conv(x)))
 
 
@@ -244,8 +244,9 @@ class LightweightCNN(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385), with
-    GELU.
+    """Two 3×3 convolutions beside a shortcut, with GELU.
+
+    He et al. 2015, arXiv:1512.03385.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -267,9 +268,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels_in, height, width] → [batch, channels_out, ⌈height/stride⌉,
-        ⌈width/stride⌉].
-        """
+        """[batch, channels_in, h, w] → [batch, channels_out, ⌈h/stride⌉, …]."""
         y = gelu(self.bn1(self.conv1(x)))
         return gelu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -313,8 +312,9 @@ def pooled_projection(embedding_dim: int) -> nn.Sequential:
 
 
 class MiniViT(nn.Module):
-    """A small vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929); square
-    images of one size.
+    """A small vision transformer for square images of one size.
+
+    Dosovitskiy et al. 2020, arXiv:2010.11929.
     """
 
     patch, width, heads, depth = 16, 384, 6, 4
@@ -360,9 +360,7 @@ class PatchEmbedding(nn.Module):
 
 
 class PostNormEncoder(nn.Module):
-    """The computation and the parameter names of an `nn.TransformerEncoder` of
-    post-norm layers.
-    """
+    """The computation and parameter names of a post-norm `nn.TransformerEncoder`."""
 
     def __init__(self, width: int, heads: int, hidden: int, depth: int) -> None:
         super().__init__()
@@ -378,8 +376,9 @@ class PostNormEncoder(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """The computation and the parameter names of an `nn.TransformerEncoderLayer` with
-    GELU, batch first.
+    """The computation and parameter names of an `nn.TransformerEncoderLayer`.
+
+    It is post-norm and batch first, with GELU.
     """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
@@ -397,9 +396,7 @@ class PostNormBlock(nn.Module):
 
 
 class PackedAttention(nn.Module):
-    """The computation and the parameter names of an `nn.MultiheadAttention`, batch
-    first.
-    """
+    """The computation and parameter names of a batch-first `nn.MultiheadAttention`."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -410,9 +407,7 @@ class PackedAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """query [batch, length, width], source [batch, other length, width] → the
-        query's shape.
-        """
+        """[batch, length, width], [batch, source length, width] → the query's shape."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             split_heads(linear(x, weight, bias), self.heads)
@@ -424,7 +419,8 @@ class PackedAttention(nn.Module):
 
 
 # --------------------------------------------------------------------------------
-# Fusions of text [batch, E], image [batch, E] and perhaps a camera pose [batch, 7] → [batch, E]
+# Fusions of text [batch, E], image [batch, E] and perhaps a camera pose [batch, 7] →
+# [batch, E]
 
 
 class GatedFusion(nn.Module):
@@ -455,8 +451,9 @@ class GatedFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """All sources side by side through one projection; a camera pose that is left out
-    is seven zeros.
+    """All sources side by side through one projection.
+
+    A camera pose that is left out is seven zeros.
     """
 
     def __init__(self, embedding_dim: int, dropout: float) -> None:
@@ -482,8 +479,9 @@ class ConcatFusion(nn.Module):
 
 
 class FiLMFusion(nn.Module):
-    """The text scaled and shifted by the image, then by the camera (Perez et al. 2017,
-    arXiv:1709.07871).
+    """The text scaled and shifted by the image, then by the camera.
+
+    Perez et al. 2017, arXiv:1709.07871.
     """
 
     def __init__(self, embedding_dim: int) -> None:
@@ -630,8 +628,9 @@ class StickFigureTransformer(nn.Module):
         image_tensor: Tensor | None = None,
         image_camera_pose: Tensor | None = None,
     ) -> StickFigureOutput:
-        """Predict from a motion and a text; what is left out is not added, which is not
-        the same as zeros.
+        """Predict from a motion, a text and what else is given.
+
+        An input that is left out is not added, which is not the same as zeros.
 
         Args:
             motion: [sequence, batch, input_dim], sequence at least 1.

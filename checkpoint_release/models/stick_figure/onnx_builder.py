@@ -1,12 +1,11 @@
-"""Building an ONNX graph by hand: named values whose shapes are known, and the layers
-that every opset spells its way.
+"""Building an ONNX graph by hand: named values of known shape, and common layers.
 
-A value's shape is stated where it is made and goes into the graph, so that a viewer
-shows it and the checker's
-inference can contradict it. Weights go in by their state-dict names, with dtype and
-dims but no bytes:
-whoever writes the file streams those. Linear layers keep their [out, in] weights
-through Gemm's transB. https://onnx.ai/onnx/operators/
+A value's shape is stated where it is created and goes into the graph, so that a viewer
+shows it and the checker's inference can contradict it. Weights go in by their
+state-dict names, with dtype and dims but no bytes: whoever writes the file streams
+those. Linear layers keep their [out, in] weights through Gemm's transB. Layers are
+spelt as the opset allows: as one operator where it has one.
+https://onnx.ai/onnx/operators/
 """
 
 from __future__ import annotations
@@ -27,8 +26,12 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the graph: its name, its shape (numbers, and names of dynamic sizes)
-    and its ONNX element type.
+    """A tensor in the graph.
+
+    Attributes:
+        name: unique in the graph.
+        shape: numbers, and names of dynamic sizes.
+        dtype: ONNX' element type.
     """
 
     name: str
@@ -37,12 +40,11 @@ class Value:
 
 
 class GraphBuilder:
-    """Collects nodes in the order in which they are asked for, which is an order in
-    which they can run.
+    """Collects nodes in an order in which they can run: that in which they are added.
 
     Args:
         weights: the state dict; only names, dtypes and shapes are looked at.
-        opset: decides how a layer is spelt: as one operator where the opset has it.
+        opset: decides how a layer is spelt.
     """
 
     def __init__(self, weights: Mapping[str, Array], opset: int) -> None:
@@ -50,95 +52,83 @@ class GraphBuilder:
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
-        self._made: dict[str, Value] = {}
+        self._values: dict[str, Value] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
 
     def model(
-        self,
-        name: str,
-        doc: str,
-        outputs: Sequence[TensorSpec],
-        ir_version: int | None = None,
+        self, name: str, doc: str, outputs: Sequence[TensorSpec]
     ) -> onnx.ModelProto:
         """The graph as a model whose initialisers have no bytes yet.
+
+        Its IR version is the lowest that the opset allows.
 
         Args:
             name: of the graph.
             doc: what the graph computes, for people who open it in a viewer.
             outputs: which values come out, in order, with their descriptions.
-            ir_version: None: the lowest that the opset allows.
         """
-        kept = {spec.name for spec in outputs}
+        inner = dict(self._values)
+        results = []
+        for spec in outputs:
+            results.append(_info(inner.pop(spec.name), spec.description))
         graph = helper.make_graph(
             self._nodes,
             name,
             self._inputs,
-            [_info(self._made[spec.name], spec.description) for spec in outputs],
+            results,
             list(self._initializers.values()),
             doc_string=doc,
-            value_info=[
-                _info(value) for value in self._made.values() if value.name not in kept
-            ],
+            value_info=[_info(value) for value in inner.values()],
         )
         opsets = [helper.make_opsetid("", self.opset)]
-        lowest: int = helper.find_min_ir_version_for(opsets)
-        return helper.make_model(
-            graph, opset_imports=opsets, ir_version=ir_version or lowest
-        )
+        ir_version: int = helper.find_min_ir_version_for(opsets)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
     # Values
 
     def input(self, spec: TensorSpec) -> Value:
         """One of the graph's inputs."""
-        value = Value(
-            spec.name,
-            spec.shape or (),
-            helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)),
-        )
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        value = Value(spec.name, spec.shape or (), dtype)
         self._inputs.append(_info(value, spec.description))
         return value
 
     def weight(self, name: str) -> Value:
-        """A tensor of the state dict, under its own name; half precision is widened in
-        the graph, which is exact.
+        """A tensor of the state dict, under its own name.
+
+        Half precision is widened in the graph, which is exact.
         """
+        array = self._weights[name]
+        dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
         if name not in self._initializers:
-            array = self._weights[name]
             self._initializers[name] = TensorProto(
-                name=name,
-                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-                dims=array.shape,
+                name=name, data_type=dtype, dims=array.shape
             )
-        tensor = self._initializers[name]
-        value = Value(name, tuple(tensor.dims), tensor.data_type)
-        if value.dtype == FLOAT:
-            return value
+        value = Value(name, tuple(array.shape), dtype)
         wide = f"{name}/float32"
-        return self._made.get(wide) or self.op(
-            "Cast", [value], value.shape, wide, dtype=FLOAT, to=FLOAT
-        )
+        if dtype == FLOAT:
+            return value
+        if wide in self._values:
+            return self._values[wide]
+        return self.op("Cast", [value], value.shape, wide, dtype=FLOAT, to=FLOAT)
 
     def constant(self, value: float | Sequence[int]) -> Value:
-        """A float32 scalar, an int64 scalar or a list of int64, made once and shared."""
-        array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
+        """A float32 scalar, an int64 scalar or int64s in a list; equal ones are one."""
+        is_float = isinstance(value, float)
+        array = np.array(value, np.float32 if is_float else np.int64)
         name = f"constant/{array.tolist()}"
-        dtype = FLOAT if array.dtype == np.float32 else INT64
-        made = self._made.get(name)
-        return made or self.op(
-            "Constant",
-            [],
-            array.shape,
-            name,
-            dtype,
-            value=numpy_helper.from_array(array),
-        )
+        if name in self._values:
+            return self._values[name]
+        dtype = FLOAT if is_float else INT64
+        tensor = numpy_helper.from_array(array)
+        return self.op("Constant", [], array.shape, name, dtype, value=tensor)
 
     # Operators
 
     def op(
         self,
         operator: str,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[Value],
         shape: Shape,
         name: str,
         dtype: int | None = None,
@@ -149,23 +139,20 @@ class GraphBuilder:
 
         Args:
             operator: of the default domain.
-            inputs: None stands for an optional one that is left out.
+            inputs: all of the operator's.
             shape: the output's.
             name: the module's dotted path, a slash, and what is computed.
             dtype: the output's; None: the first input's.
             doc: what the name doesn't say.
             attributes: the node's.
         """
-        first = inputs[0] if inputs else None
-        value = Value(
-            name, shape, dtype if dtype is not None else first.dtype if first else FLOAT
-        )
+        value = Value(name, shape, inputs[0].dtype if dtype is None else dtype)
         return self.ops(operator, inputs, [value], name, doc, **attributes)[0]
 
     def ops(
         self,
         operator: str,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[Value],
         outputs: Sequence[Value],
         name: str,
         doc: str = "",
@@ -177,12 +164,12 @@ class GraphBuilder:
             ValueError: a value of that name is there already.
         """
         for value in outputs:
-            if value.name in self._made:
+            if value.name in self._values:
                 raise ValueError(f"two values are named {value.name}")
-            self._made[value.name] = value
+            self._values[value.name] = value
         node = helper.make_node(
             operator,
-            [value.name if value else "" for value in inputs],
+            [value.name for value in inputs],
             [value.name for value in outputs],
             name=name,
             doc_string=doc or None,
@@ -203,22 +190,27 @@ class GraphBuilder:
         self, x: Value, to: Value | Sequence[int], shape: Shape, name: str
     ) -> Value:
         """X in another shape: `to` as Reshape takes it, `shape` as it comes out."""
-        return self.op(
-            "Reshape",
-            [x, to if isinstance(to, Value) else self.constant(to)],
-            shape,
-            name,
-        )
+        target = to if isinstance(to, Value) else self.constant(to)
+        return self.op("Reshape", [x, target], shape, name)
 
     def transpose(self, x: Value, axes: Sequence[int], name: str) -> Value:
         """X with its axes in another order."""
-        return self.op(
-            "Transpose",
-            [x],
-            tuple(x.shape[axis] for axis in axes),
-            name,
-            perm=list(axes),
-        )
+        shape = tuple(x.shape[axis] for axis in axes)
+        return self.op("Transpose", [x], shape, name, perm=list(axes))
+
+    def slice(
+        self,
+        x: Value,
+        start: int,
+        end: int,
+        axis: int,
+        shape: Shape,
+        name: str,
+        doc: str = "",
+    ) -> Value:
+        """The part of x from start to end along an axis."""
+        bounds = [self.constant([number]) for number in (start, end, axis)]
+        return self.op("Slice", [x, *bounds], shape, name, doc=doc)
 
     def concat(
         self, values: Sequence[Value], axis: int, size: int | str, name: str
@@ -232,38 +224,28 @@ class GraphBuilder:
         self, x: Value, sizes: Sequence[int], names: Sequence[str], name: str
     ) -> list[Value]:
         """X cut along its last axis."""
-        pieces = [
-            Value(part, (*x.shape[:-1], size), x.dtype)
-            for part, size in zip(names, sizes, strict=True)
-        ]
+        pieces = []
+        for piece, size in zip(names, sizes, strict=True):
+            pieces.append(Value(piece, (*x.shape[:-1], size), x.dtype))
         return self.ops("Split", [x, self.constant(sizes)], pieces, name, axis=-1)
 
     def shape_of(self, x: Value, start: int, end: int, name: str) -> Value:
         """The sizes of x's axes from start to end, as int64."""
+        shape = (end - start,)
         if self.opset >= 15:
-            return self.op(
-                "Shape", [x], (end - start,), name, dtype=INT64, start=start, end=end
-            )
-        whole = self.op("Shape", [x], (len(x.shape),), f"{name}/all", dtype=INT64)
-        return self.op(
-            "Slice",
-            [whole, self.constant([start]), self.constant([end])],
-            (end - start,),
-            name,
-        )
+            return self.op("Shape", [x], shape, name, INT64, start=start, end=end)
+        whole = self.op("Shape", [x], (len(x.shape),), f"{name}/all", INT64)
+        bounds = [self.constant([start]), self.constant([end])]
+        return self.op("Slice", [whole, *bounds], shape, name)
 
     def mean(self, x: Value, axis: int, keep: bool, name: str) -> Value:
         """The mean over one axis, which keeps the size 1 or goes away."""
         axis %= len(x.shape)
-        shape = (*x.shape[:axis], *((1,) if keep else ()), *x.shape[axis + 1 :])
+        kept = (1,) if keep else ()
+        shape = (*x.shape[:axis], *kept, *x.shape[axis + 1 :])
         if self.opset >= 18:
-            return self.op(
-                "ReduceMean",
-                [x, self.constant([axis])],
-                shape,
-                name,
-                keepdims=int(keep),
-            )
+            axes = self.constant([axis])
+            return self.op("ReduceMean", [x, axes], shape, name, keepdims=int(keep))
         return self.op("ReduceMean", [x], shape, name, axes=[axis], keepdims=int(keep))
 
     # Layers
@@ -281,38 +263,31 @@ class GraphBuilder:
                 "weight" replaced by "bias".
             output: the output's name, where it isn't `name/linear`.
         """
-        matrix = self.weight(weight or f"{name}.weight")
-        terms = [
-            x,
-            matrix,
-            *(
-                [self.weight(_bias(weight) if weight else f"{name}.bias")]
-                if bias
-                else []
-            ),
-        ]
-        return self.op(
-            "Gemm",
-            terms,
-            (x.shape[0], matrix.shape[0]),
-            output or f"{name}/linear",
-            transB=1,
-        )
+        weight = weight or f"{name}.weight"
+        matrix = self.weight(weight)
+        terms = [x, matrix]
+        if bias:
+            head, _, tail = weight.rpartition("weight")
+            terms.append(self.weight(f"{head}bias{tail}"))
+        shape = (x.shape[0], matrix.shape[0])
+        return self.op("Gemm", terms, shape, output or f"{name}/linear", transB=1)
+
+    def mlp(self, x: Value, name: str, last: int, output: str = "") -> Value:
+        """Linear `name.0`, GELU and linear `name.last`, on rows."""
+        hidden = self.gelu(self.linear(x, f"{name}.0"), f"{name}.1")
+        return self.linear(hidden, f"{name}.{last}", output=output)
 
     def gelu(self, x: Value, name: str) -> Value:
         """The exact GELU, x/2 · (1 + erf(x/√2))."""
+        name = f"{name}/gelu"
         if self.opset >= 20:
-            return self.op("Gelu", [x], x.shape, f"{name}/gelu")
-        scaled = self.op(
-            "Div",
-            [x, self.constant(float(np.sqrt(np.float32(2))))],
-            x.shape,
-            f"{name}/gelu/scaled",
-        )
-        erf = self.op("Erf", [scaled], x.shape, f"{name}/gelu/erf")
-        shifted = self.add(erf, self.constant(1.0), f"{name}/gelu/shifted")
-        product = self.mul(x, shifted, f"{name}/gelu/product")
-        return self.mul(product, self.constant(0.5), f"{name}/gelu")
+            return self.op("Gelu", [x], x.shape, name)
+        root_2 = self.constant(float(np.sqrt(np.float32(2))))
+        scaled = self.op("Div", [x, root_2], x.shape, f"{name}/scaled")
+        erf = self.op("Erf", [scaled], x.shape, f"{name}/erf")
+        shifted = self.add(erf, self.constant(1.0), f"{name}/shifted")
+        product = self.mul(x, shifted, f"{name}/product")
+        return self.mul(product, self.constant(0.5), name)
 
     def sigmoid(self, x: Value, name: str) -> Value:
         """1 / (1 + exp(-x))."""
@@ -333,15 +308,9 @@ class GraphBuilder:
                 axis=-1,
                 epsilon=epsilon,
             )
-        centred = self.op(
-            "Sub",
-            [x, self.mean(x, -1, True, f"{name}/mean")],
-            x.shape,
-            f"{name}/centred",
-        )
-        squares = self.op(
-            "Pow", [centred, self.constant(2.0)], x.shape, f"{name}/squares"
-        )
+        mean = self.mean(x, -1, True, f"{name}/mean")
+        centred = self.op("Sub", [x, mean], x.shape, f"{name}/centred")
+        squares = self._squares(centred, name)
         variance = self.mean(squares, -1, True, f"{name}/variance")
         deviation = self._root(variance, epsilon, name)
         normed = self.op("Div", [centred, deviation], x.shape, f"{name}/normed")
@@ -360,25 +329,18 @@ class GraphBuilder:
                 axis=-1,
                 epsilon=epsilon,
             )
-        squares = self.op("Pow", [x, self.constant(2.0)], x.shape, f"{name}/squares")
-        root = self._root(self.mean(squares, -1, True, f"{name}/mean"), epsilon, name)
-        return self.mul(
-            self.op("Div", [x, root], x.shape, f"{name}/normed"), weight, output
-        )
+        mean = self.mean(self._squares(x, name), -1, True, f"{name}/mean")
+        root = self._root(mean, epsilon, name)
+        normed = self.op("Div", [x, root], x.shape, f"{name}/normed")
+        return self.mul(normed, weight, output)
+
+    def _squares(self, x: Value, name: str) -> Value:
+        return self.op("Pow", [x, self.constant(2.0)], x.shape, f"{name}/squares")
 
     def _root(self, x: Value, epsilon: float, name: str) -> Value:
-        return self.op(
-            "Sqrt",
-            [self.add(x, self.constant(epsilon), f"{name}/shifted")],
-            x.shape,
-            f"{name}/root",
-        )
+        shifted = self.add(x, self.constant(epsilon), f"{name}/shifted")
+        return self.op("Sqrt", [shifted], x.shape, f"{name}/root")
 
 
 def _info(value: Value, doc: str = "") -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, value.dtype, value.shape, doc)
-
-
-def _bias(weight: str) -> str:
-    head, _, tail = weight.rpartition("weight")
-    return f"{head}bias{tail}"
