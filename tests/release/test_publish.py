@@ -99,11 +99,8 @@ def test_the_next_version_is_one_more_commit_that_removes_retired_formats(
 
 
 def test_large_files_go_in_parts_and_lists_come_in_pages(publisher: Publisher) -> None:
-    (
-        publisher.hub.hub.multipart_over,
-        publisher.hub.hub.chunk_size,
-        publisher.hub.hub.page_size,
-    ) = (100, 64, 3)
+    hub = publisher.hub.hub
+    hub.multipart_over, hub.chunk_size, hub.page_size = 100, 64, 3
     fake_artifacts(publisher.artifacts, weights=bytes(range(256)))
     publisher.publish()
     publisher.require_published()
@@ -136,9 +133,8 @@ def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(
     first = publisher.receipt
     assert first.pull_request == f"{publisher.hub.url}/{REPO}/discussions/1"
     assert first.tag is None
-    assert (
-        publisher.on_hub("refs/pr/1") == publisher.release and publisher.on_hub() == {}
-    )
+    assert publisher.on_hub("refs/pr/1") == publisher.release
+    assert publisher.on_hub() == {}
     publisher.receipt_path.unlink()
     publisher.publish(create_pr=True)
     again = publisher.receipt
@@ -257,9 +253,8 @@ def test_a_published_version_is_frozen(publisher: Publisher) -> None:
     with pytest.raises(PublishError, match=r"v1\.0\.0") as caught:
         publisher.publish()
     assert "raise publish.version" in caught.value.remedy
-    assert (
-        len(publisher.titles()) == 2 and publisher.receipt_path.read_bytes() == before
-    )
+    assert len(publisher.titles()) == 2
+    assert publisher.receipt_path.read_bytes() == before
 
 
 def test_a_tag_elsewhere_is_an_error_before_anything_is_sent_and_is_never_moved(
@@ -269,10 +264,8 @@ def test_a_tag_elsewhere_is_an_error_before_anything_is_sent_and_is_never_moved(
     publisher.repo.tags["v1.0.0"] = first
     with pytest.raises(PublishError, match=r"v1\.0\.0 of ada/stick is already at"):
         publisher.publish()
-    assert (
-        publisher.repo.tags == {"v1.0.0": first}
-        and publisher.repo.branches["main"] == first
-    )
+    assert publisher.repo.tags == {"v1.0.0": first}
+    assert publisher.repo.branches["main"] == first
 
 
 def test_an_old_version_published_again_finds_its_tag_and_leaves_the_branch_alone(
@@ -357,9 +350,8 @@ def test_an_artifact_changed_after_it_was_written_does_not_go_out(
     (publisher.artifacts / "onnx/model.onnx").write_bytes(b"changed")
     with pytest.raises(ArtifactError, match=r"onnx/model\.onnx was changed"):
         publisher.publish()
-    assert (
-        publisher.hub.requests == [] and not (publisher.artifacts / "release").exists()
-    )
+    assert publisher.hub.requests == []
+    assert not (publisher.artifacts / "release").exists()
 
 
 def test_an_artifact_that_parity_did_not_see_does_not_go_out(
@@ -439,9 +431,8 @@ def test_the_token_that_hf_auth_login_stored_is_found(
 
 def test_a_wrong_token_is_one_clear_error(publisher: Publisher) -> None:
     error = refusal(publisher, token="hf_someoneElsesOldToken")
-    assert (
-        "doesn't accept the token" in error.problem and "hf auth login" in error.remedy
-    )
+    assert "doesn't accept the token" in error.problem
+    assert "hf auth login" in error.remedy
     assert "hf_someone" not in str(error)
 
 
@@ -524,9 +515,8 @@ def test_a_receipt_that_cannot_be_written_is_made_up_for_by_the_next_run(
 def test_a_server_that_never_answers_is_given_up(publisher: Publisher) -> None:
     publisher.hub.break_with(Fault("hang", path="/api/models/*", times=99))
     error = refusal(publisher, timeout=0.1)
-    assert (
-        "no answer within 0.1 s" in error.problem and "publish.timeout" in error.remedy
-    )
+    assert "no answer within 0.1 s" in error.problem
+    assert "publish.timeout" in error.remedy
 
 
 def test_retry_after_is_waited_out(publisher: Publisher) -> None:
@@ -631,10 +621,8 @@ def test_a_hub_that_stores_other_bytes_gets_no_tag_and_no_receipt(
     assert publisher.repo.tags == {}
     publisher.hub.hub.lies.clear()
     publisher.publish()
-    assert (
-        publisher.on_hub() == publisher.release
-        and publisher.repo.tags["v1.0.0"] == publisher.repo.branches["main"]
-    )
+    assert publisher.on_hub() == publisher.release
+    assert publisher.repo.tags["v1.0.0"] == publisher.repo.branches["main"]
 
 
 def test_a_full_disk_while_staging_loses_nothing(

@@ -148,9 +148,8 @@ def test_a_link_is_reported_wherever_it_leads(
     (tmp_path / "folder").mkdir()
     (release / name).symlink_to(tmp_path / target)
     (line,) = failures(release)
-    assert (
-        f"{name} is not in release.json (a symbolic link to " in line and target in line
-    )
+    assert f"{name} is not in release.json (a symbolic link to " in line
+    assert target in line
 
 
 def test_a_folder_of_the_release_that_became_a_link_is_reported(
@@ -195,10 +194,8 @@ def test_compiled_code_fails_and_the_message_says_what_it_is(release: Path) -> N
     (release / "__pycache__").mkdir()
     (release / "__pycache__/model.cpython-311.pyc").write_bytes(b"")
     (line,) = failures(release)
-    assert (
-        "__pycache__/ is not in release.json: Python leaves it" in line
-        and line.endswith("delete it")
-    )
+    assert "__pycache__/ is not in release.json: Python leaves it" in line
+    assert line.endswith("delete it")
 
 
 def test_sums_that_are_no_text_are_reported(release: Path) -> None:
@@ -386,10 +383,8 @@ def test_the_command_finds_bytes_that_the_hub_serves_wrong(
     }
     done = run(REPO, **home)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert (
-        "model.safetensors is not what was released" in done.stdout
-        and "checks failed" in done.stdout
-    )
+    assert "model.safetensors is not what was released" in done.stdout
+    assert "checks failed" in done.stdout
 
 
 def test_somebody_without_access_gets_one_clear_error(

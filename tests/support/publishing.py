@@ -111,6 +111,12 @@ class Publisher:
         return self.artifacts / RECEIPT
 
     @property
+    def receipt_text(self) -> str | None:
+        """The content of publish.json; None where there is none."""
+        path = self.receipt_path
+        return path.read_text() if path.exists() else None
+
+    @property
     def repo(self) -> Repo:
         return self.hub.repo(REPO)
 

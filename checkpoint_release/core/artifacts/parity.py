@@ -32,7 +32,7 @@ class Rule(Record, frozen=True, kw_only=True):
 
 
 class NoiseFloor(Record, frozen=True, kw_only=True):
-    """Eager float32's own error against float64, relative to the output's size."""
+    """Eager float32's error against float64, as a share of the output's magnitude."""
 
     typical: float
     worst: float

@@ -21,6 +21,7 @@ from tests.support.hub_server.storage import (
     Account,
     Hub,
     HubError,
+    PullRequest,
     Repo,
     StoredFile,
     lfs_pointer,
@@ -167,14 +168,8 @@ async def _info(request: Request) -> Response:
 async def _validate_yaml(request: Request) -> Response:
     text = (await request.json())["content"]
     if not text.startswith("---\n"):
-        return JSONResponse(
-            {
-                "warnings": [
-                    {"message": "empty or missing yaml metadata in repo card"}
-                ],
-                "errors": [],
-            }
-        )
+        warning = {"message": "empty or missing yaml metadata in repo card"}
+        return JSONResponse({"warnings": [warning], "errors": []})
     try:
         yaml.safe_load(text.split("---\n", 2)[1])
     except yaml.YAMLError as error:
@@ -392,11 +387,9 @@ def _stored_repo(request: Request) -> Repo:
 
 
 async def _lfs_put(request: Request) -> Response:
-    repo, oid, content = (
-        _stored_repo(request),
-        request.path_params["oid"],
-        await request.body(),
-    )
+    repo = _stored_repo(request)
+    oid = request.path_params["oid"]
+    content = await request.body()
     part = request.path_params.get("part")
     if part is None:
         _keep(repo, oid, content)
@@ -412,11 +405,9 @@ def _keep(repo: Repo, oid: str, content: bytes) -> None:
 
 
 async def _lfs_complete(request: Request) -> Response:
-    repo, oid, asked = (
-        _stored_repo(request),
-        request.path_params["oid"],
-        await request.json(),
-    )
+    repo = _stored_repo(request)
+    oid = request.path_params["oid"]
+    asked = await request.json()
     content = b""
     for part in asked["parts"]:
         piece = repo.parts[oid, part["partNumber"]]
@@ -444,11 +435,9 @@ async def _lfs_get(request: Request) -> Response:
 async def _commit(request: Request) -> Response:
     lines = [json.loads(line) for line in (await request.body()).splitlines() if line]
     pull = request.query_params.get("create_pr") == "1"
-    repo, revision, account = (
-        _repo(request, write=not pull),
-        _revision(request),
-        _account(request),
-    )
+    repo = _repo(request, write=not pull)
+    revision = _revision(request)
+    account = _account(request)
     if account is None:
         raise HubError(401, "Invalid username or password.")
     if not pull:
@@ -458,17 +447,11 @@ async def _commit(request: Request) -> Response:
         return JSONResponse(_committed(request, repo, commit.oid))
     number = len(repo.pulls) + 1
     commit = repo.apply(f"refs/pr/{number}", revision, lines, account.name)
-    repo.pulls.append(_pull(number, commit.title, account.name))
+    repo.pulls.append(PullRequest(number, commit.title, account.name))
     url = f"{_base(request)}/{repo.repo_id}/discussions/{number}"
     return JSONResponse(
         {**_committed(request, repo, commit.oid), "pullRequestUrl": url}
     )
-
-
-def _pull(number: int, title: str, author: str) -> Any:
-    from tests.support.hub_server.storage import PullRequest
-
-    return PullRequest(number, title, author)
 
 
 def _committed(request: Request, repo: Repo, oid: str) -> dict[str, Any]:
