@@ -3,26 +3,31 @@
 An exporter sees one set of sizes and values, and mistakes hide in what it didn't see.
 So every case has other values than the export's, and every dynamic dimension takes
 sizes that the export did not: the smallest, the next, an odd one and one beyond the
-export's example. Shapes with plain values are joined by the first and the last index of
-every integer input, by zeros, and by tiny and large magnitudes.
+export's example. Cases of nominal values in these shapes are joined by the first and
+the last index of every integer input, by zeros, and by tiny and large magnitudes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
+from typing import Literal
 
 import numpy as np
 
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.signature import (
+    Array,
     Arrays,
     Dimension,
     Signature,
+    TensorSpec,
     sample_inputs,
 )
 
+NOMINAL = "nominal"
+"""The kind of cases whose float inputs have a standard deviation of 1."""
 # keeps the cases' seeds apart from each other and from the small ones exporters use
 SEED_STRIDE = 1_000_003
 # above the minimum: small enough to be cheap, large enough that its noise can be
@@ -38,7 +43,7 @@ class Case:
         name: what it tries, such as "zeros, sequence=5, batch=5"; unique.
         kind: cases of one kind have values of one magnitude, so that they share a
             scale.
-        magnitude: of the float inputs; 1 is plain.
+        magnitude: of the float inputs; 1 is nominal.
         inputs: by name, as the signature has them.
     """
 
@@ -46,6 +51,22 @@ class Case:
     kind: str
     magnitude: float
     inputs: Arrays
+
+    @property
+    def elements(self) -> int:
+        """How many numbers go in."""
+        return sum(array.size for array in self.inputs.values())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a case tries, before its values are drawn."""
+
+    name: str
+    kind: str
+    sizes: dict[str, int]
+    magnitude: float = 1.0
+    index: Literal["first", "last"] | None = None
 
 
 def draw_cases(
@@ -63,48 +84,19 @@ def draw_cases(
         seed: of the random values.
         sizes: further sizes to try, by dimension; names that the model doesn't have are
             passed over.
-        magnitudes: of float inputs, beside the plain ones, which are normal with
+        magnitudes: of float inputs, beside the nominal ones, which are normal with
             standard deviation 1.
         repeats: how often every case is drawn.
 
     Raises:
         ParamsError: a size lies outside its dimension's bounds.
     """
-    has_integers = any(spec.is_integer for spec in signature.inputs)
-    has_floats = any(np.dtype(spec.dtype).kind == "f" for spec in signature.inputs)
-    extreme = {
-        name: _within(dimension, dimension.minimum + EXTREME_SIZE)
-        for name, dimension in _dimensions(signature)
-    }
-    plans = [("plain", "plain", 1.0, shape) for shape in _shapes(signature, sizes)]
-    plans += [
-        (kind, "plain", 1.0, extreme)
-        for kind in ("first index", "last index")
-        if has_integers
-    ]
-    for magnitude in magnitudes if has_floats else ():
-        name = f"magnitude {magnitude:g}" if magnitude else "zeros"
-        plans.append((name, name, magnitude, extreme))
-
+    plans = _plans(signature, sizes, magnitudes)
     cases = []
     for draw in range(repeats):
-        for number, (name, kind, scale, shape) in enumerate(plans):
+        for number, plan in enumerate(plans):
             case_seed = (seed + 1) * SEED_STRIDE + draw * len(plans) + number
-            inputs = sample_inputs(signature, shape, case_seed, scale)
-            if name in ("first index", "last index"):
-                inputs |= _extreme_indices(signature, inputs, last=name == "last index")
-            words = [
-                name,
-                *(f"{dimension}={size}" for dimension, size in shape.items()),
-            ]
-            cases.append(
-                Case(
-                    ", ".join(words + [f"draw {draw + 1}"] * (draw > 0)),
-                    kind,
-                    scale,
-                    inputs,
-                )
-            )
+            cases.append(_draw(signature, plan, case_seed, draw))
     return cases
 
 
@@ -115,62 +107,90 @@ def unknown_dimensions(
     return [name for name in sizes if name not in signature.dimensions]
 
 
+def _plans(
+    signature: Signature,
+    sizes: Mapping[str, Sequence[int]],
+    magnitudes: Sequence[float],
+) -> list[_Plan]:
+    small = {
+        name: _clamp(dimension, dimension.minimum + EXTREME_SIZE)
+        for name, dimension in signature.dimensions.items()
+    }
+    plans = [_Plan(NOMINAL, NOMINAL, shape) for shape in _shapes(signature, sizes)]
+    if any(spec.is_integer for spec in signature.inputs):
+        plans.append(_Plan("first index", NOMINAL, small, index="first"))
+        plans.append(_Plan("last index", NOMINAL, small, index="last"))
+    if any(_is_float(spec) for spec in signature.inputs):
+        for magnitude in magnitudes:
+            name = f"magnitude {magnitude:g}" if magnitude else "zeros"
+            plans.append(_Plan(name, name, small, magnitude))
+    return plans
+
+
+def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
+    inputs = sample_inputs(signature, plan.sizes, seed, plan.magnitude)
+    for spec in signature.inputs:
+        if plan.index and spec.is_integer:
+            inputs[spec.name] = _constant(spec, inputs[spec.name], plan.index)
+    parts = [plan.name]
+    parts += [f"{dimension}={size}" for dimension, size in plan.sizes.items()]
+    if draw:
+        parts.append(f"draw {draw + 1}")
+    return Case(", ".join(parts), plan.kind, plan.magnitude, inputs)
+
+
+def _constant(spec: TensorSpec, like: Array, index: Literal["first", "last"]) -> Array:
+    """The first or the last of the integers that the input takes, everywhere."""
+    value = spec.low or 0
+    if index == "last":
+        value = (spec.high or 1) - 1
+    return np.full_like(like, value)
+
+
+def _is_float(spec: TensorSpec) -> bool:
+    return np.dtype(spec.dtype).kind == "f"
+
+
 def _shapes(
     signature: Signature, further: Mapping[str, Sequence[int]]
 ) -> list[dict[str, int]]:
     """Sizes of all dimensions, none the export's where there is a choice; the largest
     go with the smallest.
     """
-    candidates = {
-        name: _candidates(dimension, further.get(name, ()))
-        for name, dimension in _dimensions(signature)
-    }
-    if not candidates:
+    if not signature.dimensions:
         return [{}]
-    # One dimension ascends and the others descend: every size is tried, and no case is
+    candidates = {
+        name: _candidate_sizes(dimension, further.get(name, ()))
+        for name, dimension in signature.dimensions.items()
+    }
+    # One dimension descends and the others ascend: every size is tried, and no case is
     # large in all of them.
     longest = max(candidates, key=lambda name: max(candidates[name]))
+    candidates[longest].reverse()
     count = max(len(sizes) for sizes in candidates.values())
-    columns = {}
-    for name, sizes in candidates.items():
-        ordered = cycle(reversed(sizes) if name == longest else sizes)
-        columns[name] = [next(ordered) for _ in range(count)]
-    return [
-        {name: column[row] for name, column in columns.items()}
-        for row in reversed(range(count))
-    ]
+    columns = [islice(cycle(sizes), count) for sizes in candidates.values()]
+    rows = list(zip(*columns, strict=True))
+    return [dict(zip(candidates, row, strict=True)) for row in reversed(rows)]
 
 
-def _candidates(dimension: Dimension, further: Sequence[int]) -> list[int]:
+def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
+    """The sizes to try, ascending."""
     for size in further:
-        if size != _within(dimension, size):
+        if size != _clamp(dimension, size):
             raise ParamsError(
-                f"parity.sizes.{dimension.name} holds {size}, and the model takes"
-                f" {dimension.minimum} to {dimension.maximum or 'any number'}",
-                "leave it out, or correct the bounds in model.signature.dimensions",
+                f"{{parity.sizes}} holds {size} for {dimension.name!r}, and the model"
+                f" takes {dimension.minimum} to {dimension.maximum or 'any number'}",
+                "leave it out, or correct the dimension's bounds in {model.signature}",
+                options=["parity.sizes", "model.signature"],
             )
     odd = max(dimension.example // 2, dimension.minimum + 2) | 1
     longer = dimension.example + max(dimension.example // 4, 2)
-    found = {
-        _within(dimension, size)
-        for size in (dimension.minimum, dimension.minimum + 1, odd, longer)
-    }
-    return sorted((found - {dimension.example}) | set(further)) or [dimension.example]
+    wanted = (dimension.minimum, dimension.minimum + 1, odd, longer)
+    sizes = {_clamp(dimension, size) for size in wanted}
+    sizes.discard(dimension.example)
+    sizes.update(further)
+    return sorted(sizes) or [dimension.example]
 
 
-def _within(dimension: Dimension, size: int) -> int:
+def _clamp(dimension: Dimension, size: int) -> int:
     return max(dimension.minimum, min(size, dimension.maximum or size))
-
-
-def _dimensions(signature: Signature) -> list[tuple[str, Dimension]]:
-    return list(signature.dimensions.items())
-
-
-def _extreme_indices(signature: Signature, inputs: Arrays, *, last: bool) -> Arrays:
-    return {
-        spec.name: np.full_like(
-            inputs[spec.name], (spec.high or 1) - 1 if last else spec.low or 0
-        )
-        for spec in signature.inputs
-        if spec.is_integer
-    }

@@ -1,315 +1,282 @@
-"""What is held to which rule, and the verdict on it.
-
-- safetensors holds the checkpoint's weights bit for bit, and a model built from it computes the same bits as eager.
-- Every other float32 format may err, against float64, by `noise_multiple` times what eager float32 errs; where inputs
-  have a magnitude above 1, by `large_multiple` times. Large inputs reach the tails of
-  functions, where kernels differ:
-  ONNX Runtime's sigmoid is right to 1e-7, but at −10 that is 2e-4 of its value and at
-  −16 half of it, and torch's is right in every digit. A normalisation after it brings
-  such an error up.
-- Reduced precision is asked for and named as such; it is held to a share of the output's magnitude.
-- parity.tolerances replaces the rule for the outputs that it names.
-"""
+"""The verdict on an artifact: what it computed, held against the reference."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from itertools import zip_longest
 
 import numpy as np
 
-from checkpoint_release.core.params import ParityParams
+from checkpoint_release.core.signature import Array, Arrays
+from checkpoint_release.parity.candidates import EXACT, Candidate
 from checkpoint_release.parity.cases import Case
-from checkpoint_release.parity.error_stats import (
-    Arrays,
-    ErrorStats,
-    Floor,
-    error_stats,
-    identical,
+from checkpoint_release.parity.error_stats import ErrorStats, error_stats, identical
+from checkpoint_release.parity.reference import (
+    CaseReference,
+    OutputReference,
+    Reference,
 )
+from checkpoint_release.parity.rules import Limits, OutputRule, rule_for
+from checkpoint_release.parity.weights import WeightsReport
 from checkpoint_release.parity.workers import JobResult
 
-EXACT, NOISE, REDUCED = "exact", "noise", "reduced"
-
 
 @dataclass(frozen=True)
-class Subject:
-    """One artifact to be judged.
+class CaseResult:
+    """One output of a candidate in one case.
 
     Attributes:
-        name: how reports call it, such as "onnx" or "onnx int8".
-        format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
-        rule: EXACT, NOISE or REDUCED.
-        precision: the dtype of a REDUCED one.
+        case: the case.
+        reference: what the checkpoint's own model computes.
+        got: what the candidate computed.
+        errors: of `got` against float64.
+        error_ratio: the error in the rule's terms, to be held against `limit`:
+            multiples of the noise floor, a share of the tolerance, or a share of the
+            output's magnitude.
+        limit: what is allowed.
+        times_floor: the error in multiples of the noise floor, whatever the rule; None
+            for whole numbers.
+        identical: whether it has the same bits as eager float32.
     """
 
-    name: str
-    format: str
-    path: Path
-    rule: str
-    precision: str | None = None
+    case: Case
+    reference: OutputReference
+    got: Array
+    errors: ErrorStats
+    error_ratio: float
+    limit: float
+    times_floor: float | None
+    identical: bool
 
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit."""
+        return self.error_ratio <= self.limit
 
-@dataclass(frozen=True)
-class Truth:
-    """What the checkpoint itself computes: outputs by case, in float64 and in eager
-    float32, and the noise floors.
-    """
-
-    reference: Sequence[Arrays]
-    eager: Sequence[Arrays]
-    floors: Mapping[str, Floor]
+    @property
+    def excess(self) -> float:
+        """The error as a multiple of what is allowed, to compare cases by."""
+        return self.error_ratio / (self.limit or 1.0)
 
 
 @dataclass(frozen=True)
 class OutputVerdict:
-    """One output of one artifact over all cases.
+    """One output of a candidate over all cases.
 
     Attributes:
-        passed: the verdict.
-        amount: the error in the rule's terms, to be held against `limit`: multiples of
-            the noise floor, a share of the tolerance, or a share of the output's
-            magnitude.
-        limit: what is allowed.
-        times_floor: the error in multiples of the noise floor, whatever the rule; None
-            for whole numbers.
-        identical: how many cases gave the same bits as eager float32.
-        case: index of the worst case.
-        failing: indices of all cases beyond the limit.
-        worst: the errors of that case.
-        largest, mean, cosine, ulps, max_ulps: over all cases; cosine is the smallest,
-            ulps the median of medians.
+        name: of the output.
+        rule: how it was judged.
+        must_be_identical: whether every case must also have eager float32's bits.
+        results: by case.
     """
 
-    passed: bool
-    amount: float
-    limit: float
-    times_floor: float | None
-    identical: int
-    case: int
-    failing: tuple[int, ...]
-    worst: ErrorStats
-    largest: float
-    mean: float
-    cosine: float
-    ulps: float
-    max_ulps: float
+    name: str
+    rule: OutputRule
+    must_be_identical: bool
+    results: Sequence[CaseResult]
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+        if self.must_be_identical and self.identical < len(self.results):
+            return False
+        return not self.failing
+
+    @property
+    def worst(self) -> CaseResult:
+        """The case that is furthest off, as a multiple of what is allowed there."""
+        return max(self.results, key=lambda result: result.excess)
+
+    @property
+    def failing(self) -> list[CaseResult]:
+        """All cases beyond the limit."""
+        return [result for result in self.results if not result.passed]
+
+    @property
+    def identical(self) -> int:
+        """How many cases have the same bits as eager float32."""
+        return sum(result.identical for result in self.results)
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute error of all cases."""
+        return max(result.errors.max_abs for result in self.results)
+
+    @property
+    def mean_abs(self) -> float:
+        """The mean absolute error over the elements of all cases."""
+        errors = [result.errors for result in self.results]
+        total = sum(of_case.mean_abs * of_case.count for of_case in errors)
+        return total / max(sum(of_case.count for of_case in errors), 1)
+
+    @property
+    def cosine(self) -> float:
+        """The smallest of all cases."""
+        return min(result.errors.cosine for result in self.results)
+
+    @property
+    def ulps(self) -> float:
+        """The median of the cases' medians."""
+        return float(np.median([result.errors.ulps for result in self.results]))
+
+    @property
+    def max_ulps(self) -> float:
+        """The largest of all cases."""
+        return max(result.errors.max_ulps for result in self.results)
+
+    def describe(self) -> str:
+        """What is wrong where it is furthest off, for a message."""
+        worst = self.worst
+        index = worst.errors.index
+        expected, got = worst.reference.expected[index], worst.got[index]
+        how = "doesn't have the bits that eager float32 computes"
+        if not worst.passed:
+            how = self.rule.describe(worst.error_ratio, worst.limit, worst.errors)
+        return (
+            f"{self.name} {how}, in the case {worst.case.name!r}:"
+            f" expected {expected:.9g}, got {got:.9g} at {list(index)}"
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A case that shows what is wrong.
+
+    Attributes:
+        reference: the case, and what the checkpoint's own model computes in it.
+        got: what the candidate computed; empty where it failed.
+    """
+
+    reference: CaseReference
+    got: Arrays
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One artifact.
+    """One candidate.
 
     Attributes:
-        outputs: by output; empty where the artifact didn't run.
-        problem: what is wrong beside numbers (or the sentence that sums the numbers
-            up); None: nothing.
-        case: index of the case that shows it best; None: no case does.
-        ran: what came out of the artifact.
+        candidate: what was judged.
+        outputs: by name; empty where it didn't run.
+        weights: how many it holds, where that was compared.
+        problem: what is wrong; None: nothing, it may be released.
+        evidence: what shows the problem best; None: no case does.
     """
 
-    subject: Subject
-    ran: JobResult
-    outputs: Mapping[str, OutputVerdict] = field(default_factory=dict)
+    candidate: Candidate
+    outputs: dict[str, OutputVerdict] = field(default_factory=dict)
+    weights: WeightsReport | None = None
     problem: str | None = None
-    case: int | None = None
+    evidence: Evidence | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the artifact may be released."""
         return self.problem is None
 
+    @property
+    def wrong_outputs(self) -> list[OutputVerdict]:
+        """The outputs that failed."""
+        return [output for output in self.outputs.values() if not output.passed]
+
 
 def judge(
-    subject: Subject,
-    ran: JobResult,
-    truth: Truth,
-    cases: Sequence[Case],
-    params: ParityParams,
+    candidate: Candidate, result: JobResult, reference: Reference, limits: Limits
 ) -> Verdict:
-    """Hold what an artifact computed against the truth."""
-    got = ran.outputs
-    if ran.failure is not None or len(got) != len(cases):
-        return Verdict(
-            subject,
-            ran,
-            problem=ran.failure or "it gave no outputs",
-            case=ran.failed_case,
-        )
-    for number, (found, expected) in enumerate(zip(got, truth.eager, strict=True)):
-        if problem := _form(found, expected):
-            return Verdict(
-                subject,
-                ran,
-                problem=f"{problem}, in the case {cases[number].name!r}",
-                case=number,
-            )
+    """Hold what a candidate computed against the reference."""
+    if result.failure is not None or len(result.outputs) != len(reference.cases):
+        problem = result.failure or "it gave no outputs"
+        evidence = _evidence(result.failed_case, result, reference)
+        return Verdict(candidate, problem=problem, evidence=evidence)
+    for case, got in zip(reference.cases, result.outputs, strict=True):
+        if mismatch := _form_mismatch(got, case):
+            problem = f"{mismatch}, in the case {case.case.name!r}"
+            return Verdict(candidate, problem=problem, evidence=Evidence(case, got))
     outputs = {
-        name: _judge_output(name, subject, got, truth, cases, params)
-        for name in truth.reference[0]
+        name: _judge_output(name, candidate, result, reference, limits)
+        for name in reference.outputs
     }
-    problem, case = _numbers(subject, outputs, got, truth, cases, params.tolerances)
-    wrong = (
-        [f"the weight {sentence}" for sentence in ran.weights.wrong]
-        if ran.weights
-        else []
-    )
-    if wrong := [*ran.faults, *wrong]:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        problem = f"{wrong[0]}{more}" + (f"; {problem}" if problem else "")
-        case = (
-            max(outputs.values(), key=lambda verdict: verdict.amount).case
-            if case is None
-            else case
-        )
-    return Verdict(subject, ran, outputs, problem, case)
+    verdict = Verdict(candidate, outputs, result.weights)
+    problems = _file_problems(result) + _number_problems(verdict)
+    if not problems:
+        return verdict
+    shown = _worst(verdict.wrong_outputs or list(outputs.values()))
+    evidence = _evidence(shown.worst.case.name, result, reference)
+    return Verdict(candidate, outputs, result.weights, "; ".join(problems), evidence)
 
 
-def _form(found: Arrays, expected: Arrays) -> str | None:
+def _evidence(
+    case: str | None, result: JobResult, reference: Reference
+) -> Evidence | None:
+    for expected, got in zip_longest(reference.cases, result.outputs):
+        if expected is not None and expected.case.name == case:
+            return Evidence(expected, got or {})
+    return None
+
+
+def _form_mismatch(got: Arrays, reference: CaseReference) -> str | None:
     """What is wrong with names, order, dtypes or shapes."""
-    if list(found) != list(expected):
-        return f"its outputs are {list(found)}, and the model's are {list(expected)}"
-    for name, array in found.items():
-        want = expected[name]
-        if array.dtype != want.dtype or array.shape != want.shape:
+    if list(got) != list(reference.outputs):
+        expected = list(reference.outputs)
+        return f"its outputs are {list(got)}, and the model's are {expected}"
+    for name, array in got.items():
+        eager = reference.outputs[name].eager
+        if array.dtype != eager.dtype or array.shape != eager.shape:
             return (
                 f"{name} is {array.dtype} {list(array.shape)}, and the model's is"
-                f" {want.dtype} {list(want.shape)}"
+                f" {eager.dtype} {list(eager.shape)}"
             )
     return None
 
 
 def _judge_output(
     name: str,
-    subject: Subject,
-    got: Sequence[Arrays],
-    truth: Truth,
-    cases: Sequence[Case],
-    params: ParityParams,
+    candidate: Candidate,
+    result: JobResult,
+    reference: Reference,
+    limits: Limits,
 ) -> OutputVerdict:
-    table: list[ErrorStats] = []
-    amounts: list[float] = []
-    limits: list[float] = []
-    multiples: list[float] = []
-    same = 0
-    for number, (case, arrays) in enumerate(zip(cases, got, strict=True)):
-        expected, eager, found = (
-            truth.reference[number][name],
-            truth.eager[number][name],
-            arrays[name],
+    rule = rule_for(name, candidate, reference, limits)
+    floor = reference.floors.get(name)
+    results = []
+    for case, outputs in zip(reference.cases, result.outputs, strict=True):
+        expected, got = case.outputs[name], outputs[name]
+        errors = error_stats(expected.expected, got)
+        of_case = CaseResult(
+            case.case,
+            expected,
+            got,
+            errors,
+            error_ratio=rule.error_ratio(expected, got, errors),
+            limit=rule.limit(case.case),
+            times_floor=floor.multiple(expected, errors) if floor else None,
+            identical=identical(expected.eager, got),
         )
-        same += identical(eager, found)
-        measured = error_stats(expected, found)
-        table.append(measured)
-        if name not in truth.floors:
-            # Whole numbers and booleans: float32 may tip a decision over (an argmax
-            # between near equals), and an artifact may then agree with either.
-            agrees = (found == expected) | (found == eager)
-            amount, limit = float(not agrees.all()), 0.0
-        else:
-            multiples.append(truth.floors[name].multiple(number, measured))
-            if tolerance := params.tolerances.get(name):
-                amount, limit = (
-                    _share_of_tolerance(
-                        expected, found, tolerance.atol, tolerance.rtol
-                    ),
-                    1.0,
-                )
-            elif subject.rule == REDUCED:
-                scale = truth.floors[name].magnitudes[number]
-                amount = (
-                    measured.rms / scale if scale else math.inf if measured.rms else 0.0
-                )
-                limit = getattr(params.reduced, subject.precision or "float16")
-            else:
-                amount = multiples[-1]
-                limit = (
-                    params.large_multiple
-                    if case.magnitude > 1
-                    else params.noise_multiple
-                )
-        amounts.append(amount)
-        limits.append(limit)
-    worst = max(
-        range(len(amounts)),
-        key=lambda number: amounts[number] / (limits[number] or 1.0),
-    )
-    failing = tuple(
-        number for number, amount in enumerate(amounts) if not amount <= limits[number]
-    )
-    return OutputVerdict(
-        passed=not failing and (same == len(got) or subject.rule != EXACT),
-        amount=amounts[worst],
-        limit=limits[worst],
-        times_floor=multiples[worst] if multiples else None,
-        identical=same,
-        case=worst,
-        failing=failing,
-        worst=table[worst],
-        largest=max(e.largest for e in table),
-        mean=sum(e.mean * e.count for e in table) / max(sum(e.count for e in table), 1),
-        cosine=min(e.cosine for e in table),
-        ulps=float(np.median([e.ulps for e in table])),
-        max_ulps=max(e.max_ulps for e in table),
-    )
+        results.append(of_case)
+    return OutputVerdict(name, rule, candidate.rule == EXACT, results)
 
 
-def _share_of_tolerance(expected: Any, found: Any, atol: float, rtol: float) -> float:
-    """The largest |error| / (atol + rtol · |expected|); infinite where NaN or infinity
-    turn up.
-    """
-    if expected.size == 0:
-        return 0.0
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        distance = np.abs(found.astype(np.float64) - expected)
-        share = np.where(
-            distance == 0, 0.0, distance / (atol + rtol * np.abs(expected))
-        )
-    return float(np.max(np.where(np.isfinite(distance), share, np.inf)))
+def _file_problems(result: JobResult) -> list[str]:
+    """What is wrong in the file whatever it computes, in one sentence."""
+    problems = list(result.faults)
+    if result.weights:
+        problems += [f"the weight {sentence}" for sentence in result.weights.wrong]
+    if len(problems) > 1:
+        return [f"{problems[0]} (and {len(problems) - 1} more)"]
+    return problems
 
 
-def _numbers(
-    subject: Subject,
-    outputs: Mapping[str, OutputVerdict],
-    got: Sequence[Arrays],
-    truth: Truth,
-    cases: Sequence[Case],
-    tolerances: Container[str],
-) -> tuple[str | None, int | None]:
-    """The sentence about the output that is furthest off, and the case that shows it."""
-    failed = {name: verdict for name, verdict in outputs.items() if not verdict.passed}
-    if not failed:
-        return None, None
-    name = max(failed, key=lambda n: failed[n].amount / (failed[n].limit or 1))
-    verdict = failed[name]
-    case, index = verdict.case, verdict.worst.index
-    expected, found = truth.reference[case][name][index], got[case][name][index]
-    if subject.rule == EXACT and verdict.amount <= verdict.limit:
-        how = "doesn't have the bits that eager float32 computes"
-    elif name not in truth.floors:
-        how = "differs"
-    elif name in tolerances:
-        how = (
-            f"is off by {verdict.worst.largest:.2g}, {verdict.amount:.3g} times its"
-            " tolerance"
-        )
-    elif subject.rule == REDUCED:
-        how = (
-            f"is off by {verdict.amount:.2g} of its magnitude, and {verdict.limit:g} is"
-            " allowed"
-        )
-    else:
-        how = (
-            f"is off by {verdict.worst.largest:.2g}, {verdict.amount:.3g} times the"
-            f" noise floor, and {verdict.limit:g} is allowed"
-        )
-    others = (
-        f" ({len(failed)} of {len(outputs)} outputs are wrong)"
-        if len(failed) > 1
-        else ""
-    )
-    at = f"expected {expected:.9g}, got {found:.9g} at {list(index)}"
-    return f"{name} {how}, in the case {cases[case].name!r}: {at}{others}", case
+def _number_problems(verdict: Verdict) -> list[str]:
+    """What is wrong with the output that is furthest off, in one sentence."""
+    wrong = verdict.wrong_outputs
+    if not wrong:
+        return []
+    problem = _worst(wrong).describe()
+    if len(wrong) > 1:
+        problem += f" ({len(wrong)} of {len(verdict.outputs)} outputs are wrong)"
+    return [problem]
+
+
+def _worst(outputs: Sequence[OutputVerdict]) -> OutputVerdict:
+    return max(outputs, key=lambda output: output.worst.excess)

@@ -12,26 +12,29 @@ comparison of outputs; what is nearly a weight, and isn't one, is a mistake.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
+from checkpoint_release.core.dtypes import BY_TORCH_NAME
+from checkpoint_release.core.signature import Array
+from checkpoint_release.parity.candidates import KEEP
 from checkpoint_release.tensors.safetensors import open_safetensors
-
-Array = npt.NDArray[Any]
+from checkpoint_release.tensors.tensor import Tensor
 
 # the share of equal elements from which two tensors are the same one, damaged
 NEARLY = 0.5
-HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+HALVES = {name: BY_TORCH_NAME[name].numpy for name in ("float16", "bfloat16")}
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsReport:
     """What became of the checkpoint's weights in an artifact.
 
     Attributes:
@@ -45,177 +48,212 @@ class Weights:
     wrong: list[str] = field(default_factory=list)
 
 
-def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> Weights:
+def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> WeightsReport:
     """Look for every tensor of the checkpoint among those that an artifact holds.
 
     Args:
         held: the artifact's tensors by the artifact's own names.
-        checkpoint: the folder that `load` wrote.
+        checkpoint: the folder that holds the checkpoint's weights.
     """
     # some artifacts keep half precision, some widen it
     held = {name: _widened(array) for name, array in held.items()}
     expected = {
-        name: _widened(t.numpy())
-        for name, t in open_safetensors(checkpoint / "weights.safetensors").items()
+        name: _widened(tensor.numpy())
+        for name, tensor in open_safetensors(checkpoint / WEIGHTS_FILE).items()
     }
-    by_content: dict[str, list[str]] = {}
-    for name, array in held.items():
-        by_content.setdefault(_digest(array), []).append(name)
-    homes = {
-        name: by_content.get(_digest(array), []) for name, array in expected.items()
-    }
-    used = {home for found in homes.values() for home in found}
-    kinds = {_kind(array) for array in held.values()}
-    unused = {_kind(array) for home, array in held.items() if home not in used}
-    for name, array in expected.items():
-        # Transposing takes longer than all else, so only where something can be found
-        # by it.
-        if array.ndim == 2 and _kind(array.T) in (unused if homes[name] else kinds):
-            homes[name] = [*homes[name], *by_content.get(_digest(array.T), [])]
-    used = {home for found in homes.values() for home in found}
-    missing = [name for name, found in homes.items() if not found]
+    homes = _find_homes(expected, held)
+    used = set(chain.from_iterable(homes.values()))
     rest = {
         name: array
         for name, array in held.items()
         if name not in used and array.dtype.kind == "f"
     }
-    # Where two weights are equal, the copy of one is found at the other's home: what
-    # has its name must be it too.
-    wrong = [
-        f"{name} (there: {home}) {how}"
-        for home, array in rest.items()
-        for name in _named_like(home, expected)
-        if name not in missing
-        for how in (
-            _damage(form, array)
-            for form in _forms(expected[name])
-            if form.shape == array.shape
-        )
-        if how
-    ]
-    joined = 0
-    for name in missing:
-        verdict = _search(name, expected[name], rest)
-        if verdict is True:
-            joined += 1
-        elif verdict:
-            wrong.append(verdict)
-    return Weights(len(expected), len(expected) - len(missing) + joined, wrong)
+    present = {name: array for name, array in expected.items() if homes[name]}
+    wrong = list(_changed_namesakes(present, rest))
+    found = len(present)
+    for name, array in expected.items():
+        if name in present:
+            continue
+        if _is_joined(array, rest):
+            found += 1
+        elif damaged := _damaged_copy(name, array, rest):
+            wrong.append(damaged)
+    return WeightsReport(len(expected), found, wrong)
 
 
-def compare_by_name(held: Mapping[str, Any], checkpoint: Path, dtype: str) -> Weights:
+def compare_by_name(
+    held: Mapping[str, Tensor], checkpoint: Path, dtype: str
+) -> WeightsReport:
     """Compare tensors that must have the checkpoint's own names.
 
     Args:
-        held: Tensor records of the artifact, as checkpoint_release.tensors.safetensors
-            gives them.
-        checkpoint: the folder that `load` wrote.
-        dtype: keep: dtype and bits must be the same. Otherwise the dtype that floats
+        held: the artifact's tensors.
+        checkpoint: the folder that holds the checkpoint's weights.
+        dtype: KEEP: dtype and bits must be the same. Otherwise the dtype that floats
             may be rounded to.
     """
-    expected = open_safetensors(checkpoint / "weights.safetensors")
-    wrong = [f"{name} is missing" for name in expected if name not in held]
-    wrong += [
-        f"{name} is not in the checkpoint" for name in held if name not in expected
-    ]
-    for name in expected:
+    expected = open_safetensors(checkpoint / WEIGHTS_FILE)
+    wrong = []
+    for name, tensor in expected.items():
         if name not in held:
-            continue
-        want, have = expected[name], held[name]
-        if want.shape != have.shape:
-            wrong.append(
-                f"{name} has shape {list(have.shape)}, and the checkpoint's is"
-                f" {list(want.shape)}"
-            )
-            continue
-        old, new = want.numpy(), have.numpy()
-        if want.dtype == have.dtype and np.array_equal(_bytes(old), _bytes(new)):
-            continue
-        if (
-            dtype != "keep"
-            and new.dtype == {"float32": np.dtype(np.float32), **HALVES}[dtype]
-        ):
-            with np.errstate(over="ignore"):
-                if np.array_equal(_bytes(old.astype(new.dtype)), _bytes(new)):
-                    continue
-        wrong.append(_difference(name, old, new))
-    changed = len({sentence.split(" ", 1)[0] for sentence in wrong})
-    return Weights(len(expected), max(len(expected) - changed, 0), wrong)
+            wrong.append(f"{name} is missing")
+        elif mismatch := _mismatch(tensor, held[name], dtype):
+            wrong.append(f"{name} {mismatch}")
+    found = len(expected) - len(wrong)
+    for name in held:
+        if name not in expected:
+            wrong.append(f"{name} is not in the checkpoint")
+    return WeightsReport(len(expected), found, wrong)
 
 
-def _search(name: str, array: Array, rest: Mapping[str, Array]) -> str | bool:
-    """True where the tensor is part of a joined one; a sentence where a damaged copy is
-    found; otherwise False.
+def _mismatch(tensor: Tensor, held: Tensor, dtype: str) -> str | None:
+    """What is wrong with a tensor that has the right name."""
+    if tensor.shape != held.shape:
+        return (
+            f"has shape {list(held.shape)}, and the checkpoint's is"
+            f" {list(tensor.shape)}"
+        )
+    expected, got = tensor.numpy(), held.numpy()
+    if tensor.dtype == held.dtype and _same_bits(expected, got):
+        return None
+    may_be_rounded = dtype != KEEP and got.dtype == BY_TORCH_NAME[dtype].numpy
+    if may_be_rounded and _same_bits(_rounded(expected, got.dtype), got):
+        return None
+    if expected.dtype != got.dtype:
+        return f"is {got.dtype}, and the checkpoint's is {expected.dtype}"
+    return _first_difference(expected, got)
+
+
+# ------------------------------------------------------------------------------
+# Finding weights by their content
+
+
+def _find_homes(
+    expected: Mapping[str, Array], held: Mapping[str, Array]
+) -> dict[str, list[str]]:
+    """The names under which an artifact holds each tensor, transposed or not."""
+    by_content: dict[str, list[str]] = defaultdict(list)
+    for name, array in held.items():
+        by_content[_digest(array)].append(name)
+    homes = {
+        name: list(by_content.get(_digest(array), ()))
+        for name, array in expected.items()
+    }
+    used = set(chain.from_iterable(homes.values()))
+    forms = {_form(array) for array in held.values()}
+    unused = {_form(array) for name, array in held.items() if name not in used}
+    for name, array in expected.items():
+        # Transposing takes longer than all else, so only where something can be found
+        # by it.
+        possible = unused if homes[name] else forms
+        if array.ndim == 2 and _form(array.T) in possible:
+            homes[name] += by_content.get(_digest(array.T), ())
+    return homes
+
+
+def _changed_namesakes(
+    present: Mapping[str, Array], rest: Mapping[str, Array]
+) -> Iterator[str]:
+    """A sentence for each tensor that has a weight's name and isn't it.
+
+    Where two weights are equal, the copy of one is found at the other's home: what has
+    its name must be it too.
     """
-    if array.dtype.kind != "f":
-        return False
-    damaged: str | bool = False
-    for home, other in rest.items():
-        for form in _forms(array):
-            for part in _parts(other, form.shape):
-                if np.array_equal(part, form):
-                    return True
-                if not damaged and (how := _damage(form, part)):
-                    damaged = f"{name} (there: {home}) {how}"
-    return damaged
+    for home, array in rest.items():
+        for name in _names_in(home, present):
+            for form in _orientations(present[name]):
+                if damage := _damage(form, array):
+                    yield f"{name} (there: {home}) {damage}"
 
 
-def _named_like(home: str, expected: Mapping[str, Array]) -> list[str]:
-    return [name for name in expected if home == name or home.endswith(f".{name}")]
+def _names_in(home: str, names: Iterable[str]) -> list[str]:
+    """The names that an artifact's own name is, or ends in."""
+    return [name for name in names if home == name or home.endswith(f".{name}")]
 
 
-def _damage(array: Array, other: Array) -> str | None:
-    """How `other` is `array` changed, or None when it is something else altogether."""
-    for half, dtype in HALVES.items():
-        with np.errstate(over="ignore"):
-            if np.array_equal(array.astype(dtype).astype(array.dtype), other):
-                return f"was rounded to {half}"
-    filled = (array != 0) | (other != 0)
-    differing = int(np.count_nonzero((array != other) & filled))
-    if differing <= (1 - NEARLY) * int(np.count_nonzero(filled)):
-        return _where(array, other, differing)
+def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
+    """Whether the tensor is part of a joined one."""
+    return any(np.array_equal(part, form) for _, form, part in _parts(array, rest))
+
+
+def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> str | None:
+    """A sentence on the first copy that is nearly the tensor, whole or in part."""
+    for home, form, part in _parts(array, rest):
+        if damage := _damage(form, part):
+            return f"{name} (there: {home}) {damage}"
     return None
 
 
-def _difference(name: str, old: Array, new: Array) -> str:
-    if old.dtype != new.dtype:
-        return f"{name} is {new.dtype}, and the checkpoint's is {old.dtype}"
-    return f"{name} {_where(old, new, int(np.count_nonzero(old != new)))}"
+def _parts(
+    array: Array, rest: Mapping[str, Array]
+) -> Iterator[tuple[str, Array, Array]]:
+    """Where the tensor could be: a tensor's name, the form to look for, and a part of
+    that tensor in this form.
+    """
+    if array.dtype.kind != "f":
+        return
+    for home, other in rest.items():
+        for form in _orientations(array):
+            for part in _split(other, form.shape):
+                yield home, form, part
 
 
-def _where(old: Array, new: Array, differing: int) -> str:
-    at = int(np.argmax(np.ravel(old != new)))
-    was, now = np.ravel(old)[at], np.ravel(new)[at]
-    index = [int(i) for i in np.unravel_index(at, old.shape)]
-    return (
-        f"differs in {differing} of {old.size} elements, first at {index}: {now!s} for"
-        f" {was!s}"
-    )
-
-
-def _forms(array: Array) -> Iterator[Array]:
+def _orientations(array: Array) -> Iterator[Array]:
     yield array
     if array.ndim == 2:
         yield array.T
 
 
-def _parts(joined: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
     """The pieces of that shape along the one axis on which `joined` is longer, or all
     of it.
     """
+    if joined.shape == shape:
+        return [joined]
     if joined.ndim != len(shape):
-        return
-    longer = [axis for axis in range(joined.ndim) if joined.shape[axis] != shape[axis]]
-    if not longer:
-        yield joined
-    elif (
-        len(longer) == 1
-        and shape[longer[0]]
-        and joined.shape[longer[0]] % shape[longer[0]] == 0
-    ):
-        yield from np.split(
-            joined, joined.shape[longer[0]] // shape[longer[0]], axis=longer[0]
-        )
+        return []
+    longer = [axis for axis in range(len(shape)) if joined.shape[axis] != shape[axis]]
+    if len(longer) > 1:
+        return []
+    axis = longer[0]
+    if shape[axis] == 0:
+        return []
+    count, remainder = divmod(joined.shape[axis], shape[axis])
+    return np.split(joined, count, axis=axis) if count and not remainder else []
+
+
+# ------------------------------------------------------------------------------
+# Comparing two tensors
+
+
+def _damage(array: Array, other: Array) -> str | None:
+    """How `other` is `array` changed, or None when it is something else altogether."""
+    if array.shape != other.shape:
+        return None
+    for half, dtype in HALVES.items():
+        if np.array_equal(_rounded(array, dtype).astype(array.dtype), other):
+            return f"was rounded to {half}"
+    filled = int(np.count_nonzero((array != 0) | (other != 0)))
+    if int(np.count_nonzero(array != other)) <= (1 - NEARLY) * filled:
+        return _first_difference(array, other)
+    return None
+
+
+def _first_difference(expected: Array, got: Array) -> str:
+    """How many elements differ, and the first that does."""
+    differs = expected != got
+    at = int(np.argmax(np.ravel(differs)))
+    index = [int(i) for i in np.unravel_index(at, expected.shape)]
+    was, now = np.ravel(expected)[at], np.ravel(got)[at]
+    return (
+        f"differs in {int(np.count_nonzero(differs))} of {expected.size} elements,"
+        f" first at {index}: {now!s} for {was!s}"
+    )
+
+
+def _rounded(array: Array, dtype: np.dtype[Any] | None) -> Array:
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
 
 
 def _widened(array: Array) -> Array:
@@ -224,15 +262,19 @@ def _widened(array: Array) -> Array:
 
 
 def _digest(array: Array) -> str:
-    dtype, shape = _kind(array)
+    dtype, shape = _form(array)
     digest = hashlib.sha256(f"{dtype}{shape}".encode())
     digest.update(_bytes(array).data)
     return digest.hexdigest()
 
 
-def _kind(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """What tensors must share to be equal; a scalar may be stored as a vector of one."""
+def _form(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """What equal tensors have in common; a scalar may be stored as a vector of one."""
     return array.dtype, array.shape or (1,)
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    return np.array_equal(_bytes(one), _bytes(other))
 
 
 def _bytes(array: Array) -> Array:

@@ -1,41 +1,35 @@
 """Run artifacts from their files, each in a process of its own, as somebody would who
 has nothing else.
 
-Such a process opens the artifact, calls it with the arrays of a safetensors file and
-writes what came out to another. It has one thread, so that it computes the same on
-every run.
+A process opens one artifact, calls it with every case's inputs, sends back what came
+out, and ends. It has one thread, so that it computes the same on every run. Processes
+that need torch are forked off a server that has imported it and done nothing else;
+those for ONNX start from scratch, without torch.
 """
 
 from __future__ import annotations
 
-import gc
-import json
+import multiprocessing
+import multiprocessing.forkserver
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
-from checkpoint_release.parity.weights import Weights, compare_weights
-from checkpoint_release.runtimes.open import open_runtime
+from checkpoint_release.core.signature import Arrays
+from checkpoint_release.parity.cases import Case
+from checkpoint_release.parity.weights import WeightsReport, compare_weights
+from checkpoint_release.runtimes.open import Runtime, open_runtime
 
-Arrays = dict[str, npt.NDArray[Any]]
-Process = subprocess.Popen[str]
-CASES, JOB, OUTPUTS, ANSWER = (
-    "cases.safetensors",
-    "job.json",
-    "outputs.safetensors",
-    "answer.json",
-)
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -45,6 +39,9 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the largest that it accepts
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+"""Of the processes: libraries read it when they are loaded."""
+_LIBRARY = __name__.partition(".")[0]
+_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,14 @@ class Job:
     """
 
     format: str
-    path: str
+    path: Path
     dtype: Literal["float32", "float64"] = "float32"
-    checkpoint: str | None = None
+    checkpoint: Path | None = None
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch opens the artifact."""
+        return self.format != ONNX.name
 
 
 @dataclass(frozen=True)
@@ -75,223 +77,183 @@ class JobResult:
         faults: one sentence for each thing in the file that is wrong whatever it
             computes.
         failure: what went wrong, or None.
-        failed_case: the index of the case that failed, or None where the artifact
+        failed_case: the name of the case that failed, or None where the artifact
             couldn't even be opened.
     """
 
     outputs: list[Arrays] = field(default_factory=list)
-    weights: Weights | None = None
+    weights: WeightsReport | None = None
     faults: list[str] = field(default_factory=list)
     failure: str | None = None
-    failed_case: int | None = None
+    failed_case: str | None = None
 
 
-@contextmanager
-def torch_worker() -> Iterator[Process]:
-    """A process that imports torch while jobs and cases are being made, and takes the
-    jobs from run_isolated.
+class WorkerError(Exception):
+    """A process ended, or had to be ended, before it gave a result."""
+
+
+def preload_torch() -> None:
+    """Start the server that imports torch, which takes seconds, and don't wait for it.
+
+    It ends with this process.
     """
-    with _start() as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    if not _CAN_FORK:
+        return
+    # Processes run this one's main module again, which must not import anew in each.
+    loaded = [name for name in sys.modules if name.startswith(f"{_LIBRARY}.")]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*loaded, f"{_LIBRARY}.parity.preload"])
+    with _single_threaded():
+        multiprocessing.forkserver.ensure_running()
 
 
 def run_isolated(
-    jobs: Mapping[str, Job],
-    cases: Sequence[Mapping[str, npt.NDArray[Any]]],
-    importing: Process,
+    jobs: Mapping[str, Job], cases: Sequence[Case]
 ) -> dict[str, JobResult]:
     """Run every job on all cases, each in a process of its own, and as many at once as
     there are cores.
 
     Args:
         jobs: what to run, by any names.
-        cases: inputs of every case.
-        importing: what torch_worker started; the processes of the formats that need
-            torch are forked off it.
+        cases: what to run it on.
 
     Returns:
         What came of each job, by the same names; a job that fails or kills its process
         is no error here.
     """
-    with TemporaryDirectory() as temporary:
-        write_cases(Path(temporary) / CASES, cases)
-        folders = {}
-        for number, (name, job) in enumerate(jobs.items()):
-            folders[name] = Path(temporary) / str(number)
-            folders[name].mkdir()
-            (folders[name] / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
-        alone = [folders[name] for name, job in jobs.items() if job.format == "onnx"]
-        longest_first = sorted(jobs.items(), key=lambda item: _duration(item[1]))
-        forked = [folders[name] for name, job in longest_first if job.format != "onnx"]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            running = pool.map(_run_alone, alone)
-            _, said = importing.communicate(
-                json.dumps([str(folder) for folder in forked])
-            )
-            list(running)
-        for folder in forked:
-            _answer_for(folder, importing.returncode, said)
-        return {name: _read(folder) for name, folder in folders.items()}
+    preload_torch()
+    in_order = sorted(jobs, key=lambda name: _turn(jobs[name]))
+    with _single_threaded(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {
+            name: pool.submit(_run_in_process, jobs[name], cases) for name in in_order
+        }
+        return {name: running[name].result() for name in jobs}
 
 
-def _duration(job: Job) -> tuple[bool, bool]:
-    """A key that sorts what takes longest to the front: double precision, then a
-    comparison of weights.
+def _turn(job: Job) -> tuple[bool, bool, bool]:
+    """A key that sorts to the front what need not wait for torch, and then what takes
+    longest: double precision, a comparison of weights.
     """
-    return job.dtype != "float64", job.checkpoint is None
+    return job.needs_torch, job.dtype != "float64", job.checkpoint is None
 
 
-def _run_alone(folder: Path) -> None:
-    with _start(str(folder)) as process:
-        _, said = process.communicate()
-    _answer_for(folder, process.returncode, said)
-
-
-def _start(*arguments: str) -> Process:
-    """This module's main in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "checkpoint_release.parity.workers", *arguments],
-        env={**os.environ, **ENVIRONMENT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _answer_for(folder: Path, code: int, said: str = "") -> None:
-    """Say of a job whose process ended before it could answer how that ended."""
-    if not (folder / ANSWER).exists():
-        last = said.strip().splitlines()[-1:] or ["it said nothing"]
-        _answer(
-            folder,
-            JobResult(failure=f"the process that ran it ended with {code}: {last[0]}"),
+def _run_in_process(job: Job, cases: Sequence[Case]) -> JobResult:
+    try:
+        result: JobResult = call_isolated(
+            _run_any, job, cases, needs_torch=job.needs_torch
         )
+    except WorkerError as error:
+        return JobResult(failure=f"the process that ran it {error}")
+    return result
 
 
-def _answer(folder: Path, ran: JobResult) -> None:
-    write_cases(folder / OUTPUTS, ran.outputs)
-    (folder / ANSWER).write_text(
-        json.dumps(asdict(replace(ran, outputs=[]))), encoding="utf-8"
-    )
+def _run_any(job: Job, cases: Sequence[Case]) -> JobResult:
+    """Run the job, whatever the artifact's library or the model's code may raise."""
+    try:
+        return run_job(job, cases)
+    except (Exception, SystemExit) as error:
+        return JobResult(failure=f"{type(error).__name__}: {one_line(error)}")
 
 
-def _read(folder: Path) -> JobResult:
-    said = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
-    weights = Weights(**said["weights"]) if said["weights"] else None
-    return JobResult(
-        read_cases(folder / OUTPUTS),
-        weights,
-        said["faults"],
-        said["failure"],
-        said["failed_case"],
-    )
-
-
-def write_cases(path: Path, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
-    """Write named arrays, case by case; read_cases gives them back in the same order."""
-    from safetensors.numpy import save_file
-
-    # ascontiguousarray would make a vector of a scalar.
-    arrays = {
-        f"{i}/{name}": np.asarray(a, order="C")
-        for i, case in enumerate(cases)
-        for name, a in case.items()
-    }
-    save_file(
-        arrays, path, metadata={"names": json.dumps([list(case) for case in cases])}
-    )
-
-
-def read_cases(path: Path) -> list[Arrays]:
-    """Read what write_cases wrote."""
-    from safetensors import safe_open
-
-    with safe_open(path, "np") as file:
-        names = json.loads(file.metadata()["names"])
-        return [
-            {name: file.get_tensor(f"{i}/{name}") for name in case}
-            for i, case in enumerate(names)
-        ]
-
-
-def run_job(job: Job, cases: Sequence[Mapping[str, npt.NDArray[Any]]]) -> JobResult:
+def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
     """Run the job in this process."""
     outputs: list[Arrays] = []
-    running: int | None = None
+    case: Case | None = None
     try:
         runtime = open_runtime(job.format, job.path, threads=1, dtype=job.dtype)
-        for running, inputs in enumerate(cases):  # noqa: B007 (told when it fails)
-            outputs.append(runtime.run(inputs))
-        running = None
-        faults = runtime.faults()
-        weights = (
-            compare_weights(runtime.weights(), Path(job.checkpoint))
-            if job.checkpoint
-            else None
-        )
+        for case in cases:
+            outputs.append(runtime.run(case.inputs))
+        case = None
+        weights = _compare_weights(runtime, job)
+        return JobResult(outputs, weights, runtime.faults())
     except CheckpointReleaseError as error:
-        return JobResult(outputs, failure=error.problem, failed_case=running)
-    return JobResult(outputs, weights, faults)
+        failed_case = case.name if case else None
+        return JobResult(outputs, failure=error.problem, failed_case=failed_case)
 
 
-def main() -> None:
-    """Do the job of the folder that the command names, or of each folder that standard
-    input lists.
+def _compare_weights(runtime: Runtime, job: Job) -> WeightsReport | None:
+    if job.checkpoint is None:
+        return None
+    return compare_weights(runtime.weights(), job.checkpoint)
 
-    The latter are for torch, whose import takes longer than all else together. Where
-    the system can fork, it is imported once, and each job gets a process that has
-    imported torch and done nothing else.
+
+def call_isolated(
+    function: Callable[..., Any],
+    *arguments: Any,
+    needs_torch: bool,
+    timeout: float | None = None,
+) -> Any:
+    """Call a function in a process of its own, and return what it returns.
+
+    Args:
+        function: at the top level of its module, so that it can be sent.
+        arguments: sent to the process.
+        needs_torch: whether to fork a process that has torch.
+        timeout: seconds; None: no limit.
+
+    Raises:
+        WorkerError: the process ended without a result; the message says how, or that
+            it took too long.
     """
-    if len(sys.argv) > 1:
-        _do(Path(sys.argv[1]))
-        return
-    gc.disable()  # while a million objects are made that all stay
-    import checkpoint_release.runtimes.eager  # noqa: F401 (torch, before the fork)
-
-    gc.freeze()
-    gc.enable()
-    running: dict[int, Path] = {}
-    for folder in map(Path, json.load(sys.stdin)):
-        if not hasattr(os, "fork"):
-            _do(folder)
-            continue
-        if len(running) >= (os.cpu_count() or 1):
-            _finish(running)
-        process = os.fork()
-        if process == 0:
-            try:
-                _do(folder)
-            finally:
-                # without this process's copies of the parent's buffers and hooks
-                os._exit(0)
-        running[process] = folder
-    while running:
-        _finish(running)
-    sys.stderr.flush()
-    os._exit(0)  # taking torch down in good order takes 0.2 s more
+    method = "forkserver" if needs_torch and _CAN_FORK else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    with TemporaryDirectory() as folder, receiver:
+        log = Path(folder) / "stderr"
+        process = context.Process(
+            target=_send_result, args=(sender, log, function, arguments), daemon=True
+        )
+        try:
+            with sender:
+                process.start()
+            if receiver.poll(timeout):
+                return receiver.recv()
+            raise WorkerError(f"took longer than {timeout} seconds")
+        except (EOFError, OSError) as error:
+            raise WorkerError(_how_it_ended(process, log)) from error
+        finally:
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
-def _finish(running: dict[int, Path]) -> None:
-    """Wait for one of the processes; one that was killed before it could answer is
-    answered for.
-    """
-    process, status = os.wait()
-    _answer_for(running.pop(process), os.waitstatus_to_exitcode(status))
+def _how_it_ended(process: BaseProcess, log: Path) -> str:
+    if process.pid is None:
+        return "could not be started"
+    process.join()
+    lines = []
+    if log.exists():
+        printed = log.read_text(encoding="utf-8", errors="replace")
+        lines = printed.strip().splitlines()
+    last = lines[-1] if lines else "it printed nothing"
+    return f"ended with {process.exitcode}: {last}"
 
 
-def _do(folder: Path) -> None:
-    job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
+def _send_result(
+    sender: Connection,
+    log: Path,
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+) -> None:
+    """The life of a process: what it prints is of use only if it fails."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    with Path(os.devnull).open("wb") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+    sender.send(function(*arguments))
+    sender.close()
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """The environment that processes started meanwhile inherit."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
-        ran = run_job(job, read_cases(folder.parent / CASES))
-    except (Exception, SystemExit) as error:
-        # what a library raises on a broken artifact, or the model's own code
-        ran = JobResult(failure=f"{type(error).__name__}: {one_line(error)}")
-    _answer(folder, ran)
-
-
-if __name__ == "__main__":
-    main()
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

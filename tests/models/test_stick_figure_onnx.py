@@ -545,10 +545,12 @@ def test_the_parity_check_names_the_node_that_a_mistake_is_in(
         seed=1,
     )
     export_to_onnx(checkpoint, tmp_path / "right", exporter="direct")
-    assert "no node of it departs" in find_divergence(
+    assert "no node of it diverges" in find_divergence(
         checkpoint, tmp_path / "right/model.onnx", inputs, "pose"
     )
     monkeypatch.setattr(graph, "RMS_EPSILON", 1e-5)
     export_to_onnx(checkpoint, tmp_path / "wrong", exporter="direct")
-    told = find_divergence(checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose")
-    assert "Add 'transformer_encoder.layers.0.norm1/shifted'" in told
+    explanation = find_divergence(
+        checkpoint, tmp_path / "wrong/model.onnx", inputs, "pose"
+    )
+    assert "Add 'transformer_encoder.layers.0.norm1/shifted'" in explanation

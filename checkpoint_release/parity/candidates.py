@@ -1,0 +1,78 @@
+"""What is judged: every artifact that computes, and the rule that it is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
+from checkpoint_release.core.artifacts.manifest import Manifest
+from checkpoint_release.core.dtypes import BY_TORCH_NAME, HALF
+
+EXACT, NOISE, REDUCED = "exact", "noise", "reduced"
+"""The rules, as parity.json names them; see checkpoint_release.parity.rules."""
+KEEP = "keep"
+"""The stored dtype of weights that must have the checkpoint's own."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One artifact to be judged.
+
+    Attributes:
+        name: how reports call it, such as "onnx" or "onnx int8".
+        format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
+        rule: EXACT, NOISE or REDUCED.
+        precision: the dtype of a REDUCED one.
+        stored_dtype: what the floats of weights were rounded to when they were stored,
+            or KEEP.
+    """
+
+    name: str
+    format: str
+    path: Path
+    rule: str
+    precision: str | None = None
+    stored_dtype: str = KEEP
+
+    @property
+    def file(self) -> Path:
+        """The file that computes; of formats that hold weights alone, the folder."""
+        format = FORMATS[self.format]
+        return self.path if format.eager else format.main_file(self.path)
+
+
+def find_candidates(
+    artifacts: Path, manifests: Mapping[str, Manifest], stored_dtype: str
+) -> list[Candidate]:
+    """Every file that computes: the formats, each followed by its variants.
+
+    Args:
+        artifacts: the folder that holds the formats' folders.
+        manifests: format → manifest, of those that are enabled.
+        stored_dtype: what the weights in the safetensors format were stored in, or
+            KEEP.
+    """
+    candidates = []
+    for name, manifest in manifests.items():
+        folder = artifacts / name
+        if name == SAFETENSORS.name:
+            candidates.append(_stored_weights(folder, stored_dtype))
+        else:
+            candidates.append(Candidate(name, name, folder, NOISE))
+        candidates += _variants(name, folder, manifest)
+    return candidates
+
+
+def _stored_weights(folder: Path, dtype: str) -> Candidate:
+    name = SAFETENSORS.name
+    if dtype != KEEP and BY_TORCH_NAME[dtype].name in HALF:
+        return Candidate(f"{name} {dtype}", name, folder, REDUCED, dtype, dtype)
+    return Candidate(name, name, folder, EXACT, stored_dtype=dtype)
+
+
+def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candidate]:
+    for variant in manifest.facts.get("variants", []):
+        precision, file = variant["precision"], folder / variant["file"]
+        yield Candidate(f"{format} {precision}", format, file, REDUCED, precision)

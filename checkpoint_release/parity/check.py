@@ -1,0 +1,127 @@
+"""The whole check: run the checkpoint and every candidate, and judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.errors import ModelError
+from checkpoint_release.core.signature import Arrays
+from checkpoint_release.parity.candidates import NOISE, Candidate
+from checkpoint_release.parity.cases import Case
+from checkpoint_release.parity.judge import Verdict, judge
+from checkpoint_release.parity.reference import Reference, measure_reference
+from checkpoint_release.parity.rules import Limits
+from checkpoint_release.parity.weights import compare_by_name
+from checkpoint_release.parity.workers import Job, JobResult, run_isolated
+from checkpoint_release.tensors.safetensors import open_sharded
+
+DType = Literal["float64", "float32"]
+EAGER: tuple[DType, ...] = ("float64", "float32")
+"""What the checkpoint's own model is run in."""
+
+
+@dataclass(frozen=True)
+class ParityCheck:
+    """What was found.
+
+    Attributes:
+        limits: what was allowed.
+        reference: what the checkpoint's own model computes.
+        verdicts: one for each candidate.
+    """
+
+    limits: Limits
+    reference: Reference
+    verdicts: list[Verdict]
+
+    @property
+    def failed(self) -> list[Verdict]:
+        """The candidates that are wrong."""
+        return [verdict for verdict in self.verdicts if not verdict.passed]
+
+
+def check_parity(
+    checkpoint: Path,
+    candidates: Sequence[Candidate],
+    cases: Sequence[Case],
+    limits: Limits,
+) -> ParityCheck:
+    """Run the checkpoint's own model and every candidate on every case, each in a
+    process of its own, and judge the candidates.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
+        candidates: what to judge.
+        cases: what to run them on.
+        limits: what is close enough.
+
+    Raises:
+        ModelError: the checkpoint's own model fails, or gives NaN or infinity.
+    """
+    jobs: dict[str, Job] = {}
+    for dtype in EAGER:
+        jobs[dtype] = Job("checkpoint", checkpoint, dtype)
+    jobs |= {candidate.name: _job(candidate, checkpoint) for candidate in candidates}
+    results = run_isolated(jobs, cases)
+    reference = _reference(results, cases)
+    verdicts = []
+    for candidate in candidates:
+        result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
+        verdicts.append(judge(candidate, result, reference, limits))
+    return ParityCheck(limits, reference, verdicts)
+
+
+def _job(candidate: Candidate, checkpoint: Path) -> Job:
+    # Weights that were stored are compared name by name (see _with_stored_weights), and
+    # those in reduced precision aren't the checkpoint's.
+    compared = checkpoint if candidate.rule == NOISE else None
+    return Job(candidate.format, candidate.path, checkpoint=compared)
+
+
+def _with_stored_weights(
+    result: JobResult, candidate: Candidate, checkpoint: Path
+) -> JobResult:
+    """The result, with the comparison of weights that must have their own names."""
+    if not FORMATS[candidate.format].eager:
+        return result
+    stored = open_sharded(candidate.path)
+    report = compare_by_name(stored, checkpoint, candidate.stored_dtype)
+    return replace(result, weights=report)
+
+
+def _reference(results: Mapping[str, JobResult], cases: Sequence[Case]) -> Reference:
+    for dtype in EAGER:
+        _require_success(results[dtype], dtype)
+        for case, outputs in zip(cases, results[dtype].outputs, strict=True):
+            _require_finite(outputs, case, dtype)
+    float64, float32 = (results[dtype].outputs for dtype in EAGER)
+    return measure_reference(cases, float64, float32)
+
+
+def _require_success(result: JobResult, dtype: str) -> None:
+    if result.failure is None:
+        return
+    where = f" in the case {result.failed_case!r}" if result.failed_case else ""
+    raise ModelError(
+        f"the checkpoint's own model, in {dtype}, fails{where}: {result.failure}",
+        "correct the bounds in {model.signature} to what the model takes",
+        options=["model.signature"],
+    )
+
+
+def _require_finite(outputs: Arrays, case: Case, dtype: str) -> None:
+    broken = [name for name, array in outputs.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ModelError(
+            f"the checkpoint's own model, in {dtype}, gives NaN or infinity for"
+            f" {broken} in the case {case.name!r}",
+            "look at its weights; if only that magnitude is too much for it, take it"
+            " out of {parity.magnitudes}",
+            options=["parity.magnitudes"],
+        )

@@ -1,0 +1,80 @@
+"""Every value that the eager model computes, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from checkpoint_release.core.signature import Array
+from checkpoint_release.runtimes.eager import ExportModule, build_eager
+
+
+def record_eager(
+    checkpoint: Path, inputs: Mapping[str, Array]
+) -> tuple[list[tuple[str, Array]], list[Array]]:
+    """Run the checkpoint's model and keep every float that an operation gives.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
+        inputs: by name, as the signature has them.
+
+    Returns:
+        The module that each value belongs to, such as "layers.0.norm (LayerNorm)", and
+        the value, in the order of computation; and the outputs, in the signature's.
+    """
+    model, signature = build_eager(checkpoint)
+    model.double()
+    tensors = []
+    for spec in signature.inputs:
+        tensor = torch.tensor(inputs[spec.name])
+        tensors.append(tensor.double() if tensor.is_floating_point() else tensor)
+    recorder = _Recorder()
+    recorder.follow(model)
+    with torch.no_grad(), recorder:
+        outputs = ExportModule(model, signature)(*tensors)
+    return recorder.values, [tensor.numpy() for tensor in outputs]
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes the results of operations, and the module that is running."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values: list[tuple[str, Array]] = []
+        self._running = ["the model"]
+
+    def follow(self, model: nn.Module) -> None:
+        """Hear of it when one of the model's modules starts and ends."""
+        for name, module in model.named_modules():
+            label = f"{name or 'the model'} ({type(module).__name__})"
+            module.register_forward_pre_hook(self._enter(label))
+            module.register_forward_hook(self._leave)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        results = result if isinstance(result, tuple | list) else (result,)
+        for value in results:
+            if isinstance(value, Tensor):
+                self._keep(value)
+        return result
+
+    def _keep(self, tensor: Tensor) -> None:
+        if tensor.is_floating_point() and tensor.numel():
+            array = tensor.detach().clone().numpy()
+            self.values.append((self._running[-1], array))
+
+    def _enter(self, label: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._running.append(label)
+
+        return hook
+
+    def _leave(self, *_: Any) -> None:
+        self._running.pop()

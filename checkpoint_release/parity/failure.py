@@ -1,0 +1,61 @@
+"""What is said of formats that are wrong, and what is left to look into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from checkpoint_release.core.artifacts.formats import ONNX
+from checkpoint_release.core.errors import ParityError
+from checkpoint_release.parity.candidates import NOISE
+from checkpoint_release.parity.divergence import explain_divergence
+from checkpoint_release.parity.evidence import write_evidence
+from checkpoint_release.parity.judge import Verdict
+
+
+def parity_error(
+    failed: Sequence[Verdict], checkpoint: Path, scratch: Path
+) -> ParityError:
+    """The error that names every candidate that is wrong, how, and where its graph
+    diverges.
+
+    Args:
+        failed: the verdicts, at least one.
+        checkpoint: the folder of the checkpoint.
+        scratch: where to leave a folder for each candidate, with a script that
+            reproduces the error.
+    """
+    lines = [
+        line for verdict in failed for line in _lines(verdict, checkpoint, scratch)
+    ]
+    listed = "\n".join(f"  {line}" for line in lines)
+    return ParityError(
+        f"{len(failed)} of the formats don't compute what the checkpoint"
+        f" computes:\n{listed}",
+        "don't release it: export it again, by another exporter if need be",
+    )
+
+
+def _lines(verdict: Verdict, checkpoint: Path, scratch: Path) -> Iterator[str]:
+    candidate = verdict.candidate
+    yield f"{candidate.name}: {verdict.problem}"
+    if divergence := _divergence(verdict, checkpoint):
+        yield f"  {divergence}"
+    if verdict.evidence is not None:
+        folder = scratch / candidate.name.replace(" ", "-")
+        script = write_evidence(folder, candidate, verdict.evidence)
+        yield f"  reproduce: python {script}"
+
+
+def _divergence(verdict: Verdict, checkpoint: Path) -> str | None:
+    """Where a float32 ONNX graph that runs, and whose numbers are wrong, diverges from
+    the model.
+    """
+    candidate = verdict.candidate
+    wrong = [output for output in verdict.outputs.values() if output.failing]
+    if candidate.format != ONNX.name or candidate.rule != NOISE or not wrong:
+        return None
+    output = max(wrong, key=lambda output: output.worst.error_ratio)
+    cases = [result.case for result in output.failing]
+    smallest = min(cases, key=lambda case: case.elements)
+    return explain_divergence(checkpoint, candidate.file, smallest.inputs, output.name)

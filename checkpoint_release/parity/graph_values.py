@@ -1,0 +1,73 @@
+"""Every value that an ONNX graph computes, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from checkpoint_release.core.signature import Array
+from checkpoint_release.runtimes.onnx_graph import walk_graphs
+
+
+def evaluate_graph(
+    file: Path, inputs: Mapping[str, Array]
+) -> tuple[onnx.GraphProto, dict[str, Array]]:
+    """Evaluate a graph by onnx's reference evaluator.
+
+    Args:
+        file: the ONNX file, in float32.
+        inputs: by name.
+
+    Returns:
+        The graph, as it is evaluated, and the value of each name in it.
+    """
+    model = onnx.load(file)
+    _widen(model.graph)
+    # the types that it states are no longer so
+    del model.graph.value_info[:]
+    feeds = {name: _widened(array) for name, array in inputs.items()}
+    found: Any = ReferenceEvaluator(model).run(None, feeds, intermediate=True)
+    values = {}
+    for name, value in found.items():
+        if value is not None:
+            values[name] = np.asarray(value)
+    return model.graph, values
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Make every float32 in the graph float64: weights, constants, casts, inputs and
+    outputs.
+    """
+    for inner in walk_graphs(graph):
+        for tensor in inner.initializer:
+            _widen_tensor(tensor)
+        for value in (*inner.input, *inner.output):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        for node in inner.node:
+            for attribute in node.attribute:
+                _widen_attribute(attribute)
+
+
+def _widen_attribute(attribute: onnx.AttributeProto) -> None:
+    names_a_type = attribute.name in ("to", "dtype", "stash_type")
+    if attribute.type == attribute.TENSOR:
+        _widen_tensor(attribute.t)
+    elif names_a_type and attribute.i == TensorProto.FLOAT:
+        attribute.i = TensorProto.DOUBLE
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == TensorProto.FLOAT:
+        wide = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))

@@ -1,0 +1,113 @@
+"""Data for `dvc plots`: errors by output, and along the longest dynamic dimension."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoint_release.core.artifacts.parity import rounded
+from checkpoint_release.core.signature import Array, Signature, check_inputs
+from checkpoint_release.parity.check import ParityCheck
+from checkpoint_release.parity.judge import OutputVerdict
+from checkpoint_release.parity.reference import CaseReference, OutputReference
+
+Row = Sequence[Any]
+FLOOR = "noise floor"
+"""What eager float32 is called among the formats."""
+
+
+def write_plots(folder: Path, check: ParityCheck, signature: Signature) -> None:
+    """outputs.csv: largest error by output and format; along.csv: error along the
+    longest dynamic dimension. Both as a share of the output's magnitude.
+    """
+    folder.mkdir(parents=True)
+    _write_csv(
+        folder / "outputs.csv",
+        ["output", "format", "relative_error"],
+        _rows_by_output(check),
+    )
+    _write_csv(
+        folder / "along.csv",
+        ["position", "output", "format", "relative_error"],
+        _rows_along(check, signature),
+    )
+
+
+def _write_csv(path: Path, header: Row, rows: Iterator[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _rows_by_output(check: ParityCheck) -> Iterator[Row]:
+    for name, floor in check.reference.floors.items():
+        yield name, FLOOR, rounded(floor.worst)
+        for verdict in check.verdicts:
+            error = _largest_share(verdict.outputs[name])
+            yield name, verdict.candidate.name, rounded(error)
+
+
+def _largest_share(output: OutputVerdict) -> float:
+    shares = [
+        result.errors.max_abs / result.reference.magnitude
+        for result in output.results
+        if result.reference.magnitude
+    ]
+    return max(shares, default=0.0)
+
+
+def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
+    longest = _longest(check, signature)
+    if longest is None:
+        return
+    dimension, case = longest
+    for spec in signature.outputs:
+        shape = spec.shape or ()
+        if spec.name not in check.reference.floors or dimension not in shape:
+            continue
+        axis = shape.index(dimension)
+        reference = case.outputs[spec.name]
+        runs = {FLOOR: reference.eager}
+        for verdict in check.verdicts:
+            runs[verdict.candidate.name] = _got(verdict.outputs[spec.name], case)
+        for name, got in runs.items():
+            for position, error in enumerate(_errors_along(axis, reference, got)):
+                yield position, spec.name, name, rounded(float(error))
+
+
+def _longest(
+    check: ParityCheck, signature: Signature
+) -> tuple[str, CaseReference] | None:
+    """The dimension that is the longest in any case, and the case; None: the model has
+    no dynamic dimensions.
+    """
+    sizes = [
+        check_inputs(signature, case.case.inputs) for case in check.reference.cases
+    ]
+    found, largest = None, -1
+    for dimension in signature.dimensions:
+        for case, of_case in zip(check.reference.cases, sizes, strict=True):
+            if of_case[dimension] > largest:
+                found, largest = (dimension, case), of_case[dimension]
+    return found
+
+
+def _got(output: OutputVerdict, case: CaseReference) -> Array:
+    of_case = (result for result in output.results if result.case is case.case)
+    return next(of_case).got
+
+
+def _errors_along(axis: int, reference: OutputReference, got: Array) -> Array:
+    """The root mean square error at each position of an axis, as a share of the
+    output's magnitude.
+    """
+    distance = got.astype(np.float64) - reference.expected
+    along = np.moveaxis(distance, axis, 0)
+    rows = along.reshape(along.shape[0], -1)
+    errors: Array = np.sqrt(np.mean(np.square(rows), axis=1))
+    return errors / (reference.magnitude or 1.0)

@@ -1,0 +1,217 @@
+"""What every artifact is held against: the checkpoint's own model, and its noise floor.
+
+The eager model in float32 errs against itself in float64, for float32 rounds at every
+step. That error is the noise floor: no correct float32 format can be expected to do
+much better, and one that does much worse computes something else. The floor of an
+output is taken from all cases together, relative to the output's magnitude in each,
+because a handful of rounding errors says little of how large they usually are. Every
+case is then judged on its own, against its own magnitude, so that large values can't
+hide an error in small ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from checkpoint_release.core.signature import Array, Arrays
+from checkpoint_release.parity.cases import Case
+from checkpoint_release.parity.error_stats import ErrorStats, error_stats
+
+OUTLIER_FACTOR = 4.0  # times the median error
+# of float32: the floor of outputs that eager float32 computes exactly
+UNIT_ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True)
+class OutputReference:
+    """What the checkpoint's own model computes for one output in one case.
+
+    Attributes:
+        expected: in float64; integers and booleans as they are.
+        eager: in float32.
+        eager_errors: of `eager` against `expected`.
+        magnitude: what errors are relative to: root mean square of `expected`. Few
+            numbers may all be close to zero by chance, so it is at least that of all
+            cases of the same kind together.
+    """
+
+    expected: Array
+    eager: Array
+    eager_errors: ErrorStats
+    magnitude: float
+
+    @property
+    def is_float(self) -> bool:
+        """Whether there is rounding in it."""
+        return self.expected.dtype.kind == "f"
+
+    @property
+    def rounded(self) -> Array:
+        """`expected` in the model's own dtype."""
+        return self.expected.astype(self.eager.dtype)
+
+
+@dataclass(frozen=True)
+class CaseReference:
+    """What the checkpoint's own model computes in one case, by output."""
+
+    case: Case
+    outputs: dict[str, OutputReference]
+
+    @property
+    def rounded(self) -> Arrays:
+        """The expected outputs in the model's own dtypes."""
+        return {name: output.rounded for name, output in self.outputs.items()}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The noise floor of one output over all cases.
+
+    Attributes:
+        typical: root mean square error of eager float32, relative to the output's
+            magnitude.
+        worst: largest error, relative likewise.
+    """
+
+    typical: float
+    worst: float
+
+    def multiple(self, reference: OutputReference, errors: ErrorStats) -> float:
+        """The errors in a case as a multiple of the floor: the larger of that of the
+        typical and of the largest error.
+
+        The root mean square of n independent errors scatters around what is expected of
+        it by about 1/√(2n), and three to four times that happens in some case or other
+        of a few thousand. The factor 1 + 3/√n allows for it; for n independent normal
+        errors it is exceeded about once in 10⁵.
+        """
+        if math.isinf(errors.max_abs):
+            return math.inf
+        scatter = 1 + 3 / math.sqrt(max(errors.count, 1))
+        scale, eager = reference.magnitude, reference.eager_errors
+        typical = max(self.typical * scale * scatter, eager.rms)
+        worst = max(self.worst * scale, eager.max_abs)
+        return max(ratio(errors.rms, typical), ratio(errors.max_abs, worst))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the checkpoint's own model computes.
+
+    Attributes:
+        cases: all cases, in order.
+        floors: the noise floor of every float output.
+    """
+
+    cases: list[CaseReference]
+    floors: dict[str, Floor]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of all outputs, in order."""
+        return list(self.cases[0].outputs)
+
+
+def measure_reference(
+    cases: Sequence[Case], float64: Sequence[Arrays], float32: Sequence[Arrays]
+) -> Reference:
+    """Take the noise floor of what the eager model computed.
+
+    Args:
+        cases: what it was run on, at least one.
+        float64, float32: its outputs in these dtypes, by case.
+    """
+    references = [CaseReference(case, {}) for case in cases]
+    floats: dict[str, list[OutputReference]] = {}
+    for name in float64[0]:
+        expected = [outputs[name] for outputs in float64]
+        eager = [outputs[name] for outputs in float32]
+        of_output = _output_references(cases, expected, eager)
+        for reference, output in zip(references, of_output, strict=True):
+            reference.outputs[name] = output
+        if of_output[0].is_float:
+            floats[name] = of_output
+    return Reference(references, _floors(floats))
+
+
+def ratio(found: float, allowed: float) -> float:
+    """The quotient; infinite where nothing is allowed and something was found."""
+    if allowed > 0:
+        return found / allowed
+    return 0.0 if found == 0 else math.inf
+
+
+def _output_references(
+    cases: Sequence[Case], expected: Sequence[Array], eager: Sequence[Array]
+) -> list[OutputReference]:
+    """One output, by case."""
+    errors = list(map(error_stats, expected, eager))
+    magnitudes = _shared_magnitudes(cases, errors)
+    return list(map(OutputReference, expected, eager, errors, magnitudes))
+
+
+def _shared_magnitudes(
+    cases: Sequence[Case], errors: Sequence[ErrorStats]
+) -> list[float]:
+    """Each case's magnitude, or that of all cases of its kind where it is larger."""
+    squares = defaultdict(list)
+    for case, of_case in zip(cases, errors, strict=True):
+        squares[case.kind].append(of_case.magnitude**2)
+    shared = {
+        kind: math.sqrt(sum(of_kind) / len(of_kind))
+        for kind, of_kind in squares.items()
+    }
+    return [
+        max(of_case.magnitude, shared[case.kind])
+        for case, of_case in zip(cases, errors, strict=True)
+    ]
+
+
+def _floors(outputs: Mapping[str, Iterable[OutputReference]]) -> dict[str, Floor]:
+    """The floor of every output, from what it is in each case.
+
+    All outputs come out of one computation, so that an output of a few numbers, or one
+    that happens to be exact, has at least the median floor of all of them.
+    """
+    if not outputs:
+        return {}
+    own = {name: _own_floor(references) for name, references in outputs.items()}
+    typical = float(np.median([floor.typical for floor in own.values()]))
+    worst = float(np.median([floor.worst for floor in own.values()]))
+    return {
+        name: Floor(
+            max(floor.typical, typical, UNIT_ROUNDOFF),
+            max(floor.worst, worst, UNIT_ROUNDOFF),
+        )
+        for name, floor in own.items()
+    }
+
+
+def _own_floor(references: Iterable[OutputReference]) -> Floor:
+    """The floor of one output by its own cases alone."""
+    relative = []
+    for reference in references:
+        errors, scale = reference.eager_errors, reference.magnitude
+        if scale:
+            relative.append(Floor(errors.rms / scale, errors.max_abs / scale))
+    usual = _without_outliers(relative)
+    if not usual:
+        return Floor(0.0, 0.0)
+    mean_square = sum(floor.typical**2 for floor in usual) / len(usual)
+    return Floor(math.sqrt(mean_square), max(floor.worst for floor in usual))
+
+
+def _without_outliers(floors: Sequence[Floor]) -> list[Floor]:
+    """The cases without those where eager float32 errs far more than usual: they speak
+    for themselves alone.
+    """
+    if not floors:
+        return []
+    median = float(np.median([floor.typical for floor in floors]))
+    return [floor for floor in floors if floor.typical <= OUTLIER_FACTOR * median]

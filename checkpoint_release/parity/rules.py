@@ -1,0 +1,190 @@
+"""How much an output may err, and in what terms that is measured.
+
+- safetensors holds the checkpoint's weights bit for bit, and a model built from it
+  computes the same bits as eager.
+- Every other float32 format may err, against float64, by `noise_multiple` times what
+  eager float32 errs; where inputs have a magnitude above 1, by `large_multiple` times.
+  Large inputs reach the tails of functions, where kernels differ: ONNX Runtime's
+  sigmoid is right to 1e-7, but at −10 that is 2e-4 of its value and at −16 half of it,
+  and torch's is right in every digit. A normalisation after it brings such an error up.
+- Reduced precision is asked for and named as such; it is held to a share of the
+  output's magnitude.
+- A fixed tolerance replaces these rules for the outputs that it is given for.
+- Integers and booleans must be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from checkpoint_release.core.signature import Array
+from checkpoint_release.parity.candidates import REDUCED, Candidate
+from checkpoint_release.parity.cases import Case
+from checkpoint_release.parity.error_stats import ErrorStats
+from checkpoint_release.parity.reference import (
+    Floor,
+    OutputReference,
+    Reference,
+    ratio,
+)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A fixed tolerance: |error| ≤ atol + rtol · |expected|."""
+
+    atol: float
+    rtol: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is close enough.
+
+    Attributes:
+        noise_multiple: allowed error in multiples of the noise floor.
+        large_multiple: the same where inputs have a magnitude above 1.
+        reduced: dtype of reduced precision → allowed typical error, as a share of the
+            output's magnitude.
+        tolerances: output → the fixed tolerance that replaces the rule.
+    """
+
+    noise_multiple: float
+    large_multiple: float
+    reduced: Mapping[str, float]
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+
+
+class OutputRule(Protocol):
+    """How one output of a candidate is judged."""
+
+    def error_ratio(
+        self, reference: OutputReference, got: Array, errors: ErrorStats
+    ) -> float:
+        """The error in a case, in the rule's terms; held against the limit."""
+
+    def limit(self, case: Case) -> float:
+        """What is allowed in a case."""
+
+    def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
+        """What is wrong, for a message: "is off by …"."""
+
+
+@dataclass(frozen=True)
+class Equality:
+    """For integers and booleans.
+
+    Float32 may tip a decision over (an argmax between near equals), and an artifact may
+    then agree with either.
+    """
+
+    def error_ratio(
+        self, reference: OutputReference, got: Array, errors: ErrorStats
+    ) -> float:
+        """0 where all are equal, otherwise 1."""
+        agrees = (got == reference.expected) | (got == reference.eager)
+        return float(not agrees.all())
+
+    def limit(self, case: Case) -> float:
+        """None may differ."""
+        return 0.0
+
+    def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
+        """What is wrong."""
+        return "differs"
+
+
+@dataclass(frozen=True)
+class FixedTolerance:
+    """For outputs that were given a tolerance."""
+
+    tolerance: Tolerance
+
+    def error_ratio(
+        self, reference: OutputReference, got: Array, errors: ErrorStats
+    ) -> float:
+        """The largest |error| / (atol + rtol · |expected|); infinite where NaN or
+        infinity turn up.
+        """
+        expected, tolerance = reference.expected, self.tolerance
+        if expected.size == 0:
+            return 0.0
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            distance = np.abs(got.astype(np.float64) - expected)
+            allowed = tolerance.atol + tolerance.rtol * np.abs(expected)
+            share = np.where(distance == 0, 0.0, distance / allowed)
+        return float(np.max(np.where(np.isfinite(distance), share, np.inf)))
+
+    def limit(self, case: Case) -> float:
+        """All of the tolerance."""
+        return 1.0
+
+    def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
+        """What is wrong."""
+        return f"is off by {errors.max_abs:.2g}, {error_ratio:.3g} times its tolerance"
+
+
+@dataclass(frozen=True)
+class MagnitudeShare:
+    """For reduced precision."""
+
+    share: float
+
+    def error_ratio(
+        self, reference: OutputReference, got: Array, errors: ErrorStats
+    ) -> float:
+        """The typical error as a share of the output's magnitude."""
+        return ratio(errors.rms, reference.magnitude)
+
+    def limit(self, case: Case) -> float:
+        """The share that the precision is allowed."""
+        return self.share
+
+    def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
+        """What is wrong."""
+        return f"is off by {error_ratio:.2g} of its magnitude, and {limit:g} is allowed"
+
+
+@dataclass(frozen=True)
+class NoiseMultiple:
+    """For all other floats."""
+
+    floor: Floor
+    nominal: float
+    large: float
+
+    def error_ratio(
+        self, reference: OutputReference, got: Array, errors: ErrorStats
+    ) -> float:
+        """The error in multiples of the noise floor."""
+        return self.floor.multiple(reference, errors)
+
+    def limit(self, case: Case) -> float:
+        """More where inputs are large."""
+        return self.large if case.magnitude > 1 else self.nominal
+
+    def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
+        """What is wrong."""
+        return (
+            f"is off by {errors.max_abs:.2g}, {error_ratio:.3g} times the noise floor,"
+            f" and {limit:g} is allowed"
+        )
+
+
+def rule_for(
+    output: str, candidate: Candidate, reference: Reference, limits: Limits
+) -> OutputRule:
+    """The rule that an output of a candidate is held to."""
+    if output not in reference.floors:
+        return Equality()
+    if output in limits.tolerances:
+        return FixedTolerance(limits.tolerances[output])
+    if candidate.rule == REDUCED and candidate.precision is not None:
+        return MagnitudeShare(limits.reduced[candidate.precision])
+    return NoiseMultiple(
+        reference.floors[output], limits.noise_multiple, limits.large_multiple
+    )

@@ -1,0 +1,35 @@
+"""Inputs and outputs of one case, by which users of a release check their own
+runtime.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from checkpoint_release.core.files import replace_file
+from checkpoint_release.core.signature import Arrays
+from checkpoint_release.parity.cases import NOMINAL
+from checkpoint_release.parity.reference import Reference
+
+
+def write_sample(folder: Path, reference: Reference) -> None:
+    """Inputs and outputs of one nominal case of middling size; outputs are float64's,
+    rounded to the model's dtype.
+    """
+    folder.mkdir(parents=True)
+    nominal = [case for case in reference.cases if case.case.kind == NOMINAL]
+    nominal.sort(key=lambda case: case.case.elements)
+    chosen = nominal[len(nominal) // 2]
+    save_arrays(folder / "inputs.safetensors", chosen.case.inputs)
+    save_arrays(folder / "outputs.safetensors", chosen.rounded)
+
+
+def save_arrays(path: Path, arrays: Arrays) -> None:
+    """Write named arrays as safetensors."""
+    from safetensors.numpy import save
+
+    # ascontiguousarray would make a vector of a scalar
+    rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    replace_file(path, save(rows))

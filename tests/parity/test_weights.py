@@ -1,0 +1,86 @@
+"""A weight that was changed in a file is found, whatever it is called there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+
+from checkpoint_release.core.artifacts.manifest import write_manifest
+from tests.support.parity_world import World, no_warnings
+
+
+def change_one_weight(format: str, folder: Path, name: str, index: int = 3) -> None:
+    """Make one number of one weight a thousandth larger, in the file."""
+    if format == "safetensors":
+        weights = load_file(folder / "model.safetensors")
+        weights[name].view(-1)[index] *= 1.001
+        save_file(weights, folder / "model.safetensors")
+    elif format == "torchscript":
+        with no_warnings():
+            module = torch.jit.load(str(folder / "model.pt"))
+            module.state_dict()[f"model.{name}"].view(-1)[index] *= 1.001
+            torch.jit.save(module, str(folder / "model.pt"))
+    else:
+        model = onnx.load(folder / "model.onnx")
+        (tensor,) = (
+            tensor
+            for tensor in model.graph.initializer
+            if tensor.name == f"model.{name}"
+        )
+        array = numpy_helper.to_array(tensor).copy()
+        array.reshape(-1)[index] *= np.float32(1.001)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        onnx.save(model, folder / "model.onnx")
+    write_manifest(folder, format)
+
+
+# Of the last, a change by a thousandth disappears in float32's rounding of the outputs.
+WEIGHTS = [
+    "transformer_encoder.layers.0.norm1.weight",
+    "transformer_encoder.layers.1.self_attn.k_proj.bias",
+]
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("format", ["safetensors", "onnx", "torchscript"])
+def test_one_number_of_one_weight_off_by_a_thousandth_is_caught(
+    world: World, exported: dict[str, Path], tmp_path: Path, format: str, name: str
+) -> None:
+    folder = Path(shutil.copytree(exported[format], tmp_path / format))
+    change_one_weight(format, folder, name)
+    verdict = world.judge(format, folder)
+    assert not verdict.passed
+    assert name in str(verdict.problem) and "1 of 32 elements" in str(verdict.problem)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "onnx", "torchscript"])
+def test_float16_weights_passed_off_as_float32_are_caught(
+    world: World, tmp_path: Path, format: str
+) -> None:
+    model = world.copy_of_model().half().float()
+    verdict = world.judge(format, world.export(format, tmp_path / format, model))
+    assert not verdict.passed
+    if format == "onnx":
+        assert "rounded to float16" in str(verdict.problem)
+        assert len(verdict.wrong_outputs) == len(verdict.outputs)
+
+
+def test_a_weight_whose_equal_is_intact_elsewhere_is_still_compared(
+    world: World, tmp_path: Path
+) -> None:
+    """The rotary frequencies are the same in every layer."""
+    folder = world.export("torchscript", tmp_path / "torchscript")
+    change_one_weight(
+        "torchscript", folder, "transformer_encoder.layers.1.self_attn.rope.inv_freq"
+    )
+    verdict = world.judge("torchscript", folder)
+    assert "layers.1.self_attn.rope.inv_freq" in str(
+        verdict.problem
+    ) and "1 of 8 elements" in str(verdict.problem)
