@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ _MAX_NESTED = 200  # containers and records within each other: Python's stack is
 _CUT = "…"
 _LEFT_OUT = object()
 _UNKNOWN = object()
+_NOT_IN_NUMPY = ("C32", "F4")
 
 _Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
@@ -27,27 +29,27 @@ class Limits:
 
     Attributes:
         values: in all of the result.
-        depth: levels of containers within each other; None: any number.
-        items: in one container; None: any number.
-        characters: in a text; None: any number.
-        integer_bits: larger integers come as text; None: none does.
+        depth: levels of containers within each other.
+        items: in one container.
+        characters: in a text.
+        integer_bits: larger integers come as text.
         summaries: whether tensors of several elements, bytes and complex numbers come
             as a short text; otherwise they are left out. Within an object they always
             do.
     """
 
     values: int = 100_000
-    depth: int | None = None
-    items: int | None = None
-    characters: int | None = None
-    integer_bits: int | None = None
+    depth: int = sys.maxsize
+    items: int = sys.maxsize
+    characters: int = sys.maxsize
+    integer_bits: int = sys.maxsize
     summaries: bool = True
 
 
-UNLIMITED = Limits()
+DEFAULT_LIMITS = Limits()
 
 
-def to_json_value(value: Any, limits: Limits = UNLIMITED) -> Any:
+def to_json_value(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     """What JSON can hold of a value that a checkpoint holds.
 
     Instances come as the dict of their fields, enum members as their values, omegaconf
@@ -70,75 +72,96 @@ def escape_surrogates(text: str) -> str:
 
 
 class _Converter:
+    """Converts one value, walking it recursively.
+
+    Args:
+        limits: how much of it.
+    """
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._left = limits.values
         self._above: set[int] = set()  # ids of what the value at hand is within
 
     def convert(self, value: Any, depth: int, summarize: bool) -> Any:
-        """The value, or _LEFT_OUT."""
+        """What JSON can hold of a value.
+
+        Args:
+            value: anything that a checkpoint holds.
+            depth: how many containers it is within.
+            summarize: whether what has no form in JSON comes as a short text.
+
+        Returns:
+            _LEFT_OUT for what is left out.
+        """
         self._left -= 1
         if self._left < 0:
             return _CUT
-        if isinstance(value, Tensor):
-            return self._tensor(value, depth, summarize)
-        if isinstance(value, bytes):
-            return f"{len(value)} bytes" if summarize else _LEFT_OUT
-        if isinstance(value, complex):
-            return str(value) if summarize else _LEFT_OUT
-        if isinstance(value, dict | list | tuple | Inert):
-            return self._nested(value, depth, summarize)
-        return self._scalar(value)
-
-    def _scalar(self, value: bool | int | float | str | None) -> Any:
-        limits = self._limits
         match value:
+            case Tensor():
+                return self._tensor(value, depth, summarize)
+            case dict() | list() | tuple() | Inert():
+                return self._nested(value, depth, summarize)
             case str():
-                self._left -= len(value) >> 6
-                if _exceeds(len(value), limits.characters):
-                    return _LEFT_OUT
-                return escape_surrogates(value)
-            case float():
-                return value if math.isfinite(value) else str(value)
-            case bool() | None:
-                return value
-        return (
-            str(value) if _exceeds(value.bit_length(), limits.integer_bits) else value
-        )
+                return self._text(value)
+            case bytes() | complex():
+                return _summary(value) if summarize else _LEFT_OUT
+        return self._number(value)
 
-    def _tensor(self, value: Tensor, depth: int, summarize: bool) -> Any:
-        if value.size == 1 and value.dtype not in ("C32", "F4"):
-            return self.convert(value.numpy().reshape(-1)[0].item(), depth, True)
-        if summarize or value.size == 1:
-            return f"tensor {value.dtype} {list(value.shape)}"
-        return _LEFT_OUT
+    def _text(self, text: str) -> Any:
+        self._left -= len(text) >> 6
+        if len(text) > self._limits.characters:
+            return _LEFT_OUT
+        return escape_surrogates(text)
+
+    def _number(self, value: Any) -> Any:
+        """A number, boolean or None."""
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if value is not None and value.bit_length() > self._limits.integer_bits:
+            return str(value)
+        return value
+
+    def _tensor(self, tensor: Tensor, depth: int, summarize: bool) -> Any:
+        """The number that a tensor of one element holds; of a larger one dtype and
+        shape.
+        """
+        if tensor.size != 1 and not summarize:
+            return _LEFT_OUT
+        if tensor.size != 1 or tensor.dtype in _NOT_IN_NUMPY:
+            return f"tensor {tensor.dtype} {list(tensor.shape)}"
+        return self.convert(tensor.numpy().reshape(-1)[0].item(), depth, True)
 
     def _nested(self, value: _Container | Inert, depth: int, summarize: bool) -> Any:
+        """A container or record; "…" where it is within itself or nested too deeply."""
         if id(value) in self._above or len(self._above) > _MAX_NESTED:
             return _CUT
         self._above.add(id(value))
         try:
             if isinstance(value, Inert):
                 return self.convert(_meaning(value), depth, True)
-            if self._is_too_large(value, depth + 1):
-                return _LEFT_OUT
-            if isinstance(value, dict):
-                return self._dict(value, depth + 1, summarize)
-            return self._list(value, depth + 1, summarize)
+            return self._container(value, depth + 1, summarize)
         finally:
             self._above.discard(id(value))
 
-    def _is_too_large(self, value: _Container, depth: int) -> bool:
-        limits = self._limits
-        return _exceeds(len(value), limits.items) or _exceeds(depth, limits.depth)
+    def _container(self, value: _Container, depth: int, summarize: bool) -> Any:
+        if len(value) > self._limits.items or depth > self._limits.depth:
+            return _LEFT_OUT
+        if isinstance(value, dict):
+            return self._dict(value, depth, summarize)
+        return self._list(value, depth, summarize)
 
     def _dict(self, entries: dict[Any, Any], depth: int, summarize: bool) -> Any:
+        """Without the items that are left out; itself left out where none is left."""
         converted: dict[str, Any] = {}
         for key, item in entries.items():
             name = self._key(key, depth)
             value = self.convert(item, depth, summarize)
-            if value is not _LEFT_OUT:
-                converted[repr(name) if name in converted else name] = value
+            if value is _LEFT_OUT:
+                continue
+            if name in converted:  # such as 1 and "1"
+                name = repr(name)
+            converted[name] = value
         return converted if converted or not entries else _LEFT_OUT
 
     def _key(self, key: Any, depth: int) -> str:
@@ -151,6 +174,7 @@ class _Converter:
     def _list(
         self, items: list[Any] | tuple[Any, ...], depth: int, summarize: bool
     ) -> Any:
+        """Left out where an item is: its place would mislead."""
         converted = []
         for item in items:
             value = self.convert(item, depth, summarize)
@@ -160,8 +184,8 @@ class _Converter:
         return converted
 
 
-def _exceeds(size: int, limit: int | None) -> bool:
-    return limit is not None and size > limit
+def _summary(value: bytes | complex) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 def _meaning(record: Inert) -> Any:
@@ -172,23 +196,36 @@ def _meaning(record: Inert) -> Any:
     if known is not _UNKNOWN:
         return known
     state = _fields(record.state)
-    if record.entries and not record.items:
-        return record.entries
-    if record.items and not record.entries:
-        return record.items
-    if isinstance(state, dict) and not record.items:
+    if record.items and record.entries:
+        return _call(record, state)
+    if record.items or record.entries:  # of a subclass of list or dict
+        return record.items or record.entries
+    if isinstance(state, dict):
         return state
-    if state is None and not record.args:
-        return {}
-    if state is None and len(record.args) == 1:
-        (argument,) = record.args
-        if isinstance(argument, str | int | float):
+    if state is None:
+        return _meaning_of_arguments(record)
+    return _call(record, state)
+
+
+def _meaning_of_arguments(record: Inert) -> Any:
+    """Of a call that is followed by nothing: its only argument, of an enum member and
+    the like, or nothing at all.
+    """
+    match record.args:
+        case () | None:
+            return {}
+        case (str() | int() | float() as argument,):
             return argument
+    return _call(record, None)
+
+
+def _call(record: Inert, state: Any) -> dict[str, Any]:
+    """The record as it is, where its meaning isn't known."""
     return {"class": record.name, "arguments": record.args, "state": state}
 
 
 def _meaning_of_known_class(record: Inert) -> Any:
-    """What a record of a class that everybody knows stands for, otherwise _UNKNOWN."""
+    """What a record of a class that is known here stands for; _UNKNOWN for others."""
     match record:
         case Inert(name="uuid.UUID", state={"int": int() as number}):
             return str(uuid.UUID(int=number)) if 0 <= number < 1 << 128 else _UNKNOWN
@@ -199,29 +236,39 @@ def _meaning_of_known_class(record: Inert) -> Any:
             return _in_seconds(days, seconds, microseconds)
         case Inert(name="numpy.dtype", args=(str() as code, *_)):
             return code
-        case Inert(state={"_content": content}) if _is_omegaconf(record):
-            return content
-        case Inert(state={"_val": value}) if _is_omegaconf(record):
-            return value
+    if record.name.startswith("omegaconf."):
+        return _omegaconf_value(record.state)
     return _UNKNOWN
 
 
 def _in_seconds(days: int, seconds: int, microseconds: int) -> Any:
+    """A duration; _UNKNOWN where it is beyond what a float holds."""
     try:
         return days * 86400 + seconds + microseconds / 1e6
     except OverflowError:
         return _UNKNOWN
 
 
-def _is_omegaconf(record: Inert) -> bool:
-    return record.name.startswith("omegaconf.")
+def _omegaconf_value(state: Any) -> Any:
+    """What a node of omegaconf holds: its config, or its value."""
+    match state:
+        case {"_content": content}:
+            return content
+        case {"_val": value}:
+            return value
+    return _UNKNOWN
 
 
 def _fields(state: Any) -> Any:
-    """An instance's state as the dict of its fields, where it is one."""
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+    """An instance's state as the dict of its fields, where it is one.
+
+    Of an instance with slots it is a pair: its __dict__ or None, and its slots.
+    """
+    if isinstance(state, tuple) and len(state) == 2:
         attributes, slots = state
-        state = {**attributes, **slots} if isinstance(attributes, dict) else slots
-    if isinstance(state, dict) and isinstance(state.get("__dict__"), dict):
-        return state["__dict__"]  # pydantic keeps the fields one step down
+        if isinstance(slots, dict):
+            state = attributes | slots if isinstance(attributes, dict) else slots
+    match state:
+        case {"__dict__": dict() as fields}:  # pydantic keeps them one step down
+            return fields
     return state

@@ -138,13 +138,27 @@ class Unpickler:
         )
 
     def charge(self, size: int) -> None:
-        """Account for `size` bytes more of memory."""
+        """Account for memory that a value takes beyond its opcode's own charge.
+
+        Args:
+            size: in bytes.
+
+        Raises:
+            CheckpointError: the pickle takes more than it may.
+        """
         self._left -= size
         if self._left < 0:
             self._too_large()
 
     def take(self, size: int) -> memoryview:
-        """The next `size` bytes."""
+        """The next bytes of the pickle, which are passed over.
+
+        Args:
+            size: how many.
+
+        Raises:
+            CheckpointError: there are fewer.
+        """
         start = self.at
         if size < 0 or size > len(self.data) - start:
             self._damaged(
@@ -155,7 +169,15 @@ class Unpickler:
         return self.data[start : self.at]
 
     def call(self, function: Any, args: Any) -> Any:
-        """What stands for `function(*args)`: a builder's value, or a record."""
+        """What stands for `function(*args)`: a builder's value, or a record.
+
+        Args:
+            function: the record of a global, or of a call whose result is called.
+            args: the arguments; other than a tuple is taken for the only one.
+
+        Raises:
+            TypeError: the function is something else, which could not be called.
+        """
         if not isinstance(function, Inert):
             raise TypeError
         if not isinstance(args, tuple):
@@ -174,8 +196,11 @@ class Unpickler:
             return Inert(function.name, args, reason=str(problem))
 
     def check_key(self, key: Any) -> None:
-        """Refuse what can't be a dict's key, and keep a file from choosing keys whose
-        hashes collide.
+        """Refuse what can't be a dict's key, and many keys whose hashes could collide.
+
+        Raises:
+            CheckpointError: it is of another type than checkpoints have, or the file
+                has more of the odd ones than MAX_ODD_KEYS.
         """
         if type(key) in _SAFE_KEYS:
             return
@@ -202,7 +227,10 @@ class Unpickler:
     # Opcodes, in the order of pickletools: numbers and strings,
 
     def _int(self) -> None:
-        """INT: a number on a line, or a boolean of protocol 1."""
+        """INT: a number on a line, or a boolean of protocol 1.
+
+        Stack: … → …, number.
+        """
         text = self._line(MAX_NUMBER)
         if text in (b"00", b"01"):
             self.stack.append(text == b"01")
@@ -210,15 +238,24 @@ class Unpickler:
             self.stack.append(int(text))
 
     def _long(self) -> None:
-        """LONG: a number on a line, with Python 2's L behind it."""
+        """LONG: a number on a line, with Python 2's L behind it.
+
+        Stack: … → …, number.
+        """
         self.stack.append(int(self._line(MAX_NUMBER).rstrip(b"L")))
 
     def _long1(self) -> None:
-        """LONG1: a two's complement number of up to 255 bytes."""
+        """LONG1: a two's complement number of up to 255 bytes.
+
+        Stack: … → …, number.
+        """
         self._integer(self.take(1)[0])
 
     def _long4(self) -> None:
-        """LONG4: one of up to 2 GiB, were that allowed."""
+        """LONG4: the same of up to 2 GiB; larger ones than MAX_INTEGER are refused.
+
+        Stack: … → …, number.
+        """
         self._integer(int.from_bytes(self.take(4), "little", signed=True))
 
     def _integer(self, size: int) -> None:
@@ -229,7 +266,10 @@ class Unpickler:
         self.stack.append(int.from_bytes(data, "little", signed=True))
 
     def _string(self) -> None:
-        """STRING: a Python 2 string in quotes, on a line."""
+        """STRING: a Python 2 string in quotes, on a line.
+
+        Stack: … → …, text or bytes.
+        """
         text = self._line(MAX_LINE)
         if len(text) < 2 or text[0] != text[-1] or text[0] not in b"'\"":
             raise ValueError("a string has no quotes")
@@ -238,36 +278,58 @@ class Unpickler:
         self.stack.append(_text_or_bytes(text[1:-1]))
 
     def _old_string(self, size: int) -> None:
-        """BINSTRING and SHORT_BINSTRING: a Python 2 string."""
+        """BINSTRING and SHORT_BINSTRING: a Python 2 string.
+
+        Stack: … → …, text or bytes.
+        """
         self.stack.append(_text_or_bytes(bytes(self.take(size))))
 
     def _unicode(self) -> None:
-        """UNICODE: text on a line."""
+        """UNICODE: text on a line.
+
+        Stack: … → …, text.
+        """
         self.stack.append(str(self._line(MAX_LINE), "raw-unicode-escape"))
 
     def _text(self, size: int) -> None:
-        """BINUNICODE and its like: UTF-8, perhaps with lone surrogates."""
+        """BINUNICODE and its like: UTF-8, perhaps with lone surrogates.
+
+        Stack: … → …, text.
+        """
         self.stack.append(str(self.take(size), "utf-8", "surrogatepass"))
 
     def _bytes(self, size: int) -> None:
-        """BINBYTES and its like, BYTEARRAY8 among them."""
+        """BINBYTES and its like, BYTEARRAY8 among them.
+
+        Stack: … → …, bytes.
+        """
         self.stack.append(bytes(self.take(size)))
 
     # lists, tuples, dicts and sets (lists and tuples here, in the file's order, so that
     # nothing is hashed),
 
     def _append(self) -> None:
-        """APPEND: one item."""
+        """APPEND: one item.
+
+        Stack: …, list, item → …, list.
+        """
         value = self.stack.pop()
         self._extend(self.stack[-1], [value])
 
     def _appends(self) -> None:
-        """APPENDS, and ADDITEMS for sets: all items above the mark."""
+        """APPENDS, and ADDITEMS for sets: all items above the mark.
+
+        Stack: …, list, mark, items → …, list.
+        """
         values = self._to_mark()
         self._extend(self.stack[-1], values)
 
     def _extend(self, target: Any, values: list[Any]) -> None:
-        """Add items to a list, or to the record of a subclass of one."""
+        """Add items to a list, or to the record of a subclass of one.
+
+        Raises:
+            TypeError: the target is something else.
+        """
         if isinstance(target, Inert) and target.args is not None:
             target.items.extend(values)
         elif type(target) is list:
@@ -276,25 +338,41 @@ class Unpickler:
             raise TypeError
 
     def _tuple(self, size: int) -> None:
-        """TUPLE1 to TUPLE3: of what is on top of the stack."""
+        """TUPLE1 to TUPLE3: of what is on top of the stack.
+
+        Stack: …, `size` items → …, tuple.
+        """
         start = len(self.stack) - size
         if start < 0:
             raise IndexError
         self.stack[start:] = [tuple(self.stack[start:])]
 
     def _dict(self) -> None:
-        """DICT: of the keys and values above the mark."""
+        """DICT: of the keys and values above the mark.
+
+        Stack: …, mark, keys and values → …, dict.
+        """
         values = self._to_mark()
         self.stack.append({})
         self._set(values)
 
     def _setitem(self) -> None:
-        """SETITEM: one key and its value."""
+        """SETITEM: one key and its value.
+
+        Stack: …, dict, key, value → …, dict.
+        """
         value, key = self.stack.pop(), self.stack.pop()
         self._set([key, value])
 
     def _set(self, values: list[Any]) -> None:
-        """Set keys and values, one after another, in what is on top of the stack."""
+        """Set items in the dict, or the record of a subclass, on top of the stack.
+
+        Args:
+            values: keys and values in turn.
+
+        Raises:
+            TypeError: something else is there, or a value is missing.
+        """
         entries = self.stack[-1]
         if isinstance(entries, Inert) and entries.args is not None:
             entries = entries.entries
@@ -312,28 +390,43 @@ class Unpickler:
         return values
 
     def _collect(self, kind: type) -> None:
-        """LIST, TUPLE and FROZENSET: of what is above the mark."""
+        """LIST, TUPLE and FROZENSET: of what is above the mark.
+
+        Stack: …, mark, items → …, container.
+        """
         values = self._to_mark()
         self.stack.append(kind(values))
 
     def _mark(self) -> None:
-        """MARK: what follows belongs together."""
+        """MARK: what follows belongs together.
+
+        Stack: … → …, mark.
+        """
         self.marks.append(self.stack)
         self.stack = []
 
     def _pop(self) -> None:
-        """POP: the last value, or an empty mark."""
+        """POP: the last value goes, or an empty mark.
+
+        Stack: …, value → ….
+        """
         if self.stack:
             self.stack.pop()
         else:
             self._to_mark()
 
     def _get(self, index: int) -> None:
-        """GET and its like: a value that was memorized."""
+        """GET and its like: a value that was memorized.
+
+        Stack: … → …, value.
+        """
         self.stack.append(self.memo[index])
 
     def _put(self, index: int) -> None:
-        """PUT and its like: memorize the last value."""
+        """PUT and its like: memorize the last value.
+
+        Stack: …, value → …, value.
+        """
         self.memo[index] = self.stack[-1]
 
     # and what would be code.
@@ -348,7 +441,11 @@ class Unpickler:
         self.stack.append(record)
 
     def _new_global(self, module: str, name: str) -> Inert:
-        """A record under the name that the global has in Python 3."""
+        """A record under the name that the global has in Python 3.
+
+        Characters that no identifier has are escaped, so that a message can't be forged
+        by them; a name with such characters counts as dangerous.
+        """
         length = len(module) + len(name)
         if length > MAX_NAME:
             self._damaged(f"it names a global of {length} characters")
@@ -364,24 +461,36 @@ class Unpickler:
         return Inert(escaped)
 
     def _global_of_lines(self) -> None:
-        """GLOBAL: module and name on two lines."""
+        """GLOBAL: module and name on two lines.
+
+        Stack: … → …, record.
+        """
         module = str(self._line(MAX_NAME), "utf-8")
         self._global(module, str(self._line(MAX_NAME), "utf-8"))
 
     def _stack_global(self) -> None:
-        """STACK_GLOBAL: module and name from the stack."""
+        """STACK_GLOBAL: a global by module and name.
+
+        Stack: …, module, name → …, record.
+        """
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
             raise TypeError
         self._global(module, name)
 
     def _reduce(self) -> None:
-        """REDUCE and NEWOBJ: a call with a tuple of arguments."""
+        """REDUCE and NEWOBJ: a call with a tuple of arguments.
+
+        Stack: …, function, arguments → …, value or record.
+        """
         args = self.stack.pop()
         self.stack[-1] = self.call(self.stack[-1], args)
 
     def _newobj_ex(self) -> None:
-        """NEWOBJ_EX: a call with keyword arguments as well."""
+        """NEWOBJ_EX: a call with keyword arguments as well.
+
+        Stack: …, class, arguments, keywords → …, value or record.
+        """
         keywords, args, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if type(args) is not tuple or type(keywords) is not dict:
             raise TypeError
@@ -391,18 +500,26 @@ class Unpickler:
         self.stack.append(result)
 
     def _obj(self) -> None:
-        """OBJ: a class and its arguments above the mark, from Python 2."""
+        """OBJ: a class and its arguments, as Python 2 wrote them.
+
+        Stack: …, mark, class, arguments → …, value or record.
+        """
         cls, *args = self._to_mark()
         self.stack.append(self.call(cls, tuple(args)))
 
     def _inst(self) -> None:
-        """INST: a class on two lines, its arguments above the mark."""
+        """INST: a class on two lines, its arguments above the mark.
+
+        Stack: …, mark, arguments → …, value or record.
+        """
         args = tuple(self._to_mark())
         self._global_of_lines()
         self.stack[-1] = self.call(self.stack[-1], args)
 
     def _build(self) -> None:
         """BUILD: set the state of what is on the stack.
+
+        Stack: …, target, state → …, target.
 
         A class or function itself is shared by all who name it, and values that were
         built need no state.
@@ -416,14 +533,20 @@ class Unpickler:
             raise TypeError
 
     def _persistent_id(self) -> None:
-        """BINPERSID: the storage that a persistent id means."""
+        """BINPERSID: the storage that a persistent id means.
+
+        Stack: …, id → …, storage.
+        """
         pid = self.stack.pop()
         if type(pid) is not tuple:
             raise TypeError
         self.stack.append(self._persistent_load(pid))
 
     def _frame(self) -> None:
-        """FRAME: how many bytes of the pickle follow at least."""
+        """FRAME: how many bytes of the pickle follow at least.
+
+        Stack: unchanged.
+        """
         size = self._number(8)
         if size > len(self.data) - self.at:
             self._damaged(
@@ -432,7 +555,10 @@ class Unpickler:
             )
 
     def _proto(self) -> None:
-        """PROTO: the version of the pickle protocol."""
+        """PROTO: the version of the pickle protocol.
+
+        Stack: unchanged.
+        """
         version = self.take(1)[0]
         if version > NEWEST_PROTOCOL:
             self._damaged(
@@ -441,7 +567,10 @@ class Unpickler:
             )
 
     def _stop(self) -> NoReturn:
-        """STOP: the end of the pickle."""
+        """STOP: the end of the pickle, whose value is on the stack.
+
+        Stack: value → empty.
+        """
         if self.marks or not self.stack:
             raise IndexError
         raise _Stop
@@ -458,7 +587,14 @@ class Unpickler:
         return int.from_bytes(self.take(size), "little")
 
     def _line(self, limit: int) -> bytes:
-        """The bytes up to the next newline, which is passed over."""
+        """The bytes up to the next newline, which is passed over.
+
+        Args:
+            limit: as many bytes are searched, and up to four times as many.
+
+        Raises:
+            CheckpointError: there is no newline among them.
+        """
         size = 64
         while True:
             window = bytes(self.data[self.at : self.at + size])
