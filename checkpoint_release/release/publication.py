@@ -140,8 +140,8 @@ def require_new_version(
         raise PublishError(
             f"{target.tag} of {target.repo_id} was published as commit"
             f" {previous.commit[:12]} with other files",
-            f"raise {{publish.version}} (or remove {RECEIPT}, if that publication no"
-            " longer counts)",
+            f"raise {{publish.version}} (or remove the receipt {RECEIPT}, if that"
+            " publication no longer counts)",
             options=["publish.version"],
         )
 

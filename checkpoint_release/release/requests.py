@@ -177,7 +177,11 @@ class Requests:
                 logging.getLogger(name).addFilter(self._scrub_record)
 
     def _make_client(self) -> httpx2.Client:
-        """huggingface_hub's own client, with the time limits that it lacks."""
+        """huggingface_hub's own client, with the time limits that it lacks.
+
+        Its default factory has no public name; a client without it would send no
+        request ids and write no log.
+        """
         client = default_client_factory()
         hooks = client.event_hooks
         client.event_hooks = {

@@ -3,7 +3,8 @@ that every format still computes the sample.
 
 A safetensors folder is run by the model code that its config.json names. A release from
 elsewhere could name anything (subprocess:run is a callable too), so only this project's
-own models, the one of the params.yaml at hand and those given by --trust are called.
+own models, the one that the user's parameters name and those that are trusted by name
+are called.
 """
 
 from __future__ import annotations
