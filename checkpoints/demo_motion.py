@@ -1,5 +1,4 @@
-"""Stick-figure motion made by formulas: the data that the demo checkpoint is trained
-on.
+"""Stick-figure motion from formulas: what the demo checkpoint is trained on.
 
 A clip is a figure that does one action, or one and then another, on level or sloping
 ground. Joint angles are periodic functions of a phase; the feet decide how high the
@@ -9,17 +8,18 @@ a second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.models import stick_figure
+from checkpoint_release.models.stick_figure.interface import SEGMENTS as ALL_SEGMENTS
 
 Array = npt.NDArray[np.float64]
 
 FRAMES_PER_SECOND = 25
-SEGMENTS = stick_figure.SEGMENTS[48]
+SEGMENTS = ALL_SEGMENTS[48]
 # share of each segment in the body's mass
 MASSES = np.array([8, 18, 26, 3, 2, 3, 2, 10, 5, 10, 5, 8]) / 100
 ENVIRONMENT = np.linspace(-3, 3, 32)  # where along x the ground's height is asked for
@@ -32,26 +32,122 @@ LEAN, L_SHOULDER, L_ELBOW, R_SHOULDER, R_ELBOW, L_HIP, L_KNEE, R_HIP, R_KNEE, LI
 )
 
 
+def _stand(pose: Array, phase: Array) -> None:
+    wave = np.sin(phase)
+    pose[:, LEAN] = 0.03 * wave
+    pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 0.05 * wave
+
+
+def _walk(pose: Array, phase: Array) -> None:
+    pose[:, LEAN] = 0.05
+    _stride(pose, phase, swing=0.45, bend=0.6, arm=0.4, elbow=0.3)
+
+
+def _run(pose: Array, phase: Array) -> None:
+    pose[:, LEAN] = 0.2
+    _stride(pose, phase, swing=0.8, bend=1.3, arm=0.8, elbow=1.5)
+    pose[:, LIFT] = 0.06 * np.cos(phase) ** 2
+
+
+def _stride(
+    pose: Array, phase: Array, *, swing: float, bend: float, arm: float, elbow: float
+) -> None:
+    """Arms and legs swing in opposition; a knee bends while its leg comes forward."""
+    wave = np.sin(phase)
+    pose[:, L_HIP], pose[:, R_HIP] = 0.1 + swing * wave, 0.1 - swing * wave
+    pose[:, L_KNEE] = 0.1 + bend * np.clip(np.cos(phase), 0, None)
+    pose[:, R_KNEE] = 0.1 + bend * np.clip(-np.cos(phase), 0, None)
+    pose[:, L_SHOULDER], pose[:, R_SHOULDER] = -arm * wave, arm * wave
+    pose[:, L_ELBOW] = pose[:, R_ELBOW] = elbow
+
+
+def _jump(pose: Array, phase: Array) -> None:
+    wave = np.sin(phase)
+    crouch, flight = np.clip(-wave, 0, None), np.clip(wave, 0, None)
+    pose[:, LIFT] = 0.5 * flight * (2 - flight)
+    pose[:, LEAN] = 0.3 * crouch
+    pose[:, L_HIP] = pose[:, R_HIP] = 0.04 + 0.9 * crouch
+    pose[:, L_KNEE] = pose[:, R_KNEE] = 0.08 + 1.5 * crouch
+    pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 2.4 * flight - 0.7 * crouch
+
+
+def _wave(pose: Array, phase: Array) -> None:
+    pose[:, R_SHOULDER], pose[:, R_ELBOW] = 2.3, 0.5 + 0.5 * np.sin(phase)
+
+
+def _squat(pose: Array, phase: Array) -> None:
+    push = _push(phase)
+    pose[:, LEAN] = 0.35 * push
+    pose[:, L_HIP] = pose[:, R_HIP] = 0.04 + 1.3 * push
+    pose[:, L_KNEE] = pose[:, R_KNEE] = 0.08 + 2.0 * push
+    pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 1.4 * push
+
+
+def _kick(pose: Array, phase: Array) -> None:
+    wave = np.sin(phase)
+    out = np.clip(wave, 0, None)
+    pose[:, LEAN] = -0.25 * out
+    pose[:, R_HIP] = 0.04 + 1.4 * out - 0.3 * np.clip(-wave, 0, None)
+    pose[:, R_KNEE] = 0.08 + 0.9 * _push(phase) * (1 - out)
+    pose[:, L_SHOULDER], pose[:, R_SHOULDER] = 0.6 * out, -0.6 * out
+
+
+def _punch(pose: Array, phase: Array) -> None:
+    wave = np.sin(phase)
+    left, right = np.clip(wave, 0, None), np.clip(-wave, 0, None)
+    pose[:, LEAN], pose[:, L_HIP], pose[:, R_HIP] = 0.1, 0.35, -0.2
+    pose[:, L_SHOULDER], pose[:, L_ELBOW] = 0.5 + 1.0 * left, 2.0 - 1.9 * left
+    pose[:, R_SHOULDER], pose[:, R_ELBOW] = 0.5 + 1.0 * right, 2.0 - 1.9 * right
+
+
+def _jumping_jack(pose: Array, phase: Array) -> None:
+    push = _push(phase)
+    pose[:, L_HIP], pose[:, R_HIP] = -0.45 * push, 0.45 * push
+    pose[:, L_SHOULDER], pose[:, R_SHOULDER] = -2.7 * push, 2.7 * push
+    pose[:, L_ELBOW], pose[:, R_ELBOW] = -0.2, 0.2
+    pose[:, LIFT] = 0.1 * np.sin(phase) ** 2
+
+
+def _bow(pose: Array, phase: Array) -> None:
+    push = _push(phase)
+    pose[:, LEAN] = 1.1 * push
+    pose[:, L_HIP] = pose[:, R_HIP] = 0.04 - 0.1 * push
+
+
+def _push(phase: Array) -> Array:
+    """Rises from 0 to 1 and falls again."""
+    push: Array = (1 - np.cos(phase)) / 2
+    return push
+
+
 @dataclass(frozen=True)
 class Action:
-    """What a figure can do: cycles a second, metres a second."""
+    """What a figure can do.
+
+    Attributes:
+        name: for people.
+        move: sets the joints of a pose [frames, 10] for a phase [frames] in radians.
+        tempo: cycles a second.
+        speed: metres a second.
+    """
 
     name: str
+    move: Callable[[Array, Array], None]
     tempo: float
     speed: float = 0.0
 
 
 ACTIONS = (
-    Action("stand", 0.4),
-    Action("walk", 0.9, 1.2),
-    Action("run", 1.4, 2.2),
-    Action("jump", 0.8),
-    Action("wave", 1.5),
-    Action("squat", 0.6),
-    Action("kick", 0.7),
-    Action("punch", 1.1),
-    Action("jumping_jack", 1.0),
-    Action("bow", 0.5),
+    Action("stand", _stand, 0.4),
+    Action("walk", _walk, 0.9, 1.2),
+    Action("run", _run, 1.4, 2.2),
+    Action("jump", _jump, 0.8),
+    Action("wave", _wave, 1.5),
+    Action("squat", _squat, 0.6),
+    Action("kick", _kick, 0.7),
+    Action("punch", _punch, 1.1),
+    Action("jumping_jack", _jumping_jack, 1.0),
+    Action("bow", _bow, 0.5),
 )
 
 
@@ -78,12 +174,14 @@ class Clips:
 
 
 def make_clips(count: int, frames: int, seed: int) -> Clips:
-    """Make clips; the same seed gives the same ones."""
+    """Clips with random actions; the same seed gives the same ones."""
     random = np.random.Generator(np.random.PCG64(seed))
     clips = [_clip(frames, random) for _ in range(count)]
-    motion, actions, pelvis, mass, environment = (
-        np.stack(parts, axis=-1) for parts in zip(*clips, strict=True)
-    )
+    motion = np.stack([clip.motion for clip in clips], axis=-1)
+    actions = np.stack([clip.actions for clip in clips], axis=-1)
+    pelvis = np.stack([clip.pelvis for clip in clips], axis=-1)
+    mass = np.stack([clip.mass for clip in clips], axis=-1)
+    environment = np.stack([clip.environment for clip in clips], axis=-1)
     velocity = np.gradient(pelvis, 1 / FRAMES_PER_SECOND, axis=0)
     acceleration = np.gradient(velocity, 1 / FRAMES_PER_SECOND, axis=0)
     momentum = np.gradient(mass, 1 / FRAMES_PER_SECOND, axis=0)
@@ -98,18 +196,29 @@ def make_clips(count: int, frames: int, seed: int) -> Clips:
     )
 
 
-def _clip(
-    frames: int, random: np.random.Generator
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Motion [frames, 48], actions [frames], pelvis [frames, 2], centre of mass
-    [frames, 2], ground [32].
+@dataclass(frozen=True)
+class _Clip:
+    """One clip.
+
+    Attributes:
+        motion: [frames, 48].
+        actions: [frames].
+        pelvis, mass: [frames, 2], the pelvis and the centre of mass.
+        environment: [32].
     """
+
+    motion: Array
+    actions: npt.NDArray[np.int64]
+    pelvis: Array
+    mass: Array
+    environment: Array
+
+
+def _clip(frames: int, random: np.random.Generator) -> _Clip:
     first, second = random.integers(len(ACTIONS), size=2)
-    change = (
-        int(random.integers(frames // 4, 3 * frames // 4))
-        if random.random() < 0.4
-        else frames
-    )
+    change = frames
+    if random.random() < 0.4:
+        change = int(random.integers(frames // 4, 3 * frames // 4))
     tempo, amplitude, size = random.uniform(0.85, 1.15, 3)
     facing = random.choice([-1.0, 1.0])
     slope, height = random.uniform([-0.15, -1.0], [0.15, -0.7])
@@ -123,9 +232,8 @@ def _clip(
     poses, speed = np.zeros((frames, 10)), np.zeros(frames)
     for index, weight in ((first, 1 - share), (second, share)):
         action = ACTIONS[index]
-        poses += weight[:, None] * joint_angles(
-            action.name, start + 2 * np.pi * tempo * action.tempo * seconds
-        )
+        phase = start + 2 * np.pi * tempo * action.tempo * seconds
+        poses += weight[:, None] * joint_angles(action, phase)
         speed += weight * tempo * action.speed
     poses *= amplitude
 
@@ -142,78 +250,24 @@ def _clip(
     pelvis = figure[:, 11].mean(axis=1)
     mass = (figure.mean(axis=2) * MASSES[:, None]).sum(axis=1)
     actions = np.where(np.arange(frames) < change, first, second)
-    return (
-        figure.reshape(frames, 48),
-        actions,
-        pelvis,
-        mass,
-        height + slope * ENVIRONMENT,
-    )
+    ground = height + slope * ENVIRONMENT
+    return _Clip(figure.reshape(frames, 48), actions, pelvis, mass, ground)
 
 
-def joint_angles(action: str, phase: Array) -> Array:
+def joint_angles(action: Action, phase: Array) -> Array:
     """[frames] of phase in radians → [frames, 10] of pose."""
-    # push rises from 0 to 1 and falls again
-    wave, push = np.sin(phase), (1 - np.cos(phase)) / 2
     pose = np.zeros((len(phase), 10))
     pose[:, [L_ELBOW, R_ELBOW]] = 0.2
     pose[:, [L_KNEE, R_KNEE]] = 0.08
     pose[:, [L_HIP, R_HIP]] = 0.04
-    match action:
-        case "stand":
-            pose[:, LEAN] = 0.03 * wave
-            pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 0.05 * wave
-        case "walk" | "run":
-            swing, bend, arm, elbow = (
-                (0.45, 0.6, 0.4, 0.3) if action == "walk" else (0.8, 1.3, 0.8, 1.5)
-            )
-            pose[:, LEAN] = 0.05 if action == "walk" else 0.2
-            pose[:, L_HIP], pose[:, R_HIP] = 0.1 + swing * wave, 0.1 - swing * wave
-            # A knee bends while its leg is on the way forward.
-            pose[:, L_KNEE] = 0.1 + bend * np.clip(np.cos(phase), 0, None)
-            pose[:, R_KNEE] = 0.1 + bend * np.clip(-np.cos(phase), 0, None)
-            pose[:, L_SHOULDER], pose[:, R_SHOULDER] = -arm * wave, arm * wave
-            pose[:, L_ELBOW] = pose[:, R_ELBOW] = elbow
-            pose[:, LIFT] = 0.0 if action == "walk" else 0.06 * np.cos(phase) ** 2
-        case "jump":
-            crouch, flight = np.clip(-wave, 0, None), np.clip(wave, 0, None)
-            pose[:, LIFT] = 0.5 * flight * (2 - flight)
-            pose[:, LEAN] = 0.3 * crouch
-            pose[:, L_HIP] = pose[:, R_HIP] = 0.04 + 0.9 * crouch
-            pose[:, L_KNEE] = pose[:, R_KNEE] = 0.08 + 1.5 * crouch
-            pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 2.4 * flight - 0.7 * crouch
-        case "wave":
-            pose[:, R_SHOULDER], pose[:, R_ELBOW] = 2.3, 0.5 + 0.5 * wave
-        case "squat":
-            pose[:, LEAN] = 0.35 * push
-            pose[:, L_HIP] = pose[:, R_HIP] = 0.04 + 1.3 * push
-            pose[:, L_KNEE] = pose[:, R_KNEE] = 0.08 + 2.0 * push
-            pose[:, L_SHOULDER] = pose[:, R_SHOULDER] = 1.4 * push
-        case "kick":
-            out = np.clip(wave, 0, None)
-            pose[:, LEAN] = -0.25 * out
-            pose[:, R_HIP] = 0.04 + 1.4 * out - 0.3 * np.clip(-wave, 0, None)
-            pose[:, R_KNEE] = 0.08 + 0.9 * push * (1 - out)
-            pose[:, L_SHOULDER], pose[:, R_SHOULDER] = 0.6 * out, -0.6 * out
-        case "punch":
-            left, right = np.clip(wave, 0, None), np.clip(-wave, 0, None)
-            pose[:, LEAN], pose[:, L_HIP], pose[:, R_HIP] = 0.1, 0.35, -0.2
-            pose[:, L_SHOULDER], pose[:, L_ELBOW] = 0.5 + 1.0 * left, 2.0 - 1.9 * left
-            pose[:, R_SHOULDER], pose[:, R_ELBOW] = 0.5 + 1.0 * right, 2.0 - 1.9 * right
-        case "jumping_jack":
-            pose[:, L_HIP], pose[:, R_HIP] = -0.45 * push, 0.45 * push
-            pose[:, L_SHOULDER], pose[:, R_SHOULDER] = -2.7 * push, 2.7 * push
-            pose[:, L_ELBOW], pose[:, R_ELBOW] = -0.2, 0.2
-            pose[:, LIFT] = 0.1 * wave**2
-        case "bow":
-            pose[:, LEAN] = 1.1 * push
-            pose[:, L_HIP] = pose[:, R_HIP] = 0.04 - 0.1 * push
+    action.move(pose, phase)
     return pose
 
 
 def _segments(pose: Array) -> Array:
-    """[frames, 10] of pose → [frames, 12, 2 ends, 2]: end points with the pelvis's
-    middle at the origin.
+    """[frames, 10] of pose → end points, [frames, 12, 2 ends, 2].
+
+    The pelvis's middle is at the origin.
     """
 
     def along(angle: Array, length: float) -> Array:

@@ -1,5 +1,6 @@
-"""Train the demo checkpoint: `python -m checkpoints.train_demo` writes
-checkpoints/demo.pth.
+"""Train the demo checkpoint, checkpoints/demo.pth.
+
+    python -m checkpoints.train_demo
 
 A small StickFigureTransformer learns to restore motion: it is given clips with noise on
 every coordinate and with whole stretches of frames missing, the action of each frame,
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ class Example:
 def train(
     epochs: int, train_clips: int = 1536, val_clips: int = 256
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Train, and return the checkpoint as the trainer saves it and the losses epoch by
-    epoch.
+    """Train the demo.
+
+    Returns:
+        The checkpoint as the trainer saves it, and the losses epoch by epoch.
     """
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -82,39 +85,21 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda epoch: learning_rate_factor(epoch, epochs)
     )
-    training, held_out = (
-        make_clips(train_clips, FRAMES, seed=1),
-        make_clips(val_clips, FRAMES, seed=2),
-    )
-    validation = list(batches(held_out, seed=3))
+    training = make_clips(train_clips, FRAMES, seed=1)
+    validation = list(batches(make_clips(val_clips, FRAMES, seed=2), seed=3))
 
     history: list[dict[str, float]] = []
     global_step = 0
     for epoch in range(epochs):
-        model.train()
-        losses = []
-        for example in batches(training, seed=100 + epoch):
-            loss, _ = loss_of(model(**example.inputs), example)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            losses.append(loss.item())
-            global_step += 1
+        losses = train_epoch(model, optimizer, batches(training, seed=100 + epoch))
+        global_step += len(losses)
         rate = float(scheduler.get_last_lr()[0])
         scheduler.step()
-        history.append(
-            {
-                "epoch": epoch,
-                "learning_rate": rate,
-                "train_loss": mean(losses),
-                **evaluate(model, validation),
-            }
-        )
-        print(
-            "  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()),
-            flush=True,
-        )
+        row = {"epoch": epoch, "learning_rate": rate, "train_loss": mean(losses)}
+        row |= evaluate(model, validation)
+        history.append(row)
+        figures = [f"{name} {value:.4g}" for name, value in row.items()]
+        print("  ".join(figures), flush=True)
 
     last = history[-1]
     checkpoint = {
@@ -134,9 +119,28 @@ def train(
     return checkpoint, history
 
 
+def train_epoch(
+    model: StickFigureTransformer,
+    optimizer: torch.optim.Optimizer,
+    examples: Iterable[Example],
+) -> list[float]:
+    """Take one step with each example; returns their losses."""
+    model.train()
+    losses = []
+    for example in examples:
+        loss, _ = loss_of(model(**example.inputs), example)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def learning_rate_factor(epoch: int, epochs: int) -> Any:
-    """Linear warm-up, then half a cosine to a hundredth: a float, and from the
-    warm-up's end on a numpy float64.
+    """Linear warm-up, then half a cosine to a hundredth.
+
+    It is a float, and from the warm-up's end on a numpy float64.
     """
     if epoch < WARM_UP:
         return (epoch + 1) / (WARM_UP + 1)
@@ -145,8 +149,9 @@ def learning_rate_factor(epoch: int, epochs: int) -> Any:
 
 
 def batches(clips: Clips, seed: int) -> Iterator[Example]:
-    """The clips in random order, corrupted and conditioned at random; the same seed
-    gives the same batches.
+    """The clips in random order, corrupted and conditioned at random.
+
+    The same seed gives the same batches.
     """
     random = np.random.Generator(np.random.PCG64(seed))
     order = random.permutation(clips.motion.shape[1])
@@ -183,18 +188,16 @@ def batches(clips: Clips, seed: int) -> Iterator[Example]:
 
 
 def without_stretches(motion: Array, random: np.random.Generator) -> Array:
-    """Set up to two stretches of up to 12 frames of each clip [frames, clips, 48] to
-    zero.
+    """Set up to two stretches of up to 12 frames of each clip to zero.
+
+    `motion` is [frames, clips, 48].
     """
     frame = np.arange(len(motion))[:, None]
     for _ in range(2):
-        length, start = (
-            random.integers(0, 13, motion.shape[1]),
-            random.integers(0, len(motion), motion.shape[1]),
-        )
-        motion = np.where(
-            ((frame >= start) & (frame < start + length))[..., None], 0, motion
-        )
+        length = random.integers(0, 13, motion.shape[1])
+        start = random.integers(0, len(motion), motion.shape[1])
+        missing = (frame >= start) & (frame < start + length)
+        motion = np.where(missing[..., None], 0, motion)
     return motion
 
 
@@ -213,17 +216,13 @@ def mirrored(motion: Array) -> Array:
 
 
 def text_of(actions: Array) -> Array:
-    """[frames, clips] of actions → [clips, 1024]: the first action's vector, of length
-    one.
-    """
-    vectors = [
-        np.random.Generator(
-            np.random.PCG64(list(action.name.encode()))
-        ).standard_normal(MODEL["embedding_dim"])
-        for action in ACTIONS
-    ]
-    unit: Array = np.stack([vector / np.linalg.norm(vector) for vector in vectors])
-    chosen: Array = unit[actions[0]]
+    """[frames, clips] of actions → the first action's unit vector, [clips, 1024]."""
+    vectors = []
+    for action in ACTIONS:
+        random = np.random.Generator(np.random.PCG64(list(action.name.encode())))
+        vector = random.standard_normal(MODEL["embedding_dim"])
+        vectors.append(vector / np.linalg.norm(vector))
+    chosen: Array = np.stack(vectors)[actions[0]]
     return chosen
 
 
@@ -256,8 +255,9 @@ def loss_of(
 
 
 def limbs(pose: Tensor) -> Tensor:
-    """[frames, clips, 48] → [frames, clips, 12, 2]: each segment's direction and
-    length, wherever the figure is.
+    """Each segment's direction and length, wherever the figure is.
+
+    [frames, clips, 48] → [frames, clips, 12, 2].
     """
     start, end = pose.reshape(*pose.shape[:2], 12, 2, 2).unbind(dim=3)
     return end - start
@@ -269,12 +269,16 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean losses over batches that were never trained on."""
     model.eval()
-    results = [loss_of(model(**example.inputs), example) for example in examples]
-    parts = {
-        name: mean([part[name].item() for _, part in results])
-        for name in ("val_smoothness", "val_position")
+    losses: dict[str, list[float]] = {
+        "val_loss": [],
+        "val_smoothness": [],
+        "val_position": [],
     }
-    return {"val_loss": mean([loss.item() for loss, _ in results]), **parts}
+    for example in examples:
+        loss, parts = loss_of(model(**example.inputs), example)
+        for name, value in {"val_loss": loss, **parts}.items():
+            losses[name].append(value.item())
+    return {name: mean(values) for name, values in losses.items()}
 
 
 def mean(values: list[float]) -> float:
@@ -290,14 +294,12 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint, history = train(arguments.epochs)
     torch.save(checkpoint, arguments.output)
-    with arguments.output.with_name(f"{arguments.output.stem}-history.csv").open(
-        "w", newline=""
-    ) as file:
-        writer = csv.DictWriter(file, history[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {name: f"{value:.6g}" for name, value in row.items()} for row in history
-        )
+    path = arguments.output.with_name(f"{arguments.output.stem}-history.csv")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(history[0])
+        for row in history:
+            writer.writerow([f"{value:.6g}" for value in row.values()])
 
 
 if __name__ == "__main__":
