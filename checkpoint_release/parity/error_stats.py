@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ class ErrorStats:
     index: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class OverallErrors:
+    """How far several arrays are from their references.
+
+    Attributes:
+        max_abs: the largest absolute error.
+        mean_abs: the mean over all elements.
+        cosine: the smallest of the arrays'.
+        ulps: the median of the arrays' medians.
+        max_ulps: the largest of the arrays'.
+    """
+
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    ulps: float
+    max_ulps: float
+
+
 _OF_NOTHING = ErrorStats(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, ())
 
 
@@ -61,6 +81,27 @@ def error_stats(expected: Array, got: Array) -> ErrorStats:
         ulps=float(np.median(steps)),
         max_ulps=float(steps.max()),
         index=tuple(int(i) for i in where),
+    )
+
+
+def overall_errors(errors: Iterable[ErrorStats]) -> OverallErrors:
+    """Sum up the errors of several arrays, at least one."""
+    count, total = 0, 0.0
+    max_abs, cosine, max_ulps = 0.0, 1.0, 0.0
+    medians = []
+    for stats in errors:
+        count += stats.count
+        total += stats.mean_abs * stats.count
+        max_abs = max(max_abs, stats.max_abs)
+        cosine = min(cosine, stats.cosine)
+        max_ulps = max(max_ulps, stats.max_ulps)
+        medians.append(stats.ulps)
+    return OverallErrors(
+        max_abs=max_abs,
+        mean_abs=total / max(count, 1),
+        cosine=cosine,
+        ulps=float(np.median(medians)),
+        max_ulps=max_ulps,
     )
 
 

@@ -56,6 +56,5 @@ def _divergence(verdict: Verdict, checkpoint: Path) -> str | None:
     if candidate.format != ONNX.name or candidate.rule != NOISE or not wrong:
         return None
     output = max(wrong, key=lambda output: output.worst.error_ratio)
-    cases = [result.case for result in output.failing]
-    smallest = min(cases, key=lambda case: case.elements)
+    smallest = min(output.failing, key=lambda case: case.elements)
     return explain_divergence(checkpoint, candidate.file, smallest.inputs, output.name)

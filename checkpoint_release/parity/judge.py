@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-import numpy as np
-
 from checkpoint_release.core.signature import Array, Arrays
 from checkpoint_release.parity.candidates import EXACT, Candidate
 from checkpoint_release.parity.cases import Case
-from checkpoint_release.parity.error_stats import ErrorStats, error_stats, identical
+from checkpoint_release.parity.error_stats import (
+    ErrorStats,
+    OverallErrors,
+    error_stats,
+    identical,
+    overall_errors,
+)
 from checkpoint_release.parity.reference import (
     CaseReference,
     OutputReference,
@@ -67,63 +71,51 @@ class OutputVerdict:
     Attributes:
         name: of the output.
         rule: how it was judged.
-        must_be_identical: whether every case must also have eager float32's bits.
         results: by case.
+        passed: the verdict.
+        failing: the cases beyond the limit.
+        identical: how many cases have the same bits as eager float32.
+        worst: the case that is furthest off, as a multiple of what is allowed there.
+        errors: of all cases together.
     """
 
     name: str
     rule: OutputRule
-    must_be_identical: bool
-    results: Sequence[CaseResult]
+    results: list[CaseResult]
+    passed: bool
+    failing: list[Case]
+    identical: int
+    worst: CaseResult
+    errors: OverallErrors
 
-    @property
-    def passed(self) -> bool:
-        """The verdict."""
-        if self.must_be_identical and self.identical < len(self.results):
-            return False
-        return not self.failing
+    @classmethod
+    def of(
+        cls, name: str, rule: OutputRule, results: list[CaseResult], exact: bool
+    ) -> OutputVerdict:
+        """Sum up the cases.
 
-    @property
-    def worst(self) -> CaseResult:
-        """The case that is furthest off, as a multiple of what is allowed there."""
-        return max(self.results, key=lambda result: result.excess)
-
-    @property
-    def failing(self) -> list[CaseResult]:
-        """All cases beyond the limit."""
-        return [result for result in self.results if not result.passed]
-
-    @property
-    def identical(self) -> int:
-        """How many cases have the same bits as eager float32."""
-        return sum(result.identical for result in self.results)
-
-    @property
-    def max_abs(self) -> float:
-        """The largest absolute error of all cases."""
-        return max(result.errors.max_abs for result in self.results)
-
-    @property
-    def mean_abs(self) -> float:
-        """The mean absolute error over the elements of all cases."""
-        errors = [result.errors for result in self.results]
-        total = sum(of_case.mean_abs * of_case.count for of_case in errors)
-        return total / max(sum(of_case.count for of_case in errors), 1)
-
-    @property
-    def cosine(self) -> float:
-        """The smallest of all cases."""
-        return min(result.errors.cosine for result in self.results)
-
-    @property
-    def ulps(self) -> float:
-        """The median of the cases' medians."""
-        return float(np.median([result.errors.ulps for result in self.results]))
-
-    @property
-    def max_ulps(self) -> float:
-        """The largest of all cases."""
-        return max(result.errors.max_ulps for result in self.results)
+        Args:
+            name, rule: of the output.
+            results: by case, at least one.
+            exact: whether every case must also have eager float32's bits.
+        """
+        worst, count, failing = results[0], 0, []
+        for result in results:
+            count += result.identical
+            if not result.passed:
+                failing.append(result.case)
+            if result.excess > worst.excess:
+                worst = result
+        return cls(
+            name,
+            rule,
+            results,
+            passed=not failing and (count == len(results) or not exact),
+            failing=failing,
+            identical=count,
+            worst=worst,
+            errors=overall_errors(result.errors for result in results),
+        )
 
     def describe(self) -> str:
         """What is wrong where it is furthest off, for a message."""
@@ -178,13 +170,24 @@ class Verdict:
     @property
     def wrong_outputs(self) -> list[OutputVerdict]:
         """The outputs that failed."""
-        return [output for output in self.outputs.values() if not output.passed]
+        wrong = []
+        for output in self.outputs.values():
+            if not output.passed:
+                wrong.append(output)
+        return wrong
 
 
 def judge(
     candidate: Candidate, result: JobResult, reference: Reference, limits: Limits
 ) -> Verdict:
-    """Hold what a candidate computed against the reference."""
+    """Hold what a candidate computed against the reference.
+
+    Args:
+        candidate: what was run.
+        result: what came of it.
+        reference: what the checkpoint's own model computes, in the same cases.
+        limits: what is close enough.
+    """
     if result.failure is not None or len(result.outputs) != len(reference.cases):
         problem = result.failure or "it gave no outputs"
         evidence = _evidence(result.failed_case, result, reference)
@@ -193,10 +196,9 @@ def judge(
         if mismatch := _form_mismatch(got, case):
             problem = f"{mismatch}, in the case {case.case.name!r}"
             return Verdict(candidate, problem=problem, evidence=Evidence(case, got))
-    outputs = {
-        name: _judge_output(name, candidate, result, reference, limits)
-        for name in reference.outputs
-    }
+    outputs = {}
+    for name in reference.outputs:
+        outputs[name] = _judge_output(name, candidate, result, reference, limits)
     verdict = Verdict(candidate, outputs, result.weights)
     problems = _file_problems(result) + _number_problems(verdict)
     if not problems:
@@ -209,6 +211,13 @@ def judge(
 def _evidence(
     case: str | None, result: JobResult, reference: Reference
 ) -> Evidence | None:
+    """A case as evidence.
+
+    Args:
+        case: its name; None: no case shows the problem.
+        result: what the candidate computed, up to the case in which it failed.
+        reference: all cases.
+    """
     for expected, got in zip_longest(reference.cases, result.outputs):
         if expected is not None and expected.case.name == case:
             return Evidence(expected, got or {})
@@ -254,7 +263,7 @@ def _judge_output(
             identical=identical(expected.eager, got),
         )
         results.append(of_case)
-    return OutputVerdict(name, rule, candidate.rule == EXACT, results)
+    return OutputVerdict.of(name, rule, results, exact=candidate.rule == EXACT)
 
 
 def _file_problems(result: JobResult) -> list[str]:

@@ -53,12 +53,12 @@ def _rows_by_output(check: ParityCheck) -> Iterator[Row]:
 
 
 def _largest_share(output: OutputVerdict) -> float:
-    shares = [
-        result.errors.max_abs / result.reference.magnitude
-        for result in output.results
-        if result.reference.magnitude
-    ]
-    return max(shares, default=0.0)
+    largest = 0.0
+    for result in output.results:
+        scale = result.reference.magnitude
+        if scale:
+            largest = max(largest, result.errors.max_abs / scale)
+    return largest
 
 
 def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
@@ -98,8 +98,11 @@ def _longest(
 
 
 def _got(output: OutputVerdict, case: CaseReference) -> Array:
-    of_case = (result for result in output.results if result.case is case.case)
-    return next(of_case).got
+    """What a candidate computed in a case."""
+    for result in output.results:
+        if result.case is case.case:
+            return result.got
+    raise KeyError(case.case.name)
 
 
 def _errors_along(axis: int, reference: OutputReference, got: Array) -> Array:

@@ -100,15 +100,15 @@ def _output_figures(verdict: Verdict, output: OutputVerdict) -> OutputFigures:
     else:
         times_floor = error
     return OutputFigures(
-        max_abs_error=rounded(output.max_abs),
-        mean_abs_error=rounded(output.mean_abs),
+        max_abs_error=rounded(output.errors.max_abs),
+        mean_abs_error=rounded(output.errors.mean_abs),
         share_of_tolerance=share_of_tolerance,
         share_of_output=share_of_output,
         times_floor=times_floor,
         limit=limit,
-        cosine=round(output.cosine, 6),
-        ulps=rounded(output.ulps),
-        max_ulps=rounded(output.max_ulps),
+        cosine=round(output.errors.cosine, 6),
+        ulps=rounded(output.errors.ulps),
+        max_ulps=rounded(output.errors.max_ulps),
         worst_case=worst.case.name,
         worst_index=",".join(str(i) for i in worst.errors.index),
     )

@@ -12,8 +12,9 @@ comparison of outputs; what is nearly a weight, and isn't one, is a mistake.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -55,29 +56,24 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> WeightsRepor
         held: the artifact's tensors by the artifact's own names.
         checkpoint: the folder that holds the checkpoint's weights.
     """
+    expected = {}
+    for name, tensor in open_safetensors(checkpoint / WEIGHTS_FILE).items():
+        expected[name] = tensor.numpy()
     # some artifacts keep half precision, some widen it
-    held = {name: _widened(array) for name, array in held.items()}
-    expected = {
-        name: _widened(tensor.numpy())
-        for name, tensor in open_safetensors(checkpoint / WEIGHTS_FILE).items()
-    }
+    expected, held = _widened(expected), _widened(held)
     homes = _find_homes(expected, held)
     used = set(chain.from_iterable(homes.values()))
-    rest = {
-        name: array
-        for name, array in held.items()
-        if name not in used and array.dtype.kind == "f"
-    }
-    present = {name: array for name, array in expected.items() if homes[name]}
-    wrong = list(_changed_namesakes(present, rest))
-    found = len(present)
-    for name, array in expected.items():
-        if name in present:
+    rest = {}
+    for name, array in held.items():
+        if name not in used and array.dtype.kind == "f":
+            rest[name] = array
+    wrong = _changed_namesakes(expected, homes, rest)
+    found = len(expected)
+    for name, found_at in homes.items():
+        if found_at or _is_joined(expected[name], rest):
             continue
-        if _is_joined(array, rest):
-            found += 1
-        elif damaged := _damaged_copy(name, array, rest):
-            wrong.append(damaged)
+        found -= 1
+        wrong += _damaged_copy(name, expected[name], rest)
     return WeightsReport(len(expected), found, wrong)
 
 
@@ -107,21 +103,27 @@ def compare_by_name(
 
 
 def _mismatch(tensor: Tensor, held: Tensor, dtype: str) -> str | None:
-    """What is wrong with a tensor that has the right name."""
+    """What is wrong with a tensor that has the right name; None: nothing.
+
+    Args:
+        tensor: the checkpoint's.
+        held: the artifact's.
+        dtype: as for compare_by_name.
+    """
     if tensor.shape != held.shape:
         return (
             f"has shape {list(held.shape)}, and the checkpoint's is"
             f" {list(tensor.shape)}"
         )
     expected, got = tensor.numpy(), held.numpy()
-    if tensor.dtype == held.dtype and _same_bits(expected, got):
-        return None
-    may_be_rounded = dtype != KEEP and got.dtype == BY_TORCH_NAME[dtype].numpy
-    if may_be_rounded and _same_bits(_rounded(expected, got.dtype), got):
-        return None
-    if expected.dtype != got.dtype:
+    allowed = expected
+    if dtype != KEEP and got.dtype == BY_TORCH_NAME[dtype].numpy:
+        allowed = _rounded(expected, got.dtype)
+    if allowed.dtype != got.dtype:
         return f"is {got.dtype}, and the checkpoint's is {expected.dtype}"
-    return _first_difference(expected, got)
+    if not np.array_equal(_bytes(allowed), _bytes(got)):
+        return _first_difference(expected, got)
+    return None
 
 
 # ------------------------------------------------------------------------------
@@ -131,95 +133,121 @@ def _mismatch(tensor: Tensor, held: Tensor, dtype: str) -> str | None:
 def _find_homes(
     expected: Mapping[str, Array], held: Mapping[str, Array]
 ) -> dict[str, list[str]]:
-    """The names under which an artifact holds each tensor, transposed or not."""
+    """The names under which an artifact holds each tensor, transposed or not.
+
+    Args:
+        expected: the checkpoint's tensors.
+        held: the artifact's.
+
+    Returns:
+        A list for each of the checkpoint's tensors; empty where the artifact doesn't
+        hold it as it is.
+    """
     by_content: dict[str, list[str]] = defaultdict(list)
     for name, array in held.items():
         by_content[_digest(array)].append(name)
-    homes = {
-        name: list(by_content.get(_digest(array), ()))
-        for name, array in expected.items()
-    }
-    used = set(chain.from_iterable(homes.values()))
-    forms = {_form(array) for array in held.values()}
-    unused = {_form(array) for name, array in held.items() if name not in used}
+    homes, used = {}, set()
+    for name, array in expected.items():
+        homes[name] = list(by_content.get(_digest(array), ()))
+        used.update(homes[name])
+    forms, unused_forms = set(), set()
+    for name, array in held.items():
+        forms.add(_form(array))
+        if name not in used:
+            unused_forms.add(_form(array))
     for name, array in expected.items():
         # Transposing takes longer than all else, so only where something can be found
         # by it.
-        possible = unused if homes[name] else forms
+        possible = unused_forms if homes[name] else forms
         if array.ndim == 2 and _form(array.T) in possible:
             homes[name] += by_content.get(_digest(array.T), ())
     return homes
 
 
 def _changed_namesakes(
-    present: Mapping[str, Array], rest: Mapping[str, Array]
-) -> Iterator[str]:
+    expected: Mapping[str, Array],
+    homes: Mapping[str, list[str]],
+    rest: Mapping[str, Array],
+) -> list[str]:
     """A sentence for each tensor that has a weight's name and isn't it.
 
     Where two weights are equal, the copy of one is found at the other's home: what has
     its name must be it too.
+
+    Args:
+        expected: the checkpoint's tensors.
+        homes: where each of them was found.
+        rest: the artifact's tensors that are nobody's home.
     """
+    wrong = []
     for home, array in rest.items():
-        for name in _names_in(home, present):
-            for form in _orientations(present[name]):
-                if damage := _damage(form, array):
-                    yield f"{name} (there: {home}) {damage}"
-
-
-def _names_in(home: str, names: Iterable[str]) -> list[str]:
-    """The names that an artifact's own name is, or ends in."""
-    return [name for name in names if home == name or home.endswith(f".{name}")]
+        for name, found_at in homes.items():
+            if found_at and f".{home}".endswith(f".{name}"):
+                wrong += _damages(name, expected[name], home, [array])
+    return wrong
 
 
 def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
     """Whether the tensor is part of a joined one."""
-    return any(np.array_equal(part, form) for _, form, part in _parts(array, rest))
-
-
-def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> str | None:
-    """A sentence on the first copy that is nearly the tensor, whole or in part."""
-    for home, form, part in _parts(array, rest):
-        if damage := _damage(form, part):
-            return f"{name} (there: {home}) {damage}"
-    return None
-
-
-def _parts(
-    array: Array, rest: Mapping[str, Array]
-) -> Iterator[tuple[str, Array, Array]]:
-    """Where the tensor could be: a tensor's name, the form to look for, and a part of
-    that tensor in this form.
-    """
-    if array.dtype.kind != "f":
-        return
-    for home, other in rest.items():
+    for other in rest.values():
         for form in _orientations(array):
             for part in _split(other, form.shape):
-                yield home, form, part
+                if np.array_equal(part, form):
+                    return True
+    return False
 
 
-def _orientations(array: Array) -> Iterator[Array]:
-    yield array
-    if array.ndim == 2:
-        yield array.T
+def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> list[str]:
+    """A sentence on the first copy that is nearly the tensor, whole or in part; none
+    where there is no such copy.
+    """
+    for home, other in rest.items():
+        for form in _orientations(array):
+            wrong = _damages(name, form, home, _split(other, form.shape))
+            if wrong:
+                return wrong[:1]
+    return []
+
+
+def _damages(name: str, array: Array, home: str, copies: Iterable[Array]) -> list[str]:
+    """A sentence for each copy that is nearly the tensor.
+
+    Args:
+        name: of the tensor.
+        array: the tensor.
+        home: what the artifact calls the copies.
+        copies: what may be the tensor, or its transposed.
+    """
+    wrong = []
+    for copy in copies:
+        for form in _orientations(array):
+            damage = _damage(form, copy)
+            if damage:
+                wrong.append(f"{name} (there: {home}) {damage}")
+    return wrong
+
+
+def _orientations(array: Array) -> list[Array]:
+    """The ways in which a weight may lie in a file; of integers, there is none that is
+    looked for.
+    """
+    if array.dtype.kind != "f":
+        return []
+    return [array, array.T] if array.ndim == 2 else [array]
 
 
 def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
-    """The pieces of that shape along the one axis on which `joined` is longer, or all
-    of it.
+    """The pieces of that shape, side by side along one axis, that `joined` is made of;
+    none where it isn't.
     """
     if joined.shape == shape:
         return [joined]
-    if joined.ndim != len(shape):
-        return []
-    longer = [axis for axis in range(len(shape)) if joined.shape[axis] != shape[axis]]
-    if len(longer) > 1:
-        return []
-    axis = longer[0]
-    if shape[axis] == 0:
-        return []
-    count, remainder = divmod(joined.shape[axis], shape[axis])
-    return np.split(joined, count, axis=axis) if count and not remainder else []
+    count = joined.size // max(math.prod(shape), 1)
+    for axis, size in enumerate(shape):
+        whole = (*shape[:axis], size * count, *shape[axis + 1 :])
+        if count and whole == joined.shape:
+            return np.split(joined, count, axis=axis)
+    return []
 
 
 # ------------------------------------------------------------------------------
@@ -256,9 +284,13 @@ def _rounded(array: Array, dtype: np.dtype[Any] | None) -> Array:
         return array.astype(dtype)
 
 
-def _widened(array: Array) -> Array:
+def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Half precision in float32, as models compute with it; exact."""
-    return array.astype(np.float32) if array.dtype in HALVES.values() else array
+    wide = {}
+    for name, array in arrays.items():
+        half = array.dtype in HALVES.values()
+        wide[name] = array.astype(np.float32) if half else array
+    return wide
 
 
 def _digest(array: Array) -> str:
@@ -271,10 +303,6 @@ def _digest(array: Array) -> str:
 def _form(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """What equal tensors have in common; a scalar may be stored as a vector of one."""
     return array.dtype, array.shape or (1,)
-
-
-def _same_bits(one: Array, other: Array) -> bool:
-    return np.array_equal(_bytes(one), _bytes(other))
 
 
 def _bytes(array: Array) -> Array:
