@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
+from checkpoint_release.core.artifacts.formats import FORMATS, ONNX, SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, HALF
 
@@ -41,6 +41,11 @@ class Candidate:
         """The file that computes; of formats that hold weights alone, the folder."""
         format = FORMATS[self.format]
         return self.path if format.eager else format.main_file(self.path)
+
+    @property
+    def is_float32_graph(self) -> bool:
+        """Whether it is an ONNX graph that computes what the model does, in float32."""
+        return self.format == ONNX.name and self.rule == NOISE
 
 
 def find_candidates(

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from typing import Literal
 
 import numpy as np
 
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.signature import (
-    Array,
     Arrays,
     Dimension,
     Signature,
@@ -112,15 +111,24 @@ def _plans(
     sizes: Mapping[str, Sequence[int]],
     magnitudes: Sequence[float],
 ) -> list[_Plan]:
-    small = {
-        name: _clamp(dimension, dimension.minimum + EXTREME_SIZE)
-        for name, dimension in signature.dimensions.items()
-    }
-    plans = [_Plan(NOMINAL, NOMINAL, shape) for shape in _shapes(signature, sizes)]
-    if any(spec.is_integer for spec in signature.inputs):
+    """What all cases try, once.
+
+    Args:
+        signature: what the model takes.
+        sizes: further sizes to try, by dimension.
+        magnitudes: of float inputs, beside the nominal ones.
+    """
+    kinds = {np.dtype(spec.dtype).kind for spec in signature.inputs}
+    plans = []
+    for shape in _shapes(signature, sizes):
+        plans.append(_Plan(NOMINAL, NOMINAL, shape))
+    small = {}
+    for name, dimension in signature.dimensions.items():
+        small[name] = _clamp(dimension, dimension.minimum + EXTREME_SIZE)
+    if kinds & {"i", "u"}:
         plans.append(_Plan("first index", NOMINAL, small, index="first"))
         plans.append(_Plan("last index", NOMINAL, small, index="last"))
-    if any(_is_float(spec) for spec in signature.inputs):
+    if "f" in kinds:
         for magnitude in magnitudes:
             name = f"magnitude {magnitude:g}" if magnitude else "zeros"
             plans.append(_Plan(name, name, small, magnitude))
@@ -128,27 +136,33 @@ def _plans(
 
 
 def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
+    """The case of a plan.
+
+    Args:
+        signature: what the model takes.
+        plan: what the case tries.
+        seed: of its random values.
+        draw: how often the plan was drawn before.
+    """
     inputs = sample_inputs(signature, plan.sizes, seed, plan.magnitude)
-    for spec in signature.inputs:
-        if plan.index and spec.is_integer:
-            inputs[spec.name] = _constant(spec, inputs[spec.name], plan.index)
-    parts = [plan.name]
-    parts += [f"{dimension}={size}" for dimension, size in plan.sizes.items()]
+    if plan.index:
+        for spec in signature.inputs:
+            if spec.is_integer:
+                value = _extreme(spec, plan.index)
+                inputs[spec.name] = np.full_like(inputs[spec.name], value)
+    name = plan.name
+    for dimension, size in plan.sizes.items():
+        name += f", {dimension}={size}"
     if draw:
-        parts.append(f"draw {draw + 1}")
-    return Case(", ".join(parts), plan.kind, plan.magnitude, inputs)
+        name += f", draw {draw + 1}"
+    return Case(name, plan.kind, plan.magnitude, inputs)
 
 
-def _constant(spec: TensorSpec, like: Array, index: Literal["first", "last"]) -> Array:
-    """The first or the last of the integers that the input takes, everywhere."""
-    value = spec.low or 0
+def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:
+    """The first or the last of the integers that an input takes."""
     if index == "last":
-        value = (spec.high or 1) - 1
-    return np.full_like(like, value)
-
-
-def _is_float(spec: TensorSpec) -> bool:
-    return np.dtype(spec.dtype).kind == "f"
+        return (spec.high or 1) - 1
+    return spec.low or 0
 
 
 def _shapes(
@@ -159,22 +173,32 @@ def _shapes(
     """
     if not signature.dimensions:
         return [{}]
-    candidates = {
-        name: _candidate_sizes(dimension, further.get(name, ()))
-        for name, dimension in signature.dimensions.items()
-    }
+    candidates = {}
+    for name, dimension in signature.dimensions.items():
+        candidates[name] = _candidate_sizes(dimension, further.get(name, ()))
     # One dimension descends and the others ascend: every size is tried, and no case is
     # large in all of them.
     longest = max(candidates, key=lambda name: max(candidates[name]))
     candidates[longest].reverse()
-    count = max(len(sizes) for sizes in candidates.values())
-    columns = [islice(cycle(sizes), count) for sizes in candidates.values()]
-    rows = list(zip(*columns, strict=True))
-    return [dict(zip(candidates, row, strict=True)) for row in reversed(rows)]
+    count = max(map(len, candidates.values()))
+    rows: list[dict[str, int]] = [{} for _ in range(count)]
+    for name, sizes in candidates.items():
+        for row, size in zip(rows, cycle(sizes), strict=False):
+            row[name] = size
+    rows.reverse()
+    return rows
 
 
 def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
-    """The sizes to try, ascending."""
+    """The sizes to try, ascending.
+
+    Args:
+        dimension: whose.
+        further: sizes that were asked for, beside the usual ones.
+
+    Raises:
+        ParamsError: one of them lies outside the dimension's bounds.
+    """
     for size in further:
         if size != _clamp(dimension, size):
             raise ParamsError(
@@ -185,12 +209,14 @@ def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
             )
     odd = max(dimension.example // 2, dimension.minimum + 2) | 1
     longer = dimension.example + max(dimension.example // 4, 2)
-    wanted = (dimension.minimum, dimension.minimum + 1, odd, longer)
-    sizes = {_clamp(dimension, size) for size in wanted}
-    sizes.discard(dimension.example)
-    sizes.update(further)
+    sizes = set(further)
+    for size in (dimension.minimum, dimension.minimum + 1, odd, longer):
+        sizes.add(_clamp(dimension, size))
+    if dimension.example not in further:
+        sizes.discard(dimension.example)
     return sorted(sizes) or [dimension.example]
 
 
 def _clamp(dimension: Dimension, size: int) -> int:
+    """The size within the dimension's bounds that is nearest."""
     return max(dimension.minimum, min(size, dimension.maximum or size))

@@ -43,7 +43,11 @@ class ParityCheck:
     @property
     def failed(self) -> list[Verdict]:
         """The candidates that are wrong."""
-        return [verdict for verdict in self.verdicts if not verdict.passed]
+        failed = []
+        for verdict in self.verdicts:
+            if not verdict.passed:
+                failed.append(verdict)
+        return failed
 
 
 def check_parity(
@@ -67,7 +71,8 @@ def check_parity(
     jobs: dict[str, Job] = {}
     for dtype in EAGER:
         jobs[dtype] = Job("checkpoint", checkpoint, dtype)
-    jobs |= {candidate.name: _job(candidate, checkpoint) for candidate in candidates}
+    for candidate in candidates:
+        jobs[candidate.name] = _job(candidate, checkpoint)
     results = run_isolated(jobs, cases)
     reference = _reference(results, cases)
     verdicts = []
@@ -96,6 +101,15 @@ def _with_stored_weights(
 
 
 def _reference(results: Mapping[str, JobResult], cases: Sequence[Case]) -> Reference:
+    """What the checkpoint's own model computes.
+
+    Args:
+        results: of its jobs in each dtype, among others.
+        cases: what it was run on.
+
+    Raises:
+        ModelError: it failed, or gave NaN or infinity.
+    """
     for dtype in EAGER:
         _require_success(results[dtype], dtype)
         for case, outputs in zip(cases, results[dtype].outputs, strict=True):
@@ -116,7 +130,10 @@ def _require_success(result: JobResult, dtype: str) -> None:
 
 
 def _require_finite(outputs: Arrays, case: Case, dtype: str) -> None:
-    broken = [name for name, array in outputs.items() if not np.isfinite(array).all()]
+    broken = []
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            broken.append(name)
     if broken:
         raise ModelError(
             f"the checkpoint's own model, in {dtype}, gives NaN or infinity for"

@@ -150,12 +150,22 @@ class _Trace:
         inputs: set[str],
         known: _KnownValues,
     ) -> _Trace:
-        """Look for every derived value among those of the model."""
+        """Look for every derived value among those of the model.
+
+        Args:
+            graph: the graph.
+            values: name → what it holds.
+            inputs: the names of the graph's inputs.
+            known: what the model computes.
+        """
         derived = _derived(graph, inputs)
-        own = {name: values[name] for name in derived if name in values}
-        in_float32 = any(array.dtype == np.float32 for array in own.values())
-        tolerance = ROUNDED if in_float32 else CONSTANTS
-        origins = {name: known.find(array, tolerance) for name, array in own.items()}
+        tolerance = CONSTANTS
+        for name in derived.intersection(values):
+            if values[name].dtype == np.float32:
+                tolerance = ROUNDED
+        origins = {}
+        for name in derived.intersection(values):
+            origins[name] = known.find(values[name], tolerance)
         trace = cls(graph, values, derived, known, tolerance, origins, set(inputs))
         trace._find_sound_values()
         return trace
@@ -170,8 +180,8 @@ class _Trace:
         return wrong
 
     def suspects(self, output: str) -> Iterator[onnx.NodeProto]:
-        """The nodes that an output depends on, and that make an unsound value of sound
-        ones.
+        """The nodes at which an output may diverge, in the graph's order: it depends on
+        them, and they make an unsound value of sound ones.
         """
         needed = _ancestors(self.graph, output)
         for node in self.graph.node:
@@ -198,16 +208,21 @@ class _Trace:
         """
         name = node.name or self._derived_of(node.output)[0]
         sentence = f"the first node that diverges is {node.op_type} {name!r}"
-        sources = [self.origins.get(source) for source in self._derived_of(node.input)]
-        modules = list(dict.fromkeys(filter(None, sources)))
+        modules, constants = [], []
+        for source in _given(node.input):
+            module = self.origins.get(source)
+            if source not in self.derived:
+                constants.append(source)
+            elif module and module not in modules:
+                modules.append(module)
         if modules:
             sentence += f", which takes what {' and '.join(modules)} computes"
-        constants = [name for name in _inputs(node) if name not in self.derived]
         if constants:
             sentence += f" (and {', '.join(constants)})"
         return sentence
 
     def _derived_of(self, names: Iterable[str]) -> list[str]:
+        """Those of the names whose values depend on the inputs, in order."""
         return [name for name in names if name in self.derived]
 
     def _find_sound_values(self) -> None:
@@ -224,13 +239,13 @@ class _Trace:
         """Whether the model computes one of the node's values; one that isn't made of
         floats counts as known.
         """
-        floats = [name for name in node.output if self._is_float(name)]
-        if not floats:
-            return True
-        return any(self.origins.get(name) is not None for name in floats)
-
-    def _is_float(self, name: str) -> bool:
-        return name in self.values and self.values[name].dtype.kind == "f"
+        known = True
+        for name in node.output:
+            if name in self.values and self.values[name].dtype.kind == "f":
+                if self.origins.get(name) is not None:
+                    return True
+                known = False
+        return known
 
 
 def _close(value: Array, expected: Array, tolerance: float) -> bool:
@@ -240,9 +255,9 @@ def _close(value: Array, expected: Array, tolerance: float) -> bool:
     return bool(np.allclose(value, expected, rtol=0, atol=tolerance * reach))
 
 
-def _inputs(node: onnx.NodeProto) -> list[str]:
-    """The names of the node's inputs; optional ones that aren't given have none."""
-    return [name for name in node.input if name]
+def _given(names: Iterable[str]) -> list[str]:
+    """The names without those of optional values that aren't there, which are empty."""
+    return [name for name in names if name]
 
 
 def _derived(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
@@ -250,7 +265,7 @@ def _derived(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
     derived = set(inputs)
     for node in graph.node:
         if derived.intersection(node.input):
-            derived.update(name for name in node.output if name)
+            derived.update(_given(node.output))
     return derived
 
 
@@ -259,5 +274,5 @@ def _ancestors(graph: onnx.GraphProto, output: str) -> set[str]:
     needed = {output}
     for node in reversed(graph.node):
         if needed.intersection(node.output):
-            needed.update(_inputs(node))
+            needed.update(_given(node.input))
     return needed

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import ParityError
-from checkpoint_release.parity.candidates import NOISE
 from checkpoint_release.parity.divergence import explain_divergence
 from checkpoint_release.parity.evidence import write_evidence
 from checkpoint_release.parity.judge import Verdict
@@ -25,9 +23,9 @@ def parity_error(
         scratch: where to leave a folder for each candidate, with a script that
             reproduces the error.
     """
-    lines = [
-        line for verdict in failed for line in _lines(verdict, checkpoint, scratch)
-    ]
+    lines: list[str] = []
+    for verdict in failed:
+        lines += _lines(verdict, checkpoint, scratch)
     listed = "\n".join(f"  {line}" for line in lines)
     return ParityError(
         f"{len(failed)} of the formats don't compute what the checkpoint"
@@ -37,24 +35,30 @@ def parity_error(
 
 
 def _lines(verdict: Verdict, checkpoint: Path, scratch: Path) -> Iterator[str]:
+    """What is wrong with a candidate, where, and how to reproduce it.
+
+    Args:
+        verdict: on the candidate.
+        checkpoint, scratch: as for parity_error.
+    """
     candidate = verdict.candidate
     yield f"{candidate.name}: {verdict.problem}"
-    if divergence := _divergence(verdict, checkpoint):
-        yield f"  {divergence}"
+    if candidate.is_float32_graph and verdict.wrong_outputs:
+        yield f"  {_divergence(verdict, checkpoint)}"
     if verdict.evidence is not None:
         folder = scratch / candidate.name.replace(" ", "-")
         script = write_evidence(folder, candidate, verdict.evidence)
         yield f"  reproduce: python {script}"
 
 
-def _divergence(verdict: Verdict, checkpoint: Path) -> str | None:
-    """Where a float32 ONNX graph that runs, and whose numbers are wrong, diverges from
-    the model.
+def _divergence(verdict: Verdict, checkpoint: Path) -> str:
+    """Where an ONNX graph whose numbers are wrong diverges from the model.
+
+    Args:
+        verdict: on the graph.
+        checkpoint: the folder of the checkpoint.
     """
-    candidate = verdict.candidate
-    wrong = [output for output in verdict.outputs.values() if output.failing]
-    if candidate.format != ONNX.name or candidate.rule != NOISE or not wrong:
-        return None
-    output = max(wrong, key=lambda output: output.worst.error_ratio)
+    output = max(verdict.wrong_outputs, key=lambda output: output.worst.error_ratio)
     smallest = min(output.failing, key=lambda case: case.elements)
-    return explain_divergence(checkpoint, candidate.file, smallest.inputs, output.name)
+    file, inputs = verdict.candidate.file, smallest.inputs
+    return explain_divergence(checkpoint, file, inputs, output.name)

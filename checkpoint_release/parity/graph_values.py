@@ -36,6 +36,7 @@ def evaluate_graph(
     values = {}
     for name, value in found.items():
         if value is not None:
+            # of arrays without a dimension, the evaluator may give a scalar
             values[name] = np.asarray(value)
     return model.graph, values
 

@@ -225,7 +225,12 @@ def _evidence(
 
 
 def _form_mismatch(got: Arrays, reference: CaseReference) -> str | None:
-    """What is wrong with names, order, dtypes or shapes."""
+    """What is wrong with names, order, dtypes or shapes; None: nothing.
+
+    Args:
+        got: a candidate's outputs in a case.
+        reference: what the checkpoint's own model computes in it.
+    """
     if list(got) != list(reference.outputs):
         expected = list(reference.outputs)
         return f"its outputs are {list(got)}, and the model's are {expected}"
@@ -246,6 +251,13 @@ def _judge_output(
     reference: Reference,
     limits: Limits,
 ) -> OutputVerdict:
+    """Hold one output of a candidate against the reference, in all cases.
+
+    Args:
+        name: of the output.
+        candidate, result, reference, limits: as for judge; the candidate ran on all
+            cases, and its outputs have the model's dtypes and shapes.
+    """
     rule = rule_for(name, candidate, reference, limits)
     floor = reference.floors.get(name)
     results = []

@@ -68,16 +68,30 @@ def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
     dimension, case = longest
     for spec in signature.outputs:
         shape = spec.shape or ()
-        if spec.name not in check.reference.floors or dimension not in shape:
-            continue
-        axis = shape.index(dimension)
-        reference = case.outputs[spec.name]
-        runs = {FLOOR: reference.eager}
-        for verdict in check.verdicts:
-            runs[verdict.candidate.name] = _got(verdict.outputs[spec.name], case)
-        for name, got in runs.items():
-            for position, error in enumerate(_errors_along(axis, reference, got)):
-                yield position, spec.name, name, rounded(float(error))
+        if spec.name in check.reference.floors and dimension in shape:
+            axis = shape.index(dimension)
+            yield from _rows_of_output(check, case, spec.name, axis)
+
+
+def _rows_of_output(
+    check: ParityCheck, case: CaseReference, output: str, axis: int
+) -> Iterator[Row]:
+    """Position, output, format, and the error there.
+
+    Args:
+        check: what was found.
+        case: the one to plot.
+        output: its name.
+        axis: of the output, along which positions are counted.
+    """
+    reference = case.outputs[output]
+    runs = {FLOOR: reference.eager}
+    for verdict in check.verdicts:
+        runs[verdict.candidate.name] = _got(verdict.outputs[output], case)
+    for name, got in runs.items():
+        errors = _errors_along(axis, reference, got)
+        for position, error in enumerate(errors):
+            yield position, output, name, rounded(float(error))
 
 
 def _longest(
@@ -108,6 +122,11 @@ def _got(output: OutputVerdict, case: CaseReference) -> Array:
 def _errors_along(axis: int, reference: OutputReference, got: Array) -> Array:
     """The root mean square error at each position of an axis, as a share of the
     output's magnitude.
+
+    Args:
+        axis: of the output.
+        reference: what the checkpoint's own model computes.
+        got: what is held against it, of the same shape.
     """
     distance = got.astype(np.float64) - reference.expected
     along = np.moveaxis(distance, axis, 0)

@@ -128,16 +128,18 @@ def measure_reference(
         float64, float32: its outputs in these dtypes, by case.
     """
     references = [CaseReference(case, {}) for case in cases]
-    floats: dict[str, list[OutputReference]] = {}
+    floors = {}
     for name in float64[0]:
-        expected = [outputs[name] for outputs in float64]
-        eager = [outputs[name] for outputs in float32]
-        of_output = _output_references(cases, expected, eager)
+        outputs = [
+            (expected[name], eager[name])
+            for expected, eager in zip(float64, float32, strict=True)
+        ]
+        of_output = _output_references(cases, outputs)
         for reference, output in zip(references, of_output, strict=True):
             reference.outputs[name] = output
         if of_output[0].is_float:
-            floats[name] = of_output
-    return Reference(references, _floors(floats))
+            floors[name] = _own_floor(of_output)
+    return Reference(references, _raised(floors))
 
 
 def ratio(found: float, allowed: float) -> float:
@@ -148,70 +150,62 @@ def ratio(found: float, allowed: float) -> float:
 
 
 def _output_references(
-    cases: Sequence[Case], expected: Sequence[Array], eager: Sequence[Array]
+    cases: Sequence[Case], outputs: Sequence[tuple[Array, Array]]
 ) -> list[OutputReference]:
-    """One output, by case."""
-    errors = list(map(error_stats, expected, eager))
-    magnitudes = _shared_magnitudes(cases, errors)
-    return list(map(OutputReference, expected, eager, errors, magnitudes))
+    """One output in all cases.
 
-
-def _shared_magnitudes(
-    cases: Sequence[Case], errors: Sequence[ErrorStats]
-) -> list[float]:
-    """Each case's magnitude, or that of all cases of its kind where it is larger."""
+    Args:
+        cases: all of them.
+        outputs: what eager computed in float64 and in float32, by case.
+    """
+    errors = []
     squares = defaultdict(list)
-    for case, of_case in zip(cases, errors, strict=True):
-        squares[case.kind].append(of_case.magnitude**2)
-    shared = {
-        kind: math.sqrt(sum(of_kind) / len(of_kind))
-        for kind, of_kind in squares.items()
-    }
-    return [
-        max(of_case.magnitude, shared[case.kind])
-        for case, of_case in zip(cases, errors, strict=True)
-    ]
+    for case, (expected, eager) in zip(cases, outputs, strict=True):
+        stats = error_stats(expected, eager)
+        errors.append(stats)
+        squares[case.kind].append(stats.magnitude**2)
+    references = []
+    for case, arrays, stats in zip(cases, outputs, errors, strict=True):
+        of_kind = squares[case.kind]
+        shared = math.sqrt(sum(of_kind) / len(of_kind))
+        magnitude = max(stats.magnitude, shared)
+        references.append(OutputReference(*arrays, stats, magnitude))
+    return references
 
 
-def _floors(outputs: Mapping[str, Iterable[OutputReference]]) -> dict[str, Floor]:
-    """The floor of every output, from what it is in each case.
+def _own_floor(references: Iterable[OutputReference]) -> Floor:
+    """The floor of one output by its own cases alone.
+
+    Cases in which eager float32 errs far more than usual are left out: they speak for
+    themselves alone.
+    """
+    typical, worst = [], []
+    for reference in references:
+        errors, scale = reference.eager_errors, reference.magnitude
+        if scale:
+            typical.append(errors.rms / scale)
+            worst.append(errors.max_abs / scale)
+    if not typical:
+        return Floor(0.0, 0.0)
+    usual = np.array(typical) <= OUTLIER_FACTOR * np.median(typical)
+    mean_square = float(np.mean(np.square(typical)[usual]))
+    return Floor(math.sqrt(mean_square), float(np.max(np.array(worst)[usual])))
+
+
+def _raised(floors: Mapping[str, Floor]) -> dict[str, Floor]:
+    """The floors of all outputs, none below what rounding makes of any of them.
 
     All outputs come out of one computation, so that an output of a few numbers, or one
     that happens to be exact, has at least the median floor of all of them.
     """
-    if not outputs:
-        return {}
-    own = {name: _own_floor(references) for name, references in outputs.items()}
-    typical = float(np.median([floor.typical for floor in own.values()]))
-    worst = float(np.median([floor.worst for floor in own.values()]))
-    return {
-        name: Floor(
-            max(floor.typical, typical, UNIT_ROUNDOFF),
-            max(floor.worst, worst, UNIT_ROUNDOFF),
-        )
-        for name, floor in own.items()
-    }
-
-
-def _own_floor(references: Iterable[OutputReference]) -> Floor:
-    """The floor of one output by its own cases alone."""
-    relative = []
-    for reference in references:
-        errors, scale = reference.eager_errors, reference.magnitude
-        if scale:
-            relative.append(Floor(errors.rms / scale, errors.max_abs / scale))
-    usual = _without_outliers(relative)
-    if not usual:
-        return Floor(0.0, 0.0)
-    mean_square = sum(floor.typical**2 for floor in usual) / len(usual)
-    return Floor(math.sqrt(mean_square), max(floor.worst for floor in usual))
-
-
-def _without_outliers(floors: Sequence[Floor]) -> list[Floor]:
-    """The cases without those where eager float32 errs far more than usual: they speak
-    for themselves alone.
-    """
     if not floors:
-        return []
-    median = float(np.median([floor.typical for floor in floors]))
-    return [floor for floor in floors if floor.typical <= OUTLIER_FACTOR * median]
+        return {}
+    least_typical = float(np.median([floor.typical for floor in floors.values()]))
+    least_worst = float(np.median([floor.worst for floor in floors.values()]))
+    raised = {}
+    for name, floor in floors.items():
+        raised[name] = Floor(
+            max(floor.typical, least_typical, UNIT_ROUNDOFF),
+            max(floor.worst, least_worst, UNIT_ROUNDOFF),
+        )
+    return raised

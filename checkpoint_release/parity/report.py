@@ -32,11 +32,7 @@ def summary(check: ParityCheck) -> str:
     columns = outputs if len(outputs) <= MAX_COLUMNS else []
     rows = [["× noise floor", *(columns or ["worst output"]), "weights", ""]]
     for verdict in check.verdicts:
-        cells = [_cell(verdict, output) for output in columns]
-        status = "ok" if verdict.passed else "WRONG"
-        weights = _weights_cell(verdict)
-        row = [verdict.candidate.name, *(cells or [_worst_cell(verdict)])]
-        rows.append([*row, weights, status])
+        rows.append(_row(verdict, columns))
     return "\n".join([*_aligned(rows), *_notes(check, columns)])
 
 
@@ -51,43 +47,50 @@ def parity_report(
         checked: format → sha256 of the manifest of the artifact that was checked.
     """
     limits, reference = check.limits, check.reference
+    floors, formats = {}, {}
+    for name, floor in reference.floors.items():
+        typical, worst = rounded(floor.typical), rounded(floor.worst)
+        floors[name] = NoiseFloor(typical=typical, worst=worst)
+    for verdict in check.verdicts:
+        formats[verdict.candidate.name] = _format_figures(verdict)
+    rule = Rule(
+        noise_multiple=limits.noise_multiple,
+        large_multiple=limits.large_multiple,
+        seed=seed,
+        cases=len(reference.cases),
+    )
     return ParityReport(
         passed=not check.failed,
         checked=dict(checked),
-        rule=Rule(
-            noise_multiple=limits.noise_multiple,
-            large_multiple=limits.large_multiple,
-            seed=seed,
-            cases=len(reference.cases),
-        ),
-        noise_floor={
-            name: NoiseFloor(typical=rounded(floor.typical), worst=rounded(floor.worst))
-            for name, floor in reference.floors.items()
-        },
-        formats={
-            verdict.candidate.name: _format_figures(verdict)
-            for verdict in check.verdicts
-        },
+        rule=rule,
+        noise_floor=floors,
+        formats=formats,
     )
 
 
 def _format_figures(verdict: Verdict) -> FormatFigures:
     held = verdict.weights
-    identical = [output.identical for output in verdict.outputs.values()]
+    identical, outputs = [], {}
+    for name, output in verdict.outputs.items():
+        identical.append(output.identical)
+        outputs[name] = _output_figures(verdict, output)
     return FormatFigures(
         passed=verdict.passed,
         rule=verdict.candidate.rule,
         reduced_precision=verdict.candidate.precision,
         weights=WeightsHeld(bit_for_bit=held.found, of=held.total) if held else None,
         bit_identical_cases=min(identical, default=0),
-        outputs={
-            name: _output_figures(verdict, output)
-            for name, output in verdict.outputs.items()
-        },
+        outputs=outputs,
     )
 
 
 def _output_figures(verdict: Verdict, output: OutputVerdict) -> OutputFigures:
+    """The figures of one output, in two significant digits.
+
+    Args:
+        verdict: on the candidate.
+        output: one of its outputs.
+    """
     worst = output.worst
     error = rounded(worst.error_ratio)
     limit = worst.limit
@@ -147,6 +150,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(verdict: Verdict, name: str) -> str:
+    """How far an output is off.
+
+    Args:
+        verdict: on a candidate.
+        name: of the output.
+
+    Returns:
+        A multiple of the noise floor, or of the output's magnitude for reduced
+        precision, with an exclamation mark where it is too much; an equals sign where
+        all cases have eager float32's bits; a dash where the candidate didn't run.
+    """
     if name not in verdict.outputs:
         return "–"
     output = verdict.outputs[name]
@@ -158,16 +172,30 @@ def _cell(verdict: Verdict, name: str) -> str:
     return f"{_short(_times_floor(output))}{mark}"
 
 
+def _row(verdict: Verdict, columns: Sequence[str]) -> list[str]:
+    """The cells of a candidate.
+
+    Args:
+        verdict: on the candidate.
+        columns: the outputs that have one; without any, the worst output has one.
+    """
+    row = [verdict.candidate.name]
+    for output in columns:
+        row.append(_cell(verdict, output))
+    if not columns:
+        row.append(_worst_cell(verdict))
+    held = verdict.weights
+    row.append(f"{held.found}/{held.total}" if held else "–")
+    row.append("ok" if verdict.passed else "WRONG")
+    return row
+
+
 def _worst_cell(verdict: Verdict) -> str:
+    """The output that is furthest off, and by how much."""
     if not verdict.outputs:
         return "–"
     worst = max(verdict.outputs.values(), key=lambda output: output.worst.error_ratio)
     return f"{worst.name} {_cell(verdict, worst.name)}"
-
-
-def _weights_cell(verdict: Verdict) -> str:
-    held = verdict.weights
-    return f"{held.found}/{held.total}" if held else "–"
 
 
 def _short(value: float) -> str:
@@ -175,13 +203,18 @@ def _short(value: float) -> str:
 
 
 def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
+    """What the rows mean, a line for each note.
+
+    Args:
+        check: what was found.
+        columns: the outputs that have one.
+    """
     limits, reference = check.limits, check.reference
     shown = columns or reference.outputs[:MAX_FLOORS]
-    floors = [
-        f"{name} {floor.typical:.1e}"
-        for name, floor in reference.floors.items()
-        if name in shown
-    ]
+    floors = []
+    for name, floor in reference.floors.items():
+        if name in shown:
+            floors.append(f"{name} {floor.typical:.1e}")
     notes = [
         f"{len(reference.cases)} cases; up to {limits.noise_multiple:g}× the floor"
         f" passes ({limits.large_multiple:g}× for inputs of large magnitude); = is bit"
@@ -189,7 +222,7 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
         "floor: eager float32 against float64, as a share of the output:"
         f" {', '.join(floors)}",
     ]
-    if any(_lacks_weights(verdict) for verdict in check.verdicts):
+    if _lacks_weights(check):
         notes.append(
             "weights: those held bit for bit; the others aren't in the file (no input"
             " needs them, or folded)"
@@ -204,6 +237,10 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
     return notes
 
 
-def _lacks_weights(verdict: Verdict) -> bool:
-    held = verdict.weights
-    return held is not None and held.found < held.total
+def _lacks_weights(check: ParityCheck) -> bool:
+    """Whether any candidate lacks some of the checkpoint's weights."""
+    for verdict in check.verdicts:
+        held = verdict.weights
+        if held is not None and held.found < held.total:
+            return True
+    return False
