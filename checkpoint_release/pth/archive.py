@@ -309,9 +309,16 @@ class Archive:
         if not stored and header.method != _DEFLATED:
             raise _damaged(f"{name} is compressed in a way that torch doesn't know")
         return _DirectoryEntry(
-            name, raw_name, header.flags, header.method, header.crc, packed, size,
-            offset, end,
-        )  # fmt: skip
+            name,
+            raw_name,
+            header.flags,
+            header.method,
+            header.crc,
+            packed,
+            size,
+            offset,
+            end,
+        )
 
     def _entry(self, listed: _DirectoryEntry, directory: _Directory) -> Entry:
         """The entry itself, whose own header says what the directory says."""

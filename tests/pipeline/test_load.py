@@ -5,7 +5,6 @@ error.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import types
 from collections.abc import Callable
@@ -18,6 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.checkpoint import (
+    CheckpointFacts,
+    CheckpointFolder,
+    MergedLora,
+)
 from checkpoint_release.core.artifacts.manifest import read_manifest
 from checkpoint_release.core.errors import (
     ArchitectureError,
@@ -34,7 +38,8 @@ from tests.support.project import ROOT, Project
 from tests.support.stick_figure import MOTION_ONLY
 
 ROTARY = "transformer_encoder.layers.0.self_attn.rope.inv_freq"
-Run = Callable[..., dict[str, Any]]
+Run = Callable[..., CheckpointFacts]
+FOLDER = Path("artifacts/checkpoint")
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -47,28 +52,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Save a value, run the stage with the given parameters, return checkpoint.json."""
     monkeypatch.chdir(tmp_path)
 
-    def run_load(value: Any, **params: Any) -> dict[str, Any]:
+    def run_load(value: Any, **params: Any) -> CheckpointFacts:
         torch.save(value, tmp_path / "mine.pth")
         (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
         Project(tmp_path).set(checkpoint__path="mine.pth", **params)
         load.main()
-        read_manifest(Path("artifacts/checkpoint")).verify(Path("artifacts/checkpoint"))
-        result: dict[str, Any] = json.loads(
-            Path("artifacts/checkpoint/checkpoint.json").read_text()
-        )
-        return result
+        read_manifest(FOLDER).verify(FOLDER)
+        return CheckpointFolder.open(FOLDER).facts
 
     return run_load
 
 
 def written() -> dict[str, torch.Tensor]:
-    return load_file("artifacts/checkpoint/weights.safetensors")
+    return load_file(CheckpointFolder.open(FOLDER).weights)
 
 
 def test_a_bare_state_dict_is_carried_bit_for_bit(run: Run) -> None:
     facts = run(weights())
-    assert facts["model"]["kwargs"] == MOTION_ONLY
-    assert facts["origin"]["state_dict"] == "" and facts["training"] == {}
+    assert facts.architecture.kwargs == MOTION_ONLY
+    assert facts.origin.state_dict == "" and facts.training == {}
     assert all(
         torch.equal(tensor, weights()[name]) for name, tensor in written().items()
     )
@@ -91,14 +93,14 @@ def test_a_trainer_s_checkpoint_loads_with_its_facts(run: Run) -> None:
         "is_intra_epoch": True,
     }
     facts = run(checkpoint)
-    assert facts["training"] == {
+    assert facts.training == {
         "epoch": 12,
         "optimizer_state_dict": {"param_groups": [{"lr": 3e-4}]},
         "val_loss": 0.5,
         "best_val_loss": "inf",
         "is_intra_epoch": True,
     }
-    assert "dangerous" in facts["left_out"] and not facts["left_out"]["dangerous"]
+    assert "dangerous" in facts.left_out and not facts.left_out["dangerous"]
 
 
 def test_a_config_object_of_an_unknown_class_comes_as_its_fields(
@@ -114,8 +116,8 @@ def test_a_config_object_of_an_unknown_class_comes_as_its_fields(
     value = {"config": config(1e-3, [1, 2]), "model_state_dict": weights()}
     torch.save(value, "mine.pth")
     facts = run(value)
-    assert facts["training"]["config"] == {"learning_rate": 1e-3, "layers": [1, 2]}
-    assert facts["left_out"]["harmless"] == {"their_training.Config": 1}
+    assert facts.training["config"] == {"learning_rate": 1e-3, "layers": [1, 2]}
+    assert facts.left_out["harmless"] == {"their_training.Config": 1}
 
 
 def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:
@@ -129,11 +131,11 @@ def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:
             "by\ud800": {"\ud800": ["\ud800"]},
         }
     )
-    assert facts["training"] == {
+    assert facts.training == {
         "note": "a\\ud800b",
         "by\\ud800": {"\\ud800": ["\\ud800"]},
     }
-    assert facts["origin"]["state_dict"] == "model\\udc00"
+    assert facts.origin.state_dict == "model\\udc00"
 
 
 def test_wrapped_names_are_unwrapped(run: Run) -> None:
@@ -144,13 +146,13 @@ def test_wrapped_names_are_unwrapped(run: Run) -> None:
             }
         }
     )
-    assert facts["origin"]["prefix"] == "module._orig_mod."
+    assert facts.origin.prefix == "module._orig_mod."
     assert set(written()) == set(weights())
 
 
 def test_half_precision_is_kept_or_cast(run: Run) -> None:
     half = {name: tensor.bfloat16() for name, tensor in weights().items()}
-    assert set(run(half)["tensors"]["dtypes"]) == {"BF16"}
+    assert set(run(half).tensors.dtypes) == {"BF16"}
     assert written()["pose_decoder.0.weight"].dtype == torch.bfloat16
     run(half, checkpoint__half_precision="cast")
     assert torch.equal(
@@ -171,14 +173,14 @@ def test_dangerous_code_stops_the_load_and_salvage_takes_the_weights_alone(
     facts = run(
         {"model_state_dict": weights(), "extra": Payload()}, checkpoint__salvage=True
     )
-    assert list(facts["left_out"]["dangerous"].values()) == [1]
+    assert list(facts.left_out["dangerous"].values()) == [1]
     assert not (tmp_path / "ran").exists()
 
 
-def test_tied_weights_are_carried_under_both_names_and_told(run: Run) -> None:
+def test_tied_weights_are_carried_under_both_names_and_reported(run: Run) -> None:
     tied = weights()
     tied["velocity_decoder.0.weight"] = tied["position_decoder.0.weight"]
-    assert run(tied)["tensors"]["tied"] == [
+    assert run(tied).tensors.tied == [
         ["position_decoder.0.weight", "velocity_decoder.0.weight"]
     ]
     assert torch.equal(
@@ -229,8 +231,8 @@ def spoilt() -> dict[str, tuple[Any, type[CheckpointReleaseError], str]]:
 
 @pytest.mark.parametrize("case", spoilt())
 def test_what_is_not_this_model_says_which_names(run: Run, case: str) -> None:
-    value, kind, said = spoilt()[case]
-    with pytest.raises(kind, match=said) as error:
+    value, kind, message = spoilt()[case]
+    with pytest.raises(kind, match=message) as error:
         run(value)
     assert error.value.remedy
 
@@ -302,8 +304,8 @@ def test_an_adapter_file_is_merged_into_its_base(run: Run, tmp_path: Path) -> No
         run(weights(), checkpoint__adapter=adapter)
     facts = run(weights(), checkpoint__adapter=adapter, checkpoint__lora_alpha=16.0)
     layer = "transformer_encoder.layers.0.self_attn.q_proj"
-    assert facts["lora"] == {"alpha": 16.0, "rank": 2, "layers": [layer]}
-    assert len(facts["origin"]["adapter"]) == 64
+    assert facts.lora == MergedLora(alpha=16.0, rank=2, layers=[layer])
+    assert facts.origin.adapter and len(facts.origin.adapter) == 64
     a, b = lora_file()["lora_state"].values()
     expected = weights()[f"{layer}.weight"].double() + 8.0 * (b.double() @ a.double())
     torch.testing.assert_close(
@@ -311,25 +313,21 @@ def test_an_adapter_file_is_merged_into_its_base(run: Run, tmp_path: Path) -> No
     )
 
 
-def test_an_adapter_given_as_the_checkpoint_is_told_where_it_belongs(run: Run) -> None:
+def test_an_adapter_given_as_the_checkpoint_is_an_error_that_says_so(run: Run) -> None:
     with pytest.raises(CheckpointError, match="no base weights"):
         run(lora_file())
 
 
-def test_an_adapter_beside_plain_weights_must_be_decided_upon(run: Run) -> None:
+def test_an_adapter_beside_weights_must_be_decided_upon(run: Run) -> None:
     beside = {
         "model_state_dict": weights(),
         "lora_state_dict": lora_file()["lora_state"],
     }
     with pytest.raises(CheckpointError, match="beside"):
         run(beside)
-    assert run(beside, checkpoint__state_dict="model_state_dict")["lora"] is None
-    assert (
-        run(beside, checkpoint__adapter="mine.pth", checkpoint__lora_alpha=16.0)[
-            "lora"
-        ]["rank"]
-        == 2
-    )
+    assert run(beside, checkpoint__state_dict="model_state_dict").lora is None
+    facts = run(beside, checkpoint__adapter="mine.pth", checkpoint__lora_alpha=16.0)
+    assert facts.lora and facts.lora.rank == 2
 
 
 # --------------------------------------------------------------------------------------
@@ -344,7 +342,7 @@ def their_model(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("def build(:\n", r"SyntaxError: invalid syntax \(their_model\.py, line 1\)"),
         (
@@ -361,18 +359,18 @@ def their_model(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ),
     ],
 )
-def test_a_factory_s_module_that_fails_at_import_is_told_as_such(
-    run: Run, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+def test_a_factory_s_module_that_fails_at_import_is_reported(
+    run: Run, monkeypatch: pytest.MonkeyPatch, text: str, message: str
 ) -> None:
     their_model(monkeypatch, text)
     with pytest.raises(
-        ModelError, match=f"importing their_model failed: {said}\n"
+        ModelError, match=f"importing their_model failed: {message}\n"
     ) as error:
         run(weights(), model__factory="their_model:build")
     assert "python -c 'import their_model'" in error.value.remedy
     architecture = Architecture("their_model:build", {}, Signature((), (), {}))
     # and where it isn't described
-    with pytest.raises(ModelError, match=f"importing their_model failed: {said}\n"):
+    with pytest.raises(ModelError, match=f"importing their_model failed: {message}\n"):
         build_model(architecture)
 
 
@@ -401,7 +399,7 @@ def check_weights(kwargs, weights):
 
 
 @pytest.mark.parametrize(
-    ("hook", "code", "kind", "said"),
+    ("hook", "code", "kind", "message"),
     [
         (
             "read",
@@ -430,19 +428,19 @@ def check_weights(kwargs, weights):
         ("read", "return None", ModelError, "read_architecture returned a NoneType"),
     ],
 )
-def test_a_function_of_the_factory_s_module_that_fails_is_told_by_its_name(
+def test_a_function_of_the_factory_s_module_that_fails_is_named(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     hook: str,
     code: str,
     kind: type[CheckpointReleaseError],
-    said: str,
+    message: str,
 ) -> None:
     their_model(
         monkeypatch,
         HOOKS.format(**{"read": "pass", "sign": "pass", "check": "pass", hook: code}),
     )
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         run(weights(), model__factory="their_model:build", model__inputs=None)
 
 

@@ -110,9 +110,14 @@ def test_bombs_end_in_one_error_or_a_right_result_within_bounds(tmp_path: Path) 
     assert report["peak"] < 700, "MiB"
     read = {name for name, result in report["files"].items() if not result["error"]}
     assert read == {
-        "many_sets", "many_short_lines","deep_calls", "deep_states", "deep_new_objects", "instance_in_itself",
+        "many_sets",
+        "many_short_lines",
+        "deep_calls",
+        "deep_states",
+        "deep_new_objects",
+        "instance_in_itself",
         "memo_of_four_billion",
-    }  # fmt: skip
+    }
 
 
 def test_the_watch_sees_what_a_careless_reader_does(tmp_path: Path) -> None:
@@ -181,20 +186,39 @@ def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "dangerous"),
     [
-        ("project.Config", False), ("__main__.Config", False), ("train.__main__.Config", False),
-        ("numpy.dtype", False), ("torch.optim.adam.Adam", False), ("torch.nn.modules.linear.Linear", False),
-        ("typing.Any", False), ("collections.OrderedDict", False), ("omegaconf.dictconfig.DictConfig", False),
-        ("builtins.ValueError", False), ("torch.device", False), ("numpy.random._pickle.__randomstate_ctor", False),
-        ("builtins.type", False), ("_io.BytesIO", False), ("torch.nn.functional.gelu", False),
-        ("collections.abc.Callable", False), ("torch._C._nn.gelu", False), ("torch.cuda.FloatStorage", False),
-        ("typing.get_type_hints", True), ("typing.sys", True), ("enum.sys", True),
-        ("datetime.sys.modules", True), ("project.os.system", True), ("project.system.Net", False),
+        ("project.Config", False),
+        ("__main__.Config", False),
+        ("train.__main__.Config", False),
+        ("numpy.dtype", False),
+        ("torch.optim.adam.Adam", False),
+        ("torch.nn.modules.linear.Linear", False),
+        ("typing.Any", False),
+        ("collections.OrderedDict", False),
+        ("omegaconf.dictconfig.DictConfig", False),
+        ("builtins.ValueError", False),
+        ("torch.device", False),
+        ("numpy.random._pickle.__randomstate_ctor", False),
+        ("builtins.type", False),
+        ("_io.BytesIO", False),
+        ("torch.nn.functional.gelu", False),
+        ("collections.abc.Callable", False),
+        ("torch._C._nn.gelu", False),
+        ("torch.cuda.FloatStorage", False),
+        ("typing.get_type_hints", True),
+        ("typing.sys", True),
+        ("enum.sys", True),
+        ("datetime.sys.modules", True),
+        ("project.os.system", True),
+        ("project.system.Net", False),
         ("project.x.eval", True),
         ("project.Config.__init__.__globals__", True),
-        ("torch.ops.load_library", True), ("torch.utils.data.datapipes.utils.decoder.basichandlers", True),
-        ("operator.attrgetter", True), ("itertools.starmap", True), ("numpy.f2py.crackfortran.myeval", True),
+        ("torch.ops.load_library", True),
+        ("torch.utils.data.datapipes.utils.decoder.basichandlers", True),
+        ("operator.attrgetter", True),
+        ("itertools.starmap", True),
+        ("numpy.f2py.crackfortran.myeval", True),
     ],
-)  # fmt: skip
+)
 def test_names_are_judged(name: str, dangerous: bool) -> None:
     assert is_dangerous(*name.rsplit(".", 1)) is dangerous
 

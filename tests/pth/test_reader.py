@@ -43,13 +43,28 @@ from tests.support.containers import (
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("*/checkpoint.pth"))
 
 DTYPES = {
-    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16",
-    torch.int32: "I32", torch.uint32: "U32", torch.int64: "I64", torch.uint64: "U64", torch.float16: "F16",
-    torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64", torch.complex64: "C64",
-    torch.complex128: "C128", torch.complex32: "C32", torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ", torch.float8_e5m2: "F8_E5M2", torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.complex128: "C128",
+    torch.complex32: "C32",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
     torch.float8_e8m0fnu: "F8_E8M0",
-}  # fmt: skip
+}
 
 
 def raw(value: torch.Tensor) -> bytes:
@@ -164,11 +179,21 @@ def views(draw: st.DrawFn, base: torch.Tensor) -> torch.Tensor:
 
 
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(max_size=8),
-    st.binary(max_size=8), st.binary(max_size=8).map(bytearray),
-    st.datetimes(), st.dates(), st.times(), st.just(torch.Size([2, 3])), st.just(torch.device("cuda:1")),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.complex_numbers(),
+    st.text(max_size=8),
+    st.binary(max_size=8),
+    st.binary(max_size=8).map(bytearray),
+    st.datetimes(),
+    st.dates(),
+    st.times(),
+    st.just(torch.Size([2, 3])),
+    st.just(torch.device("cuda:1")),
     st.just(pathlib.PurePosixPath("runs/a.pth")),
-)  # fmt: skip
+)
 NUMPY = st.sampled_from(
     [
         "?",
@@ -208,14 +233,20 @@ def nests(draw: st.DrawFn) -> Any:
 
     def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(
-            st.lists(inner, max_size=4), st.lists(inner, max_size=4).map(tuple),
-            st.lists(inner, max_size=3).map(collections.deque), st.dictionaries(KEYS, inner, max_size=4),
+            st.lists(inner, max_size=4),
+            st.lists(inner, max_size=4).map(tuple),
+            st.lists(inner, max_size=3).map(collections.deque),
+            st.dictionaries(KEYS, inner, max_size=4),
             st.dictionaries(KEYS, inner, max_size=4).map(collections.OrderedDict),
-            st.dictionaries(KEYS, inner, max_size=3).map(lambda items: collections.defaultdict(list, items)),
+            st.dictionaries(KEYS, inner, max_size=3).map(
+                lambda items: collections.defaultdict(list, items)
+            ),
             st.dictionaries(KEYS, st.integers(), max_size=3).map(collections.Counter),
-            st.sets(st.text(max_size=3), max_size=3), st.frozensets(st.integers(), max_size=3),
-            arrays, arrays.map(np.asfortranarray),
-        )  # fmt: skip
+            st.sets(st.text(max_size=3), max_size=3),
+            st.frozensets(st.integers(), max_size=3),
+            arrays,
+            arrays.map(np.asfortranarray),
+        )
 
     return draw(
         st.dictionaries(
@@ -373,8 +404,13 @@ def test_big_endian_files_are_swapped_as_torch_swaps_them(
 def test_what_old_torches_and_python_2_wrote_is_read(tmp_path: Path) -> None:
     old = Call("torch._utils._rebuild_tensor", storage("0"), 0, (2, 2), (2, 1))
     python2 = Raw(b"}(U\x05epochK\x03U\x04nameU\x02\xc3\xa9U\x03rawU\x01\xffu")
-    moved = Call("torch.tensor._rebuild_from_type", Name("torch._utils", "_rebuild_tensor"), Name("torch", "Tensor"),
-                 (storage("0"), 0, (4,), (1,)), {})  # fmt: skip
+    moved = Call(
+        "torch.tensor._rebuild_from_type",
+        Name("torch._utils", "_rebuild_tensor"),
+        Name("torch", "Tensor"),
+        (storage("0"), 0, (4,), (1,)),
+        {},
+    )
     (tmp_path / "old.pth").write_bytes(
         legacy({"weight": old, "facts": python2, "moved": moved})
     )

@@ -95,10 +95,11 @@ INTERESTING = [
 ]
 OPCODES = [
     bytes([code])
-    for code in b"(.0123FIJKLMNPQRSTUVXabcdeghijlopqrstu}])\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b"
-]
-OPCODES += [
-    bytes([code]) for code in b"BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98"
+    for code in (
+        b"(.0123FIJKLMNPQRSTUVXabcdeghijlopqrstu}])"
+        b"\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b"
+        b"BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98"
+    )
 ]
 
 

@@ -154,53 +154,93 @@ def hiding_places() -> dict[str, Callable[[Any], Any]]:
         "in_a_list_of_a_tuple": lambda evil: {"weight": tensor(), "more": [(evil,)]},
         "as_hooks": lambda evil: {"weight": tensor(hooks=evil)},
         "as_metadata": lambda evil: {"weight": in_call(*parts, hooks, evil)},
-        "as_shape": lambda evil: {"weight": in_call(parts[0], 0, evil, (1,), False, hooks)},
+        "as_shape": lambda evil: {
+            "weight": in_call(parts[0], 0, evil, (1,), False, hooks)
+        },
         "as_storage": lambda evil: {"weight": in_call(evil, *parts[1:], hooks)},
         "as_storage_type": lambda evil: {
-            "weight": in_call(Raw(opcodes(("storage", evil, "0", "cpu", 4)) + b"Q"), *parts[1:], hooks)
+            "weight": in_call(
+                Raw(opcodes(("storage", evil, "0", "cpu", 4)) + b"Q"), *parts[1:], hooks
+            )
         },
         "in_a_storage_id": lambda evil: {
             "weight": in_call(
-                Raw(opcodes(("storage", Name("torch", "FloatStorage"), evil, "cpu", 4)) + b"Q"), *parts[1:], hooks
+                Raw(
+                    opcodes(("storage", Name("torch", "FloatStorage"), evil, "cpu", 4))
+                    + b"Q"
+                ),
+                *parts[1:],
+                hooks,
             )
         },
         "as_rebuild_function": lambda evil: {
-            "weight": Call("torch._tensor._rebuild_from_type_v2", evil, Name("torch", "Tensor"), (*parts, hooks), {})
+            "weight": Call(
+                "torch._tensor._rebuild_from_type_v2",
+                evil,
+                Name("torch", "Tensor"),
+                (*parts, hooks),
+                {},
+            )
         },
         "as_tensor_class": lambda evil: {
             "weight": Call(
                 "torch._tensor._rebuild_from_type_v2",
-                Name("torch._utils", "_rebuild_tensor_v2"), evil, (*parts, hooks), {},
+                Name("torch._utils", "_rebuild_tensor_v2"),
+                evil,
+                (*parts, hooks),
+                {},
             )
         },
         "as_tensor_state": lambda evil: {
-            "weight": Call("torch._utils._rebuild_parameter_with_state", tensor(), True, hooks, evil)
+            "weight": Call(
+                "torch._utils._rebuild_parameter_with_state",
+                tensor(),
+                True,
+                hooks,
+                evil,
+            )
         },
-        "as_default_factory": lambda evil: {"weight": tensor(), "d": Call("collections.defaultdict", evil)},
-        "as_state_of_a_dict": lambda evil: Call("collections.OrderedDict", state={"_metadata": evil}),
-        "as_state_of_a_config": lambda evil: {"config": Call("project.Config", state={"lr": evil})},
-        "as_numpy_dtype": lambda evil: {"lr": Call("numpy.core.multiarray.scalar", evil, b"\0" * 8)},
+        "as_default_factory": lambda evil: {
+            "weight": tensor(),
+            "d": Call("collections.defaultdict", evil),
+        },
+        "as_state_of_a_dict": lambda evil: Call(
+            "collections.OrderedDict", state={"_metadata": evil}
+        ),
+        "as_state_of_a_config": lambda evil: {
+            "config": Call("project.Config", state={"lr": evil})
+        },
+        "as_numpy_dtype": lambda evil: {
+            "lr": Call("numpy.core.multiarray.scalar", evil, b"\0" * 8)
+        },
         "in_an_object_array": lambda evil: {
             "a": Call(
-                "numpy.core.multiarray._reconstruct", Name("numpy", "ndarray"), (0,), b"b",
+                "numpy.core.multiarray._reconstruct",
+                Name("numpy", "ndarray"),
+                (0,),
+                b"b",
                 state=(1, (1,), Call("numpy.dtype", "O8", False, True), False, [evil]),
             )
         },
         "in_a_module": lambda evil: Call(
             "torch.nn.modules.linear.Linear",
-            state={"_parameters": {"weight": tensor()}, "_buffers": {}, "_modules": {"x": None}, "hook": evil},
+            state={
+                "_parameters": {"weight": tensor()},
+                "_buffers": {},
+                "_modules": {"x": None},
+                "hook": evil,
+            },
         ),
         "as_the_maker_of_an_object": lambda evil: Call("copyreg.__newobj__", evil),
-    }  # fmt: skip
+    }
 
 
 def disguises(canary: str) -> dict[str, bytes]:
     """Pickles that hide the call of os.mkdir from those who look at opcodes; whole
     files.
     """
-    mkdir = f"cos\nmkdir\n(X{struct.pack('<I', len(canary)).decode('latin1')}{canary}tR".encode(
-        "latin1"
-    )
+    length = struct.pack("<I", len(canary)).decode("latin1")
+    mkdir = f"cos\nmkdir\n(X{length}{canary}tR".encode("latin1")
     text = opcodes(canary)
     call = b"cos\nmkdir\n" + text
     honest = opcodes({"weight": tensor()})
@@ -369,13 +409,23 @@ def bombs() -> dict[str, bytes]:
         + b"\x89h\x00tb"
     )
     return {
-        "shape_that_prints_forever": zipped(pickled({"w": tensor(shape=(Raw(tuples),))})),
+        "shape_that_prints_forever": zipped(
+            pickled({"w": tensor(shape=(Raw(tuples),))})
+        ),
         "version_that_prints_forever": legacy(1, {}, version=Raw(tuples)),
         "one_shape_again_and_again": zipped(
-            b"\x80\x04" + long_shape + b"](" + b"h\x02(h\x01K\x00h\x00h\x00tR" * 20_000 + b"e."
+            b"\x80\x04"
+            + long_shape
+            + b"]("
+            + b"h\x02(h\x01K\x00h\x00h\x00tR" * 20_000
+            + b"e."
         ),
-        "one_key_again_and_again": zipped(b"\x80\x04" + long_key + b"](" + named_again * 20_000 + b"e."),
-        "one_text_as_many_arrays": zipped(b"\x80\x04" + long_text + b"](" + array * 5_000 + b"e."),
+        "one_key_again_and_again": zipped(
+            b"\x80\x04" + long_key + b"](" + named_again * 20_000 + b"e."
+        ),
+        "one_text_as_many_arrays": zipped(
+            b"\x80\x04" + long_text + b"](" + array * 5_000 + b"e."
+        ),
         "look_alikes_of_modules": zipped(
             b"\x80\x04" + look_alike + b"](" + (modules + b"h\x00ub") * 20_000 + b"e."
         ),
@@ -389,54 +439,126 @@ def bombs() -> dict[str, bytes]:
         "deep_tuples": zipped(b"\x80\x02N" + b"\x85" * 200_000 + b"."),
         "deep_marks": zipped(b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b"."),
         "deep_calls": zipped(b"\x80\x02cx\ny\n" + b")R" * 100_000 + b"."),
-        "deep_new_objects": zipped(b"\x80\x02ccopyreg\n__newobj__\n(" + b"ccopyreg\n__newobj__\n" * 20_000 + b"tR."),
-        "deep_states": zipped(b"\x80\x02" + b"cx\ny\n)R" * 30_000 + b"b" * 29_999 + b"."),
+        "deep_new_objects": zipped(
+            b"\x80\x02ccopyreg\n__newobj__\n("
+            + b"ccopyreg\n__newobj__\n" * 20_000
+            + b"tR."
+        ),
+        "deep_states": zipped(
+            b"\x80\x02" + b"cx\ny\n)R" * 30_000 + b"b" * 29_999 + b"."
+        ),
         "list_in_itself": zipped(b"\x80\x02]q\x00h\x00a."),
         "dict_in_itself": zipped(b"\x80\x02}q\x00" + opcodes("x") + b"h\x00s."),
         "tuple_in_itself": zipped(b"\x80\x02]q\x00(h\x00tq\x01ah\x01."),
-        "instance_in_itself": zipped(b"\x80\x02cx\ny\n)Rq\x00}" + opcodes("x") + b"h\x00sb."),
+        "instance_in_itself": zipped(
+            b"\x80\x02cx\ny\n)Rq\x00}" + opcodes("x") + b"h\x00sb."
+        ),
         "module_in_itself": zipped(
-            b"\x80\x02cx\ny\n)Rq\x00}(" + opcodes("_parameters") + b"}" + opcodes("_buffers") + b"}"
-            + opcodes("_modules") + b"}" + opcodes("x") + b"h\x00sub."
+            b"\x80\x02cx\ny\n)Rq\x00}("
+            + opcodes("_parameters")
+            + b"}"
+            + opcodes("_buffers")
+            + b"}"
+            + opcodes("_modules")
+            + b"}"
+            + opcodes("x")
+            + b"h\x00sub."
         ),
         "modules_doubled": zipped(
             b"\x80\x02"
             + b"".join(
-                b"cx\ny\n)R}(" + opcodes("_parameters") + b"}" + opcodes("_buffers") + b"}" + opcodes("_modules") + b"}"
-                + (b"(" + opcodes("a") + b"j" + struct.pack("<I", n - 1) + opcodes("b") + b"j"
-                   + struct.pack("<I", n - 1) + b"u" if n else b"") + b"ubr" + struct.pack("<I", n)
+                b"cx\ny\n)R}("
+                + opcodes("_parameters")
+                + b"}"
+                + opcodes("_buffers")
+                + b"}"
+                + opcodes("_modules")
+                + b"}"
+                + (
+                    b"("
+                    + opcodes("a")
+                    + b"j"
+                    + struct.pack("<I", n - 1)
+                    + opcodes("b")
+                    + b"j"
+                    + struct.pack("<I", n - 1)
+                    + b"u"
+                    if n
+                    else b""
+                )
+                + b"ubr"
+                + struct.pack("<I", n)
                 for n in range(100)
-            ) + b"."
+            )
+            + b"."
         ),
         "encoded_again_and_again": zipped(
-            b"\x80\x04" + long_text + encode + b"](" + b"h\x01h\x00h\x02\x86R" * 50_000 + b"e."
+            b"\x80\x04"
+            + long_text
+            + encode
+            + b"]("
+            + b"h\x01h\x00h\x02\x86R" * 50_000
+            + b"e."
         ),
         "copied_again_and_again": zipped(
-            b"\x80\x04" + many + opcodes(Name("builtins", "frozenset")) + b"\x940]("
-            + b"h\x01h\x00\x85R" * 50_000 + b"e."
+            b"\x80\x04"
+            + many
+            + opcodes(Name("builtins", "frozenset"))
+            + b"\x940]("
+            + b"h\x01h\x00\x85R" * 50_000
+            + b"e."
         ),
         "joined_again_and_again": zipped(
-            b"\x80\x04" + long_text + opcodes(Name("pathlib", "PurePosixPath")) + b"\x940]("
-            + b"h\x01(" + b"h\x00" * 50 + b"tR" + b"h\x01(h\x00tR" * 20_000 + b"e."
+            b"\x80\x04"
+            + long_text
+            + opcodes(Name("pathlib", "PurePosixPath"))
+            + b"\x940]("
+            + b"h\x01("
+            + b"h\x00" * 50
+            + b"tR"
+            + b"h\x01(h\x00tR" * 20_000
+            + b"e."
         ),
-        "integer_of_a_gigabyte": zipped(b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + bytes(100) + b"."),
-        "integer_of_a_megabyte": zipped(b"\x80\x02\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20) + b"."),
-        "integer_of_negative_size": zipped(b"\x80\x02\x8b" + struct.pack("<i", -5) + bytes(9) + b"."),
+        "integer_of_a_gigabyte": zipped(
+            b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + bytes(100) + b"."
+        ),
+        "integer_of_a_megabyte": zipped(
+            b"\x80\x02\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20) + b"."
+        ),
+        "integer_of_negative_size": zipped(
+            b"\x80\x02\x8b" + struct.pack("<i", -5) + bytes(9) + b"."
+        ),
         "digits": zipped(b"I" + b"9" * 1_000_000 + b"\n."),
-        "bytes_of_an_exabyte": zipped(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"."),
-        "text_of_an_exabyte": zipped(b"\x80\x04\x8d" + struct.pack("<Q", (1 << 64) - 1) + b"."),
-        "frame_of_an_exabyte": zipped(b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"N."),
+        "bytes_of_an_exabyte": zipped(
+            b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"."
+        ),
+        "text_of_an_exabyte": zipped(
+            b"\x80\x04\x8d" + struct.pack("<Q", (1 << 64) - 1) + b"."
+        ),
+        "frame_of_an_exabyte": zipped(
+            b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"N."
+        ),
         "memo_of_four_billion": zipped(b"\x80\x02Nr\xff\xff\xff\xff."),
         "name_without_end": zipped(b"\x80\x02c" + b"a" * 1_000_000),
         "many_sets": zipped(b"\x80\x04](" + b"\x8f" * 100_000 + b"e."),
-        "many_names": zipped(b"\x80\x02](" + b"".join(b"cm\n%d\n" % n for n in range(30_000)) + b"e."),
-        "tensor_of_ten_terabytes": zipped(pickled({"w": tensor(shape=(huge,))})),
-        "tensor_repeated_to_ten_terabytes": zipped(pickled({"w": tensor(shape=(huge,), strides=(0,))})),
-        "tensors_repeated_to_ten_terabytes": zipped(
-            pickled({"w": [tensor(shape=(1 << 26,), strides=(0,)) for _ in range(4000)]})
+        "many_names": zipped(
+            b"\x80\x02](" + b"".join(b"cm\n%d\n" % n for n in range(30_000)) + b"e."
         ),
-        "tensor_of_many_dimensions": zipped(pickled({"w": tensor(shape=(1,) * 100_000, strides=(1,) * 100_000)})),
-        "tensor_sizes_overflow": zipped(pickled({"w": tensor(shape=(1 << 32, 1 << 32), strides=(1 << 32, 1))})),
+        "tensor_of_ten_terabytes": zipped(pickled({"w": tensor(shape=(huge,))})),
+        "tensor_repeated_to_ten_terabytes": zipped(
+            pickled({"w": tensor(shape=(huge,), strides=(0,))})
+        ),
+        "tensors_repeated_to_ten_terabytes": zipped(
+            pickled(
+                {"w": [tensor(shape=(1 << 26,), strides=(0,)) for _ in range(4000)]}
+            )
+        ),
+        "tensor_of_many_dimensions": zipped(
+            pickled({"w": tensor(shape=(1,) * 100_000, strides=(1,) * 100_000)})
+        ),
+        "tensor_sizes_overflow": zipped(
+            pickled({"w": tensor(shape=(1 << 32, 1 << 32), strides=(1 << 32, 1))})
+        ),
         "tensor_before_its_storage": zipped(pickled({"w": tensor(offset=-4)})),
         "tensor_of_negative_strides": zipped(pickled({"w": tensor(strides=(-1,))})),
         "tensor_of_negative_shape": zipped(pickled({"w": tensor(shape=(-4,))})),
@@ -446,21 +568,35 @@ def bombs() -> dict[str, bytes]:
         "storage_missing": zipped(pickled({"w": tensor(key="../../etc/passwd")})),
         "storage_elsewhere": zipped(pickled({"w": tensor(key="../data.pkl")})),
         "legacy_storage_of_ten_terabytes": legacy({"w": tensor(size=huge)}, keys=["0"]),
-        "legacy_storage_of_negative_size": legacy({"w": tensor()})[:-24] + struct.pack("<q", -1) + STORAGE,
+        "legacy_storage_of_negative_size": legacy({"w": tensor()})[:-24]
+        + struct.pack("<q", -1)
+        + STORAGE,
         "legacy_storages_missing": legacy({"w": tensor()}, storages={}),
         "legacy_keys_repeated": legacy({"w": tensor()}, keys=["0"] * 100_000),
         "legacy_keys_unknown": legacy({"w": tensor()}, keys=["0", "1"]),
         "legacy_cut_short": legacy({"w": tensor()})[:-1],
-        "zip_bomb_pickle": _with_deflated(b"archive/data.pkl", bomb, 64 << 20, claim=64 << 20),
-        "zip_bomb_lying": _with_deflated(b"archive/data.pkl", bomb, 64 << 20, claim=100),
-        "zip_bomb_of_ten_terabytes": _with_deflated(b"archive/data.pkl", bomb, 64 << 20, claim=0xFFFFFFF0),
+        "zip_bomb_pickle": _with_deflated(
+            b"archive/data.pkl", bomb, 64 << 20, claim=64 << 20
+        ),
+        "zip_bomb_lying": _with_deflated(
+            b"archive/data.pkl", bomb, 64 << 20, claim=100
+        ),
+        "zip_bomb_of_ten_terabytes": _with_deflated(
+            b"archive/data.pkl", bomb, 64 << 20, claim=0xFFFFFFF0
+        ),
         "zip_entries_overlap": _overlapping(),
-        "zip_claims_65534_entries": _patched_end(zipped(b"\x80\x02N."), 8, struct.pack("<2H", 65534, 65534)),
-        "zip_directory_of_4_gigabytes": _patched_end(zipped(b"\x80\x02N."), 12, struct.pack("<L", 0xFFFFFFF0)),
+        "zip_claims_65534_entries": _patched_end(
+            zipped(b"\x80\x02N."), 8, struct.pack("<2H", 65534, 65534)
+        ),
+        "zip_directory_of_4_gigabytes": _patched_end(
+            zipped(b"\x80\x02N."), 12, struct.pack("<L", 0xFFFFFFF0)
+        ),
         "zip_cut_short": zipped(pickled({"w": tensor()}))[:-30],
         "zip64_directory_of_an_exabyte": _zip64(1 << 60),
-        "byte_order_of_a_megabyte": zipped(b"\x80\x02N.", extra={"archive/byteorder": b"l" * 1_000_000}),
-    }  # fmt: skip
+        "byte_order_of_a_megabyte": zipped(
+            b"\x80\x02N.", extra={"archive/byteorder": b"l" * 1_000_000}
+        ),
+    }
 
 
 class _Mkdir:
@@ -537,7 +673,7 @@ def _with_deflated(name: bytes, data: bytes, size: int, claim: int) -> bytes:
     end = struct.pack(
         "<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0
     )
-    return local + directory + end  # fmt: skip
+    return local + directory + end
 
 
 def _overlapping() -> bytes:
@@ -565,4 +701,4 @@ def _zip64(directory_size: int) -> bytes:
     end = struct.pack(
         "<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0
     )
-    return archive[:-22] + end64 + locator + end  # fmt: skip
+    return archive[:-22] + end64 + locator + end

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Checkpoint, Tensor, to_json_value, read_checkpoint
+from checkpoint_release.pth import Checkpoint, Tensor, read_checkpoint, to_json_value
 
 MEMORY = 3 << 30  # bytes of address space; what a bomb would have to stay under
 SECONDS = 60  # processor time for one file
