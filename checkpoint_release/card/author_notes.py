@@ -116,6 +116,9 @@ def _read_sections(path: Path) -> dict[str, str]:
 
     A standard heading may be written in any case, and what stands above the first
     heading belongs to the description. Sections of the same heading are joined.
+
+    Raises:
+        CardError: it isn't UTF-8, or begins with front matter.
     """
     notes = _read_text(path)
     if notes.startswith("---\n"):
@@ -135,7 +138,11 @@ def _read_sections(path: Path) -> dict[str, str]:
 
 
 def _read_text(path: Path) -> str:
-    """The file's text; empty if there is no such file."""
+    """The file's text; empty if there is no such file.
+
+    Raises:
+        CardError: it isn't UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -145,7 +152,11 @@ def _read_text(path: Path) -> str:
 
 
 def _read_results(path: Path) -> tuple[EvalResult, ...]:
-    """The results in metrics.json; none if there is no such file."""
+    """The results in metrics.json; none if there is no such file.
+
+    Raises:
+        CardError: it isn't JSON, or not a list of results.
+    """
     if not path.exists():
         return ()
     try:
@@ -163,7 +174,15 @@ def _read_results(path: Path) -> tuple[EvalResult, ...]:
 
 
 def _require_number_or_text(result: EvalResult, path: Path) -> None:
-    """Raise CardError for a value that no model-index can hold."""
+    """Make sure that a model-index can hold the result's value.
+
+    Args:
+        result: from the author's file.
+        path: the file, for the message.
+
+    Raises:
+        CardError: it can't.
+    """
     value = result.metric_value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise CardError(
@@ -191,7 +210,7 @@ class MissingItem:
 def missing_items(
     notes: AuthorNotes, checkpoint_sha256: str, *, has_metrics: bool
 ) -> list[MissingItem]:
-    """What the author should still supply.
+    """What the author should still supply, in the order of the card.
 
     Args:
         notes: what the author states.
@@ -208,30 +227,19 @@ def missing_items(
             )
         ]
     params = notes.params
-    missing = _missing_sections(notes)
-    if not params.license:
-        missing.append(MissingItem("Licence", "the option `card.license`"))
-    if not params.authors:
-        missing.append(MissingItem("Authors", "the option `card.authors`"))
-    if not notes.citation:
-        citation = code(f"{params.notes_dir}/{CITATION_FILE}")
-        missing.append(MissingItem("Citation", f"BibTeX in {citation}"))
-    if not params.pipeline_tag:
-        missing.append(MissingItem("Task on the Hub", "the option `card.pipeline_tag`"))
-    if has_metrics and not params.evaluated_on:
-        missing.append(
-            MissingItem(
-                "What the metrics were measured on", "the option `card.evaluated_on`"
-            )
-        )
-    return missing
-
-
-def _missing_sections(notes: AuthorNotes) -> list[MissingItem]:
-    """The sections that notes.md should have."""
-    file = code(f"{notes.params.notes_dir}/{NOTES_FILE}")
-    missing = []
+    notes_file = code(f"{params.notes_dir}/{NOTES_FILE}")
+    citation_file = code(f"{params.notes_dir}/{CITATION_FILE}")
+    wanted: list[tuple[object, str, str]] = []
     for heading in EXPECTED_SECTIONS:
-        if not notes.section(heading):
-            missing.append(MissingItem(heading, f"`## {heading}` in {file}"))
-    return missing
+        where = f"`## {heading}` in {notes_file}"
+        wanted.append((notes.section(heading), heading, where))
+    wanted += [
+        (params.license, "Licence", "the option `card.license`"),
+        (params.authors, "Authors", "the option `card.authors`"),
+        (notes.citation, "Citation", f"BibTeX in {citation_file}"),
+        (params.pipeline_tag, "Task on the Hub", "the option `card.pipeline_tag`"),
+    ]
+    if has_metrics:
+        data = "What the metrics were measured on"
+        wanted.append((params.evaluated_on, data, "the option `card.evaluated_on`"))
+    return [MissingItem(what, where) for stated, what, where in wanted if not stated]

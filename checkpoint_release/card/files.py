@@ -89,7 +89,12 @@ def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
 
 
 def _described(format: str, path: str) -> str:
-    """What a file is, going by its name; empty if that isn't known."""
+    """What a file is, going by its name; empty if that isn't known.
+
+    Args:
+        format: the name of its format.
+        path: where it lies in the format's folder.
+    """
     if path == FORMATS[format].file:
         return _MAIN_FILES[format]
     for pattern, description in _OTHER_FILES:

@@ -70,7 +70,7 @@ def _card_data(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> ModelCa
 
 
 def _library_name(inputs: ReleaseInputs) -> str:
-    """The library with which the Hub says that the model is loaded."""
+    """The library that the Hub names for loading the model."""
     if inputs.has_transformers_code:
         return "transformers"
     if list(inputs.formats) == [ONNX.name]:

@@ -56,7 +56,10 @@ def escaped(value: object, longest: int = _LONGEST_TEXT) -> str:
 
 
 def code(value: object) -> str:
-    """A code span for a cell or a line of text; floats are rounded to six digits.
+    """A code span for a cell or a line of text; an empty value gives no span.
+
+    Args:
+        value: what to show; floats are rounded to six significant digits.
 
     Source: CommonMark 0.31, section 6.1; GitHub Flavored Markdown 0.29, section 4.10.
     """
@@ -71,7 +74,12 @@ def code(value: object) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block that no line of the text can end."""
+    """A code block that no line of the text can end.
+
+    Args:
+        text: the code.
+        language: what it is written in, for highlighting; may be empty.
+    """
     fence = _fence(text, shortest=3)
     return f"{fence}{language}\n{text.strip()}\n{fence}"
 
@@ -117,7 +125,7 @@ class _Heading:
 
 
 def _second_level_headings(text: str) -> list[_Heading]:
-    """The headings at the top level of the document, in order."""
+    """The headings at the top level of the document that aren't empty, in order."""
     document = SyntaxTreeNode(MarkdownIt("commonmark").parse(text))
     headings = []
     for block in document.children:

@@ -143,7 +143,7 @@ class FormatsParams(Section, frozen=True):
     torch_export: bool
 
     def enabled(self) -> list[str]:
-        """The names of the formats that are switched on."""
+        """The names of the formats that are switched on, in the registry's order."""
         return [name for name in FORMATS if getattr(self, name)]
 
 

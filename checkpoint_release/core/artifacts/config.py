@@ -1,6 +1,4 @@
-"""config.json: how to build the model and how to call it. It lies in every artifact
-folder.
-"""
+"""config.json, in every artifact folder: how to build the model and how to call it."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ class ModelConfig:
 
     Attributes:
         architecture: how to build the model and how to call it.
-        others: the keys that other libraries look for, which stand before this
-            project's own.
+        others: keys that other libraries look for; the file has them first.
     """
 
     architecture: Architecture
@@ -47,9 +44,7 @@ class ModelConfig:
         return "AutoModel" in self.others.get("auto_map", {})
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file: what others look for first, then this project's
-        keys.
-        """
+        """The content of the file: what others look for, then this project's keys."""
         return self.others | self.architecture.to_json()
 
     def text(self) -> str:
@@ -83,36 +78,37 @@ def parse_config(text: str | bytes, source: str) -> ModelConfig | None:
 def config_of(value: Any, source: str) -> ModelConfig | None:
     """A parsed config.json; None where it isn't one of this project.
 
+    Args:
+        value: what was parsed.
+        source: where it is from, for the message.
+
     Raises:
         ArtifactError: it has a factory or a signature, and not all that belongs to
             them.
     """
     if not isinstance(value, Mapping) or not value.keys() & {"factory", "signature"}:
         return None
-    own = ("factory", "described", "kwargs", "signature")
+    remedy = "use the config.json that was exported with the model"
     try:
         architecture = Architecture.from_json(value)
-    except (KeyError, TypeError) as error:
-        missing = (
-            f"has no {error.args[0]!r}"
-            if isinstance(error, KeyError)
-            else f"is broken: {error}"
-        )
-        raise ArtifactError(
-            f"{source} {missing}",
-            "use the config.json that was exported with the model",
-        ) from None
-    return ModelConfig(
-        architecture, {key: item for key, item in value.items() if key not in own}
-    )
+    except KeyError as error:
+        problem = f"{source} has no {error.args[0]!r}"
+        raise ArtifactError(problem, remedy) from None
+    except TypeError as error:
+        raise ArtifactError(f"{source} is broken: {error}", remedy) from None
+    others = dict(value)
+    for key in architecture.to_json():
+        others.pop(key, None)
+    return ModelConfig(architecture, others)
 
 
 def read_config(folder: Path) -> ModelConfig | None:
-    """The config.json in a folder; None where there is none, or it isn't one of this
-    project.
+    """A folder's config.json; None where there is none, or it isn't of this project.
 
     Raises:
         ArtifactError: it isn't JSON, or not as this project writes it.
     """
     path = folder / CONFIG
-    return config_of(read_json(path), str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return config_of(read_json(path), str(path))

@@ -1,6 +1,4 @@
-"""The registry of formats: what each is called, where it lies and what its main file
-is.
-"""
+"""The registry of formats: names, folders, main files and libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 OPSETS = range(14, 26)
-"""The ONNX opsets that can be asked for: what torch's exporters write between them."""
+"""The ONNX opsets that can be asked for: those that torch's exporters can write."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +14,12 @@ class Format:
     """One way in which a model is released.
 
     Attributes:
-        name: in params.yaml, manifests, reports and the card; the artifact's folder
-            too.
+        name: in options, manifests, reports and the card; also the artifact's folder.
         file: the main file in its folder.
-        release_folder: where it lies in a release; "" is the root, where transformers
+        release_folder: its folder in a release; "" is the root, where transformers
             looks.
-        libraries: the distributions whose versions say how it was written.
-        eager: whether it holds weights alone, which the model's own code computes with.
+        libraries: the distributions that write and run it, beside torch.
+        eager: whether it holds weights alone, and the model's own code computes.
     """
 
     name: str
@@ -32,17 +29,18 @@ class Format:
     eager: bool = False
 
     def path_in_release(self, file: str = "") -> str:
-        """The POSIX path of one of the format's files in a release, or its folder."""
-        return (
-            (PurePosixPath(self.release_folder) / file).as_posix()
-            if file
-            else self.release_folder
-        )
+        """The POSIX path of one of its files in a release.
+
+        Args:
+            file: relative to the format's folder; empty: the folder itself, which is ""
+                for the root.
+        """
+        if not file:
+            return self.release_folder
+        return (PurePosixPath(self.release_folder) / file).as_posix()
 
     def main_file(self, path: Path) -> Path:
-        """The file to open: of a folder the format's main file, otherwise the path
-        itself.
-        """
+        """The file to open: in a folder the main file, otherwise the path itself."""
         return path / self.file if path.is_dir() else path
 
 

@@ -1,41 +1,36 @@
-"""manifest.json: what an artifact folder holds, every file with its size and sha256.
-
-Stages hand each other folders with manifests, and know nothing else of each other.
-"""
+"""manifest.json: what an artifact folder holds, every file with its size and sha256."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from checkpoint_release.core.artifacts.typed import Record, read_record
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import REMAKE, FileEntry, read_json, write_json
+from checkpoint_release.core.files import REMAKE, FileEntry
 
 MANIFEST = "manifest.json"
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact folder holds and what it was made from.
+class Manifest(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What an artifact folder holds, and what it was made from.
 
     Attributes:
         format: the artifact's kind, such as "onnx".
-        enabled: False for a format that params.yaml switches off; its folder holds
-            nothing else.
+        enabled: False for a format that is switched off; its folder holds nothing else.
         files: relative POSIX path → size and digest, sorted by path.
-        made_from: name of an input → sha256 of it.
-        facts: what else the maker says of it (the opset, versions of the libraries, …).
+        made_from: name of an input → its sha256.
+        facts: what else is known about it, such as the opset and library versions.
     """
 
     format: str
     enabled: bool
     files: dict[str, FileEntry]
-    made_from: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    made_from: dict[str, str]
+    facts: dict[str, Any]
 
     @property
     def sha256s(self) -> dict[str, str]:
@@ -51,53 +46,54 @@ class Manifest:
         """Check the folder against the manifest, byte for byte.
 
         Raises:
-            ArtifactError: a file is missing, left over, or isn't what it was.
+            ArtifactError: a file is missing, unlisted, or isn't what it was.
         """
         present = digests(folder)
         for name in sorted(self.files.keys() | present.keys()):
             if name not in present:
-                raise ArtifactError(
-                    f"{folder / name} is missing, and {folder / MANIFEST} lists it",
-                    REMAKE,
-                )
-            if name not in self.files:
-                raise ArtifactError(
-                    f"{folder / name} is not in {folder / MANIFEST}", REMAKE
-                )
-            if present[name] != self.files[name]:
-                raise ArtifactError(
-                    f"{folder / name} was changed after it was written:"
-                    f" {present[name].size} bytes with sha256"
-                    f" {present[name].sha256[:12]}…, and {MANIFEST} says"
-                    f" {self.files[name].size} bytes with"
-                    f" {self.files[name].sha256[:12]}…",
-                    REMAKE,
-                )
+                problem = f"is missing, and {folder / MANIFEST} lists it"
+            elif name not in self.files:
+                problem = f"is not in {folder / MANIFEST}"
+            elif present[name] != self.files[name]:
+                problem = _change(self.files[name], present[name])
+            else:
+                continue
+            raise ArtifactError(f"{folder / name} {problem}", REMAKE)
+
+
+def _change(listed: FileEntry, present: FileEntry) -> str:
+    """How a file differs from what the manifest lists."""
+    return (
+        f"was changed after it was written: {present.size} bytes with sha256"
+        f" {present.sha256[:12]}…, and {MANIFEST} says {listed.size} bytes with"
+        f" {listed.sha256[:12]}…"
+    )
 
 
 def digests(
     folder: Path, known: Mapping[str, FileEntry] | None = None
 ) -> dict[str, FileEntry]:
-    """Every file below the folder but its manifest (and DVC's own .gitignore), sorted
-    by path.
+    """Every file below the folder but its manifest and DVC's own .gitignore.
 
     Args:
         folder: where to look.
         known: files that were digested when they were written, by relative path.
+
+    Returns:
+        Relative POSIX path → size and digest, sorted by path.
     """
-    known = known or {}
+    entries = dict(known or {})
     left_out = {folder / MANIFEST, *folder.rglob(".gitignore")}
-    paths = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path not in left_out
-    )
-    names = [path.relative_to(folder).as_posix() for path in paths]
-
-    def entry(name: str) -> FileEntry:
-        return known.get(name) or FileEntry.of(folder / name)
-
-    # hashing leaves the interpreter free
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path not in left_out:
+            paths.append(path.relative_to(folder).as_posix())
+    unknown = [path for path in paths if path not in entries]
+    # Hashing leaves the interpreter free.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(names, pool.map(entry, names), strict=True))
+        digested = pool.map(FileEntry.of, [folder / path for path in unknown])
+        entries |= zip(unknown, digested, strict=True)
+    return {path: entries[path] for path in paths}
 
 
 def write_manifest(
@@ -109,22 +105,36 @@ def write_manifest(
     facts: Mapping[str, Any] | None = None,
     known: Mapping[str, FileEntry] | None = None,
 ) -> Manifest:
-    """Digest what the folder holds and write its manifest.json; for `known` see
-    digests.
+    """Digest what the folder holds, and write its manifest.json.
+
+    Args:
+        folder: the artifact's folder, complete.
+        format: the artifact's kind.
+        enabled: see Manifest.
+        made_from: see Manifest.
+        facts: see Manifest; values that JSON has.
+        known: see digests.
     """
     manifest = Manifest(
-        format,
-        enabled,
-        digests(folder, known),
-        dict(made_from or {}),
-        dict(facts or {}),
+        format=format,
+        enabled=enabled,
+        files=digests(folder, known),
+        made_from=dict(made_from or {}),
+        facts=dict(facts or {}),
     )
-    write_json(folder / MANIFEST, asdict(manifest))
+    manifest.write(folder / MANIFEST)
     return manifest
 
 
 def read_verified(artifacts: Path, names: Iterable[str]) -> dict[str, Manifest]:
-    """The manifests of several of the artifacts' folders, by name, each verified.
+    """The manifests of several folders, each verified.
+
+    Args:
+        artifacts: the folder of all artifacts.
+        names: of the folders in it.
+
+    Returns:
+        Name → manifest, in the order of the names.
 
     Raises:
         ArtifactError: as read_manifest and Manifest.verify.
@@ -136,19 +146,9 @@ def read_verified(artifacts: Path, names: Iterable[str]) -> dict[str, Manifest]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest.json, without looking at the files (see
-    Manifest.verify).
+    """Read a folder's manifest.json; Manifest.verify looks at the files.
 
     Raises:
         ArtifactError: it is missing or isn't a manifest.
     """
-    value = read_json(folder / MANIFEST)
-    try:
-        files = {name: FileEntry(**entry) for name, entry in value["files"].items()}
-        return Manifest(
-            value["format"], value["enabled"], files, value["made_from"], value["facts"]
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{folder / MANIFEST} is not a manifest: {error!r}", REMAKE
-        ) from None
+    return read_record(folder / MANIFEST, Manifest)
