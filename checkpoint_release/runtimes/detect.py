@@ -1,33 +1,64 @@
-"""Which format a file or folder is: told by what it holds, whatever it is called."""
+"""Which format a file or folder is, by what it holds, whatever it is called."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    WEIGHTS_FILE,
+)
+from checkpoint_release.core.artifacts.formats import (
+    ONNX,
+    SAFETENSORS,
+    TORCH_EXPORT,
+    TORCHSCRIPT,
+)
+from checkpoint_release.core.artifacts.manifest import MANIFEST
 from checkpoint_release.core.errors import CheckpointError, InferenceError
 from checkpoint_release.pth.file_kind import Kind, identify
 from checkpoint_release.tensors.tensor import MappedFile
 
+PTH = str(Kind.PTH)
 SUPPORTED = (
     "supported are .safetensors, .onnx, TorchScript (.pt), torch.export (.pt2),"
     " checkpoints of torch.save (.pth), folders of artifacts or releases, and"
     " repositories on a Hub (organisation/name)"
 )
+_MAX_LISTED = 8
 
-# In a folder with several, the first is taken.
+# Where a format lies in a folder: of an artifact, or of a release. In a folder with
+# several formats, the first is taken.
 _IN_FOLDER = {
-    "safetensors": ("model.safetensors", "model.safetensors.index.json"),
-    "checkpoint": ("weights.safetensors",),
-    "onnx": ("model.onnx", "onnx/model.onnx"),
-    "torchscript": ("model.pt", "torchscript/model.pt"),
-    "torch_export": ("model.pt2", "torch_export/model.pt2"),
+    SAFETENSORS.name: (SAFETENSORS.file, f"{SAFETENSORS.file}.index.json"),
+    CHECKPOINT: (WEIGHTS_FILE,),
+    ONNX.name: (ONNX.file, ONNX.path_in_release(ONNX.file)),
+    TORCHSCRIPT.name: (TORCHSCRIPT.file, TORCHSCRIPT.path_in_release(TORCHSCRIPT.file)),
+    TORCH_EXPORT.name: (
+        TORCH_EXPORT.file,
+        TORCH_EXPORT.path_in_release(TORCH_EXPORT.file),
+    ),
 }
-FORMATS = (*_IN_FOLDER, "pth")
+LOADABLE = (*_IN_FOLDER, PTH)
 
 
-def detect(path: Path, format: str | None = None) -> tuple[str, Path]:
-    """The format of a file or folder, and the file or folder that open_runtime takes
-    for it.
+@dataclass(frozen=True)
+class Detected:
+    """A model that was found.
+
+    Attributes:
+        format: one of LOADABLE.
+        path: the file or folder to open.
+    """
+
+    format: str
+    path: Path
+
+
+def detect(path: Path, format: str | None = None) -> Detected:
+    """Find the model that a file or folder holds.
 
     Args:
         path: an existing file or folder.
@@ -35,61 +66,53 @@ def detect(path: Path, format: str | None = None) -> tuple[str, Path]:
 
     Raises:
         InferenceError: it is none that is supported, or not the asked one; the message
-            says what was found.
+            names what was found.
     """
-    found, target = (
-        _in_folder(path, format) if path.is_dir() else (_of_file(path), path)
+    detected = _in_folder(path, format) if path.is_dir() else _in_file(path)
+    if format not in (None, detected.format):
+        raise InferenceError(
+            f"{path} is {detected.format}, and {format} was asked for",
+            "leave out {format}, or name another file",
+            options=["format"],
+        )
+    return detected
+
+
+def _in_folder(folder: Path, format: str | None) -> Detected:
+    for name in _IN_FOLDER if format is None else (format,):
+        for candidate in _IN_FOLDER.get(name, ()):
+            file = folder / candidate
+            if file.is_file():
+                whole = name in (SAFETENSORS.name, CHECKPOINT)
+                return Detected(name, folder if whole else file)
+    asked = f" in the format {format}" if format else ""
+    names = sorted(item.name for item in folder.iterdir())
+    reason = ""
+    if names == [MANIFEST]:
+        reason = "the folder of a format that is switched off holds a manifest alone; "
+    raise InferenceError(
+        f"{folder} holds no model{asked}: {_listed(names)}", reason + SUPPORTED
     )
-    if format not in (None, found):
-        raise InferenceError(
-            f"{path} is {found}, and {format} was asked for",
-            "drop format, or name another file",
-        )
-    if (
-        found == "safetensors"
-        and path.is_file()
-        and (path.parent / "checkpoint.json").is_file()
-    ):
-        return "checkpoint", path.parent
-    return found, target
 
 
-def _in_folder(folder: Path, format: str | None) -> tuple[str, Path]:
-    present = {
-        name: next((folder / file for file in files if (folder / file).is_file()), None)
-        for name, files in _IN_FOLDER.items()
-    }
-    there = [name for name, file in present.items() if file]
-    wanted = format or (there[0] if there else "")
-    file = present.get(wanted)
-    if file is None:
-        names = sorted(item.name for item in folder.iterdir())
-        holds = (
-            f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
-            if names
-            else "it is empty"
-        )
-        asked = f" in the format {format}" if format else ""
-        lack = (
-            "a format that params.yaml switches off leaves a manifest alone; "
-            if names == ["manifest.json"]
-            else ""
-        )
-        raise InferenceError(
-            f"{folder} holds no model{asked}: {holds}", lack + SUPPORTED
-        )
-    return wanted, file.parent if wanted in ("safetensors", "checkpoint") else file
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "it is empty"
+    more = ", …" if len(names) > _MAX_LISTED else ""
+    return f"it holds {', '.join(names[:_MAX_LISTED])}{more}"
 
 
-def _of_file(path: Path) -> str:
+def _in_file(path: Path) -> Detected:
     try:
-        kind = identify(MappedFile.of_file(path))
+        found = identify(MappedFile.of_file(path))
     except CheckpointError as error:  # a zip archive that is damaged
         raise InferenceError(f"{path}: {error.problem}", error.remedy) from None
-    if kind.kind is Kind.UNSUPPORTED:
+    if found.kind is Kind.UNSUPPORTED:
         name = f", though its name ends in {path.suffix}" if path.suffix else ""
         raise InferenceError(
-            f"{path} is not a model{name}: it is {kind.description}",
-            f"{kind.remedy}; {SUPPORTED}",
+            f"{path} is not a model{name}: it is {found.description}",
+            f"{found.remedy}; {SUPPORTED}",
         )
-    return str(kind.kind)
+    if found.kind is Kind.SAFETENSORS and (path.parent / FACTS_FILE).is_file():
+        return Detected(CHECKPOINT, path.parent)
+    return Detected(str(found.kind), path)

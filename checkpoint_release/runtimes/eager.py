@@ -1,12 +1,12 @@
-"""The eager model: an nn.Module built from artifacts/checkpoint, which every format is
-held against.
+"""The model's own code: an nn.Module built around a checkpoint's weights, which every
+format is compared with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,28 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from checkpoint_release.core.architecture import Architecture, family_module
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import ModelError
-from checkpoint_release.core.files import read_json
 from checkpoint_release.core.signature import Signature
+
+_MAX_LISTED = 3  # names in a message
 
 
 def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
-    """The checkpoint's model with its weights, in float32 and evaluation mode, and what
-    it takes and gives.
+    """The checkpoint's model in float32 and evaluation mode, and its signature.
 
     Args:
-        checkpoint: the folder that `load` wrote.
+        checkpoint: the folder of a checkpoint that was read.
 
     Raises:
+        ArtifactError: it isn't such a folder.
         ModelError: the factory fails, or its model and the weights don't fit.
     """
-    architecture = Architecture.from_json(
-        read_json(checkpoint / "checkpoint.json")["model"]
-    )
+    folder = CheckpointFolder.open(checkpoint)
+    architecture = folder.architecture
     with _NoRandomParameters():
         model = build_model(architecture)
-    load_weights(model, load_file(checkpoint / "weights.safetensors"))
+    load_weights(model, load_file(folder.weights))
     return model, architecture.signature
 
 
@@ -44,15 +45,17 @@ def build_model(architecture: Architecture) -> nn.Module:
     """Call the factory, without weights.
 
     Raises:
-        ModelError: it isn't there, fails, doesn't give an nn.Module, or forward lacks
+        ModelError: it isn't there, fails, doesn't return an nn.Module, or forward lacks
             one of the inputs.
     """
     name = architecture.factory.partition(":")[2]
     factory = getattr(family_module(architecture.factory), name, None)
     if not callable(factory):
         raise ModelError(
-            f"model.factory is {architecture.factory!r}, and there is no such callable",
+            f"{{model.factory}} is {architecture.factory!r}, and there is no such"
+            " callable",
             "check its name",
+            options=["model.factory"],
         )
     try:
         model = factory(**architecture.kwargs)
@@ -60,28 +63,37 @@ def build_model(architecture: Architecture) -> nn.Module:
         raise ModelError(
             f"{architecture.factory} with {architecture.kwargs} failed:"
             f" {type(error).__name__}: {error}",
-            "give the constructor arguments that the checkpoint was trained with in"
-            " model.kwargs",
+            "state the constructor's arguments that the checkpoint was trained with in"
+            " {model.kwargs}",
+            options=["model.kwargs"],
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"{architecture.factory} made a {type(model).__name__}",
+            f"{architecture.factory} returned a {type(model).__name__}",
             "return a torch.nn.Module",
         )
+    _check_forward(model, architecture.signature)
+    return model.eval()
+
+
+def _check_forward(model: nn.Module, signature: Signature) -> None:
+    """Make sure that forward takes every input of the signature.
+
+    Raises:
+        ModelError: it doesn't.
+    """
     parameters = inspect.signature(model.forward).parameters
-    open_ended = any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
-    asked = [spec.name for spec in architecture.signature.inputs]
-    if not open_ended and (
-        unknown := [name for name in asked if name not in parameters]
-    ):
+    for parameter in parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return
+    names = [spec.name for spec in signature.inputs]
+    unknown = [name for name in names if name not in parameters]
+    if unknown:
         raise ModelError(
             f"forward of {type(model).__name__} takes {list(parameters)}, and the"
             f" signature names {unknown}",
             "name the inputs as forward names them",
         )
-    return model.eval()
 
 
 def load_weights(
@@ -90,48 +102,80 @@ def load_weights(
     """Copy the weights in; half precision is widened, which is exact.
 
     Args:
-        model: what build_model made.
+        model: what build_model returned.
         weights: the state dict.
         assign: take the tensors themselves where they have the model's dtype.
 
     Raises:
         ModelError: names or shapes don't fit, or a float64 weight would be rounded.
     """
-    wide = [name for name, tensor in weights.items() if tensor.dtype == torch.float64]
     own = model.state_dict()
-    if rounded := [
-        name for name in wide if name in own and own[name].dtype != torch.float64
-    ]:
+    _require_exact(weights, own)
+    _require_fit(type(model).__name__, weights, own)
+    if not assign:
+        model.load_state_dict(weights, strict=True)
+        return
+    tied = _tied_parameters(model)
+    tensors = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
+    model.load_state_dict(tensors, strict=True, assign=True)
+    # which gave every name a tensor of its own
+    for *others, last in tied:
+        for name in others:
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, model.get_parameter(last))
+
+
+def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse float64 weights of a model that computes in less.
+
+    Raises:
+        ModelError: there are some.
+    """
+    rounded = []
+    for name, tensor in weights.items():
+        computed = own.get(name, tensor).dtype
+        if tensor.dtype == torch.float64 and computed != torch.float64:
+            rounded.append(name)
+    if rounded:
         raise ModelError(
             f"{len(rounded)} weights are float64, {rounded[0]} the first, and the model"
             " computes in float32",
             "save the checkpoint in float32: rounding is the author's decision",
         )
-    missing = [name for name in own if name not in weights]
+
+
+def _require_fit(
+    model: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> None:
+    """Make sure that the weights have the model's names and shapes.
+
+    Raises:
+        ModelError: they haven't.
+    """
     left_over = [name for name in weights if name not in own]
-    reshaped = [
-        f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
+    missing, reshaped = [], []
+    for name, tensor in own.items():
+        if name not in weights:
+            missing.append(name)
+        elif weights[name].shape != tensor.shape:
+            found, expected = list(weights[name].shape), list(tensor.shape)
+            reshaped.append(f"{name} {found} for {expected}")
     if missing or left_over or reshaped:
         raise ModelError(
-            f"the checkpoint doesn't fit {type(model).__name__}:"
+            f"the checkpoint doesn't fit {model}:"
             f" {_few('missing', missing)}; {_few('left over', left_over)};"
             f" {_few('of another shape', reshaped)}",
-            "set model.factory and model.kwargs to the model that was trained",
+            "set {model.factory} and {model.kwargs} to the model that was trained",
+            options=["model.factory", "model.kwargs"],
         )
-    if assign:
-        weights = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
-    shared: dict[nn.Parameter, list[str]] = {}
+
+
+def _tied_parameters(model: nn.Module) -> list[list[str]]:
+    """For each parameter, all names that share it."""
+    names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        shared.setdefault(parameter, []).append(name)
-    model.load_state_dict(weights, strict=True, assign=assign)
-    if assign:  # which gave every name a tensor of its own
-        for *others, last in shared.values():
-            for name in others:
-                module, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(module), leaf, model.get_parameter(last))
+        names.setdefault(parameter, []).append(name)
+    return list(names.values())
 
 
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -148,8 +192,7 @@ def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.
 
 
 class _NoRandomParameters(TorchFunctionMode):
-    """Random numbers for a parameter are not drawn: the strict load that follows
-    replaces each of them.
+    """Draws no random numbers for parameters, each of which a strict load replaces.
 
     Building on the meta device would be as fast, and lose every value that a
     constructor computes and no state dict holds.
@@ -164,12 +207,15 @@ class _NoRandomParameters(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         target = args[0] if args else kwargs.get("tensor")
-        if isinstance(target, nn.Parameter) and (
-            getattr(function, "__module__", None) == "torch.nn.init"
-            or function in (Tensor.uniform_, Tensor.normal_)
-        ):
+        if isinstance(target, nn.Parameter) and _is_initialiser(function):
             return target
         return function(*args, **kwargs)
+
+
+def _is_initialiser(function: Any) -> bool:
+    if function in (Tensor.uniform_, Tensor.normal_):
+        return True
+    return getattr(function, "__module__", None) == "torch.nn.init"
 
 
 class ExportModule(nn.Module):
@@ -189,9 +235,8 @@ class ExportModule(nn.Module):
         Raises:
             ModelError: it doesn't return as many tensors as the signature names.
         """
-        leaves = tuple(
-            flatten(self.model(**dict(zip(self.names, inputs, strict=True))))
-        )
+        named = dict(zip(self.names, inputs, strict=True))
+        leaves = tuple(flatten(self.model(**named)))
         if len(leaves) != len(self.outputs):
             raise ModelError(
                 f"the model returned {len(leaves)} tensors, and the signature names"
@@ -203,27 +248,39 @@ class ExportModule(nn.Module):
 
 
 def flatten(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of tuples, lists, mappings and dataclasses, in order; None
-    is passed over.
+    """The tensors in a nest of tuples, lists, mappings and dataclasses, in order.
+
+    None is passed over.
+
+    Raises:
+        ModelError: something else is among them.
     """
+    if value is None:
+        return
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from flatten(item)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for item in value:
-            yield from flatten(item)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from flatten(getattr(value, field.name))
-    elif value is not None:
-        raise ModelError(
-            f"the model returned a {type(value).__name__} among its outputs",
-            "return tensors only",
-        )
+        return
+    for member in _members(value):
+        yield from flatten(member)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [getattr(value, name) for name in names]
+    raise ModelError(
+        f"the model returned a {type(value).__name__} among its outputs",
+        "return tensors only",
+    )
 
 
 def _few(what: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} {what}{f' ({shown})' if names else ''}"
+    """How many names there are, and the first of them."""
+    if not names:
+        return f"0 {what}"
+    more = ", …" if len(names) > _MAX_LISTED else ""
+    return f"{len(names)} {what} ({', '.join(names[:_MAX_LISTED])}{more})"

@@ -1,0 +1,176 @@
+"""Running ONNX files with ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from checkpoint_release.core.artifacts.formats import ONNX
+from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
+from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.core.signature import (
+    Array,
+    Arrays,
+    Dimension,
+    Signature,
+    TensorSpec,
+)
+from checkpoint_release.runtimes.model_config import find_config
+from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
+from checkpoint_release.runtimes.training_nodes import training_nodes
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+_DTYPES = {"float": "float32", "double": "float64"}  # others are named as numpy's
+_ERRORS_ONLY = 3  # the severity from which ONNX Runtime logs
+
+
+def open_onnx(path: Path, options: Options) -> Runtime:
+    """Open an ONNX file; its signature is config.json's, its own, or the graph's.
+
+    Raises:
+        ArtifactError: the file is missing, can't be read, or doesn't fit the signature.
+        InferenceError: there is no such device or provider, or an input or output isn't
+            a tensor of numbers.
+    """
+    file = main_file(ONNX.name, path)
+    session = _session(file, options)
+    signature = _signature(file, session)
+    names = [spec.name for spec in signature.inputs]
+
+    def compute(arrays: Sequence[Array]) -> Sequence[Array]:
+        return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]
+
+    @cache
+    def graph() -> Any:
+        import onnx
+
+        return onnx.load(file).graph
+
+    def weights() -> Arrays:
+        from onnx import numpy_helper
+
+        return {item.name: numpy_helper.to_array(item) for item in graph().initializer}
+
+    def faults() -> list[str]:
+        return training_nodes(graph())
+
+    return Runtime(ONNX.name, path, signature, compute, weights, faults)
+
+
+def _session(file: Path, options: Options) -> Any:
+    settings = onnxruntime.SessionOptions()
+    # what goes wrong is raised; warnings about kernels are not the user's
+    settings.log_severity_level = _ERRORS_ONLY
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = options.threads
+    providers = _providers(options)
+    with opening(file):
+        return onnxruntime.InferenceSession(str(file), settings, providers=providers)
+
+
+def _providers(options: Options) -> list[str]:
+    """The execution providers that were asked for, or those of the device.
+
+    Raises:
+        InferenceError: this ONNX Runtime doesn't have them.
+    """
+    providers = options.providers or _PROVIDERS.get(options.device.partition(":")[0])
+    if providers is None:
+        raise InferenceError(
+            f"ONNX Runtime has no {{device}} {options.device!r}",
+            "choose cpu or cuda, or name {providers}",
+            options=["device", "providers"],
+        )
+    available = onnxruntime.get_available_providers()
+    unknown = [name for name in providers if name not in available]
+    if unknown:
+        raise InferenceError(
+            f"this onnxruntime has no {', '.join(unknown)}; it has"
+            f" {', '.join(available)}",
+            "choose among those, or install the onnxruntime package for your hardware",
+        )
+    return list(providers)
+
+
+def _signature(file: Path, session: Any) -> Signature:
+    """The signature, which is held against the graph.
+
+    Raises:
+        ArtifactError: they name other inputs or outputs.
+        InferenceError: as _graph_signature.
+    """
+    config = find_config(file)
+    own = session.get_modelmeta().custom_metadata_map.get("signature")
+    if config is not None:
+        signature = config.signature
+    elif own:
+        signature = Signature.from_json(json.loads(own))
+    else:
+        signature = _graph_signature(file, session)
+    _require_names(file, "inputs", session.get_inputs(), signature.inputs)
+    _require_names(file, "outputs", session.get_outputs(), signature.outputs)
+    return signature
+
+
+def _require_names(
+    file: Path, what: str, values: Sequence[Any], specs: Sequence[TensorSpec]
+) -> None:
+    names = [value.name for value in values]
+    expected = [spec.name for spec in specs]
+    if names != expected:
+        raise ArtifactError(
+            f"the {what} of {file} are {names}, and its signature names {expected}",
+            "the file and its config.json don't belong together; export it again",
+        )
+
+
+def _graph_signature(file: Path, session: Any) -> Signature:
+    """What the graph states of itself; integers have the whole range of their dtype.
+
+    Raises:
+        InferenceError: an input or output isn't a tensor of numbers.
+    """
+    inputs = tuple(_tensor_spec(file, value) for value in session.get_inputs())
+    outputs = tuple(_tensor_spec(file, value) for value in session.get_outputs())
+    dimensions: dict[str, Dimension] = {}
+    for spec in inputs:
+        for size in spec.shape or ():
+            if isinstance(size, str):
+                dimensions[size] = Dimension(size, minimum=0)
+    return Signature(inputs, outputs, dimensions)
+
+
+def _tensor_spec(file: Path, value: Any) -> TensorSpec:
+    element = value.type.removeprefix("tensor(").removesuffix(")")
+    dtype = _DTYPES.get(element, element)
+    if dtype not in SIGNATURE_DTYPES:
+        raise InferenceError(
+            f"{file}: {value.name!r} is a {value.type}",
+            "only tensors of numbers can be passed",
+        )
+    shape = tuple(
+        _size(size, f"{value.name}_{axis}") for axis, size in enumerate(value.shape)
+    )
+    spec = TensorSpec(value.name, dtype, shape)
+    if not spec.is_integer:
+        return spec
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max) + 1
+    return TensorSpec(value.name, dtype, shape, low, high)
+
+
+def _size(size: Any, default: str) -> int | str:
+    """A fixed size, or the name of a dynamic one, which the graph may leave out."""
+    if isinstance(size, int) and size >= 0:
+        return size
+    return str(size) if size else default

@@ -1,0 +1,45 @@
+"""Running the files that torch writes with a graph in them: TorchScript and .pt2."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from checkpoint_release.core.artifacts.formats import TORCH_EXPORT, TORCHSCRIPT
+from checkpoint_release.runtimes.model_config import require_config
+from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
+from checkpoint_release.runtimes.torch_runtime import prepare_torch, torch_runtime
+
+
+def open_torchscript(path: Path, options: Options) -> Runtime:
+    """Open what torch.jit.save wrote.
+
+    Raises:
+        ArtifactError: the file or its config.json is missing or damaged.
+        InferenceError: torch can't use the device.
+    """
+    prepare_torch(options)
+    file = main_file(TORCHSCRIPT.name, path)
+    signature = require_config(file).signature
+    with opening(file), warnings.catch_warnings():
+        # TorchScript itself is what was asked for
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = torch.jit.load(str(file), map_location=options.device)  # type: ignore[no-untyped-call]
+    return torch_runtime(TORCHSCRIPT.name, path, module.eval(), signature, options)
+
+
+def open_torch_export(path: Path, options: Options) -> Runtime:
+    """Open what torch.export.save wrote.
+
+    Raises:
+        ArtifactError: the file or its config.json is missing or damaged.
+        InferenceError: torch can't use the device.
+    """
+    prepare_torch(options)
+    file = main_file(TORCH_EXPORT.name, path)
+    signature = require_config(file).signature
+    with opening(file):
+        module = torch.export.load(str(file)).module().to(options.device)
+    return torch_runtime(TORCH_EXPORT.name, path, module, signature, options)
