@@ -25,6 +25,8 @@ from checkpoint_release.core.errors import ArtifactError, InferenceError
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
+__all__ = ["RUNNABLE", "Runtime", "open_runtime", "open_with"]
+
 RUNNABLE = (CHECKPOINT, *FORMATS)
 """What open_runtime opens: a checkpoint that was read, and every format."""
 
