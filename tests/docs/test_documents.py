@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 from ruamel.yaml import YAML
 
 from tests.support.documents import (
@@ -44,6 +46,10 @@ NOT_RUN = {
         "it is what the release replaces"
     ),
 }
+SLOW = {  # whole runs of the pipeline, of which the faster sections hold one each
+    "docs/architecture.md#another-architecture",
+    "docs/migration.md#1-release-the-checkpoints-you-have",
+}
 OWN_TOKEN = "hf_aTokenOfTheOrganisation"
 MINE = ROOT / "tests/fixtures/v3_48_state_dict/checkpoint.pth"
 CODE = re.compile(r"(?:pipeline|tests|checkpoint_release|docs)/[\w./-]+")
@@ -51,6 +57,12 @@ FILE_SUFFIXES = ("json", "onnx", "pt", "pt2", "pth", "py", "safetensors", "sig")
 
 
 # The blocks
+
+
+def _cases() -> Iterator[ParameterSet]:
+    for name, section in SECTIONS.items():
+        marks = [pytest.mark.slow] if name in SLOW else []
+        yield pytest.param(section, id=name, marks=marks)
 
 
 @pytest.fixture
@@ -68,7 +80,7 @@ def checkout(
     return project
 
 
-@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS.keys())
+@pytest.mark.parametrize("section", _cases())
 def test_what_a_section_shows_is_so(
     section: Section, checkout: Project, hub: HubServer, tmp_path: Path
 ) -> None:
@@ -184,6 +196,8 @@ def test_every_dependency_is_justified() -> None:
         if name != "dev":
             required += packages
     names = {re.split(r"[\[<>=]", package)[0] for package in required}
+    offered = re.findall(r"checkpoint-release\[(\w+)\]", DOCUMENTS["README.md"].text)
+    assert offered and {*offered} <= {*extras}
     explained = DOCUMENTS["docs/architecture.md"].first_cells
     assert names - {"checkpoint-release", *explained} == set()
 

@@ -48,6 +48,20 @@ def adapter() -> dict[str, torch.Tensor]:
     return {"layer.lora_A": torch.ones(2, 4), "layer.lora_B": torch.ones(4, 2)}
 
 
+def with_nan() -> dict[str, torch.Tensor]:
+    return weights() | {"pose_decoder.3.bias": torch.full((48,), float("nan"))}
+
+
+def incomplete() -> dict[str, torch.Tensor]:
+    whole = weights()
+    del whole["pose_decoder.3.bias"]
+    return whole
+
+
+def malicious() -> bytes:
+    return zipped(pickled({"w": Call("os.system", "true")}))
+
+
 def stage(project: Project, name: str, **environment: str) -> str:
     """The message of a stage that fails."""
     command = ("python", "-m", f"pipeline.{name}")
@@ -56,11 +70,12 @@ def stage(project: Project, name: str, **environment: str) -> str:
     return done.stderr
 
 
-def loading(value: Any) -> FromFolder:
+def loading(make: Callable[[], Any]) -> FromFolder:
     """The stage `load` on a checkpoint that holds a value, or is these bytes."""
 
     def provoke(project: Project) -> str:
         path = project.path / MINE
+        value = make()
         if isinstance(value, bytes):
             path.write_bytes(value)
         else:
@@ -134,26 +149,24 @@ def held(lock: Path) -> Iterator[None]:
         yield
 
 
-SPOILED = weights() | {"pose_decoder.3.bias": torch.full((48,), float("nan"))}
-SHORT = weights()
-del SHORT["pose_decoder.3.bias"]
-
 MESSAGES: dict[str, FromFolder] = {
-    "names code that could do harm": loading(
-        zipped(pickled({"w": Call("os.system", "true")}))
+    "names code that could do harm": loading(malicious),
+    "the checkpoint holds no state dict": loading(lambda: {"epoch": 3}),
+    "the checkpoint holds … state dicts": loading(
+        lambda: {"model": weights(), "ema": weights()}
     ),
-    "the checkpoint holds no state dict": loading({"epoch": 3}),
-    "the checkpoint holds … state dicts": loading({"a": weights(), "b": weights()}),
-    "and a LoRA adapter beside them": loading({"model": weights(), "lora": adapter()}),
+    "and a LoRA adapter beside them": loading(
+        lambda: {"model": weights(), "lora": adapter()}
+    ),
     "aren't those of a StickFigureTransformer": loading(
-        torch.nn.LSTM(4, 4).state_dict()
+        lambda: torch.nn.LSTM(4, 4).state_dict()
     ),
     "the checkpoint's tensors don't make a whole StickFigureTransformer": loading(
-        SHORT
+        incomplete
     ),
-    "and the file doesn't say their alpha": loading(with_lora()),
-    "and no base weights": loading(adapter()),
-    "NaN and": loading(SPOILED),
+    "and the file doesn't say their alpha": loading(with_lora),
+    "and no base weights": loading(adapter),
+    "NaN and": loading(with_nan),
     "unknown key; allowed here": setting(onnx__opsett=20),
     "expected an integer from 14 to 25": setting(onnx__opset=9),
     "and onnx.exporter … can't write it": setting(
