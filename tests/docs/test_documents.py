@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,9 @@ FILE_SUFFIXES = ("json", "onnx", "pt", "pt2", "pth", "py", "safetensors", "sig")
 # The blocks
 
 
-def _cases() -> Iterator[ParameterSet]:
-    for name, section in SECTIONS.items():
-        marks = [pytest.mark.slow] if name in SLOW else []
-        yield pytest.param(section, id=name, marks=marks)
+def _case(name: str) -> ParameterSet:
+    marks = [pytest.mark.slow] if name in SLOW else []
+    return pytest.param(SECTIONS[name], id=name, marks=marks)
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ def checkout(
     return project
 
 
-@pytest.mark.parametrize("section", _cases())
+@pytest.mark.parametrize("section", [_case(name) for name in SECTIONS])
 def test_what_a_section_shows_is_so(
     section: Section, checkout: Project, hub: HubServer, tmp_path: Path
 ) -> None:

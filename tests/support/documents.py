@@ -225,7 +225,7 @@ def follow(section: Section, project: Project, environment: Mapping[str, str]) -
         try:
             _follow_block(block, project, environment)
         except Exception as error:
-            raise AssertionError(f"{block.place}: {error}") from error
+            raise AssertionError(f"{block.place}: {error}") from None
 
 
 def _follow_block(
