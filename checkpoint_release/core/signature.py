@@ -63,6 +63,15 @@ class TensorSpec:
         return value
 
     @property
+    def dynamic_axes(self) -> dict[int, str]:
+        """Axis → the name of its dynamic dimension."""
+        axes = {}
+        for axis, size in enumerate(self.shape or ()):
+            if isinstance(size, str):
+                axes[axis] = size
+        return axes
+
+    @property
     def is_integer(self) -> bool:
         """Whether the values are whole numbers in [low, high)."""
         return np.dtype(self.dtype).kind in "iu"

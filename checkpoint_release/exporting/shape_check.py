@@ -94,6 +94,11 @@ def check_shapes(
 
 
 def _run_eager(place: str, eager: Run, inputs: Sequence[Array]) -> Sequence[Array]:
+    """The eager model's outputs.
+
+    Raises:
+        ExportError: the model doesn't take these sizes.
+    """
     try:
         return eager(inputs)
     except (Exception, SystemExit) as error:  # the model is anybody's code
@@ -106,6 +111,11 @@ def _run_eager(place: str, eager: Run, inputs: Sequence[Array]) -> Sequence[Arra
 
 
 def _run_export(place: str, exported: Run, inputs: Sequence[Array]) -> Sequence[Array]:
+    """The export's outputs.
+
+    Raises:
+        ExportError: it fails.
+    """
     try:
         return exported(inputs)
     except Exception as error:  # a runtime can fail in any way
@@ -115,6 +125,17 @@ def _run_export(place: str, exported: Run, inputs: Sequence[Array]) -> Sequence[
 def _check_against_signature(
     place: str, spec: TensorSpec, output: Array, sizes: Sizes
 ) -> None:
+    """An output must have the signature's dtype and, where that is known, its shape.
+
+    Args:
+        place: the export, its sizes and the output, for the message.
+        spec: the output in the signature.
+        output: what the export gave.
+        sizes: of the inputs.
+
+    Raises:
+        ExportError: it has others.
+    """
     if output.dtype != np.dtype(spec.dtype):
         raise ExportError(
             f"{place} is {output.dtype}, and the signature says {spec.dtype}",
@@ -132,12 +153,16 @@ def _check_against_signature(
 
 def _is_resolvable(spec: TensorSpec, sizes: Sizes) -> bool:
     """Whether the output's shape is stated, and only in dimensions of the inputs."""
-    if spec.shape is None:
-        return False
-    return all(isinstance(size, int) or size in sizes for size in spec.shape)
+    is_stated = spec.shape is not None
+    return is_stated and sizes.keys() >= set(spec.dynamic_axes.values())
 
 
 def _check_against_model(place: str, output: Array, expected: Array) -> None:
+    """An output must have the eager model's shape and, where finite, nearly its values.
+
+    Raises:
+        ExportError: it has others.
+    """
     if output.shape != expected.shape:
         raise _baked_dimension(
             f"{place} has the shape {output.shape}, and the eager model gives"

@@ -103,6 +103,11 @@ def _weights_only(module: nn.Module) -> Any:
 
 
 def _check_inputs(file: Path, loaded: Any, signature: Signature) -> None:
+    """The loaded module must take the signature's names.
+
+    Raises:
+        ExportError: it takes others.
+    """
     names = [argument.name for argument in loaded.forward.schema.arguments[1:]]
     if names != signature.input_names:
         raise ExportError(

@@ -82,16 +82,21 @@ class Traceable:
         return run(self.module, inputs)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
-        """For each input, axis → torch.export's dimension with its bounds."""
-        dims: dict[int | str, Any] = {
-            name: torch.export.Dim(name, min=dimension.minimum, max=dimension.maximum)
-            for name, dimension in self.signature.dimensions.items()
-            if dimension.minimum != dimension.maximum
-        }
-        shapes = []
+        """For each input, axis → torch.export's dimension with its bounds.
+
+        A dimension that can have only one size is left out: torch.export refuses it.
+        """
+        dims: dict[str, Any] = {}
+        for name, dimension in self.signature.dimensions.items():
+            low, high = dimension.minimum, dimension.maximum
+            if low != high:
+                dims[name] = torch.export.Dim(name, min=low, max=high)
+        shapes: list[dict[int, Any]] = []
         for spec in self.signature.inputs:
-            axes = enumerate(spec.shape or ())
-            shapes.append({axis: dims[size] for axis, size in axes if size in dims})
+            shapes.append({})
+            for axis, name in spec.dynamic_axes.items():
+                if name in dims:
+                    shapes[-1][axis] = dims[name]
         return tuple(shapes)
 
 

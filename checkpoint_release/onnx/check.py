@@ -16,7 +16,12 @@ from checkpoint_release.exporting.path_leaks import find_path_leak
 from checkpoint_release.exporting.shape_check import Run, check_shapes
 from checkpoint_release.onnx.file import read_skeleton
 from checkpoint_release.onnx.shapes import infer_shapes
-from checkpoint_release.runtimes.onnx_graph import names_read, walk_nodes
+from checkpoint_release.runtimes.onnx_graph import (
+    domain_name,
+    names,
+    names_read,
+    used_domains,
+)
 
 _EXPORTER_BUG = (
     "this is an exporter bug: try another {onnx.exporter} or {onnx.opset}, and report"
@@ -69,6 +74,11 @@ def _exporter_bug(problem: str) -> ExportError:
 
 
 def _check_versions(file: str, model: ModelProto, opset: int, ir_version: int) -> None:
+    """The file must have the asked versions.
+
+    Raises:
+        OpsetError: it has others.
+    """
     imported = _imports(model).get("")
     if imported != opset:
         raise OpsetError(
@@ -85,8 +95,9 @@ def _check_versions(file: str, model: ModelProto, opset: int, ir_version: int) -
 
 
 def _check_domains(file: str, model: ModelProto) -> None:
+    """Every domain that is imported must be used, and the other way round."""
     imports = _imports(model)
-    used = {_domain(node.domain) for node in walk_nodes(model.graph)} | {""}
+    used = used_domains(model.graph)
     if used != imports.keys():
         raise _exporter_bug(
             f"{file} imports the domains {sorted(imports)} and uses {sorted(used)}"
@@ -95,16 +106,18 @@ def _check_domains(file: str, model: ModelProto) -> None:
 
 def _imports(model: ModelProto) -> dict[str, int]:
     """Domain → opset."""
-    return {_domain(entry.domain): entry.version for entry in model.opset_import}
-
-
-def _domain(name: str) -> str:
-    """The domain; ONNX's own, which has two names, is empty."""
-    return name.replace("ai.onnx", "", 1)
+    return {domain_name(entry.domain): entry.version for entry in model.opset_import}
 
 
 def _validate(path: Path, model: ModelProto) -> ModelProto:
-    """Check the file by ONNX's own rules; returns the model with shapes inferred."""
+    """Check the file by ONNX's own rules.
+
+    Returns:
+        the model with shapes inferred.
+
+    Raises:
+        ExportError: it breaks one.
+    """
     try:
         onnx.checker.check_model(str(path), full_check=True)
         return infer_shapes(model)
@@ -117,15 +130,29 @@ def _validate(path: Path, model: ModelProto) -> ModelProto:
 def _check_values(
     place: str, values: Sequence[ValueInfoProto], specs: Sequence[TensorSpec]
 ) -> None:
-    names = [value.name for value in values]
-    expected = [spec.name for spec in specs]
-    if names != expected:
-        raise _exporter_bug(f"{place}s are {names}, and the signature names {expected}")
+    """Inputs or outputs must have the signature's names, dtypes and shapes.
+
+    Args:
+        place: the file, and which of the two.
+        values: the graph's.
+        specs: the signature's.
+
+    Raises:
+        ExportError: they don't.
+    """
+    found, expected = names(values), [spec.name for spec in specs]
+    if found != expected:
+        raise _exporter_bug(f"{place}s are {found}, and the signature names {expected}")
     for value, spec in zip(values, specs, strict=True):
         _check_value(f"{place} {spec.name!r}", value, spec)
 
 
 def _check_value(place: str, value: ValueInfoProto, spec: TensorSpec) -> None:
+    """An input or output must have the signature's dtype and, if stated, its shape.
+
+    Raises:
+        ExportError: it has others.
+    """
     tensor = value.type.tensor_type
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     if dtype != spec.dtype:
@@ -145,17 +172,28 @@ def _check_value(place: str, value: ValueInfoProto, spec: TensorSpec) -> None:
 
 
 def _check_ranks(file: str, inferred: ModelProto) -> None:
+    """Shape inference must find the rank of whatever ONNX's own operators compute.
+
+    Args:
+        file: its name.
+        inferred: the model with shapes inferred.
+
+    Raises:
+        ExportError: it doesn't.
+    """
     graph = inferred.graph
-    values = (*graph.value_info, *graph.output)
-    ranked = {value.name for value in values if _has_rank(value)}
-    unranked = []
+    unranked: dict[str, None] = {}  # in the order of the nodes
     for node in graph.node:
         if not node.domain:
-            unranked += [name for name in node.output if name and name not in ranked]
+            unranked.update(dict.fromkeys(node.output))
+    unranked.pop("", None)  # an output that is left out
+    for value in (*graph.value_info, *graph.output):
+        if _has_rank(value):
+            unranked.pop(value.name, None)
     if unranked:
         raise _exporter_bug(
             f"{file}: shape inference finds no rank for {len(unranked)} values,"
-            f" {unranked[0]!r} the first"
+            f" {next(iter(unranked))!r} the first"
         )
 
 
@@ -166,12 +204,16 @@ def _has_rank(value: ValueInfoProto) -> bool:
 
 
 def _check_initializers(file: str, model: ModelProto) -> None:
-    read = names_read(model.graph)
-    names = [tensor.name for tensor in model.graph.initializer]
-    unused = [name for name in names if name not in read]
+    """Some node must read every initialiser.
+
+    Raises:
+        ExportError: none reads one.
+    """
+    unused = set(names(model.graph.initializer)) - names_read(model.graph)
     if unused:
         raise _exporter_bug(
-            f"{file}: nothing reads {len(unused)} initialisers, {unused[0]!r} the first"
+            f"{file}: nothing reads {len(unused)} initialisers, {min(unused)!r} the"
+            " first"
         )
 
 
@@ -181,7 +223,19 @@ def _has_external_data(model: ModelProto) -> bool:
 
 
 def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
-    """Open the file in ONNX Runtime; returns what runs it."""
+    """Open the file in ONNX Runtime.
+
+    Args:
+        path: the file.
+        signature: its inputs, in order.
+        is_external: whether the weights lie beside it, and are to stay there.
+
+    Returns:
+        what runs it.
+
+    Raises:
+        ExportError: ONNX Runtime can't load it.
+    """
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

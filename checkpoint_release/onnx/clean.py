@@ -18,7 +18,12 @@ from checkpoint_release.core.signature import Array, Signature
 from checkpoint_release.onnx.file import placeholder
 from checkpoint_release.onnx.names import rename, separate_equal_weights
 from checkpoint_release.onnx.shapes import describe_values
-from checkpoint_release.runtimes.onnx_graph import names_read, walk_graphs, walk_nodes
+from checkpoint_release.runtimes.onnx_graph import (
+    domain_name,
+    names_read,
+    used_domains,
+    walk_graphs,
+)
 
 PRODUCER = "checkpoint-release"
 
@@ -110,10 +115,10 @@ def identify(model: ModelProto, ir_version: int, metadata: Mapping[str, str]) ->
 
 def import_used_domains(model: ModelProto) -> None:
     """Leave out the opset imports of domains that no node is in."""
-    used = {node.domain for node in walk_nodes(model.graph)} | {""}
-    imports = [entry for entry in model.opset_import if entry.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(imports)
+    used = used_domains(model.graph)
+    for entry in list(model.opset_import):
+        if domain_name(entry.domain) not in used:
+            model.opset_import.remove(entry)
 
 
 # --------------------------------------------------------------------------------------
@@ -160,12 +165,18 @@ def _is_exact(node: Any) -> bool | None:
 
 
 def _set_initializers(graph: GraphProto, weights: Mapping[str, Array]) -> None:
-    """Keep the constants that something reads, and add the weights that it reads."""
-    read = names_read(graph)
-    constants = [tensor for tensor in graph.initializer if tensor.name in read]
-    missing = read - {tensor.name for tensor in constants}
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+    """Keep the constants that a node reads, and add the weights that one reads.
+
+    Args:
+        graph: it is changed.
+        weights: state-dict name → array.
+    """
+    missing = names_read(graph)
+    for tensor in list(graph.initializer):
+        if tensor.name in missing:
+            missing.remove(tensor.name)
+        else:
+            graph.initializer.remove(tensor)
     for name, array in weights.items():
         if name in missing:
             graph.initializer.append(placeholder(name, array))

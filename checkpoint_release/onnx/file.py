@@ -46,7 +46,7 @@ _DATA_FIELDS = (
     "double_data",
     "uint64_data",
 )
-_OWN_BUG = "report this: the graph was made for other weights"
+_OWN_BUG = "this is a bug: report it"
 
 
 def placeholder(name: str, array: Array) -> TensorProto:
@@ -120,7 +120,12 @@ def write_onnx(
 
 
 def _matching_weight(tensor: TensorProto, weights: NamedArrays) -> _Weight:
-    """The initialiser with its weight, if that has its type and dimensions."""
+    """The initialiser with its weight.
+
+    Raises:
+        ExportError: there is no weight of that name, or it has another type or other
+            dimensions.
+    """
     wanted = f"{TensorProto.DataType.Name(tensor.data_type)} {list(tensor.dims)}"
     weight = weights.get(tensor.name)
     if weight is None:
@@ -148,6 +153,13 @@ def _data_type(tensor: TensorLike) -> int | None:
 def _write_embedded(
     path: Path, skeleton: ModelProto, streamed: Sequence[_Weight]
 ) -> None:
+    """Write one file: the model's message with the weights as its graph's last fields.
+
+    Args:
+        path: the .onnx file.
+        skeleton: the model without the streamed initialisers; its graph is cleared.
+        streamed: the weights, in order.
+    """
     graph = skeleton.graph.SerializeToString(deterministic=True)
     heads = [_initializer_head(weight) for weight in streamed]
     size = len(graph)
@@ -173,6 +185,16 @@ def _initializer_head(weight: _Weight) -> bytes:
 def _write_external(
     path: Path, skeleton: ModelProto, streamed: Sequence[_Weight]
 ) -> None:
+    """Write the weights beside the model, each at an offset that can be mapped.
+
+    onnx_ir.save could do so, but needs all weights in memory unless they lie in files,
+    and aligns to 4 KiB or not at all.
+
+    Args:
+        path: the .onnx file; the weights go to `<file name>.data`.
+        skeleton: the model without the streamed initialisers; they are added to it.
+        streamed: the weights, in order.
+    """
     data = path.with_name(path.name + ".data")
     with data.open("wb") as file:
         for weight in streamed:
@@ -244,6 +266,14 @@ def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
 
 
 def _read_graph(graph: GraphProto, view: memoryview, whole: _Field, keep: int) -> None:
+    """Read a graph without the data of its initialisers.
+
+    Args:
+        graph: what is read is added to it.
+        view: the file.
+        whole: the graph's field in the model.
+        keep: initialisers of at most so many bytes keep their data.
+    """
     for field in _fields(view, whole.payload, whole.stop):
         if field.number == _GRAPH_INITIALIZER:
             content = _without_raw_data(view, field, keep)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from onnx import GraphProto, NodeProto, helper
 
 from checkpoint_release.core.signature import Array, Signature
-from checkpoint_release.runtimes.onnx_graph import subgraphs
+from checkpoint_release.runtimes.onnx_graph import read_instead, subgraphs
 
 MODULE = "model."
 """What leads the names of weights: the exported module holds the model as `model`."""
@@ -82,11 +82,18 @@ def _rename_initializers(
     names: _UniqueNames,
     renamed: dict[str, str],
 ) -> None:
+    """Number the constants; a buffer that the state dict leaves out keeps its name.
+
+    Args:
+        graph: it is changed.
+        weights: state-dict name → array.
+        names: of all the model.
+        renamed: old name → new name of a value; the initialisers' are added.
+    """
     constants = 0
     for tensor in graph.initializer:
         own = tensor.name.removeprefix(MODULE)
         if tensor.name.startswith(MODULE) and own not in weights:
-            # a buffer that the state dict leaves out
             name = names.new(own)
         else:
             name = names.new(f"constant_{constants}")
@@ -109,21 +116,31 @@ def _rename_nodes(
     for node in graph.node:
         scope = _scope(node) or parent
         node.name = names.new(f"{scope}/{node.op_type}" if scope else node.op_type)
-        for i, name in enumerate(node.input):
-            node.input[i] = renamed.get(name, name)
+        read_instead(node, renamed)
         for subgraph in subgraphs(node):
             # what is renamed in a subgraph is known in it alone
             _rename_subgraph(subgraph, names, dict(renamed), node.name)
-        for i, name in enumerate(node.output):
-            if name and name not in renamed:
-                suffix = f":{i}" if len(node.output) > 1 else ""
-                renamed[name] = node.name + suffix
-            node.output[i] = renamed.get(name, name)
+        _rename_outputs(node, renamed)
+
+
+def _rename_outputs(node: NodeProto, renamed: dict[str, str]) -> None:
+    """Call what a node computes after the node.
+
+    Args:
+        node: it has its new name; it is changed.
+        renamed: old name → new name of a value; the outputs' are added.
+    """
+    for i, name in enumerate(node.output):
+        if not name:
+            continue
+        suffix = f":{i}" if len(node.output) > 1 else ""
+        node.output[i] = renamed.setdefault(name, node.name + suffix)
 
 
 def _rename_subgraph(
     graph: GraphProto, names: _UniqueNames, renamed: dict[str, str], parent: str
 ) -> None:
+    """Rename everything in a branch or a loop's body; see _rename_nodes."""
     for value in (*graph.input, *graph.initializer):
         renamed[value.name] = names.new(f"{parent}/{value.name}")
         value.name = renamed[value.name]

@@ -28,7 +28,7 @@ from checkpoint_release.core.errors import (
     ModelError,
     OpsetError,
 )
-from checkpoint_release.core.signature import Array, Signature
+from checkpoint_release.core.signature import Array
 from checkpoint_release.exporting.shape_check import Run
 from checkpoint_release.onnx.clean import clean
 from checkpoint_release.onnx.file import NamedArrays
@@ -95,7 +95,7 @@ def plan_export(
             asked IR version.
         ExportError: the direct route is asked for, and the model's family has none.
     """
-    opsets = _opsets(architecture)
+    opsets = opsets_of(architecture)
     if exporter == DIRECT and DIRECT not in opsets:
         raise ExportError(
             f"{{onnx.exporter}} is direct, and {architecture.factory} describes no ONNX"
@@ -106,29 +106,46 @@ def plan_export(
     allowed = list(opsets) if exporter == AUTO else [exporter]
     routes = [route for route in allowed if opset in opsets[route]]
     if not routes:
-        ranges = ", ".join(
-            f"{route} {versions.start} to {versions.stop - 1}"
-            for route, versions in opsets.items()
-        )
-        raise OpsetError(
-            f"{{onnx.opset}} is {opset}, and {{onnx.exporter}} {exporter} can't write"
-            " it",
-            f"for this model choose from {ranges}; or set {{onnx.exporter}} to auto",
-            options=["onnx.opset", "onnx.exporter"],
-        )
+        raise _opset_error(opset, exporter, opsets)
     return Plan(opset, _ir_version(opset, ir_version), routes)
 
 
-def _opsets(architecture: Architecture) -> dict[str, range]:
+def opsets_of(architecture: Architecture) -> dict[str, range]:
     """Route → the opsets that it writes, of all routes that the model has, the
     preferred first.
+
+    A family that describes its own graph may state its opsets as ONNX_OPSETS.
     """
     if architecture.hook("onnx_graph") is None:
         return TORCH_OPSETS
     return {DIRECT: architecture.hook("ONNX_OPSETS", OPSETS), **TORCH_OPSETS}
 
 
+def _opset_error(opset: int, exporter: str, opsets: dict[str, range]) -> OpsetError:
+    """The asked exporter can't write the asked opset.
+
+    Args:
+        opset: the asked opset.
+        exporter: the asked exporter, or auto.
+        opsets: route → the opsets that it writes.
+    """
+    ranges = []
+    for route, versions in opsets.items():
+        ranges.append(f"{route} {versions[0]} to {versions[-1]}")
+    return OpsetError(
+        f"{{onnx.opset}} is {opset}, and {{onnx.exporter}} {exporter} can't write it",
+        f"for this model choose from {', '.join(ranges)}; or set {{onnx.exporter}} to"
+        " auto",
+        options=["onnx.opset", "onnx.exporter"],
+    )
+
+
 def _ir_version(opset: int, asked: int | None) -> int:
+    """The asked IR version, or the lowest that goes with the opset.
+
+    Raises:
+        OpsetError: the asked one doesn't go with it.
+    """
     lowest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     if asked is None:
         return lowest
@@ -169,6 +186,13 @@ def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> Export
 
 
 def _route_error(route: str, opset: int, error: BaseException) -> ExportError:
+    """A route failed; other exporters of torch that write the opset may not.
+
+    Args:
+        route: the route.
+        opset: the asked opset.
+        error: what it raised.
+    """
     remedies = []
     for other, opsets in TORCH_OPSETS.items():
         if other != route and opset in opsets:
@@ -198,6 +222,11 @@ def _cause(error: BaseException) -> str:
 
 
 def _direct(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+    """The graph that the family describes, over the mapped weights.
+
+    Raises:
+        ExportError: it can't describe this model.
+    """
     architecture = checkpoint.architecture
     tensors = open_safetensors(checkpoint.weights)
     onnx_graph = architecture.hook("onnx_graph")
@@ -212,7 +241,7 @@ def _direct(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
 
 
 class MappedArrays(Mapping[str, Array]):
-    """The tensors of a file as arrays over it, each made when it is asked for."""
+    """The tensors of a file as arrays over it, each read when it is asked for."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -228,6 +257,7 @@ class MappedArrays(Mapping[str, Array]):
 
 
 def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+    """The graph of torch.onnx.export by tracing, cleaned."""
     import torch
 
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
@@ -243,7 +273,9 @@ def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGr
             opset_version=opset,
             input_names=traceable.signature.input_names,
             output_names=traceable.signature.output_names,
-            dynamic_axes=dynamic_axes(traceable.signature),
+            dynamic_axes={
+                spec.name: spec.dynamic_axes for spec in traceable.signature.inputs
+            },
             # The weights are streamed later, under their own names; folding would put
             # tables and transposed copies into the graph, computed by this machine's
             # arithmetic.
@@ -254,6 +286,7 @@ def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGr
 
 
 def _through_dynamo(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+    """The graph of torch.onnx.export by torch.export, cleaned."""
     import onnx_ir
     import torch
 
@@ -282,17 +315,6 @@ def _through_dynamo(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
     return _cleaned(onnx_ir.to_proto(program.model), traceable)
 
 
-def dynamic_axes(signature: Signature) -> dict[str, dict[int, str]]:
-    """Name of an input → axis → name of its dynamic dimension."""
-    axes: dict[str, dict[int, str]] = {}
-    for spec in signature.inputs:
-        axes[spec.name] = {}
-        for axis, size in enumerate(spec.shape or ()):
-            if isinstance(size, str):
-                axes[spec.name][axis] = size
-    return axes
-
-
 def _make_inputs_of_weights(graph: Any, state_dict: Mapping[str, Any]) -> None:
     """Turn an onnx_ir graph's weights into inputs, in place: their data comes later."""
     names = list(graph.initializers)
@@ -304,6 +326,12 @@ def _make_inputs_of_weights(graph: Any, state_dict: Mapping[str, Any]) -> None:
 
 
 def _cleaned(model: ModelProto, traceable: Traceable) -> ExportedGraph:
+    """What an exporter wrote, cleaned and with the model's own weights.
+
+    Args:
+        model: weights are inputs after the signature's.
+        traceable: what was exported.
+    """
     state_dict = traceable.model.state_dict()
     weights = {name: tensor.numpy() for name, tensor in state_dict.items()}
     title = type(traceable.model).__name__

@@ -33,12 +33,13 @@ from checkpoint_release.onnx.file import (
     placeholder,
 )
 from checkpoint_release.onnx.routes import ExportedGraph
-from checkpoint_release.runtimes.onnx_graph import walk_nodes
+from checkpoint_release.runtimes.onnx_graph import read_instead, walk_nodes
 from checkpoint_release.tensors.tensor import TensorLike
 
 VARIANT_FILES = {"float16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 """Precision → name of the file."""
 
+_FLOAT32 = TensorProto.FLOAT
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
@@ -88,32 +89,29 @@ def _with_float16_weights(model: ModelProto, weights: NamedArrays) -> ExportedGr
 
 def _is_float32_matrix(tensor: TensorProto) -> bool:
     """Whether a streamed initialiser is float32 and has two dimensions or more."""
-    is_float32 = tensor.data_type == TensorProto.FLOAT
-    return is_float32 and len(tensor.dims) >= 2 and is_placeholder(tensor)
+    is_matrix = len(tensor.dims) >= 2 and tensor.data_type == _FLOAT32
+    return is_matrix and is_placeholder(tensor)
 
 
 def _insert_casts(graph: GraphProto, widened: dict[str, str]) -> None:
-    """Widen initialisers to float32 and let every node read that.
+    """Widen initialisers to float32, and let every node read that.
 
     Args:
         graph: it is changed.
         widened: name of an initialiser → name of its float32 value.
     """
     for node in walk_nodes(graph):
-        for i, name in enumerate(node.input):
-            node.input[i] = widened.get(name, name)
-    casts = [
-        helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.FLOAT)
-        for name, wide in widened.items()
-    ]
+        read_instead(node, widened)
     computed = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*casts, *computed])
+    for name, wide in widened.items():
+        cast = helper.make_node("Cast", [name], [wide], name=wide, to=_FLOAT32)
+        graph.node.append(cast)
+    graph.node.extend(computed)
     for tensor in graph.initializer:
         if tensor.name in widened:
-            value = helper.make_tensor_value_info(
-                widened[tensor.name], TensorProto.FLOAT, tensor.dims
-            )
+            wide = widened[tensor.name]
+            value = helper.make_tensor_value_info(wide, _FLOAT32, tensor.dims)
             graph.value_info.append(value)
 
 
@@ -125,6 +123,9 @@ def _quantised(model: ModelProto, weights: NamedArrays) -> ExportedGraph:
 
     With all 8, processors that add pairs of products in 16 bits (x86 before VNNI)
     saturate and give wrong results.
+
+    Raises:
+        ExportError: the model is too large, or has no product with a constant matrix.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -143,7 +144,8 @@ def _quantised(model: ModelProto, weights: NamedArrays) -> ExportedGraph:
             reduce_range=True,
         )
         quantised = onnx.load(str(file))
-    if "MatMulInteger" not in {node.op_type for node in quantised.graph.node}:
+    operators = {node.op_type for node in quantised.graph.node}
+    if "MatMulInteger" not in operators:
         raise _no_int8("found no matrix product with constant weights in the model")
     import_used_domains(quantised)
     del quantised.graph.value_info[:]
@@ -197,29 +199,36 @@ def _without_folded(graph: GraphProto, arrays: Arrays) -> list[NodeProto]:
 
     Args:
         graph: it is left as it is.
-        arrays: name → weight; a matrix gives way to what the node makes of it.
+        arrays: name → weight; a matrix that nothing else reads gives way to what the
+            node makes of it.
+
+    Returns:
+        the other nodes, in order.
     """
     reads: Counter[str] = Counter()
     for node in walk_nodes(graph):
         reads.update(node.input)
     kept = []
     for node in graph.node:
-        is_transpose = node.op_type == "Transpose"
-        name = node.input[0] if is_transpose or _is_widening(node) else ""
-        if name not in arrays or reads[name] > 1 or arrays[name].ndim != 2:
+        array = arrays.get(node.input[0]) if node.input else None
+        if array is None or array.ndim != 2 or reads[node.input[0]] > 1:
             kept.append(node)
-            continue
-        array = arrays.pop(name)
-        folded = array.T if is_transpose else array.astype(np.float32)
-        arrays[node.output[0]] = folded
+        elif node.op_type == "Transpose":
+            del arrays[node.input[0]]
+            arrays[node.output[0]] = array.T
+        elif _is_widening(node):
+            del arrays[node.input[0]]
+            arrays[node.output[0]] = array.astype(np.float32)
+        else:
+            kept.append(node)
     return kept
 
 
 def _is_widening(node: NodeProto) -> bool:
     if node.op_type != "Cast":
         return False
-    targets = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-    return targets == [TensorProto.FLOAT]
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    return bool(attributes["to"] == _FLOAT32)
 
 
 def _copy(model: ModelProto) -> ModelProto:

@@ -4,11 +4,11 @@ included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 
 def subgraphs(node: NodeProto) -> list[GraphProto]:
@@ -37,11 +37,40 @@ def walk_nodes(graph: GraphProto) -> Iterator[NodeProto]:
             yield from walk_nodes(subgraph)
 
 
+def used_domains(graph: GraphProto) -> set[str]:
+    """The domains that nodes are in, and ONNX's own, by domain_name."""
+    domains = {""}
+    for node in walk_nodes(graph):
+        domains.add(domain_name(node.domain))
+    return domains
+
+
+def domain_name(domain: str) -> str:
+    """The one name of a domain: ONNX's own, also written ai.onnx, is empty."""
+    return domain.replace("ai.onnx", "", 1)
+
+
+def names(values: Iterable[TensorProto | ValueInfoProto]) -> list[str]:
+    """The names of initialisers, inputs, outputs or other values."""
+    return [value.name for value in values]
+
+
+def read_instead(node: NodeProto, replacements: Mapping[str, str]) -> None:
+    """Let a node read other values, in place.
+
+    Args:
+        node: the node, without its subgraphs.
+        replacements: name of a value → name of what takes its place.
+    """
+    for i, name in enumerate(node.input):
+        node.input[i] = replacements.get(name, name)
+
+
 def names_read(graph: GraphProto) -> set[str]:
     """The names of all values that a node or a graph's output reads."""
-    names: set[str] = set()
+    read: set[str] = set()
     for inner in walk_graphs(graph):
-        names.update(value.name for value in inner.output)
+        read.update(names(inner.output))
         for node in inner.node:
-            names.update(node.input)
-    return names
+            read.update(node.input)
+    return read

@@ -1,10 +1,10 @@
 """What the exports cost, side by side: `python -m tests.bench.exports [--model medium]
 [--repeats 5]`.
 
-Each route runs in a fresh process, the routes by turns, so that a busy machine slows
-all of them alike; reported are medians. A process's time is told in two parts: until
-its imports are done, and the export itself with all its checks. `torch` is a plain
-`torch.onnx.export(dynamo=False)` of the same model at the same opset, unchecked.
+Each route runs in a process of its own, the routes by turns, so that a busy machine
+slows all of them alike; reported are medians. A process's time has two parts: until its
+imports are done, and the export itself with all its checks. `torch` is
+`torch.onnx.export(dynamo=False)` alone of the same model at the same opset, unchecked.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ from checkpoint_release.onnx.export import export_onnx
 {warm}
 started = time.perf_counter()
 out.mkdir()
-export_onnx(CheckpointFolder.open(checkpoint), out, opset={opset}, exporter="{exporter}")
+folder = CheckpointFolder.open(checkpoint)
+export_onnx(folder, out, opset={opset}, exporter="{exporter}")
 """
 TORCH = """
 import torch
 from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
-from checkpoint_release.onnx.routes import dynamic_axes
 started = time.perf_counter()
 t = Traceable.open(CheckpointFolder.open(checkpoint))
 out.mkdir()
 with silence_known_warnings(), torch.no_grad():
     torch.onnx.export(
-        t.module, t.arguments, str(out / "model.onnx"), dynamo=False, opset_version={opset},
+        t.module, t.arguments, str(out / "model.onnx"),
+        dynamo=False, opset_version={opset},
         input_names=t.signature.input_names, output_names=t.signature.output_names,
-        dynamic_axes=dynamic_axes(t.signature),
+        dynamic_axes={{spec.name: spec.dynamic_axes for spec in t.signature.inputs}},
     )
 """
 TORCHSCRIPT = """
@@ -149,16 +150,18 @@ def main() -> None:
         " seconds"
     )
     print(
-        f"{'route':<12}{'import':>8}{'export':>8}{'peak MB':>9}{'file MB':>9}{'/weights':>9}{'nodes':>7}"
+        f"{'route':<12}{'import':>8}{'export':>8}{'peak MB':>9}{'file MB':>9}"
+        f"{'/weights':>9}{'nodes':>7}"
     )
     for route, results in runs.items():
         median = {
             key: statistics.median(result[key] for result in results)
             for key in results[0]
         }
+        share = median["bytes"] / median.get("weights", raw)
         print(
-            f"{route:<12}{median['import']:>8.2f}{median['export']:>8.2f}{median['peak'] / 1e6:>9.0f}"
-            f"{median['bytes'] / 1e6:>9.1f}{median['bytes'] / median.get('weights', raw):>9.4f}"
+            f"{route:<12}{median['import']:>8.2f}{median['export']:>8.2f}"
+            f"{median['peak'] / 1e6:>9.0f}{median['bytes'] / 1e6:>9.1f}{share:>9.4f}"
             f"{median.get('nodes', 0):>7.0f}"
         )
 

@@ -1,4 +1,4 @@
-"""The probe tells an export that holds at other sizes from one that doesn't."""
+"""An export that holds at other sizes passes the shape check, and no other."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_computes_the_same_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("export", "told"),
+    ("export", "problem"),
     [
         (
             baked_value,
@@ -77,15 +77,13 @@ def test_what_computes_the_same_passes() -> None:
         (nan, "output 'scaled' is off the eager model's by nan"),
     ],
 )
-def test_what_does_not_is_told_with_the_sizes(export: object, told: str) -> None:
+def test_what_does_not_is_named_with_the_sizes(export: object, problem: str) -> None:
     with pytest.raises(ExportError) as error:
         check_shapes("it", SIGNATURE, export, model)  # type: ignore[arg-type]
-    assert told in error.value.problem
+    assert problem in error.value.problem
 
 
-def test_a_model_that_does_not_take_the_sizes_it_states_is_told_apart_from_its_export() -> (
-    None
-):
+def test_a_model_that_fails_at_its_own_sizes_is_not_the_export_s_fault() -> None:
     with pytest.raises(
         ExportError, match="the eager model itself fails: RuntimeError"
     ) as error:

@@ -66,7 +66,7 @@ def test_classes_of_equal_text_become_one_and_others_are_numbered() -> None:
     )
 
 
-def test_an_archive_is_the_same_whatever_the_process_traced_before_and_the_file_was_called(
+def test_an_archive_is_the_same_whatever_was_traced_before_and_the_file_s_name(
     tmp_path: Path,
 ) -> None:
     raw_files, files = [], []

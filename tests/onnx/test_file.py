@@ -199,9 +199,11 @@ from checkpoint_release.tensors.safetensors import open_safetensors
 from tests.onnx.test_file import weights_model
 folder = Path(sys.argv[1])
 tensors = open_safetensors(folder / "weights.safetensors")
-empty = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in tensors.items()}
+zero = np.float32(0)
+empty = {name: np.broadcast_to(zero, item.shape) for name, item in tensors.items()}
 model = weights_model(empty)
-write_onnx(folder / "warm.onnx", weights_model({"last": empty["last"]}), tensors, embedded_limit=2**31)
+warm = weights_model({"last": empty["last"]})
+write_onnx(folder / "warm.onnx", warm, tensors, embedded_limit=2**31)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 write_onnx(folder / "model.onnx", model, tensors, embedded_limit=int(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

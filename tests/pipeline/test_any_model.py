@@ -169,15 +169,15 @@ def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(
 def test_a_signature_that_the_model_does_not_keep_is_one_clear_error(
     project: Project,
 ) -> None:
-    words = {**TIED["inputs"][0], "name": "words"}
-    for change, told in (
+    renamed = {**TIED["inputs"][0], "name": "ids"}
+    for change, problem in (
         (
             {"outputs": ["logits"]},
             r"returned 2 tensors, and the signature names \['logits'\]",
         ),
         (
-            {"inputs": [words]},
-            r"takes \['tokens'\], and the signature names \['words'\]",
+            {"inputs": [renamed]},
+            r"takes \['tokens'\], and the signature names \['ids'\]",
         ),
     ):
         architecture = Architecture(
@@ -189,7 +189,7 @@ def test_a_signature_that_the_model_does_not_keep_is_one_clear_error(
             architecture.factory, architecture.kwargs, Signature.from_json(TIED)
         )
         write_checkpoint(CHECKPOINT, architecture, state_dict(good))
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=problem):
             export_torchscript.main()
 
 

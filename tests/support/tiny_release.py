@@ -51,8 +51,8 @@ def write_tiny_release(root: Path, architecture: Architecture) -> None:
             module,
             inputs,
             root / FILES["onnx"],
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
+            input_names=signature.input_names,
+            output_names=signature.output_names,
             dynamic_axes=dynamic_axes(signature),
             opset_version=17,
             dynamo=False,
@@ -68,14 +68,8 @@ def write_tiny_release(root: Path, architecture: Architecture) -> None:
 
 def dynamic_axes(signature: Signature) -> dict[str, dict[int, str]]:
     """The dynamic axes of every input and output, as torch.onnx.export takes them."""
-    return {
-        spec.name: {
-            axis: size
-            for axis, size in enumerate(spec.shape or ())
-            if isinstance(size, str)
-        }
-        for spec in (*signature.inputs, *signature.outputs)
-    }
+    specs = (*signature.inputs, *signature.outputs)
+    return {spec.name: spec.dynamic_axes for spec in specs}
 
 
 def sizes_of(signature: Signature, **sizes: int) -> dict[str, int]:
