@@ -59,6 +59,8 @@ def check_parity(
     """Run the checkpoint's own model and every candidate on every case, each in a
     process of its own, and judge the candidates.
 
+    Scripts call this under `if __name__ == "__main__"`; see run_isolated.
+
     Args:
         checkpoint: the folder of the checkpoint.
         candidates: what to judge.

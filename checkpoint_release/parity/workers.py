@@ -13,8 +13,9 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -41,6 +42,7 @@ ENVIRONMENT = {
 }
 """Of the processes: libraries read it when they are loaded."""
 _LIBRARY = __name__.partition(".")[0]
+_WORKER = "checkpoint-release worker"
 _CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 
@@ -64,6 +66,13 @@ class Job:
     def needs_torch(self) -> bool:
         """Whether torch opens the artifact."""
         return self.format != ONNX.name
+
+    @property
+    def priority(self) -> tuple[bool, bool, bool]:
+        """A key that sorts to the front what need not wait for torch, and then what
+        takes longest: double precision, a comparison of weights.
+        """
+        return self.needs_torch, self.dtype != "float64", self.checkpoint is None
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def preload_torch() -> None:
     loaded = [name for name in sys.modules if name.startswith(f"{_LIBRARY}.")]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*loaded, f"{_LIBRARY}.parity.preload"])
-    with _single_threaded():
+    with _worker_environment():
         multiprocessing.forkserver.ensure_running()
 
 
@@ -112,6 +121,9 @@ def run_isolated(
 ) -> dict[str, JobResult]:
     """Run every job on all cases, each in a process of its own, and as many at once as
     there are cores.
+
+    A process imports the main module of this one, as multiprocessing does, so a script
+    calls this under `if __name__ == "__main__"`.
 
     Args:
         jobs: what to run, by any names.
@@ -122,22 +134,33 @@ def run_isolated(
         is no error here.
     """
     preload_torch()
-    in_order = sorted(jobs, key=lambda name: _turn(jobs[name]))
-    with _single_threaded(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {
-            name: pool.submit(_run_in_process, jobs[name], cases) for name in in_order
-        }
-        return {name: running[name].result() for name in jobs}
+    in_order = sorted(jobs, key=lambda name: jobs[name].priority)
+    running, results = {}, {}
+    with _worker_environment(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name in in_order:
+            running[name] = pool.submit(_run_in_process, jobs[name], cases)
+        try:
+            for name in jobs:
+                results[name] = running[name].result()
+        except BaseException:
+            # such as SIGTERM: nobody waits for the results
+            pool.shutdown(wait=False, cancel_futures=True)
+            _kill_until_done(running.values())
+            raise
+    return results
 
 
-def _turn(job: Job) -> tuple[bool, bool, bool]:
-    """A key that sorts to the front what need not wait for torch, and then what takes
-    longest: double precision, a comparison of weights.
-    """
-    return job.needs_torch, job.dtype != "float64", job.checkpoint is None
+def _kill_until_done(running: Iterable[Future[JobResult]]) -> None:
+    """End every process that runs a job, also one that is just being started."""
+    while any(future.running() for future in running):
+        for child in multiprocessing.active_children():
+            if child.name == _WORKER:
+                child.kill()
+        time.sleep(0.05)  # seconds
 
 
 def _run_in_process(job: Job, cases: Sequence[Case]) -> JobResult:
+    """Run the job in a process of its own, whatever becomes of the process."""
     try:
         result: JobResult = call_isolated(
             _run_any, job, cases, needs_torch=job.needs_torch
@@ -156,7 +179,15 @@ def _run_any(job: Job, cases: Sequence[Case]) -> JobResult:
 
 
 def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
-    """Run the job in this process."""
+    """Run the job in this process.
+
+    Args:
+        job: what to run.
+        cases: what to run it on.
+
+    Returns:
+        What came of it; of a failure, the outputs of the cases before it.
+    """
     outputs: list[Arrays] = []
     case: Case | None = None
     try:
@@ -201,7 +232,10 @@ def call_isolated(
     with TemporaryDirectory() as folder, receiver:
         log = Path(folder) / "stderr"
         process = context.Process(
-            target=_send_result, args=(sender, log, function, arguments), daemon=True
+            target=_send_result,
+            args=(sender, log, function, arguments),
+            name=_WORKER,
+            daemon=True,
         )
         try:
             with sender:
@@ -218,6 +252,12 @@ def call_isolated(
 
 
 def _how_it_ended(process: BaseProcess, log: Path) -> str:
+    """How a process ended that gave no result: its exit code, and its last words.
+
+    Args:
+        process: that was to be started.
+        log: the file that holds what it printed to standard error, if it got so far.
+    """
     if process.pid is None:
         return "could not be started"
     process.join()
@@ -235,7 +275,13 @@ def _send_result(
     function: Callable[..., Any],
     arguments: Sequence[Any],
 ) -> None:
-    """The life of a process: what it prints is of use only if it fails."""
+    """All that a process does. What it prints is of use only if it fails.
+
+    Args:
+        sender: where to send the result.
+        log: the file that takes the place of standard error.
+        function, arguments: what to call.
+    """
     with log.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     with Path(os.devnull).open("wb") as file:
@@ -245,7 +291,7 @@ def _send_result(
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def _worker_environment() -> Iterator[None]:
     """The environment that processes started meanwhile inherit."""
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)

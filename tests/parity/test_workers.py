@@ -25,6 +25,7 @@ from tests.support.parity_world import (
     Counter,
     Exits,
     Fatal,
+    Hangs,
     Patricide,
     Quits,
     counter_architecture,
@@ -85,6 +86,32 @@ def test_the_case_that_fails_is_named(tmp_path: Path) -> None:
     result = run_isolated({"one": good}, [*CASES, beyond])["one"]
     assert result.failed_case == "beyond the range"
     assert len(result.outputs) == len(CASES)
+
+
+SCRIPT = """
+import signal, sys
+from pathlib import Path
+from checkpoint_release.parity.workers import Job, run_isolated
+from tests.parity.test_workers import CASES
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    jobs = {name: Job("checkpoint", Path(sys.argv[1])) for name in "abcdef"}
+    signal.alarm(200)
+    print("ready", flush=True)
+    run_isolated(jobs, CASES)
+"""
+
+
+def test_a_caller_that_is_stopped_does_not_wait_for_its_jobs(tmp_path: Path) -> None:
+    hangs = job(tmp_path, Hangs)
+    command = [sys.executable, "-c", SCRIPT, str(hangs.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(1)  # in which torch is being imported, and the jobs wait for it
+        process.terminate()
+        assert process.wait(timeout=60) == 143
 
 
 def large_array(size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -266,6 +267,14 @@ class Quits(Counter):
 
     def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
         sys.exit("usage: quits [options]")
+
+
+class Hangs(Counter):
+    """Never comes back."""
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        time.sleep(3600)
+        raise AssertionError("unreachable")
 
 
 class Patricide(Counter):
