@@ -30,7 +30,7 @@ from checkpoint_release.pth import (
     refuse_dangerous,
 )
 from checkpoint_release.pth.facts import training_facts
-from checkpoint_release.state_dict.model_weights import ModelWeights, read_model_weights
+from checkpoint_release.state_dict.model_weights import read_model_weights
 from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.statistics import tensor_statistics
 from checkpoint_release.tensors.wrappers import Finite
@@ -93,7 +93,13 @@ def main() -> None:
             write_manifest(
                 folder, CHECKPOINT, made_from=made_from, known={WEIGHTS_FILE: entry}
             )
-    _report(checkpoint, weights, facts)
+    for line in (*facts.describe(), *checkpoint.notes):
+        print(f"{checkpoint.path}: {line}")
+    if weights.rounds_lora:
+        print(
+            "note: LoRA's update is rounded to half precision;"
+            " checkpoint.half_precision: cast keeps all of it"
+        )
 
 
 def _read(path: str, options: CheckpointParams) -> Checkpoint:
@@ -114,31 +120,6 @@ def _read_adapter(options: CheckpointParams) -> Checkpoint | None:
             file=sys.stderr,
         )
     return _read(options.adapter, options)
-
-
-def _report(
-    checkpoint: Checkpoint, weights: ModelWeights, facts: CheckpointFacts
-) -> None:
-    tensors, lora = facts.tensors, facts.lora
-    print(
-        f"{checkpoint.path}: {checkpoint.container},"
-        f" {facts.origin.state_dict or 'a bare state dict'}: {tensors.count} tensors,"
-        f" {tensors.values:,} values ({tensors.bytes / 1e6:,.1f} MB)"
-    )
-    for note in checkpoint.notes:
-        print(note)
-    if lora:
-        layers = len(lora.layers)
-        print(f"merged LoRA into {layers} layers: alpha {lora.alpha}, rank {lora.rank}")
-    for harm, names in checkpoint.left_out.items():
-        if names:
-            listed = ", ".join(f"{name} ×{count}" for name, count in names.items())
-            print(f"left out, not run ({harm}): {listed}")
-    if weights.rounds_lora:
-        print(
-            "note: LoRA's update is rounded to half precision;"
-            " checkpoint.half_precision: cast keeps all of it"
-        )
 
 
 if __name__ == "__main__":

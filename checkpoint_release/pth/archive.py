@@ -178,8 +178,10 @@ class Archive:
             raise _damaged(str(error)) from None
 
     def data(self, entry: Entry) -> MappedFile:
-        """The entry's bytes: mapped where they are stored as they are, inflated into
-        memory otherwise.
+        """The entry's bytes: mapped where they are stored, otherwise inflated.
+
+        Raises:
+            CheckpointError: they don't inflate to the size that the entry claims.
         """
         stored = self._view[entry.start : entry.start + entry.packed]
         if not entry.deflated:
@@ -197,13 +199,23 @@ class Archive:
         return MappedFile(memoryview(data))
 
     def checked(self, entry: Entry) -> memoryview:
-        """The entry's bytes, compared with their checksum."""
+        """The entry's bytes, compared with their checksum.
+
+        Raises:
+            CheckpointError: they haven't it.
+        """
         data = self.data(entry).view
         if zlib.crc32(data) != entry.crc:
             raise _damaged(f"{entry.name} doesn't have the checksum that it should")
         return data
 
     def _read(self) -> dict[str, Entry]:
+        """All entries, checked against each other and against the directory.
+
+        Raises:
+            CheckpointError: they don't fit together.
+            struct.error, UnicodeDecodeError: a header is cut, or a name isn't UTF-8.
+        """
         directory = self._directory()
         if directory.size > MAX_DIRECTORY:
             raise _damaged(f"its directory claims {directory.size} bytes")
@@ -229,6 +241,11 @@ class Archive:
         return entries
 
     def _directory(self) -> _Directory:
+        """Where the central directory is, by the end record, in zip64 by both.
+
+        Raises:
+            CheckpointError: it isn't right before its end, or in another file.
+        """
         end_at = self._end()
         end = _End._make(_END.unpack_from(self._view, end_at))
         stop = end_at
@@ -253,8 +270,13 @@ class Archive:
         return _Directory(count, start, size)
 
     def _end(self) -> int:
-        """Where the end of central directory record begins: the last one, and nothing
-        after its comment.
+        """Where the end of central directory record begins.
+
+        It is the last one in the file, and nothing follows its comment: readers that
+        search from the other side find the same.
+
+        Raises:
+            CheckpointError: there is none, or something follows.
         """
         tail = bytes(self._view[-(_END.size + 0xFFFF) :])
         found = tail.rfind(b"PK\x05\x06")
@@ -266,7 +288,15 @@ class Archive:
         return len(self._view) - len(tail) + found
 
     def _end64(self, at: int, end: _End) -> _End64:
-        """The zip64 end record, whose numbers are those of `end` where they fit."""
+        """The zip64 end record, whose numbers are those of `end` where they fit.
+
+        Args:
+            at: where it begins.
+            end: the end record of 32 bits.
+
+        Raises:
+            CheckpointError: it isn't there, or contradicts `end`.
+        """
         if not self._begins(at, b"PK\x06\x06"):
             raise _damaged("its two ends don't fit together")
         end64 = _End64._make(_END64.unpack_from(self._view, at))
@@ -283,7 +313,16 @@ class Archive:
         return at >= 0 and bytes(self._view[at : at + len(magic)]) == magic
 
     def _directory_entry(self, at: int, directory: _Directory) -> _DirectoryEntry:
-        """What the directory says at a byte."""
+        """What the directory says of one entry.
+
+        Args:
+            at: where its header begins.
+            directory: it ends within it.
+
+        Raises:
+            CheckpointError: it is garbled, encrypted, or compressed otherwise than by
+                deflate.
+        """
         view = self._view
         header = _CentralHeader._make(_CENTRAL.unpack_from(view, at))
         name_at = at + _CENTRAL.size
@@ -321,7 +360,12 @@ class Archive:
         )
 
     def _entry(self, listed: _DirectoryEntry, directory: _Directory) -> Entry:
-        """The entry itself, whose own header says what the directory says."""
+        """The entry itself, whose own header says what the directory says.
+
+        Raises:
+            CheckpointError: it isn't where the directory places it, contradicts it, or
+                reaches into the directory.
+        """
         at, limit = listed.offset, directory.start
         if at + _LOCAL.size > limit:
             raise _damaged(f"{listed.name} begins outside of the file")
@@ -383,6 +427,10 @@ def _headers_agree(local: _LocalHeader, listed: _DirectoryEntry) -> bool:
 
 
 def _check_apart(spans: list[tuple[int, int]]) -> None:
+    """Raise CheckpointError where two spans, each from its start to its end, overlap.
+
+    Entries that share bytes are how a small file holds many large entries.
+    """
     for before, after in pairwise(sorted(spans)):
         if before[1] > after[0]:
             raise _damaged("two of its entries overlap")

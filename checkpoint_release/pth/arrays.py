@@ -49,8 +49,14 @@ def is_array(record: Inert) -> bool:
 
 
 def array_of(record: Inert) -> Tensor | None:
-    """The tensor for the record of a numpy array; None where it holds something other
-    than numbers.
+    """The tensor for the record of a numpy array.
+
+    Args:
+        record: one that is_array.
+
+    Returns:
+        A tensor over the pickle's own bytes, of the array's shape and order; None where
+        the array holds other things than numbers, or isn't what numpy writes.
     """
     try:
         array = _parts(record)
@@ -85,13 +91,18 @@ def scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     if data is None:
         raise Unsupported
     if _is_text(record):
-        if len(data) > MAX_TEXT:
-            raise Unsupported
-        return data.decode("utf-32-le").rstrip("\0")
+        return _text(data)
     dtype = _numpy_dtype(record)
     if len(data) != dtype.itemsize:
         raise Unsupported
     return np.frombuffer(data, dtype)[0].item()
+
+
+def _text(data: bytes) -> str:
+    """numpy's strings are UTF-32, with zeros up to their length."""
+    if len(data) > MAX_TEXT:
+        raise Unsupported
+    return data.decode("utf-32-le").rstrip("\0")
 
 
 def _parts(record: Inert) -> _Array:
@@ -99,7 +110,9 @@ def _parts(record: Inert) -> _Array:
 
     They are the state (version, shape, dtype, fortran order, bytes) of `_reconstruct`,
     since protocol 5 also the arguments of `_frombuffer(bytes, dtype, shape, order)`.
-    Raises TypeError or ValueError where they aren't.
+
+    Raises:
+        TypeError, ValueError: they aren't.
     """
     if record.name in _RECONSTRUCT:
         _, shape, dtype, fortran, data = record.state
@@ -116,7 +129,11 @@ def _bytes_of(data: Any) -> bytes | None:
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
-    """The shape, checked. Raises Unsupported."""
+    """The shape, checked.
+
+    Raises:
+        Unsupported: it isn't a tuple of sizes.
+    """
     if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
         raise Unsupported
     for size in shape:
@@ -132,21 +149,32 @@ def _numpy_dtype(record: Any) -> np.dtype[Any]:
     Raises:
         Unsupported: it is another type.
     """
-    if not isinstance(record, Inert) or record.name != "numpy.dtype" or not record.args:
-        raise Unsupported
-    code = record.args[0]
-    if type(code) is not str or not _NUMBERS.fullmatch(code):
+    code = _type_code(record)
+    if not _NUMBERS.fullmatch(code):
         raise Unsupported
     big_endian = code[0] == ">" or _byte_order(record) == ">"
     return np.dtype(code.lstrip("<>|=")).newbyteorder(">" if big_endian else "<")
 
 
 def _is_text(record: Any) -> bool:
-    """Whether it is the record of a little-endian text type, such as "U5"."""
-    if not isinstance(record, Inert) or record.name != "numpy.dtype" or not record.args:
-        return False
-    code = record.args[0]
-    return isinstance(code, str) and code[:1] == "U" and _byte_order(record) == "<"
+    """Whether it is the record of a little-endian text type, such as "U5".
+
+    Raises:
+        Unsupported: it is no numpy type at all.
+    """
+    return _type_code(record).startswith("U") and _byte_order(record) == "<"
+
+
+def _type_code(record: Any) -> str:
+    """The code, such as "f4", in a record of `numpy.dtype(code, align, copy)`.
+
+    Raises:
+        Unsupported: it is something else.
+    """
+    match record:
+        case Inert(name="numpy.dtype", args=(str() as code, *_)):
+            return code
+    raise Unsupported
 
 
 def _byte_order(record: Inert) -> Any:

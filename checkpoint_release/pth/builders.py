@@ -49,20 +49,29 @@ def builders(file_size: int) -> dict[str, Builder]:
 
 
 def _ordered_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """A dict of nothing, of a dict, or of pairs."""
+    """A dict of nothing, of a dict, or of pairs.
+
+    The calls are OrderedDict(), OrderedDict(dict) and, as Python 2 wrote them,
+    OrderedDict([[key, value], …]); of Counter and dict alike.
+    """
     match args:
         case ():
             return {}
         case (dict() as entries,):
             return entries
-        case (list() as pairs,):  # as Python 2 wrote them
+        case (list() as pairs,):
             unpickler.charge(128 * len(pairs))
             return _dict_of_pairs(unpickler, pairs)
     raise Unsupported
 
 
 def _dict_of_pairs(unpickler: Unpickler, pairs: list[Any]) -> dict[Any, Any]:
-    """A dict of the pairs, whose keys are checked."""
+    """A dict of the pairs, whose keys are checked.
+
+    Raises:
+        Unsupported: one of them is no pair.
+        CheckpointError: a key can't be one.
+    """
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise Unsupported
@@ -72,12 +81,19 @@ def _dict_of_pairs(unpickler: Unpickler, pairs: list[Any]) -> dict[Any, Any]:
 
 
 def _default_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """The factory of missing values is left aside."""
+    """defaultdict(factory[, entries]): a dict of the entries.
+
+    The factory of missing values, a class or function, is left aside.
+    """
     return _ordered_dict(unpickler, args[1:])
 
 
 def _list(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """A list, a set or a deque, of nothing or of a list."""
+    """A list, a set or a deque, of nothing or of a list.
+
+    The calls are list(), set(items) and deque(items[, maxlen]). A set stays a list in
+    the file's order, so that nothing is hashed.
+    """
     match args:
         case () | ((), *_):
             return []
@@ -87,7 +103,10 @@ def _list(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _tuple(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """A tuple, a frozenset or a torch.Size, of nothing, a tuple or a list."""
+    """A tuple, a frozenset or a torch.Size, of nothing, a tuple or a list.
+
+    A frozenset stays a tuple in the file's order, so that nothing is hashed.
+    """
     match args:
         case ():
             return ()
@@ -100,19 +119,27 @@ def _tuple(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _new_object(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """copyreg.__newobj__(class, *arguments): the class called with them."""
-    if not args or not isinstance(args[0], Inert):
-        raise Unsupported
-    if args[0].name == "copyreg.__newobj__":  # itself, without an end
-        raise Unsupported
-    return unpickler.call(args[0], args[1:])
+    """copyreg.__newobj__(class, *arguments): what the class called with them gives.
+
+    Protocols below 2 write an instance so. The class may not be __newobj__ itself: it
+    would call itself as deep as the file says.
+    """
+    match args:
+        case (Inert(name=name) as cls, *rest) if name != "copyreg.__newobj__":
+            return unpickler.call(cls, tuple(rest))
+    raise Unsupported
 
 
 # Bytes, numbers, text.
 
 
 def _encode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """Bytes that protocol 2 writes as text: _codecs.encode(text, "latin1")."""
+    """Bytes that protocol 2 writes as text: _codecs.encode(text, "latin1").
+
+    Raises:
+        Unsupported: another encoding, which would look for a codec by its name.
+        ValueError: a character is beyond Latin-1.
+    """
     match args:
         case (str() as text, "latin1" | "latin-1"):
             unpickler.charge(len(text))
@@ -121,7 +148,10 @@ def _encode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _bytes(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """bytes or bytearray, of nothing, of bytes, or of text with its encoding."""
+    """bytes or bytearray, of nothing, of bytes, or of text with its encoding.
+
+    Not of a number: bytes(number) is as many zeros.
+    """
     match args:
         case ():
             return b""
@@ -133,7 +163,12 @@ def _bytes(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _one_of(*kinds: type) -> Builder:
-    """The builder that gives its single argument back, if it is of these kinds."""
+    """The builder that gives its single argument back.
+
+    Args:
+        kinds: the types that it may have; a subclass of str, say, is pickled as a call
+            with the str.
+    """
 
     def same(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if len(args) != 1 or type(args[0]) not in kinds:
@@ -152,7 +187,11 @@ def _complex(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _path(flavour: type[PurePosixPath] | type[PureWindowsPath]) -> Builder:
-    """The builder of a path: its text."""
+    """The builder of a path from its parts; the value is its text.
+
+    Args:
+        flavour: whose separators join the parts.
+    """
 
     def join(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         length = 0
@@ -167,7 +206,10 @@ def _path(flavour: type[PurePosixPath] | type[PureWindowsPath]) -> Builder:
 
 
 def _device(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """torch.device(kind[, index]): as text, such as "cuda:1"."""
+    """torch.device(kind[, index]): as text, such as "cuda:1".
+
+    The kind is cut, because a text that is shared in a pickle would be copied here.
+    """
     match args:
         case (str() as kind,):
             return kind
@@ -182,7 +224,12 @@ def _device(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 def _date(
     kind: type[datetime.datetime] | type[datetime.date] | type[datetime.time],
 ) -> Builder:
-    """The builder of a date or time out of Python's own bytes for it: ISO 8601 text."""
+    """The builder of a date or time; the value is its text as of ISO 8601.
+
+    Args:
+        kind: the class, which Python pickles as its call with 4, 6 or 10 bytes of its
+            own and perhaps a time zone.
+    """
 
     def decode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         if not args or type(args[0]) is not bytes or len(args[0]) not in (4, 6, 10):
@@ -197,7 +244,11 @@ def _date(
 
 
 def _time_zone(record: Any) -> datetime.timezone:
-    """datetime.timezone(timedelta(days, seconds, microseconds))."""
+    """datetime.timezone(timedelta(days, seconds, microseconds)[, name]).
+
+    Raises:
+        Unsupported: it is another one, such as zoneinfo's, or out of range.
+    """
     match record:
         case Inert(
             name="datetime.timezone",

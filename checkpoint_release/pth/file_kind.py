@@ -155,6 +155,9 @@ def identify_bytes(view: memoryview) -> FileKind:
 
     What may be a pickle is taken for a checkpoint of torch before 1.6: only reading it
     shows whether torch.save wrote it.
+
+    Args:
+        view: the whole file; of most only the beginning is looked at.
     """
     head = bytes(view[:_READ_LENGTH])
     if not head:
@@ -179,7 +182,14 @@ def identify_bytes(view: memoryview) -> FileKind:
 
 
 def identify_archive(archive: Archive) -> FileKind:
-    """What a zip archive is: torch.save, torch.jit and torch.export all write them."""
+    """What a zip archive is: torch.save, torch.jit and torch.export all write them.
+
+    torch.jit puts a constants.pkl beside the data.pkl that all have, torch.export the
+    version of its format, and torch.package a list of modules.
+
+    Args:
+        archive: only the names of its entries are looked at.
+    """
     names = archive.entries
     last_parts = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in last_parts:
@@ -209,6 +219,11 @@ def checkpoint_pickles(archive: Archive) -> list[str]:
 
 
 def _identify_other_archive(names: list[str]) -> FileKind:
+    """What a zip archive is that torch didn't write as it is.
+
+    Args:
+        names: of the entries, sorted.
+    """
     for name in names:
         if name.endswith(".npy"):
             return _NUMPY_ARRAYS
@@ -228,6 +243,14 @@ def _identify_other_archive(names: list[str]) -> FileKind:
 
 
 def _known_beginning(head: bytes) -> FileKind | None:
+    """What a file is that begins as others of its format do.
+
+    Args:
+        head: its first bytes.
+
+    Returns:
+        None where it begins as no known format does.
+    """
     for magic, kind in _MAGIC_NUMBERS.items():
         if head.startswith(magic):
             return kind
@@ -301,8 +324,12 @@ def _is_onnx(view: memoryview) -> bool:
 
 
 def _protobuf_fields(view: memoryview) -> Iterator[tuple[int, int]]:
-    """Number and wire type of each field of a message: varints and fields with a
-    length, which are stepped over.
+    """Number and wire type of each field of a message.
+
+    Values are varints here or have a length, and are stepped over.
+
+    Raises:
+        IndexError, ValueError: the file ends within a field.
     """
     at = 0
     while at < len(view):
@@ -317,7 +344,11 @@ def _protobuf_fields(view: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """A protobuf integer at a byte, and where the next field begins."""
+    """A protobuf integer, of seven bits a byte, and where the next field begins.
+
+    Raises:
+        IndexError, ValueError: it has no end, or more than 64 bits.
+    """
     value = 0
     for shift in range(0, 70, 7):
         byte = view[at]

@@ -50,15 +50,20 @@ DEFAULT_LIMITS = Limits()
 
 
 def to_json_value(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """What JSON can hold of a value that a checkpoint holds.
+    """What JSON can hold of a value out of a checkpoint.
 
     Instances come as the dict of their fields, enum members as their values, omegaconf
     as the config it holds, classes and functions as their names, tensors of one element
     as the number, NaN and the infinities as text. What contains itself comes as "…"
     where it does.
 
+    Args:
+        value: anything in Checkpoint.value.
+        limits: how much of it is converted.
+
     Returns:
-        None where the whole value is left out.
+        A nest of dict, list, str, int, float, bool and None; None where the whole
+        value is left out.
     """
     converted = _Converter(limits).convert(value, 0, limits.summaries)
     return None if converted is _LEFT_OUT else converted
@@ -109,6 +114,7 @@ class _Converter:
         return self._number(value)
 
     def _text(self, text: str) -> Any:
+        """Text counts as a value for each 64 characters."""
         self._left -= len(text) >> 6
         if len(text) > self._limits.characters:
             return _LEFT_OUT
@@ -165,6 +171,7 @@ class _Converter:
         return converted if converted or not entries else _LEFT_OUT
 
     def _key(self, key: Any, depth: int) -> str:
+        """A dict's key as text: an enum member as its value, others as Python's str."""
         if isinstance(key, Inert):
             key = self.convert(key, depth, True)
         name = escape_surrogates(str(key))
@@ -189,7 +196,11 @@ def _summary(value: bytes | complex) -> str:
 
 
 def _meaning(record: Inert) -> Any:
-    """What a record stands for: a value that may hold other records."""
+    """What a record stands for: a value that may hold other records.
+
+    Of a class or function it is the name, of an instance its fields, of a subclass of
+    list or dict what is in it, of an enum member and the like the only argument.
+    """
     if record.args is None:
         return record.name
     known = _meaning_of_known_class(record)
@@ -208,9 +219,7 @@ def _meaning(record: Inert) -> Any:
 
 
 def _meaning_of_arguments(record: Inert) -> Any:
-    """Of a call that is followed by nothing: its only argument, of an enum member and
-    the like, or nothing at all.
-    """
+    """What a call stands for whose result is given no state: its only argument."""
     match record.args:
         case () | None:
             return {}

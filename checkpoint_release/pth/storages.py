@@ -90,6 +90,11 @@ class ZipStorages:
         return _whole(self._storage(reference.key), reference.dtype, reference.count)
 
     def _storage(self, key: str) -> Storage:
+        """The storage of that key: in the file itself, or inflated into memory.
+
+        Raises:
+            CheckpointError: the archive has no entry for it.
+        """
         if key in self._storages:
             return self._storages[key]
         entry = self._archive.entries.get(f"{self._root}data/{key}")
@@ -160,6 +165,7 @@ class LegacyStorages:
             )
 
     def _storage(self, reference: _Reference) -> Storage:
+        """The storage of that key, as large as its first reference says."""
         key = reference.key
         if key not in self._storages:
             nbytes = reference.count * reference.element_size
@@ -168,8 +174,17 @@ class LegacyStorages:
         return self._storages[key]
 
     def _locate_one(self, at: int, key: str) -> int:
-        """The storage is its number of elements (64 bits) and then they; the result is
-        where it ends.
+        """Set where one storage's bytes are: behind its number of elements, 64 bits.
+
+        Args:
+            at: where the number is.
+            key: the storage's.
+
+        Returns:
+            Where the next storage begins.
+
+        Raises:
+            CheckpointError: no tensor has it, or it isn't as large as they say.
         """
         storage = self._storages.get(key)
         if storage is None:
@@ -193,8 +208,16 @@ class LegacyStorages:
 
 
 def _reference(kind: Any, storage_type: Any, key: Any, count: Any) -> _Reference:
-    """What the parts of a persistent id mean. Raises ValueError where they aren't what
-    torch writes.
+    """What the parts of a persistent id mean.
+
+    Args:
+        kind: the text "storage".
+        storage_type: the record of one of torch's storage classes.
+        key: the storage's name in the file.
+        count: its elements.
+
+    Raises:
+        ValueError: they aren't what torch writes.
     """
     if kind not in ("storage", b"storage"):
         raise ValueError("a persistent id is no storage's")
@@ -206,18 +229,26 @@ def _reference(kind: Any, storage_type: Any, key: Any, count: Any) -> _Reference
         raise ValueError("a storage's type is no class")
     if not storage_type.name.startswith("torch."):
         raise ValueError("a storage's type is none of torch's")
-    class_name = storage_type.name.rpartition(".")[2]
-    dtype = DTYPE_OF_STORAGE.get(class_name)
-    if dtype is not None:
-        element_size = DTYPES[dtype].bits // 8
-    elif class_name.startswith(("QInt", "QUInt")):
-        element_size = 4 if class_name == "QInt32Storage" else 1
-    else:
-        raise ValueError("a storage's type is none of torch's")
+    dtype, element_size = _elements(storage_type.name.rpartition(".")[2])
     return _Reference(storage_type.name, dtype, element_size, key, count)
 
 
+def _elements(class_name: str) -> tuple[str | None, int]:
+    """The dtype of a storage class, None for a quantized one, and its size in bytes.
+
+    Raises:
+        ValueError: torch has no such class.
+    """
+    dtype = DTYPE_OF_STORAGE.get(class_name)
+    if dtype is not None:
+        return dtype, DTYPES[dtype].bits // 8
+    if class_name.startswith(("QInt", "QUInt")):
+        return None, 4 if class_name == "QInt32Storage" else 1
+    raise ValueError("a storage's type is none of torch's")
+
+
 def _quantized(reference: _Reference) -> Inert:
+    """What stands for a quantized storage, and makes records of its tensors."""
     return Inert(
         reference.type_name,
         (reference.key,),
@@ -226,6 +257,11 @@ def _quantized(reference: _Reference) -> Inert:
 
 
 def _whole(storage: Storage, dtype: str, count: int) -> Tensor:
+    """The storage as a one-dimensional tensor.
+
+    Raises:
+        CheckpointError: it has another size than so many elements.
+    """
     claimed = count * DTYPES[dtype].bits // 8
     if claimed != storage.nbytes:
         raise CheckpointError(
@@ -237,8 +273,10 @@ def _whole(storage: Storage, dtype: str, count: int) -> Tensor:
 
 
 def _part(whole: Tensor, view: Any) -> Tensor:
-    """The elements that a legacy view (key, offset, size) takes. Raises ValueError
-    where it isn't one within the storage.
+    """The elements that a legacy view (key, offset, size) takes.
+
+    Raises:
+        ValueError: it isn't one within the storage.
     """
     _, offset, size = view
     if type(offset) is not int or type(size) is not int:
@@ -249,7 +287,11 @@ def _part(whole: Tensor, view: Any) -> Tensor:
 
 
 def _check_keys(keys: Any) -> None:
-    """Raise CheckpointError unless they are distinct strings in a list."""
+    """Check the last pickle of a legacy file.
+
+    Raises:
+        CheckpointError: it isn't a list of distinct strings.
+    """
     distinct = set()
     if type(keys) is list:
         for key in keys:

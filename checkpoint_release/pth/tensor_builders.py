@@ -92,19 +92,25 @@ class TensorBuilders:
         }
 
     def _rebuild_tensor(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        """Of before torch 0.4: (storage, offset, shape, strides)."""
+        """_rebuild_tensor(storage, offset, shape, strides), of before torch 0.4."""
         if len(args) != 4:
             raise Unsupported
         return self._view(args)
 
     def _rebuild_tensor_v2(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        """(storage, offset, shape, strides, requires_grad, hooks[, metadata])."""
+        """_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks).
+
+        Since torch 1.13 with metadata behind it. Gradients and hooks are left aside.
+        """
         if len(args) not in (6, 7):
             raise Unsupported
         return self._view(args[:4], metadata=args[6:])
 
     def _rebuild_tensor_v3(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        """The same with a dtype before the metadata: the storage is one of bytes."""
+        """_rebuild_tensor_v3: the same with a dtype before the metadata.
+
+        The storage is one of bytes then, for dtypes that have no storage class.
+        """
         if len(args) not in (7, 8):
             raise Unsupported
         return self._view(args[:4], dtype=args[6], metadata=args[7:])
@@ -147,6 +153,11 @@ class TensorBuilders:
         )
 
     def _claim(self, nbytes: int) -> None:
+        """Account for a tensor's elements, which its export would write.
+
+        Raises:
+            ValueError: the file's tensors claim too much together.
+        """
         self._claims_left -= nbytes
         if self._claims_left < 0:
             raise ValueError(
@@ -155,7 +166,11 @@ class TensorBuilders:
 
 
 def _require_storage(storage: Any) -> Tensor:
-    """What stands for a storage: a one-dimensional tensor over all or part of it."""
+    """What stands for a storage: a one-dimensional tensor over all or part of it.
+
+    Raises:
+        Unsupported: it is something else; of a quantized storage with the reason.
+    """
     if isinstance(storage, Inert):
         raise Unsupported(storage.reason)
     if not isinstance(storage, Tensor) or len(storage.shape) != 1:
@@ -164,7 +179,11 @@ def _require_storage(storage: Any) -> Tensor:
 
 
 def _dtype_name(record: Any) -> str:
-    """safetensors' name of the dtype that a record such as torch.float32 stands for."""
+    """safetensors' name of the dtype that a record such as torch.float32 stands for.
+
+    Raises:
+        Unsupported: it is no dtype, or none that is supported.
+    """
     if not isinstance(record, Inert) or not record.name.startswith("torch."):
         raise Unsupported
     torch_name = record.name.removeprefix("torch.")
@@ -175,10 +194,18 @@ def _dtype_name(record: Any) -> str:
 
 
 def _check_within(base: Tensor, dtype: str, layout: _Layout) -> int:
-    """Raise ValueError unless a layout of a dtype lies within what `base` looks at.
+    """Check that a layout lies within what `base` looks at.
+
+    Args:
+        base: a one-dimensional tensor over a storage.
+        dtype: of the layout's elements; perhaps another than base's.
+        layout: counted from where `base` begins.
 
     Returns:
         Where `base` begins in its storage, in elements of the dtype.
+
+    Raises:
+        ValueError: it doesn't.
     """
     width = DTYPES[dtype].bits // 8
     base_width = DTYPES[base.dtype].bits // 8
@@ -213,13 +240,22 @@ def _rebuild_from_type(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _require_tensor(value: Any) -> Tensor:
+    """The tensor that was rebuilt.
+
+    Raises:
+        Unsupported: it stayed a record; with its reason.
+    """
     if isinstance(value, Tensor):
         return value
     raise Unsupported(value.reason if isinstance(value, Inert) else "")
 
 
 def _not_dense(kind: str) -> Builder:
-    """The builder that says why a tensor can't be exported."""
+    """The builder that says why a tensor can't be exported.
+
+    Args:
+        kind: how it is stored otherwise than densely.
+    """
 
     def refuse(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         raise Unsupported(f"a {kind} tensor, which safetensors can't hold")

@@ -16,10 +16,12 @@ import typing
 
 
 def _names(text: str) -> frozenset[str]:
+    """The names in a text, with blanks between them."""
     return frozenset(text.split())
 
 
 def _exceptions() -> frozenset[str]:
+    """The names of Python's own exceptions, which a trainer may save with its state."""
     names = set()
     for name, kind in vars(builtins).items():
         if isinstance(kind, type) and issubclass(kind, BaseException):
@@ -28,6 +30,7 @@ def _exceptions() -> frozenset[str]:
 
 
 def _typing_names() -> frozenset[str]:
+    """The classes and forms of typing; its functions, such as get_type_hints, eval."""
     return frozenset(name for name in typing.__all__ if name[0].isupper())
 
 
@@ -193,6 +196,11 @@ def _has_magic(components: list[str]) -> bool:
 
 
 def _is_dangerous_in_torch(components: list[str]) -> bool:
+    """Whether a name in torch is other than what models and optimizers hold.
+
+    Args:
+        components: the parts of the dotted name, "torch" the first of them.
+    """
     *module, name = components
     if module == ["torch"]:
         return name in _DANGEROUS_IN_TORCH

@@ -80,7 +80,12 @@ class _Members:
 
 
 class _Resolver:
-    """Walks a nest down to the records, whose own insides wait in `waiting`."""
+    """Walks a nest down to the records, whose own insides wait in `waiting`.
+
+    Attributes:
+        waiting: the records that were met and not yet walked.
+        modules: class names of the pickled modules that were met.
+    """
 
     def __init__(self) -> None:
         self.waiting: list[Inert] = []
@@ -91,6 +96,13 @@ class _Resolver:
         self._copies_left = MAX_COPIED
 
     def resolve(self, root: Any) -> Any:
+        """Resolve everything below `root`, children before what holds them.
+
+        The walk has a stack of its own, because a file chooses how deep it goes.
+
+        Raises:
+            CheckpointError: a container contains itself, or is too deep or too wide.
+        """
         above: set[int] = set()  # ids of the containers that hold the one at hand
         todo = [(root, False)]
         while todo:
@@ -114,13 +126,15 @@ class _Resolver:
                 if len(above) > MAX_DEPTH:
                     raise _too_large(f"is {len(above)} levels deep")
                 todo.append((node, True))
-                for child in node.values() if type(node) is dict else node:
-                    if type(child) in _COMPOSED:
-                        todo.append((child, False))
+                todo.extend(_composed_children(node))
         return self._results.get(id(root), root)
 
     def _finish(self, node: Any) -> None:
-        """All children are resolved: put what they stand for in their places."""
+        """Put what the children stand for in their places, now that all are resolved.
+
+        Raises:
+            CheckpointError: the container walks as more values or levels than allowed.
+        """
         result = self._with_results(node)
         size = self._measure(result)
         if size.depth > MAX_DEPTH:
@@ -149,6 +163,10 @@ class _Resolver:
         return node
 
     def _measure(self, container: Any) -> _Size:
+        """The size of a container whose children have been measured.
+
+        What is shared counts each time, as a walk would meet it.
+        """
         nodes, depth = 1, 0
         for child in container.values() if type(container) is dict else container:
             below = _LEAF
@@ -159,6 +177,7 @@ class _Resolver:
         return _Size(nodes, depth + 1)
 
     def _stands_for(self, record: Inert) -> Any:
+        """A tensor for an array, a state dict for a module, otherwise the record."""
         if is_array(record):
             return self._array(record)
         members = _members(record)
@@ -176,6 +195,10 @@ class _Resolver:
         return record
 
     def _array(self, record: Inert) -> Tensor | Inert:
+        """The array's tensor; the record itself where it holds other than numbers.
+
+        Text in its state is copied into bytes, and charged.
+        """
         if isinstance(record.state, tuple):
             for part in record.state[:8]:
                 if type(part) is str:
@@ -183,6 +206,11 @@ class _Resolver:
         return array_of(record) or self._wait(record)
 
     def _charge(self, record: Inert, characters: int) -> None:
+        """Account for text that a record makes the reader copy.
+
+        Raises:
+            CheckpointError: more than MAX_COPIED all together.
+        """
         self._copies_left -= characters
         if self._copies_left < 0:
             raise CheckpointError(
@@ -190,8 +218,12 @@ class _Resolver:
             )
 
     def _state_dict(self, root: Inert) -> dict[str, Any]:
-        """The state dict of a pickled module: parameters, persistent buffers and
-        submodules, in torch's order.
+        """The state dict of a pickled module, in torch's order.
+
+        It holds parameters, persistent buffers, and the same of the submodules.
+
+        Raises:
+            CheckpointError: a submodule isn't one, or they are nested too deeply.
         """
         found: dict[str, Any] = {}
         todo: list[tuple[str, Any, int]] = [("", root, 1)]
@@ -218,8 +250,20 @@ class _Resolver:
         return self._array(value) if is_array(value) else self._wait(value)
 
 
+def _composed_children(container: Any) -> Iterator[tuple[Any, bool]]:
+    """The children that may hold others, each marked as not yet resolved."""
+    for child in container.values() if type(container) is dict else container:
+        if type(child) in _COMPOSED:
+            yield child, False
+
+
 def _members(record: Any) -> _Members | None:
-    """A pickled module's members; None for what is none."""
+    """A pickled module's members.
+
+    Returns:
+        None for what is no module: one has these three in its __dict__, whatever its
+        class is called.
+    """
     if not isinstance(record, Inert) or type(record.state) is not dict:
         return None
     state = record.state
@@ -235,6 +279,7 @@ def _members(record: Any) -> _Members | None:
 
 
 def _names(listed: Any) -> frozenset[str]:
+    """The names in a pickled set, which comes as a list; no more than MAX_DEPTH."""
     if not isinstance(listed, list | tuple):
         return frozenset()
     listed = listed[:MAX_DEPTH]
@@ -242,6 +287,11 @@ def _names(listed: Any) -> frozenset[str]:
 
 
 def _attribute(name: Any) -> str:
+    """The name, checked.
+
+    Raises:
+        CheckpointError: no attribute can be called so.
+    """
     if type(name) is not str or len(name) > MAX_ATTRIBUTE_NAME:
         raise CheckpointError(
             "a pickled module has a name in it that no attribute can have"

@@ -29,6 +29,11 @@ def candidates(
 
     The optimizer's and the like are passed over.
 
+    Args:
+        value: what a checkpoint holds.
+        key: the dotted key that led to it.
+        depth: how many levels of mappings are searched below it.
+
     Raises:
         CheckpointError: as tensors_in.
     """
@@ -50,6 +55,9 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
 
     A few facts may lie among them, but a lone tensor among facts (a random state, class
     weights) is a fact.
+
+    Returns:
+        Name → tensor; empty where the mapping is no state dict.
 
     Raises:
         CheckpointError: among them are sparse, quantized or other tensors that
@@ -90,7 +98,11 @@ def _unsupported(mapping: Mapping[Any, Any]) -> dict[Any, str]:
 
 
 def outline(value: Any) -> str:
-    """What a checkpoint holds in place of a state dict, for a message: "it is …"."""
+    """What a checkpoint holds in place of a state dict, for a message.
+
+    Returns:
+        A clause such as "its keys are epoch, loss" or "it is a list".
+    """
     if isinstance(value, Inert):
         kind = "an object of the class " if value.args is not None else ""
         return f"it is {kind}{value.name}"

@@ -109,6 +109,12 @@ def _only_name(state_dicts: Mapping[str, StateDict]) -> str:
 
 
 def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
+    """The error for a checkpoint without a state dict.
+
+    Args:
+        value: what it holds.
+        adapters: keys of the LoRA adapters in it.
+    """
     if adapters:
         place = adapters[0] or "the whole file"
         return CheckpointError(
@@ -129,6 +135,11 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
 
 
 def _at_key(value: Any, key: str) -> StateDict:
+    """The state dict under a dotted key.
+
+    Raises:
+        CheckpointError: there is none; the message shows what there is.
+    """
     found = _descend(value, key)
     weights = tensors_in(found) if isinstance(found, Mapping) else {}
     if weights:
@@ -176,6 +187,7 @@ def _beginnings(key: str) -> Iterator[str]:
 
 
 def _size(weights: Mapping[str, TensorLike]) -> str:
+    """How large a state dict is, to tell candidates apart by."""
     values = sum(math.prod(tensor.shape) for tensor in weights.values())
     size = sum(nbytes(tensor) for tensor in weights.values())
     return f"{len(weights)} tensors, {values:,} values, {size / 1e6:,.1f} MB"

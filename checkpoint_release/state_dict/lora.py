@@ -95,6 +95,10 @@ def find_adapter(value: Any) -> StateDict:
 
 
 def _refuse_mixed(name: str, tensors: StateDict) -> None:
+    """Raise CheckpointError where LoRA factors lie among other tensors.
+
+    Merging only the factors would lose what the others were trained to.
+    """
     if not has_factors(tensors):
         return
     others = [tensor for tensor in tensors if not _FACTOR.match(tensor)]
@@ -284,6 +288,14 @@ def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
 
 
 def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
+    """base + scale · B·A, computed when its bytes are asked for.
+
+    Args:
+        base: [out, in].
+        factors: B [out, rank] and A [rank, in].
+        scale: alpha / rank.
+    """
+
     def compute() -> np.ndarray[Any, Any]:
         left = factors.b.numpy().astype(np.float64)
         right = factors.a.numpy().astype(np.float64)

@@ -94,6 +94,25 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
         """Everything needed to build the model and to call it."""
         return Architecture.from_json(self.model)
 
+    def describe(self) -> list[str]:
+        """What was read, merged and left out, for people: a line each."""
+        tensors, lora = self.tensors, self.lora
+        lines = [
+            f"{self.origin.container}, {self.origin.state_dict or 'a bare state dict'}:"
+            f" {tensors.count} tensors, {tensors.values:,} values"
+            f" ({tensors.bytes / 1e6:,.1f} MB)"
+        ]
+        if lora:
+            lines.append(
+                f"merged LoRA into {len(lora.layers)} layers: alpha {lora.alpha}, rank"
+                f" {lora.rank}"
+            )
+        for harm, names in self.left_out.items():
+            if names:
+                listed = [f"{name} ×{count}" for name, count in names.items()]
+                lines.append(f"left out, not run ({harm}): {', '.join(listed)}")
+        return lines
+
 
 @dataclass(frozen=True)
 class CheckpointFolder:
