@@ -1,10 +1,8 @@
-"""What a model takes and gives: named inputs and outputs, dynamic dimensions, sample
-inputs.
+"""What a model takes and gives: inputs, outputs, dynamic dimensions, sample inputs.
 
-Shapes are tuples in which a number is fixed and a name is a dynamic dimension; two
-inputs that name the
-same dimension agree on it. In params.yaml, config.json and checkpoint.json a signature
-reads:
+In a shape a number is fixed and a name is a dynamic dimension; inputs that name the
+same dimension agree on its size. As the option model.signature, in config.json and in
+checkpoint.json a signature reads:
 
     inputs:
       - {name: tokens, dtype: int64, shape: [batch, sequence], low: 0, high: 29}
@@ -17,7 +15,7 @@ reads:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +36,9 @@ class TensorSpec:
     Attributes:
         name: as the model's forward names it.
         dtype: a numpy name out of SIGNATURE_DTYPES.
-        shape: numbers and names of dynamic dimensions; None for an output whose shape
-            nobody stated.
-        low, high: integers lie in [low, high); both are None for floats.
+        shape: numbers and names of dynamic dimensions; None for an output without a
+            stated shape.
+        low, high: integers are in [low, high); both are None for floats.
         description: what it means, with units, for people.
     """
 
@@ -79,14 +77,30 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dynamic dimension: its bounds (inclusive; no maximum: unbounded) and the size
-    that examples take.
+    """A dynamic dimension.
+
+    Attributes:
+        name: as shapes name it.
+        minimum, maximum: bounds, both included; no maximum: unbounded.
+        example: the size in examples.
     """
 
     name: str
     minimum: int = 1
     maximum: int | None = None
     example: int = 2
+
+    @property
+    def bounds(self) -> str:
+        """The bounds, for a message."""
+        largest = "any number" if self.maximum is None else self.maximum
+        return f"{self.minimum} to {largest}"
+
+    def allows(self, size: int) -> bool:
+        """Whether a size is within the bounds."""
+        if size < self.minimum:
+            return False
+        return self.maximum is None or size <= self.maximum
 
     def to_json(self) -> dict[str, Any]:
         """The bounds and the example as JSON holds them."""
@@ -99,9 +113,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Signature:
-    """A model's inputs and outputs, in order, and the dynamic dimensions that they
-    name.
-    """
+    """A model's inputs and outputs in order, and the dimensions that inputs name."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -119,95 +131,80 @@ class Signature:
 
     def to_json(self) -> dict[str, Any]:
         """The signature as config.json and checkpoint.json hold it."""
+        dimensions = self.dimensions.items()
         return {
             "inputs": [spec.to_json() for spec in self.inputs],
             "outputs": [spec.to_json() for spec in self.outputs],
-            "dimensions": {
-                name: dimension.to_json() for name, dimension in self.dimensions.items()
-            },
+            "dimensions": {name: dimension.to_json() for name, dimension in dimensions},
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Signature:
-        """Read what to_json wrote, or what a person wrote under model.signature.
+        """Read what to_json wrote, or what the option model.signature states.
 
-        Dimensions that are named in a shape and nowhere else get the defaults of
-        Dimension.
+        Dimensions that only shapes name get the defaults of Dimension.
 
         Raises:
             ParamsError: a key is unknown or missing, a value isn't what its key takes,
                 an integer input has no range, two tensors have one name; the message
                 names the key and what was found.
         """
-        _only(value, {"inputs", "outputs", "dimensions"}, "model.signature")
-        inputs = tuple(
-            _input(item, f"model.signature.inputs[{i}]")
-            for i, item in _items(value, "inputs")
-        )
-        outputs = tuple(
-            _tensor(item, f"model.signature.outputs[{i}]")
-            for i, item in _items(value, "outputs")
-        )
-        names = [spec.name for spec in (*inputs, *outputs)]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ParamsError(
-                f"model.signature names {sorted(twice)} more than once",
-                "give each tensor its own name",
-            )
-        used = list(
-            dict.fromkeys(
-                size
-                for spec in inputs
-                for size in spec.shape or ()
-                if isinstance(size, str)
-            )
-        )
-        stated = _or_empty(value.get("dimensions"))
-        where = "model.signature.dimensions"
-        if not isinstance(stated, Mapping):
-            raise ParamsError(
-                f"{where} is {stated!r}",
-                "give a mapping of names that stand in shapes to their bounds",
-            )
-        if unused := [name for name in stated if name not in used]:
-            raise ParamsError(
-                f"{where}: no input's shape names {unused}", "remove or use them"
-            )
-        dimensions = {
-            name: _dimension(name, _or_empty(stated.get(name)), f"{where}.{name}")
-            for name in used
-        }
+        _require_keys(value, {"inputs", "outputs", "dimensions"}, _OPTION)
+        inputs = _parse_tensors(value, "inputs", _parse_input)
+        outputs = _parse_tensors(value, "outputs", _parse_tensor)
+        _require_unique_names((*inputs, *outputs))
+        used = _dynamic_names(inputs)
+        dimensions = _parse_dimensions(value.get("dimensions"), used)
         return cls(inputs, outputs, dimensions)
 
     def taking(self, names: Collection[str]) -> Signature:
-        """The signature with only the named inputs, in its own order, and the
-        dimensions that these still have.
+        """The signature with only the named inputs, in its own order.
+
+        It has the dimensions that these inputs name.
         """
         inputs = tuple(spec for spec in self.inputs if spec.name in names)
-        used = {size for spec in inputs for size in spec.shape or ()}
-        dimensions = {
-            name: dimension
-            for name, dimension in self.dimensions.items()
-            if name in used
-        }
+        used = _dynamic_names(inputs)
+        dimensions = {}
+        for name, dimension in self.dimensions.items():
+            if name in used:
+                dimensions[name] = dimension
         return Signature(inputs, self.outputs, dimensions)
 
 
+def _dynamic_names(inputs: Collection[TensorSpec]) -> list[str]:
+    """The dimensions that the inputs name, in the order of their first mention."""
+    names: list[str] = []
+    for spec in inputs:
+        names += spec.dynamic_axes.values()
+    return list(dict.fromkeys(names))
+
+
 def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The spec's shape with numbers in the place of names."""
-    return tuple(
-        sizes[size] if isinstance(size, str) else size for size in spec.shape or ()
-    )
+    """The spec's shape with numbers in the place of names.
+
+    Args:
+        spec: an input or output; one without a stated shape gives ().
+        sizes: dimension → size.
+    """
+    shape = list(spec.shape or ())
+    for axis, name in spec.dynamic_axes.items():
+        shape[axis] = sizes[name]
+    return tuple(int(size) for size in shape)
 
 
 def sample_inputs(
     signature: Signature, sizes: Mapping[str, int], seed: int, scale: float = 1.0
 ) -> Arrays:
-    """Random inputs: floats from a normal distribution times `scale`, integers uniform
-    in their range.
+    """Random inputs: normally distributed floats, integers uniform in their range.
 
     The same seed gives the same values on every machine, and every input has a stream
-    of its own, so that adding an input leaves the values of the others alone.
+    of its own, so that another input doesn't change its values.
+
+    Args:
+        signature: of the model.
+        sizes: dimension → size.
+        seed: at least 0.
+        scale: the floats' standard deviation.
     """
     arrays: Arrays = {}
     for spec in signature.inputs:
@@ -224,18 +221,24 @@ def sample_inputs(
     return arrays
 
 
+# Inputs that a caller gives
+
+
 def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
-    """Check named arrays against the signature and return the sizes of the dynamic
-    dimensions.
+    """Check named arrays against the signature.
+
+    Returns:
+        Dynamic dimension → its size.
 
     Raises:
-        InferenceError: a name, dtype, shape or integer range isn't what the signature
-            says.
+        InferenceError: a name, dtype, shape or value isn't what the signature states.
     """
-    expected = [spec.name for spec in signature.inputs]
-    if missing := [name for name in expected if name not in inputs]:
+    expected = signature.input_names
+    missing = sorted(set(expected).difference(inputs))
+    if missing:
         raise InferenceError(f"inputs {missing} are missing", f"give all of {expected}")
-    if extra := [name for name in inputs if name not in expected]:
+    extra = sorted(set(inputs).difference(expected))
+    if extra:
         raise InferenceError(
             f"inputs {extra} are not among the model's inputs",
             f"give exactly {expected}",
@@ -243,79 +246,165 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str,
     sizes: dict[str, int] = {}
     for spec in signature.inputs:
         array = np.asarray(inputs[spec.name])
-        wanted = f"{spec.dtype} {list(spec.shape or ())}"
-        got = f"{array.dtype} {list(array.shape)}"
-        if array.dtype != np.dtype(spec.dtype):
-            raise InferenceError(
-                f"input {spec.name!r} is {got}, and the model takes {wanted}",
-                f"convert it with .astype('{spec.dtype}')",
-            )
-        if array.ndim != len(spec.shape or ()):
-            raise InferenceError(
-                f"input {spec.name!r} is {got}, and the model takes {wanted}",
-                "reshape it",
-            )
-        for axis, (size, want) in enumerate(
-            zip(array.shape, spec.shape or (), strict=True)
-        ):
-            if isinstance(want, int):
-                if size != want:
-                    raise InferenceError(
-                        f"input {spec.name!r} is {got}, and the model takes {wanted}",
-                        f"axis {axis} must have {want} entries",
-                    )
-                continue
-            if sizes.setdefault(want, size) != size:
-                raise InferenceError(
-                    f"input {spec.name!r} is {got}: its {want!r} is {size}, and another"
-                    f" input's is {sizes[want]}",
-                    f"give every input the same {want!r}",
-                )
-            dimension = signature.dimensions[want]
-            if size < dimension.minimum or (
-                dimension.maximum is not None and size > dimension.maximum
-            ):
-                raise InferenceError(
-                    f"input {spec.name!r} has {want!r} {size}, and allowed are"
-                    f" {dimension.minimum} to {dimension.maximum or 'any number'}",
-                    "give it a size within the bounds",
-                )
-        if (
-            spec.is_integer
-            and array.size
-            and (array.min() < (spec.low or 0) or array.max() >= (spec.high or 0))
-        ):
-            raise InferenceError(
-                f"input {spec.name!r} holds {array.min()} to {array.max()}, and the"
-                f" model takes {spec.low} to {(spec.high or 0) - 1}",
-                "clip or re-index the values",
-            )
+        _check_layout(spec, array)
+        for axis, name in spec.dynamic_axes.items():
+            dimension = signature.dimensions[name]
+            _check_size(spec, array, dimension, array.shape[axis], sizes)
+        _check_range(spec, array)
     return sizes
 
 
-def _items(value: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
+def _check_layout(spec: TensorSpec, array: Array) -> None:
+    """Check the dtype, the number of axes and the fixed sizes.
+
+    Raises:
+        InferenceError: one of them isn't the spec's.
+    """
+    shape = spec.shape or ()
+    problem = (
+        f"input {spec.name!r} is {array.dtype} {list(array.shape)}, and the model takes"
+        f" {spec.dtype} {list(shape)}"
+    )
+    if array.dtype != np.dtype(spec.dtype):
+        raise InferenceError(problem, f"convert it with .astype('{spec.dtype}')")
+    if array.ndim != len(shape):
+        raise InferenceError(problem, "reshape it")
+    for axis, size in enumerate(shape):
+        if isinstance(size, int) and size != array.shape[axis]:
+            raise InferenceError(problem, f"axis {axis} must have {size} entries")
+
+
+def _check_size(
+    spec: TensorSpec,
+    array: Array,
+    dimension: Dimension,
+    size: int,
+    sizes: dict[str, int],
+) -> None:
+    """Check the size of one dynamic dimension, and add it to the sizes.
+
+    Args:
+        spec: of the input.
+        array: the input.
+        dimension: one that the spec's shape names.
+        size: what the array has there.
+        sizes: dimension → size, as of the inputs before.
+
+    Raises:
+        InferenceError: another input has another size there, or it is out of bounds.
+    """
+    name = dimension.name
+    if sizes.setdefault(name, size) != size:
+        raise InferenceError(
+            f"input {spec.name!r} is {array.dtype} {list(array.shape)}: its {name!r} is"
+            f" {size}, and another input's is {sizes[name]}",
+            f"give every input the same {name!r}",
+        )
+    if not dimension.allows(size):
+        raise InferenceError(
+            f"input {spec.name!r} has {name!r} {size}, and allowed are"
+            f" {dimension.bounds}",
+            "give it a size within the bounds",
+        )
+
+
+def _check_range(spec: TensorSpec, array: Array) -> None:
+    """Check the values of integers.
+
+    Raises:
+        InferenceError: one is out of the spec's range.
+    """
+    if spec.low is None or spec.high is None or not array.size:
+        return
+    lowest, highest = array.min(), array.max()
+    if lowest < spec.low or highest >= spec.high:
+        raise InferenceError(
+            f"input {spec.name!r} holds {lowest} to {highest}, and the model takes"
+            f" {spec.low} to {spec.high - 1}",
+            "clip or re-index the values",
+        )
+
+
+# A signature that a person states
+
+_OPTION = "{model.signature}"
+
+
+def _invalid(problem: str, remedy: str) -> ParamsError:
+    """An error about a part of the option model.signature."""
+    return ParamsError(problem, remedy, options=["model.signature"])
+
+
+def _parse_tensors(
+    value: Mapping[str, Any], key: str, parse: Callable[[Any, str], TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """The inputs or the outputs of a signature.
+
+    Args:
+        value: the signature.
+        key: "inputs" or "outputs".
+        parse: reads one of them; takes it and where it is.
+    """
     items = value.get(key)
     if not isinstance(items, list | tuple) or not items:
-        raise ParamsError(
-            f"model.signature.{key} is {items!r}",
+        raise _invalid(
+            f"{_OPTION}.{key} is {items!r}",
             f"list the model's {key}, in forward's order",
         )
-    return list(enumerate(items))
+    specs = []
+    for number, item in enumerate(items):
+        specs.append(parse(item, f"{_OPTION}.{key}[{number}]"))
+    return tuple(specs)
 
 
-def _or_empty(value: Any) -> Any:
-    return {} if value is None else value
+def _require_unique_names(specs: Collection[TensorSpec]) -> None:
+    """Make sure that no two inputs or outputs have the same name."""
+    seen: set[str] = set()
+    for spec in specs:
+        if spec.name in seen:
+            raise _invalid(
+                f"{_OPTION} names {spec.name!r} more than once",
+                "give each tensor its own name",
+            )
+        seen.add(spec.name)
 
 
-def _input(value: Any, where: str) -> TensorSpec:
-    spec = _tensor(value, where)
+def _parse_dimensions(value: Any, used: list[str]) -> dict[str, Dimension]:
+    """The dimensions of a signature.
+
+    Args:
+        value: what is stated about them; None: nothing.
+        used: the names that stand in shapes of inputs.
+    """
+    where = f"{_OPTION}.dimensions"
+    stated = {} if value is None else value
+    if not isinstance(stated, Mapping):
+        raise _invalid(
+            f"{where} is {stated!r}",
+            "give a mapping of names that stand in shapes to their bounds",
+        )
+    unused = sorted(set(stated).difference(used), key=str)
+    if unused:
+        raise _invalid(
+            f"{where}: no input's shape names {unused}", "remove or use them"
+        )
+    dimensions = {}
+    for name in used:
+        key = f"{where}.{name}"
+        dimensions[name] = _parse_dimension(name, stated.get(name), key)
+    return dimensions
+
+
+def _parse_input(value: Any, where: str) -> TensorSpec:
+    """One input, which needs a shape, and a range if it holds integers."""
+    spec = _parse_tensor(value, where)
     if spec.shape is None:
-        raise ParamsError(
+        raise _invalid(
             f"{where} ({spec.name}) has no shape",
             "give it one, such as [batch, 3, 224, 224]",
         )
     if spec.is_integer and spec.high is None:
-        raise ParamsError(
+        raise _invalid(
             f"{where} ({spec.name}) holds integers ({spec.dtype}) and has no range",
             "state low (included) and high (excluded), so that samples are values the"
             " model accepts",
@@ -323,68 +412,74 @@ def _input(value: Any, where: str) -> TensorSpec:
     return spec
 
 
-def _tensor(value: Any, where: str) -> TensorSpec:
+def _parse_tensor(value: Any, where: str) -> TensorSpec:
+    """One input or output.
+
+    Args:
+        value: a mapping, or the name alone.
+        where: its key, for messages.
+    """
     if isinstance(value, str):
         value = {"name": value}
-    _only(value, {"name", "dtype", "shape", "low", "high", "description"}, where)
-    name, dtype, description = (
-        value.get("name"),
-        value.get("dtype", "float32"),
-        value.get("description", ""),
-    )
+    keys = {"name", "dtype", "shape", "low", "high", "description"}
+    _require_keys(value, keys, where)
+    name = value.get("name")
     if not isinstance(name, str) or not name:
-        raise ParamsError(
-            f"{where}.name is {name!r}",
-            "give the name that the model's forward has for it",
-        )
+        raise _invalid(f"{where}.name is {name!r}", "give the name that forward uses")
+    dtype = value.get("dtype", "float32")
     if dtype not in SIGNATURE_DTYPES:
-        raise ParamsError(
-            f"{where}.dtype is {dtype!r}",
-            f"choose one of {', '.join(SIGNATURE_DTYPES)}",
-        )
+        allowed = ", ".join(SIGNATURE_DTYPES)
+        raise _invalid(f"{where}.dtype is {dtype!r}", f"choose one of {allowed}")
+    description = value.get("description", "")
     if not isinstance(description, str):
-        raise ParamsError(
+        raise _invalid(
             f"{where}.description is {description!r}",
             "give a text, in quotes if need be",
         )
-    shape = value.get("shape")
-    if shape is not None:
-        if not isinstance(shape, list | tuple):
-            raise ParamsError(
-                f"{where}.shape is {shape!r}",
-                "give a list of numbers and names of dimensions",
-            )
-        shape = tuple(
-            _size(size, f"{where}.shape[{axis}]") for axis, size in enumerate(shape)
-        )
-    low, high = _range(value.get("low"), value.get("high"), dtype, where)
+    shape = _parse_shape(value.get("shape"), f"{where}.shape")
+    low, high = _parse_range(value.get("low"), value.get("high"), dtype, where)
     return TensorSpec(name, dtype, shape, low, high, description)
 
 
-def _size(size: Any, where: str) -> int | str:
-    return (
-        size
-        if isinstance(size, str) and size
-        else _whole(size, where, 1, "or the name of a dimension")
-    )
+def _parse_shape(value: Any, where: str) -> tuple[int | str, ...] | None:
+    """The sizes of the axes; None where they aren't stated."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise _invalid(
+            f"{where} is {value!r}", "give a list of numbers and names of dimensions"
+        )
+    shape = []
+    for axis, size in enumerate(value):
+        if not isinstance(size, str) or not size:
+            remedy = "give a whole number of at least 1 or the name of a dimension"
+            _require_whole(size, f"{where}[{axis}]", remedy, least=1)
+        shape.append(size)
+    return tuple(shape)
 
 
-def _range(
+def _parse_range(
     low: Any, high: Any, dtype: str, where: str
 ) -> tuple[int | None, int | None]:
-    """The checked range; none where neither end is stated."""
+    """The range of integers; none where neither end is stated.
+
+    Args:
+        low, high: what is stated.
+        dtype: one of SIGNATURE_DTYPES.
+        where: the tensor's key, for messages.
+    """
     if low is None and high is None:
         return None, None
     if np.dtype(dtype).kind not in "iu":
-        raise ParamsError(
+        raise _invalid(
             f"{where} is {dtype} and has a range: low={low!r}, high={high!r}",
             "remove low and high",
         )
-    for key, value in (("low", low), ("high", high)):
-        _whole(value, f"{where}.{key}")
+    _require_whole(low, f"{where}.low", "give a whole number")
+    _require_whole(high, f"{where}.high", "give a whole number")
     info = np.iinfo(dtype)
     if not info.min <= low < high <= int(info.max) + 1:
-        raise ParamsError(
+        raise _invalid(
             f"{where}.low is {low}, and high is {high}",
             f"choose low (included) below high (excluded), within what {dtype} holds:"
             f" {info.min} to {info.max}",
@@ -392,62 +487,62 @@ def _range(
     return low, high
 
 
-def _dimension(name: str, value: Any, where: str) -> Dimension:
-    _only(value, {"minimum", "maximum", "example"}, where)
+def _parse_dimension(name: str, value: Any, where: str) -> Dimension:
+    """The bounds and the example of a dimension.
+
+    Args:
+        name: of the dimension.
+        value: what is stated about it; None: nothing.
+        where: its key, for messages.
+    """
+    stated = {} if value is None else value
+    _require_keys(stated, {"minimum", "maximum", "example"}, where)
     for key, least in (("minimum", 0), ("maximum", 1), ("example", 1)):
-        if key in value and not (key == "maximum" and value[key] is None):
-            _whole(
-                value[key],
-                f"{where}.{key}",
-                least,
-                "or null: unbounded" if key == "maximum" else "",
-            )
-    dimension = Dimension(name, **value)
-    minimum, maximum, example = dimension.minimum, dimension.maximum, dimension.example
+        remedy = f"give a whole number of at least {least}"
+        if key == "maximum":
+            remedy += " or null: unbounded"
+            if stated.get(key) is None:
+                continue
+        if key in stated:
+            _require_whole(stated[key], f"{where}.{key}", remedy, least)
+    dimension = Dimension(name, **stated)
+    minimum, maximum = dimension.minimum, dimension.maximum
     if maximum is not None and minimum > maximum:
-        raise ParamsError(
+        raise _invalid(
             f"{where}.minimum is {minimum}, and maximum is {maximum}",
             "choose minimum ≤ maximum",
         )
-    if example < minimum or (maximum is not None and example > maximum):
-        raise ParamsError(
-            f"{where}.example is"
-            f" {example}{'' if 'example' in value else ', where none is stated'}, and"
-            f" the bounds are {minimum} to"
-            f" {maximum if maximum is not None else 'any number'}",
+    if not dimension.allows(dimension.example):
+        origin = "" if "example" in stated else ", where none is stated"
+        raise _invalid(
+            f"{where}.example is {dimension.example}{origin}, and the bounds are"
+            f" {dimension.bounds}",
             "state an example with minimum ≤ example ≤ maximum",
         )
     return dimension
 
 
-def _whole(
-    value: Any, where: str, least: int | None = None, otherwise: str = ""
-) -> int:
-    """The value, if it is a whole number; YAML's true is an int to Python, and none
-    here.
+def _require_whole(
+    value: Any, where: str, remedy: str, least: int | None = None
+) -> None:
+    """Make sure that a value is a whole number, which true and false are not.
+
+    Args:
+        value: what is stated.
+        where: its key, for the message.
+        remedy: for the message.
+        least: the smallest that is allowed.
     """
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or (least is not None and value < least)
-    ):
-        words = [
-            "give a whole number",
-            *([f"of at least {least}"] if least is not None else []),
-            otherwise,
-        ]
-        raise ParamsError(f"{where} is {value!r}", " ".join(filter(None, words)))
-    return value
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or (least is not None and value < least):
+        raise _invalid(f"{where} is {value!r}", remedy)
 
 
-def _only(value: Any, allowed: set[str], where: str) -> None:
+def _require_keys(value: Any, allowed: set[str], where: str) -> None:
+    """Make sure that a value is a mapping without other keys."""
+    names = ", ".join(sorted(allowed))
     if not isinstance(value, Mapping):
-        raise ParamsError(
-            f"{where} is {value!r}",
-            f"give a mapping with the keys {', '.join(sorted(allowed))}",
-        )
-    if unknown := [key for key in value if key not in allowed]:
-        raise ParamsError(
-            f"{where}: unknown keys {unknown}",
-            f"allowed are {', '.join(sorted(allowed))}",
-        )
+        raise _invalid(f"{where} is {value!r}", f"give a mapping with the keys {names}")
+    unknown = sorted(set(value) - allowed, key=str)
+    if unknown:
+        raise _invalid(f"{where}: unknown keys {unknown}", f"allowed are {names}")
