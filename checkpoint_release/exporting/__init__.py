@@ -1,1 +1,1 @@
-"""What all exporters share: tracing, the shape check, path leaks and config.json."""
+"""Exports by torch, and what all exporters share: shape check, leaks, config.json."""

@@ -212,8 +212,8 @@ def _check_initializers(file: str, model: ModelProto) -> None:
     unused = set(names(model.graph.initializer)) - names_read(model.graph)
     if unused:
         raise _exporter_bug(
-            f"{file}: nothing reads {len(unused)} initialisers, {min(unused)!r} the"
-            " first"
+            f"{file}: nothing reads {len(unused)} of the initialisers, such as"
+            f" {min(unused)!r}"
         )
 
 
