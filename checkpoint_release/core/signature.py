@@ -15,15 +15,14 @@ checkpoint.json a signature reads:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
-from checkpoint_release.core.errors import InferenceError, ParamsError
+from checkpoint_release.core.errors import InferenceError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -149,13 +148,10 @@ class Signature:
                 an integer input has no range, two tensors have one name; the message
                 names the key and what was found.
         """
-        _require_keys(value, {"inputs", "outputs", "dimensions"}, _OPTION)
-        inputs = _parse_tensors(value, "inputs", _parse_input)
-        outputs = _parse_tensors(value, "outputs", _parse_tensor)
-        _require_unique_names((*inputs, *outputs))
-        used = _dynamic_names(inputs)
-        dimensions = _parse_dimensions(value.get("dimensions"), used)
-        return cls(inputs, outputs, dimensions)
+        # which builds on this module
+        from checkpoint_release.core.stated_signature import read_signature
+
+        return read_signature(value)
 
     def taking(self, names: Collection[str]) -> Signature:
         """The signature with only the named inputs, in its own order.
@@ -219,9 +215,6 @@ def sample_inputs(
             values = random.standard_normal(shape) * scale
         arrays[spec.name] = np.asarray(values).astype(spec.dtype)
     return arrays
-
-
-# Inputs that a caller gives
 
 
 def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
@@ -323,226 +316,3 @@ def _check_range(spec: TensorSpec, array: Array) -> None:
             f" {spec.low} to {spec.high - 1}",
             "clip or re-index the values",
         )
-
-
-# A signature that a person states
-
-_OPTION = "{model.signature}"
-
-
-def _invalid(problem: str, remedy: str) -> ParamsError:
-    """An error about a part of the option model.signature."""
-    return ParamsError(problem, remedy, options=["model.signature"])
-
-
-def _parse_tensors(
-    value: Mapping[str, Any], key: str, parse: Callable[[Any, str], TensorSpec]
-) -> tuple[TensorSpec, ...]:
-    """The inputs or the outputs of a signature.
-
-    Args:
-        value: the signature.
-        key: "inputs" or "outputs".
-        parse: reads one of them; takes it and where it is.
-    """
-    items = value.get(key)
-    if not isinstance(items, list | tuple) or not items:
-        raise _invalid(
-            f"{_OPTION}.{key} is {items!r}",
-            f"list the model's {key}, in forward's order",
-        )
-    specs = []
-    for number, item in enumerate(items):
-        specs.append(parse(item, f"{_OPTION}.{key}[{number}]"))
-    return tuple(specs)
-
-
-def _require_unique_names(specs: Collection[TensorSpec]) -> None:
-    """Make sure that no two inputs or outputs have the same name."""
-    seen: set[str] = set()
-    for spec in specs:
-        if spec.name in seen:
-            raise _invalid(
-                f"{_OPTION} names {spec.name!r} more than once",
-                "give each tensor its own name",
-            )
-        seen.add(spec.name)
-
-
-def _parse_dimensions(value: Any, used: list[str]) -> dict[str, Dimension]:
-    """The dimensions of a signature.
-
-    Args:
-        value: what is stated about them; None: nothing.
-        used: the names that stand in shapes of inputs.
-    """
-    where = f"{_OPTION}.dimensions"
-    stated = {} if value is None else value
-    if not isinstance(stated, Mapping):
-        raise _invalid(
-            f"{where} is {stated!r}",
-            "give a mapping of names that stand in shapes to their bounds",
-        )
-    unused = sorted(set(stated).difference(used), key=str)
-    if unused:
-        raise _invalid(
-            f"{where}: no input's shape names {unused}", "remove or use them"
-        )
-    dimensions = {}
-    for name in used:
-        key = f"{where}.{name}"
-        dimensions[name] = _parse_dimension(name, stated.get(name), key)
-    return dimensions
-
-
-def _parse_input(value: Any, where: str) -> TensorSpec:
-    """One input, which needs a shape, and a range if it holds integers."""
-    spec = _parse_tensor(value, where)
-    if spec.shape is None:
-        raise _invalid(
-            f"{where} ({spec.name}) has no shape",
-            "give it one, such as [batch, 3, 224, 224]",
-        )
-    if spec.is_integer and spec.high is None:
-        raise _invalid(
-            f"{where} ({spec.name}) holds integers ({spec.dtype}) and has no range",
-            "state low (included) and high (excluded), so that samples are values the"
-            " model accepts",
-        )
-    return spec
-
-
-def _parse_tensor(value: Any, where: str) -> TensorSpec:
-    """One input or output.
-
-    Args:
-        value: a mapping, or the name alone.
-        where: its key, for messages.
-    """
-    if isinstance(value, str):
-        value = {"name": value}
-    keys = {"name", "dtype", "shape", "low", "high", "description"}
-    _require_keys(value, keys, where)
-    name = value.get("name")
-    if not isinstance(name, str) or not name:
-        raise _invalid(f"{where}.name is {name!r}", "give the name that forward uses")
-    dtype = value.get("dtype", "float32")
-    if dtype not in SIGNATURE_DTYPES:
-        allowed = ", ".join(SIGNATURE_DTYPES)
-        raise _invalid(f"{where}.dtype is {dtype!r}", f"choose one of {allowed}")
-    description = value.get("description", "")
-    if not isinstance(description, str):
-        raise _invalid(
-            f"{where}.description is {description!r}",
-            "give a text, in quotes if need be",
-        )
-    shape = _parse_shape(value.get("shape"), f"{where}.shape")
-    low, high = _parse_range(value.get("low"), value.get("high"), dtype, where)
-    return TensorSpec(name, dtype, shape, low, high, description)
-
-
-def _parse_shape(value: Any, where: str) -> tuple[int | str, ...] | None:
-    """The sizes of the axes; None where they aren't stated."""
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple):
-        raise _invalid(
-            f"{where} is {value!r}", "give a list of numbers and names of dimensions"
-        )
-    shape = []
-    for axis, size in enumerate(value):
-        if not isinstance(size, str) or not size:
-            remedy = "give a whole number of at least 1 or the name of a dimension"
-            _require_whole(size, f"{where}[{axis}]", remedy, least=1)
-        shape.append(size)
-    return tuple(shape)
-
-
-def _parse_range(
-    low: Any, high: Any, dtype: str, where: str
-) -> tuple[int | None, int | None]:
-    """The range of integers; none where neither end is stated.
-
-    Args:
-        low, high: what is stated.
-        dtype: one of SIGNATURE_DTYPES.
-        where: the tensor's key, for messages.
-    """
-    if low is None and high is None:
-        return None, None
-    if np.dtype(dtype).kind not in "iu":
-        raise _invalid(
-            f"{where} is {dtype} and has a range: low={low!r}, high={high!r}",
-            "remove low and high",
-        )
-    _require_whole(low, f"{where}.low", "give a whole number")
-    _require_whole(high, f"{where}.high", "give a whole number")
-    info = np.iinfo(dtype)
-    if not info.min <= low < high <= int(info.max) + 1:
-        raise _invalid(
-            f"{where}.low is {low}, and high is {high}",
-            f"choose low (included) below high (excluded), within what {dtype} holds:"
-            f" {info.min} to {info.max}",
-        )
-    return low, high
-
-
-def _parse_dimension(name: str, value: Any, where: str) -> Dimension:
-    """The bounds and the example of a dimension.
-
-    Args:
-        name: of the dimension.
-        value: what is stated about it; None: nothing.
-        where: its key, for messages.
-    """
-    stated = {} if value is None else value
-    _require_keys(stated, {"minimum", "maximum", "example"}, where)
-    for key, least in (("minimum", 0), ("maximum", 1), ("example", 1)):
-        remedy = f"give a whole number of at least {least}"
-        if key == "maximum":
-            remedy += " or null: unbounded"
-            if stated.get(key) is None:
-                continue
-        if key in stated:
-            _require_whole(stated[key], f"{where}.{key}", remedy, least)
-    dimension = Dimension(name, **stated)
-    minimum, maximum = dimension.minimum, dimension.maximum
-    if maximum is not None and minimum > maximum:
-        raise _invalid(
-            f"{where}.minimum is {minimum}, and maximum is {maximum}",
-            "choose minimum ≤ maximum",
-        )
-    if not dimension.allows(dimension.example):
-        origin = "" if "example" in stated else ", where none is stated"
-        raise _invalid(
-            f"{where}.example is {dimension.example}{origin}, and the bounds are"
-            f" {dimension.bounds}",
-            "state an example with minimum ≤ example ≤ maximum",
-        )
-    return dimension
-
-
-def _require_whole(
-    value: Any, where: str, remedy: str, least: int | None = None
-) -> None:
-    """Make sure that a value is a whole number, which true and false are not.
-
-    Args:
-        value: what is stated.
-        where: its key, for the message.
-        remedy: for the message.
-        least: the smallest that is allowed.
-    """
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or (least is not None and value < least):
-        raise _invalid(f"{where} is {value!r}", remedy)
-
-
-def _require_keys(value: Any, allowed: set[str], where: str) -> None:
-    """Make sure that a value is a mapping without other keys."""
-    names = ", ".join(sorted(allowed))
-    if not isinstance(value, Mapping):
-        raise _invalid(f"{where} is {value!r}", f"give a mapping with the keys {names}")
-    unknown = sorted(set(value) - allowed, key=str)
-    if unknown:
-        raise _invalid(f"{where}: unknown keys {unknown}", f"allowed are {names}")

@@ -25,8 +25,7 @@ def _tensor_row(spec: TensorSpec) -> list[str]:
 
 
 def _dimension_row(dimension: Dimension) -> list[str]:
-    bounds = f"{dimension.minimum} to {dimension.maximum or 'any number'}"
-    return [dimension.name, bounds, f"for example {dimension.example}"]
+    return [dimension.name, dimension.bounds, f"for example {dimension.example}"]
 
 
 def _section(title: str, rows: list[list[str]]) -> list[str]:

@@ -5,14 +5,12 @@ is allowed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.params import FormatsParams, load_params
-from checkpoint_release.core.signature import Signature
 from tests.support.project import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -175,127 +173,3 @@ def test_numbers_mean_what_dvc_takes_them_for(tmp_path: Path) -> None:
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="root folder"):
         load_params(tmp_path / "params.yaml")
-
-
-TOKENS: dict[str, Any] = {
-    "name": "tokens",
-    "dtype": "int64",
-    "shape": ["batch", "sequence"],
-    "low": 0,
-    "high": 11,
-}
-
-
-def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
-    return {
-        "inputs": [{**TOKENS, **tokens}],
-        "outputs": ["logits"],
-        "dimensions": {"sequence": sequence},
-    }
-
-
-@pytest.mark.parametrize(
-    ("stated", "parts"),
-    [
-        (signature({"low": "a"}), ["inputs[0].low is 'a'", "whole number"]),
-        (signature({"high": 11.0}), ["inputs[0].high is 11.0", "whole number"]),
-        (signature({"high": None}), ["inputs[0].high is None", "whole number"]),
-        (signature({"low": None, "high": None}), ["inputs[0] (tokens)", "no range"]),
-        (signature({"low": 11}), ["inputs[0].low is 11, and high is 11", "below high"]),
-        (signature({"dtype": "uint8", "low": -1}), ["inputs[0].low is -1", "0 to 255"]),
-        (signature({"dtype": "int8", "high": 129}), ["high is 129", "-128 to 127"]),
-        (signature({"dtype": "float32"}), ["inputs[0] is float32 and has a range"]),
-        (signature({"dtype": "int4"}), ["inputs[0].dtype is 'int4'", "int64"]),
-        (signature({"dtype": ["int64"]}), ["inputs[0].dtype is ['int64']"]),
-        (signature({"name": 5}), ["inputs[0].name is 5"]),
-        (signature({"name": ""}), ["inputs[0].name is ''"]),
-        (signature({"description": 5}), ["inputs[0].description is 5", "text"]),
-        (signature({"shape": "sequence"}), ["inputs[0].shape is 'sequence'", "list"]),
-        (signature({"shape": None}), ["inputs[0] (tokens) has no shape"]),
-        (
-            signature({"shape": [True, "sequence"]}),
-            ["inputs[0].shape[0] is True", "at least 1", "name"],
-        ),
-        (
-            signature({"shape": ["sequence", -3]}),
-            ["inputs[0].shape[1] is -3", "at least 1"],
-        ),
-        (signature({"shape": ["sequence", 2.0]}), ["inputs[0].shape[1] is 2.0"]),
-        (signature({"shape": ["sequence", ""]}), ["inputs[0].shape[1] is ''"]),
-        (
-            signature({}, minimum="1"),
-            ["dimensions.sequence.minimum is '1'", "at least 0"],
-        ),
-        (signature({}, minimum=None), ["dimensions.sequence.minimum is None"]),
-        (
-            signature({}, minimum=-1),
-            ["dimensions.sequence.minimum is -1", "at least 0"],
-        ),
-        (
-            signature({}, maximum=0),
-            ["dimensions.sequence.maximum is 0", "at least 1", "null"],
-        ),
-        (
-            signature({}, example=6.5),
-            ["dimensions.sequence.example is 6.5", "whole number"],
-        ),
-        (signature({}, example=True), ["dimensions.sequence.example is True"]),
-        (
-            signature({}, minimum=5, maximum=4),
-            ["dimensions.sequence.minimum is 5, and maximum is 4"],
-        ),
-        (
-            signature({}, minimum=5, example=4),
-            ["dimensions.sequence.example is 4", "5 to any number"],
-        ),
-        (
-            signature({}, maximum=1),
-            ["dimensions.sequence.example is 2, where none is stated", "1 to 1"],
-        ),
-        (
-            {**signature({}), "dimensions": {"sequence": 5}},
-            ["dimensions.sequence is 5", "minimum"],
-        ),
-        (
-            {**signature({}), "dimensions": ["sequence"]},
-            ["dimensions is ['sequence']", "mapping"],
-        ),
-        (
-            {**signature({}), "dimensions": {"time": {}}},
-            ["dimensions: no input's shape names ['time']"],
-        ),
-        ({**signature({}), "outputs": [5]}, ["outputs[0] is 5", "name"]),
-        (
-            {**signature({}), "outputs": [{"name": "y", "shape": [0]}]},
-            ["outputs[0].shape[0] is 0"],
-        ),
-    ],
-)
-def test_an_error_in_a_signature_names_its_key(
-    stated: dict[str, Any], parts: list[str]
-) -> None:
-    with pytest.raises(ParamsError) as error:
-        Signature.from_json(stated)
-    assert str(error.value).startswith("model.signature.") and error.value.remedy
-    for part in parts:
-        assert part in str(error.value)
-
-
-def test_a_signature_reads_back_as_it_was_stated() -> None:
-    stated = signature({"description": "a text"}, minimum=0, maximum=None, example=5)
-    stated["outputs"] = [
-        {"name": "best", "dtype": "int64"},
-        {"name": "loss", "shape": []},
-    ]
-    read = Signature.from_json(stated)
-    assert Signature.from_json(read.to_json()) == read
-    assert (
-        Signature.from_json({**stated, "dimensions": {"sequence": None}})
-        .dimensions["sequence"]
-        .example
-        == 2
-    )
-    assert (
-        Signature.from_json({**stated, "dimensions": None}).dimensions["batch"].maximum
-        is None
-    )
