@@ -190,6 +190,18 @@ def test_a_config_of_someone_else_is_not_taken_for_ours(
         load(tmp_path)
 
 
+def test_a_broken_signature_is_an_error_of_its_config(
+    tiny_release: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tiny_release / "onnx/model.onnx", tmp_path)
+    config = json.loads((tiny_release / "config.json").read_text())
+    config["signature"]["inputs"][0]["dtype"] = "int4"
+    write_json(tmp_path / "config.json", config)
+    problem = r"config\.json is broken: signature\.inputs\[0\]\.dtype is 'int4'"
+    with pytest.raises(ArtifactError, match=problem):
+        load(tmp_path)
+
+
 def test_weights_of_another_model_are_refused_whole(
     tiny_release: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.errors import ArtifactError, ParamsError
 from checkpoint_release.core.files import canonical_json, read_json, write_json
 from checkpoint_release.core.signature import Signature
 
@@ -94,6 +94,9 @@ def config_of(value: Any, source: str) -> ModelConfig | None:
     except KeyError as error:
         problem = f"{source} has no {error.args[0]!r}"
         raise ArtifactError(problem, remedy) from None
+    except ParamsError as error:
+        own = error.renamed(lambda option: option.removeprefix("model."))
+        raise ArtifactError(f"{source} is broken: {own.problem}", remedy) from None
     except TypeError as error:
         raise ArtifactError(f"{source} is broken: {error}", remedy) from None
     others = dict(value)
