@@ -172,6 +172,14 @@ def test_every_artifact_that_is_named_is_made(built: Project) -> None:
     assert [name for name in artifacts if not (built.path / name).exists()] == []
 
 
+def test_every_import_in_the_text_can_be_had() -> None:
+    spans = {span for document in CURRENT.values() for span in document.code_spans}
+    imports = [span for span in spans if span.startswith("from checkpoint_release ")]
+    assert imports
+    for statement in imports:
+        exec(statement, {})
+
+
 def test_the_readme_is_read_in_one_go() -> None:
     assert len(DOCUMENTS["README.md"].text.splitlines()) <= 250
 

@@ -271,7 +271,7 @@ def run_command(
 
 def first_difference(shown: str, printed: str) -> str | None:
     """The first line of the shown output that the printed one doesn't have there; None
-    if they agree. How many spaces part two words doesn't count.
+    if they agree. How many spaces are between two words doesn't count.
     """
     lines = shown.rstrip().splitlines()
     for number, line in enumerate(lines, 1):
