@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 from ruamel.yaml import YAML
 
 from tests.support.documents import (
+    Block,
     Document,
     Section,
     dead_links,
@@ -30,20 +30,21 @@ from tests.support.project import ROOT, Project
 
 DOCUMENTS = {document.name: document for document in documents()}
 CURRENT = {name: each for name, each in DOCUMENTS.items() if name != "CHANGELOG.md"}
-SECTIONS = {
-    section.name: section
-    for document in DOCUMENTS.values()
-    for section in document.sections
-}
+ALL_SECTIONS: list[Section] = []
+CODE_SPANS: set[str] = set()
+for _document in CURRENT.values():
+    ALL_SECTIONS += _document.sections
+    CODE_SPANS |= set(_document.code_spans)
+SECTIONS = {section.name: section for section in ALL_SECTIONS}
+BLOCKS = [block for section in ALL_SECTIONS for block in section.blocks]
+SKIPPED = [block for block in BLOCKS if block.not_run]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 
 NOT_RUN = {
-    "docs/benchmarks.md#benchmarks": "it takes minutes",
-    "docs/deployment.md#mobile": "it needs coremltools",
-    "docs/migration.md#2-change-the-code-that-loads-them": (
-        "it is what the release replaces"
-    ),
+    "docs/benchmarks.md": "it takes minutes",
+    "docs/deployment.md": "it needs coremltools",
+    "docs/migration.md": "it is what the release replaces",
 }
 SLOW = {  # whole runs of the pipeline, of which the faster sections hold one each
     "docs/architecture.md#another-architecture",
@@ -58,7 +59,7 @@ FILE_SUFFIXES = ("json", "onnx", "pt", "pt2", "pth", "py", "safetensors", "sig")
 # The blocks
 
 
-def _case(name: str) -> ParameterSet:
+def _case(name: str) -> Any:
     marks = [pytest.mark.slow] if name in SLOW else []
     return pytest.param(SECTIONS[name], id=name, marks=marks)
 
@@ -91,20 +92,17 @@ def test_what_a_section_shows_is_so(
     follow(section, checkout, environment)
 
 
+def test_every_section_with_blocks_has_a_name_of_its_own() -> None:
+    assert len(SECTIONS) == len(ALL_SECTIONS)
+
+
 def test_the_blocks_that_no_test_runs_are_few_and_known() -> None:
-    reasons = {
-        section.name: block.not_run
-        for section in SECTIONS.values()
-        for block in section.blocks
-        if block.not_run
-    }
-    assert reasons == NOT_RUN
+    reasons = {block.place.partition(":")[0]: block.not_run for block in SKIPPED}
+    assert (reasons, len(SKIPPED)) == (NOT_RUN, len(NOT_RUN))
 
 
 def test_the_picture_is_the_pipeline() -> None:
-    (picture,) = (
-        block for block in DOCUMENTS["README.md"].blocks if block.language == "mermaid"
-    )
+    (picture,) = (block for block in BLOCKS if block.language == "mermaid")
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert drawn_edges(picture.text) == stage_edges(stages)
 
@@ -141,22 +139,26 @@ def _is_option(name: str) -> bool:
 
 
 def test_every_command_in_the_text_exists_with_its_flags() -> None:
-    """Those between backticks; the commands in blocks are run."""
-    spans = {span for document in CURRENT.values() for span in document.code_spans}
+    """Those between backticks, and in blocks that aren't run."""
+    commands = CODE_SPANS | {command for block in SKIPPED for command in _lines(block)}
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert _second_words("make", spans) - {*targets} == set()
-    assert _second_words("dvc", spans) - {*_help("dvc").split()} == set()
-    own = {span for span in spans if span.startswith("checkpoint-release ")}
+    assert _second_words("make", commands) <= {*targets}
+    assert _second_words("dvc", commands) <= {*_help("dvc").split()}
+    own = [each.split() for each in commands if each.startswith("checkpoint-release ")]
     assert own
-    for span in own:
-        command, *arguments = span.split()[1:]
-        flags = {each for each in arguments if each.startswith("--")}
-        known = re.findall(r"--[\w-]+", _help("checkpoint_release", command))
-        assert flags - {*known} == set(), span
+    for _, command, *arguments in own:
+        flags = set(re.findall(r"--[\w-]+", " ".join(arguments)))
+        assert flags <= {*re.findall(r"--[\w-]+", _help("checkpoint_release", command))}
 
 
-def _second_words(program: str, spans: set[str]) -> set[str]:
-    return {span.split()[1] for span in spans if span.startswith(f"{program} ")}
+def _lines(block: Block) -> list[str]:
+    if block.language != "console":
+        return []
+    return [command.line for command in block.commands]
+
+
+def _second_words(program: str, commands: set[str]) -> set[str]:
+    return {each.split()[1] for each in commands if each.startswith(f"{program} ")}
 
 
 def _help(module: str, *command: str) -> str:
@@ -173,8 +175,7 @@ def test_every_artifact_that_is_named_is_made(built: Project) -> None:
 
 
 def test_every_import_in_the_text_can_be_had() -> None:
-    spans = {span for document in CURRENT.values() for span in document.code_spans}
-    imports = [span for span in spans if span.startswith("from checkpoint_release ")]
+    imports = [span for span in CODE_SPANS if span.startswith("from checkpoint_")]
     assert imports
     for statement in imports:
         exec(statement, {})

@@ -98,6 +98,7 @@ def test_output_is_compared_line_by_line(
         ("python", "import no_such_module", "ModuleNotFoundError"),
         ("yaml", "onnx: {opsett: 20}", "onnx.opsett: unknown key"),
         ("yaml", "onnx: {opset: 9}", "onnx.opset: found 9"),
+        ("console", "output without a command\n", "is no `$ command`"),
         ("", "anything", "unlabelled"),
     ],
 )
@@ -120,6 +121,12 @@ def test_a_python_block_that_names_a_file_becomes_that_file(folder: Project) -> 
     follow(section("python", written), folder, {})
     follow(section("python", used), folder, {})
     assert (folder.path / "my_model.py").read_text() == written
+
+
+def test_indented_code_is_a_block_too(folder: Project) -> None:
+    (indented,) = document("# Title\n\n    $ exit 1\n").sections
+    with pytest.raises(AssertionError, match="unlabelled"):
+        follow(indented, folder, {})
 
 
 def test_a_block_that_says_so_is_not_run(folder: Project) -> None:

@@ -106,7 +106,7 @@ class Document:
                     found.append(Section(f"{self.name}#{heading}", tuple(blocks)))
                 heading = anchor(self._tokens[number + 1].content)
                 blocks = []
-            elif token.type == "fence":
+            elif token.type in ("fence", "code_block"):
                 blocks.append(self._block(token, self._tokens[number - 1]))
         if blocks:
             found.append(Section(f"{self.name}#{heading}", tuple(blocks)))
@@ -121,11 +121,6 @@ class Document:
             fence.content,
             comment[1] if before.type == "html_block" and comment else "",
         )
-
-    @property
-    def blocks(self) -> list[Block]:
-        """Every fenced block."""
-        return [block for section in self.sections for block in section.blocks]
 
     @cached_property
     def anchors(self) -> set[str]:
@@ -299,7 +294,10 @@ def _single_spaced(line: str) -> str:
 
 
 def _commands(text: str) -> Iterator[Command]:
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+    before, *parts = re.split(r"^\$ ", text, flags=re.MULTILINE)
+    if before or not parts:
+        raise AssertionError(f"{text.splitlines()[0]!r} is no `$ command`")
+    for part in parts:
         lines = part.splitlines()
         count = 1
         while lines[count - 1].endswith("\\"):
