@@ -71,6 +71,12 @@ def find_candidates(
 
 
 def _stored_weights(folder: Path, dtype: str) -> Candidate:
+    """The safetensors format, which is exact where its dtype is not reduced.
+
+    Args:
+        folder: that holds the weights.
+        dtype: what they were stored in, or KEEP.
+    """
     name = SAFETENSORS.name
     if dtype != KEEP and BY_TORCH_NAME[dtype].name in HALF:
         return Candidate(f"{name} {dtype}", name, folder, REDUCED, dtype, dtype)
@@ -78,6 +84,13 @@ def _stored_weights(folder: Path, dtype: str) -> Candidate:
 
 
 def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candidate]:
+    """The files of a format that compute in reduced precision.
+
+    Args:
+        format: its name.
+        folder: that holds its files.
+        manifest: of the folder; its facts name the variants.
+    """
     for variant in manifest.facts.get("variants", []):
         precision, file = variant["precision"], folder / variant["file"]
         yield Candidate(f"{format} {precision}", format, file, REDUCED, precision)

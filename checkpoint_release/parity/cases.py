@@ -102,7 +102,12 @@ def draw_cases(
 def unknown_dimensions(
     signature: Signature, sizes: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """The names in `sizes` that no input of this model has."""
+    """The dimensions that no input of this model has.
+
+    Args:
+        signature: what the model takes.
+        sizes: further sizes to try, by dimension.
+    """
     return [name for name in sizes if name not in signature.dimensions]
 
 
@@ -159,10 +164,14 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
 
 
 def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:
-    """The first or the last of the integers that an input takes."""
-    if index == "last":
-        return (spec.high or 1) - 1
-    return spec.low or 0
+    """The first or the last of the integers that an input takes.
+
+    Args:
+        spec: of an integer input, which has a range.
+        index: which of the two.
+    """
+    low, high = spec.low or 0, spec.high or 1
+    return low if index == "first" else high - 1
 
 
 def _shapes(
@@ -170,6 +179,13 @@ def _shapes(
 ) -> list[dict[str, int]]:
     """Sizes of all dimensions, none the export's where there is a choice; the largest
     go with the smallest.
+
+    Args:
+        signature: what the model takes.
+        further: sizes to try beside the usual ones, by dimension.
+
+    Returns:
+        One mapping for each case: name of a dimension → its size.
     """
     if not signature.dimensions:
         return [{}]

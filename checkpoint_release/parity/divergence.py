@@ -68,7 +68,14 @@ def explain_divergence(
 def find_divergence(
     checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str
 ) -> str:
-    """The work behind explain_divergence, in this process."""
+    """The work behind explain_divergence, in this process.
+
+    Args:
+        checkpoint, file, inputs, output: as for explain_divergence.
+
+    Returns:
+        One sentence.
+    """
     from checkpoint_release.parity.eager_values import record_eager
     from checkpoint_release.parity.graph_values import evaluate_graph
 
@@ -100,6 +107,7 @@ class _KnownValues:
     def __init__(self, recorded: Iterable[tuple[str, Array]]) -> None:
         self._by_size: dict[int, list[tuple[str, Array]]] = defaultdict(list)
         for module, array in recorded:
+            # sorted, for a graph may lay them out otherwise
             self._by_size[array.size].append((module, np.sort(array, axis=None)))
 
     def find(self, value: Array, tolerance: float) -> str | None:
@@ -171,7 +179,11 @@ class _Trace:
         return trace
 
     def wrong_outputs(self, expected: Sequence[Array]) -> list[str]:
-        """The names of the graph's outputs that aren't what the model gives."""
+        """The names of the graph's outputs that aren't what the model gives.
+
+        Args:
+            expected: the model's outputs, in the graph's order.
+        """
         names = [value.name for value in self.graph.output]
         wrong = []
         for name, array in zip(names, expected, strict=True):
@@ -182,6 +194,9 @@ class _Trace:
     def suspects(self, output: str) -> Iterator[onnx.NodeProto]:
         """The nodes at which an output may diverge, in the graph's order: it depends on
         them, and they make an unsound value of sound ones.
+
+        Args:
+            output: the name of an output that is wrong.
         """
         needed = _ancestors(self.graph, output)
         for node in self.graph.node:
@@ -192,19 +207,29 @@ class _Trace:
                 yield node
 
     def is_nearly_known(self, node: onnx.NodeProto) -> bool:
-        """Whether the model computes nearly the node's value."""
+        """Whether the model computes nearly the node's value.
+
+        Args:
+            node: a suspect; of several values, one is enough.
+        """
+        modules = []
         for name in self._derived_of(node.output):
-            if name in self.values and self.known.find(self.values[name], NEARLY):
-                return True
-        return False
+            if name in self.values:
+                modules.append(self.known.find(self.values[name], NEARLY))
+        return any(modules)
 
     def origin(self, name: str) -> str | None:
         """The module that computes a value."""
         return self.known.find(self.values[name], self.tolerance)
 
     def describe(self, node: onnx.NodeProto) -> str:
-        """The sentence that names the node, where its inputs come from, and its
-        constants.
+        """The sentence that names a node as the first that diverges.
+
+        It also names the modules that compute the node's inputs, and its constants:
+        what is wrong is the operation, or one of these.
+
+        Args:
+            node: a suspect.
         """
         name = node.name or self._derived_of(node.output)[0]
         sentence = f"the first node that diverges is {node.op_type} {name!r}"
@@ -249,6 +274,13 @@ class _Trace:
 
 
 def _close(value: Array, expected: Array, tolerance: float) -> bool:
+    """Whether two arrays are the same.
+
+    Args:
+        value: of the graph.
+        expected: of the model.
+        tolerance: relative to the largest of the expected numbers.
+    """
     if value.shape != expected.shape:
         return False
     reach = float(np.abs(expected).max(initial=0.0))
@@ -261,7 +293,12 @@ def _given(names: Iterable[str]) -> list[str]:
 
 
 def _derived(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
-    """The names of all values that depend on the inputs."""
+    """The names of all values that depend on the inputs.
+
+    Args:
+        graph: the graph; its nodes are in an order in which they can be computed.
+        inputs: the names of its inputs.
+    """
     derived = set(inputs)
     for node in graph.node:
         if derived.intersection(node.input):
@@ -270,7 +307,12 @@ def _derived(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
 
 
 def _ancestors(graph: onnx.GraphProto, output: str) -> set[str]:
-    """The names of all values that the output depends on, itself included."""
+    """The names of all values that an output depends on, itself included.
+
+    Args:
+        graph: the graph; its nodes are in an order in which they can be computed.
+        output: the name of the output.
+    """
     needed = {output}
     for node in reversed(graph.node):
         if needed.intersection(node.output):

@@ -49,7 +49,11 @@ class _Recorder(TorchDispatchMode):
         self._running = ["the model"]
 
     def follow(self, model: nn.Module) -> None:
-        """Hear of it when one of the model's modules starts and ends."""
+        """Note from now on when one of the model's modules starts and ends.
+
+        Args:
+            model: whose modules; each is called by its name and type.
+        """
         for name, module in model.named_modules():
             label = f"{name or 'the model'} ({type(module).__name__})"
             module.register_forward_pre_hook(self._enter(label))
@@ -59,16 +63,12 @@ class _Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        results = result if isinstance(result, tuple | list) else (result,)
+        results = result if isinstance(result, tuple | list) else [result]
         for value in results:
-            if isinstance(value, Tensor):
-                self._keep(value)
+            if isinstance(value, Tensor) and value.is_floating_point():
+                array = value.detach().clone().numpy()
+                self.values.append((self._running[-1], array))
         return result
-
-    def _keep(self, tensor: Tensor) -> None:
-        if tensor.is_floating_point() and tensor.numel():
-            array = tensor.detach().clone().numpy()
-            self.values.append((self._running[-1], array))
 
     def _enter(self, label: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:

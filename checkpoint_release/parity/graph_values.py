@@ -12,7 +12,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from checkpoint_release.core.signature import Array
-from checkpoint_release.runtimes.onnx_graph import walk_graphs
+from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
+
+TYPES = ("to", "dtype", "stash_type")
+"""The attributes by which a node says what type it computes in, or gives."""
 
 
 def evaluate_graph(
@@ -53,18 +56,24 @@ def _widen(graph: onnx.GraphProto) -> None:
         for tensor in inner.initializer:
             _widen_tensor(tensor)
         for value in (*inner.input, *inner.output):
-            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                value.type.tensor_type.elem_type = TensorProto.DOUBLE
-        for node in inner.node:
-            for attribute in node.attribute:
-                _widen_attribute(attribute)
+            _widen_type(value.type.tensor_type)
+    for node in walk_nodes(graph):
+        for attribute in node.attribute:
+            _widen_attribute(attribute)
+
+
+def _widen_type(tensor: onnx.TypeProto.Tensor) -> None:
+    if tensor.elem_type == TensorProto.FLOAT:
+        tensor.elem_type = TensorProto.DOUBLE
 
 
 def _widen_attribute(attribute: onnx.AttributeProto) -> None:
-    names_a_type = attribute.name in ("to", "dtype", "stash_type")
+    """Of an attribute that is a tensor, its numbers; of one that names a type, the
+    type.
+    """
     if attribute.type == attribute.TENSOR:
         _widen_tensor(attribute.t)
-    elif names_a_type and attribute.i == TensorProto.FLOAT:
+    if attribute.name in TYPES and attribute.i == TensorProto.FLOAT:
         attribute.i = TensorProto.DOUBLE
 
 

@@ -118,7 +118,9 @@ class OutputVerdict:
         )
 
     def describe(self) -> str:
-        """What is wrong where it is furthest off, for a message."""
+        """What is wrong where it is furthest off: how far, in which case, and the two
+        numbers there.
+        """
         worst = self.worst
         index = worst.errors.index
         expected, got = worst.reference.expected[index], worst.got[index]
@@ -279,7 +281,14 @@ def _judge_output(
 
 
 def _file_problems(result: JobResult) -> list[str]:
-    """What is wrong in the file whatever it computes, in one sentence."""
+    """What is wrong in the file whatever it computes.
+
+    Args:
+        result: of a candidate that ran.
+
+    Returns:
+        One sentence, or none.
+    """
     problems = list(result.faults)
     if result.weights:
         problems += [f"the weight {sentence}" for sentence in result.weights.wrong]
@@ -289,7 +298,14 @@ def _file_problems(result: JobResult) -> list[str]:
 
 
 def _number_problems(verdict: Verdict) -> list[str]:
-    """What is wrong with the output that is furthest off, in one sentence."""
+    """What is wrong with the output that is furthest off.
+
+    Args:
+        verdict: on a candidate that ran.
+
+    Returns:
+        One sentence, or none.
+    """
     wrong = verdict.wrong_outputs
     if not wrong:
         return []
@@ -300,4 +316,5 @@ def _number_problems(verdict: Verdict) -> list[str]:
 
 
 def _worst(outputs: Sequence[OutputVerdict]) -> OutputVerdict:
+    """The output that is furthest off, as a multiple of what is allowed."""
     return max(outputs, key=lambda output: output.worst.excess)

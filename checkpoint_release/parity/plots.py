@@ -97,8 +97,14 @@ def _rows_of_output(
 def _longest(
     check: ParityCheck, signature: Signature
 ) -> tuple[str, CaseReference] | None:
-    """The dimension that is the longest in any case, and the case; None: the model has
-    no dynamic dimensions.
+    """The dimension that is the longest in any case, and the case.
+
+    Args:
+        check: what was found.
+        signature: what the model takes and gives.
+
+    Returns:
+        None where the model has no dynamic dimensions.
     """
     sizes = [
         check_inputs(signature, case.case.inputs) for case in check.reference.cases
@@ -112,7 +118,12 @@ def _longest(
 
 
 def _got(output: OutputVerdict, case: CaseReference) -> Array:
-    """What a candidate computed in a case."""
+    """What a candidate computed in a case.
+
+    Args:
+        output: the verdict on one of its outputs.
+        case: the case.
+    """
     for result in output.results:
         if result.case is case.case:
             return result.got

@@ -65,13 +65,24 @@ class OutputRule(Protocol):
     def error_ratio(
         self, reference: OutputReference, got: Array, errors: ErrorStats
     ) -> float:
-        """The error in a case, in the rule's terms; held against the limit."""
+        """The error in a case, in the rule's terms, to be held against the limit.
+
+        Args:
+            reference: what the checkpoint's own model computes.
+            got: what the candidate computed, of the same shape and dtype.
+            errors: of `got` against float64.
+        """
 
     def limit(self, case: Case) -> float:
         """What is allowed in a case."""
 
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
-        """What is wrong, for a message: "is off by …"."""
+        """What is wrong, for a message: "is off by …".
+
+        Args:
+            error_ratio, limit: of the worst case.
+            errors: of the worst case.
+        """
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,14 @@ class NoiseMultiple:
 def rule_for(
     output: str, candidate: Candidate, reference: Reference, limits: Limits
 ) -> OutputRule:
-    """The rule that an output of a candidate is held to."""
+    """The rule that an output of a candidate is held to.
+
+    Args:
+        output: its name.
+        candidate: what is judged.
+        reference: what the checkpoint's own model computes.
+        limits: what is close enough.
+    """
     if output not in reference.floors:
         return Equality()
     if output in limits.tolerances:

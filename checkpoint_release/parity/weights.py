@@ -188,7 +188,12 @@ def _changed_namesakes(
 
 
 def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
-    """Whether the tensor is part of a joined one."""
+    """Whether the tensor is part of a joined one.
+
+    Args:
+        array: the checkpoint's tensor.
+        rest: the artifact's tensors in which it may be.
+    """
     for other in rest.values():
         for form in _orientations(array):
             for part in _split(other, form.shape):
@@ -198,8 +203,13 @@ def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
 
 
 def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> list[str]:
-    """A sentence on the first copy that is nearly the tensor, whole or in part; none
-    where there is no such copy.
+    """A sentence on the first copy that is nearly the tensor, whole or as a part of a
+    joined one; none where there is no such copy.
+
+    Args:
+        name: the checkpoint's.
+        array: the checkpoint's tensor.
+        rest: the artifact's tensors in which it may be.
     """
     for home, other in rest.items():
         for form in _orientations(array):
@@ -237,8 +247,11 @@ def _orientations(array: Array) -> list[Array]:
 
 
 def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
-    """The pieces of that shape, side by side along one axis, that `joined` is made of;
-    none where it isn't.
+    """The pieces that a joined tensor consists of; none where it doesn't.
+
+    Args:
+        joined: pieces side by side along one axis, or a single one.
+        shape: of each piece.
     """
     if joined.shape == shape:
         return [joined]
@@ -255,7 +268,12 @@ def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
 
 
 def _damage(array: Array, other: Array) -> str | None:
-    """How `other` is `array` changed, or None when it is something else altogether."""
+    """How a tensor was changed; None: it is something else altogether.
+
+    Args:
+        array: the checkpoint's tensor.
+        other: what may be a copy of it.
+    """
     if array.shape != other.shape:
         return None
     for half, dtype in HALVES.items():
@@ -268,7 +286,12 @@ def _damage(array: Array, other: Array) -> str | None:
 
 
 def _first_difference(expected: Array, got: Array) -> str:
-    """How many elements differ, and the first that does."""
+    """How many elements differ, and the first that does.
+
+    Args:
+        expected: the checkpoint's tensor.
+        got: the artifact's, of the same shape.
+    """
     differs = expected != got
     at = int(np.argmax(np.ravel(differs)))
     index = [int(i) for i in np.unravel_index(at, expected.shape)]
