@@ -1,4 +1,4 @@
-"""Everything that is measured rather than tested, one after the other: `make bench`."""
+"""Everything that is measured rather than tested, one after the other."""
 
 from __future__ import annotations
 

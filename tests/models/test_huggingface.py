@@ -40,15 +40,26 @@ import json, sys, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 folder, case = sys.argv[1:]
-model, told = AutoModel.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
-save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, "state.safetensors")
+model, info = AutoModel.from_pretrained(
+    folder, trust_remote_code=True, output_loading_info=True
+)
+state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+save_file(state, "state.safetensors")
 model.save_pretrained("again")
-inputs = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in load_file(case).items()}
+inputs = load_file(case)
+for name, x in inputs.items():
+    inputs[name] = x.to(model.dtype) if x.is_floating_point() else x
 with torch.inference_mode():
     outputs = model(**inputs)
-save_file({name: getattr(outputs, name).contiguous() for name in outputs._fields}, "outputs.safetensors")
-print(json.dumps({"class": type(model).__name__, "training": model.training, "fps": model.config.fps,
-                  "missing": sorted(told["missing_keys"]), "unexpected": sorted(told["unexpected_keys"])}))
+results = {name: getattr(outputs, name).contiguous() for name in outputs._fields}
+save_file(results, "outputs.safetensors")
+print(json.dumps({
+    "class": type(model).__name__,
+    "training": model.training,
+    "fps": model.config.fps,
+    "missing": sorted(info["missing_keys"]),
+    "unexpected": sorted(info["unexpected_keys"]),
+}))
 """
 
 MIXIN = """
@@ -60,7 +71,8 @@ sys.path.insert(0, folder)
 from model import StickFigureTransformer
 class Mine(StickFigureTransformer, PyTorchModelHubMixin): pass
 model = Mine.from_pretrained(folder, strict=True)
-save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, "state.safetensors")
+state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+save_file(state, "state.safetensors")
 """
 
 
@@ -107,10 +119,9 @@ def run(code: str, *arguments: str) -> str:
 
 
 def auto_model() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(
-        run(AUTO_MODEL, str(OUT), "case.safetensors").splitlines()[-1]
-    )
-    return told
+    printed = run(AUTO_MODEL, str(OUT), "case.safetensors")
+    info: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return info
 
 
 def loaded(path: str = "state.safetensors") -> dict[str, Tensor]:
@@ -137,7 +148,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         ),
         (MOTION_ONLY, {"safetensors__dtype": "bfloat16"}),
     ],
-    ids=["plain", "images in shards", "bfloat16"],
+    ids=["motion only", "images in shards", "bfloat16"],
 )
 def test_transformers_loads_the_folder_bit_for_bit(
     project: Project, kwargs: dict[str, Any], params: dict[str, Any]
@@ -181,9 +192,7 @@ def test_transformers_computes_what_the_checkpoint_computes(
         )
 
 
-def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garbage() -> (
-    None
-):
+def test_rotary_frequencies_that_a_file_lacks_are_computed() -> None:
     weights = export(MOTION_ONLY)
     lacking = {
         name: Tensor.of_numpy(array)
@@ -207,13 +216,13 @@ def test_rotary_frequencies_that_a_file_lacks_are_computed_and_not_left_as_garba
     )
 
 
-def test_a_name_that_does_not_fit_is_told_by_transformers() -> None:
+def test_a_name_that_does_not_fit_is_reported_by_transformers() -> None:
     weights = export(MOTION_ONLY)
     weights["pose_head.weight"] = weights.pop("pose_decoder.0.weight")
     tensors = {name: Tensor.of_numpy(array) for name, array in weights.items()}
     write_safetensors(OUT / "model.safetensors", tensors, {"format": "pt"})
-    told = auto_model()
-    assert (told["missing"], told["unexpected"]) == (
+    info = auto_model()
+    assert (info["missing"], info["unexpected"]) == (
         ["pose_decoder.0.weight"],
         ["pose_head.weight"],
     )
@@ -241,8 +250,9 @@ def test_the_release_itself_loads_everywhere(built: Project) -> None:
         Path("case.safetensors"),
         {name: Tensor.of_numpy(array) for name, array in case.items()},
     )
-    told = json.loads(run(AUTO_MODEL, str(folder), "case.safetensors").splitlines()[-1])
-    assert (told["missing"], told["unexpected"]) == ([], [])
+    printed = run(AUTO_MODEL, str(folder), "case.safetensors")
+    info = json.loads(printed.splitlines()[-1])
+    assert (info["missing"], info["unexpected"]) == ([], [])
     outputs = loaded("outputs.safetensors")
     # optimum and transformers.js look for onnx/model.onnx below the folder that holds
     # config.json.

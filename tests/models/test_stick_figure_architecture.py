@@ -1,7 +1,8 @@
-"""The architecture is read off the tensors, and tensors of anything else are refused."""
+"""The architecture is read off the tensors; tensors of anything else are refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,99 +114,96 @@ def test_the_image_size_is_stated_for_convolutions_and_read_for_transformers() -
         read_architecture(tensors, {"image_size": [32]})
 
 
-def broken(change: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    tensors = shapes(with_images("lightweight_cnn", "gated"))
-    match change:
-        case "nothing at all":
-            tensors = {"fc.weight": ("F32", (3, 4))}
-        case "no inv_freq":
-            tensors = {
-                name: value for name, value in tensors.items() if "inv_freq" not in name
-            }
-        case "a layer missing":
-            tensors = {
-                name: value
-                for name, value in tensors.items()
-                if ".layers.0.ffn." not in name
-            }
-        case "a layer with a huge number":
-            tensors["transformer_encoder.layers." + "9" * 5000 + ".norm1.weight"] = (
-                "F32",
-                (24,),
-            )
-        case "a name left over":
-            tensors["text_projection.0.lora_A"] = ("F32", (8, 16))
-        case "another shape":
-            tensors["transformer_encoder.layers.1.self_attn.k_proj.weight"] = (
-                "F32",
-                (8, 24),
-            )
-        case "an integer weight":
-            tensors["pose_decoder.0.weight"] = ("I64", (12, 24))
-        case "a scalar where a matrix stands":
-            tensors["motion_embedding.0.weight"] = ("F32", ())
-        case "heads that don't divide":
-            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = (
-                "F32",
-                (5,),
-            )
-        case "an empty rotary buffer":
-            tensors["transformer_encoder.layers.0.self_attn.rope.inv_freq"] = (
-                "F32",
-                (0,),
-            )
-        case "two fusions":
-            tensors["fusion_module.image_gamma.weight"] = ("F32", (16, 16))
-        case "an unknown encoder":
-            tensors = {
-                name.replace("encoder.0.conv", "layer1.conv"): value
-                for name, value in tensors.items()
-            }
-        case "positions that make no square":
-            tensors = {
-                **shapes(with_images("mini_vit", "gated")),
-                "image_encoder.pos_embed": ("F32", (1, 7, 384)),
-            }
-        case "an encoder without a fusion":
-            tensors = {
-                name: value
-                for name, value in tensors.items()
-                if not name.startswith("fusion_module")
-            }
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+LAYERS = "transformer_encoder.layers"
+ROTARY = f"{LAYERS}.0.self_attn.rope.inv_freq"
+
+
+def whole() -> Tensors:
+    return shapes(with_images("lightweight_cnn", "gated"))
+
+
+def without(part: str) -> Tensors:
+    return {name: value for name, value in whole().items() if part not in name}
+
+
+def having(name: str, shape: tuple[int, ...], dtype: str = "F32") -> Tensors:
+    return {**whole(), name: (dtype, shape)}
+
+
+def with_another_encoder() -> Tensors:
+    tensors = {}
+    for name, value in whole().items():
+        tensors[name.replace("encoder.0.conv", "layer1.conv")] = value
     return tensors
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("nothing at all", ["aren't those of a StickFigureTransformer", "fc.weight"]),
-        ("no inv_freq", ["missing", "layers.0.self_attn.rope.inv_freq"]),
-        ("a layer missing", ["3 missing", "layers.0.ffn.gate_proj.weight"]),
-        ("a layer with a huge number", ["1 left over", "layers.999"]),
-        ("a name left over", ["1 left over", "text_projection.0.lora_A"]),
-        ("another shape", ["1 of another shape", "k_proj.weight [8, 24] for [24, 24]"]),
-        ("an integer weight", ["pose_decoder.0.weight I64"]),
-        (
-            "a scalar where a matrix stands",
-            ["too few axes", "motion_embedding.0.weight []"],
-        ),
-        ("heads that don't divide", ["d_model is 24", "head_dim 10"]),
-        ("an empty rotary buffer", ["head_dim 0"]),
-        ("two fusions", ["gated", "film"]),
-        (
-            "an unknown encoder",
-            ["no known image encoder", "lightweight_cnn, resnet, mini_vit"],
-        ),
-        ("positions that make no square", ["[1, 7, 384]", "n² + 1"]),
-        ("an encoder without a fusion", ["no known fusion"]),
-    ],
-)
-def test_tensors_of_something_else_are_told_by_name(
-    change: str, told: list[str]
-) -> None:
+def with_seven_positions() -> Tensors:
+    tensors = shapes(with_images("mini_vit", "gated"))
+    return {**tensors, "image_encoder.pos_embed": ("F32", (1, 7, 384))}
+
+
+BROKEN: dict[str, tuple[Callable[[], Tensors], list[str]]] = {
+    "nothing at all": (
+        lambda: {"fc.weight": ("F32", (3, 4))},
+        ["aren't those of a StickFigureTransformer", "fc.weight"],
+    ),
+    "no inv_freq": (
+        lambda: without("inv_freq"),
+        ["missing", "layers.0.self_attn.rope.inv_freq"],
+    ),
+    "a layer missing": (
+        lambda: without(".layers.0.ffn."),
+        ["3 missing", "layers.0.ffn.gate_proj.weight"],
+    ),
+    "a layer with a huge number": (
+        lambda: having(f"{LAYERS}.{'9' * 5000}.norm1.weight", (24,)),
+        ["1 left over", "layers.999"],
+    ),
+    "a name left over": (
+        lambda: having("text_projection.0.lora_A", (8, 16)),
+        ["1 left over", "text_projection.0.lora_A"],
+    ),
+    "another shape": (
+        lambda: having(f"{LAYERS}.1.self_attn.k_proj.weight", (8, 24)),
+        ["1 of another shape", "k_proj.weight [8, 24] for [24, 24]"],
+    ),
+    "an integer weight": (
+        lambda: having("pose_decoder.0.weight", (12, 24), "I64"),
+        ["pose_decoder.0.weight I64"],
+    ),
+    "a scalar in the place of a matrix": (
+        lambda: having("motion_embedding.0.weight", ()),
+        ["too few axes", "motion_embedding.0.weight []"],
+    ),
+    "heads that don't divide": (
+        lambda: having(ROTARY, (5,)),
+        ["d_model is 24", "head_dim 10"],
+    ),
+    "an empty rotary buffer": (lambda: having(ROTARY, (0,)), ["head_dim 0"]),
+    "two fusions": (
+        lambda: having("fusion_module.image_gamma.weight", (16, 16)),
+        ["gated", "film"],
+    ),
+    "an unknown encoder": (
+        with_another_encoder,
+        ["no known image encoder", "lightweight_cnn, resnet, mini_vit"],
+    ),
+    "positions that make no square": (with_seven_positions, ["[1, 7, 384]", "n² + 1"]),
+    "an encoder without a fusion": (
+        lambda: without("fusion_module"),
+        ["no known fusion"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_tensors_of_something_else_are_refused_by_name(change: str) -> None:
+    tensors, expected = BROKEN[change]
     with pytest.raises(ArchitectureError) as error:
-        read_architecture(broken(change), {})
-    assert all(text in str(error.value) for text in told), str(error.value)
+        read_architecture(tensors(), {})
+    for text in expected:
+        assert text in str(error.value)
     assert error.value.remedy
 
 
@@ -297,7 +295,7 @@ def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         (["motion", "text_embedding", "music"], "'music'"),
         (["motion", "text_embedding", "image_tensor"], "needs a model with images"),
@@ -307,9 +305,9 @@ def test_images_too_small_to_be_halved_five_times_keep_their_size() -> None:
     ],
 )
 def test_a_choice_of_inputs_that_cannot_be_made_is_one_clear_error(
-    inputs: list[str], told: str
+    inputs: list[str], message: str
 ) -> None:
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         signature(MOTION_ONLY, inputs)
 
 

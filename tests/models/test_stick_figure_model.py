@@ -65,7 +65,7 @@ def test_it_computes_what_the_original_computed(name: str) -> None:
         assert furthest(run(model, inputs), wide_outputs) < 4 * noise
 
 
-def test_a_model_with_other_weights_is_told_from_the_original() -> None:
+def test_a_model_with_other_weights_differs_from_the_original() -> None:
     model = StickFigureTransformer(**fixture_kwargs("v3_48_state_dict")).eval()
     weights = fixture_weights("v3_48_state_dict")
     weights["transformer_encoder.layers.1.norm2.weight"] = (
@@ -183,9 +183,7 @@ def test_an_image_and_its_camera_change_the_result_and_zeros_are_not_nothing(
     assert furthest(outputs["pose alone"], outputs["no image"]) == 0
 
 
-def test_attention_layers_agree_with_the_ones_of_torch_that_named_their_parameters() -> (
-    None
-):
+def test_attention_layers_agree_with_those_of_torch_that_they_are_named_after() -> None:
     kwargs = with_images("mini_vit", "cross_attention")
     model = random_model(kwargs).double()
     block = model.get_submodule("image_encoder.transformer.layers.0")
@@ -231,7 +229,7 @@ def test_it_traces_with_any_length_and_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"d_model": 26}, "multiple of 4"),
         ({"nhead": 5}, "nhead 5"),
@@ -260,9 +258,9 @@ def test_it_traces_with_any_length_and_batch() -> None:
     ],
 )
 def test_arguments_that_make_no_model_are_named(
-    change: dict[str, Any], told: str
+    change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         StickFigureTransformer(**{**MOTION_ONLY, **change})
 
 

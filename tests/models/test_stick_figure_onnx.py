@@ -132,8 +132,8 @@ def check(graph: onnx.ModelProto, opset: int) -> None:
         for value in inferred.graph.value_info
         if value.type.tensor_type.HasField("shape")
     }
-    made = {name for node in graph.graph.node for name in node.output}
-    assert ranked == made - {output.name for output in graph.graph.output}
+    computed = {name for node in graph.graph.node for name in node.output}
+    assert ranked == computed - {output.name for output in graph.graph.output}
 
 
 def sized(found: Signature, seed: int = 0, **sizes: int) -> Arrays:
@@ -509,7 +509,7 @@ def test_a_wrong_weight_is_seen(motion_only: nn.Module, name: str, opset: int) -
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_told(
+def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_named(
     tmp_path: Path, dtype: type
 ) -> None:
     architecture = stick_figure(inputs=USUAL)
@@ -532,7 +532,7 @@ def test_weights_in_half_precision_are_found_in_the_file_and_a_changed_one_is_to
 def test_the_parity_check_names_the_node_that_a_mistake_is_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rotary tables are laid out in another way than eager's, and must not be taken for
+    """Rotary angles are laid out in another way than eager's, and must not be taken for
     the mistake.
     """
     architecture = stick_figure(inputs=["motion", "text_embedding"])

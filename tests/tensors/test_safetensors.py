@@ -31,13 +31,11 @@ from checkpoint_release.tensors.tensor import Tensor
 from checkpoint_release.tensors.wrappers import Computed
 
 ROOT = Path(__file__).parents[2]
-TORCH = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
-    "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64, "U64": torch.uint64, "F16": torch.float16,
-    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2": torch.float8_e5m2,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "F8_E8M0": torch.float8_e8m0fnu,
-}  # fmt: skip
+TORCH: dict[str, torch.dtype] = {
+    dtype.name: getattr(torch, dtype.torch_name)
+    for dtype in DTYPES.values()
+    if dtype.in_safetensors and dtype.torch_name
+}
 
 
 def numbers(dtype: str, *shape: int) -> torch.Tensor:
@@ -317,7 +315,8 @@ tensors = read_checkpoint(Path(sys.argv[1])).value
 if sys.argv[3] == "streamed":
     write_safetensors(Path(sys.argv[2]), tensors)
 else:
-    Path(sys.argv[2]).write_bytes(b"".join(tensor.numpy().tobytes() for tensor in tensors.values()))
+    pieces = [tensor.numpy().tobytes() for tensor in tensors.values()]
+    Path(sys.argv[2]).write_bytes(b"".join(pieces))
 print(peak() - before)
 """
 
