@@ -50,7 +50,10 @@ def example_sizes(signature: Signature) -> Sizes:
 
 
 def check_sizes(signature: Signature) -> Iterator[Sizes]:
-    """The sizes traced at, other ones for all dimensions at once, and the smallest."""
+    """The sizes traced at, other ones for all dimensions at once, and the smallest.
+
+    Each is given once: where the bounds leave one size, so do these.
+    """
     traced = example_sizes(signature)
     others: Sizes = {}
     smallest: Sizes = {}

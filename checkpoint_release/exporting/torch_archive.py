@@ -119,7 +119,12 @@ class _Writer:
         self.add(_ID, len(content), [content])
 
     def _padding(self, filename: str, is_large: bool) -> bytes:
-        """The extra field after which the next record's content is aligned."""
+        """The extra field after which the next record's content is aligned.
+
+        Args:
+            filename: the record's, with the root.
+            is_large: whether its header has a zip64 field.
+        """
         header = _LOCAL_HEADER + len(filename.encode()) + _EXTRA_HEADER
         if is_large:
             header += _ZIP64_EXTRA

@@ -87,8 +87,10 @@ def is_debugging(record: str) -> bool:
 
 
 def _weights_only(module: nn.Module) -> Any:
-    """The module's weights and submodules without its code, in a class of its own of
-    the same name.
+    """The module's weights and submodules without its code.
+
+    Each is in a class of its own that has the name of the original's. Parameters and
+    buffers are the module's own, not copies.
     """
     holder = type(type(module).__name__, (nn.Module,), {"__module__": "__main__"})()
     for name, parameter in module._parameters.items():

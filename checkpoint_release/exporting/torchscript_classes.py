@@ -99,6 +99,13 @@ class _Naming:
         return self._new_names[dotted]
 
     def _name(self, dotted: str, definition: _Definition) -> str:
+        """The new name of a definition; its text is kept if no other has the same.
+
+        Args:
+            dotted: the definition's old name, with its module.
+            definition: the definition.
+        """
+
         def replace(match: re.Match[str]) -> str:
             return self._replace_reference(match.group(), dotted)
 
@@ -112,7 +119,13 @@ class _Naming:
         return self._by_text[own, text]
 
     def _replace_reference(self, reference: str, inside: str) -> str:
-        """A dotted name in the code, of a class, a function or a class's method."""
+        """What a dotted name in the code becomes.
+
+        Args:
+            reference: names a class, a function or a class's method, of this archive or
+                of torch.
+            inside: the dotted name of the definition whose text it is in.
+        """
         parts = reference.split(".")
         for stop in range(len(parts), 1, -1):
             dotted = ".".join(parts[:stop])
@@ -131,7 +144,12 @@ class _Naming:
 
 
 def _rename_globals(pickle: bytes, naming: _Naming) -> bytes:
-    """A pickle with the classes that it names renamed; nothing is unpickled."""
+    """A pickle with the classes that it names renamed; nothing is unpickled.
+
+    Args:
+        pickle: names its classes by GLOBAL opcodes, as torch.jit.save writes them.
+        naming: of the archive's classes; those of torch keep their names.
+    """
     pieces = []
     end = 0
     for opcode, argument, position in pickletools.genops(pickle):

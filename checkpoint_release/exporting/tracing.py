@@ -101,7 +101,15 @@ class Traceable:
 
 
 def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
-    """Call any torch module that gives a tuple of tensors, by position, on arrays."""
+    """Call a torch module on arrays.
+
+    Args:
+        module: takes tensors by position and gives a tuple of tensors.
+        inputs: in the module's order.
+
+    Returns:
+        the outputs, in the module's order.
+    """
     tensors = [torch.from_numpy(array) for array in inputs]
     with torch.inference_mode():
         outputs = module(*tensors)
@@ -111,8 +119,13 @@ def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
 def with_argument_names(
     forward: Callable[..., Any], signature: Signature
 ) -> Callable[..., Any]:
-    """A method that takes `*inputs`, declared as taking the signature's: the exporters
-    ask `inspect` for the names.
+    """A method declared as taking the signature's inputs by name.
+
+    torch's exporters ask `inspect` for the names.
+
+    Args:
+        forward: takes `self` and `*inputs`; it is changed and returned.
+        signature: names the inputs.
     """
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ["self", *signature.input_names]
