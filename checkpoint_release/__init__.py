@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
     from checkpoint_release.release.verify import verify
     from checkpoint_release.runtimes.loader import Model, load
+    from checkpoint_release.state_dict.inspection import Inspection, inspect
 
 __all__ = [
     "ArchitectureError",
@@ -43,6 +44,7 @@ __all__ = [
     "Dimension",
     "ExportError",
     "InferenceError",
+    "Inspection",
     "Model",
     "ModelError",
     "OpsetError",
@@ -52,6 +54,7 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "UnsafeCheckpointError",
+    "inspect",
     "load",
     "verify",
 ]
@@ -59,9 +62,11 @@ __all__ = [
 _ERRORS = "checkpoint_release.core.errors"
 _MODULES = {
     "Dimension": "checkpoint_release.core.signature",
+    "Inspection": "checkpoint_release.state_dict.inspection",
     "Model": "checkpoint_release.runtimes.loader",
     "Signature": "checkpoint_release.core.signature",
     "TensorSpec": "checkpoint_release.core.signature",
+    "inspect": "checkpoint_release.state_dict.inspection",
     "load": "checkpoint_release.runtimes.loader",
     "verify": "checkpoint_release.release.verify",
 }

@@ -8,11 +8,12 @@ in it as the flags that set them.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from checkpoint_release.commands import run, verify
+from checkpoint_release.commands import inspect, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
 
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
@@ -30,7 +31,11 @@ class Command(Protocol):
         """Do what was asked for, and return the exit code."""
 
 
-COMMANDS: Mapping[str, Command] = {"run": run, "verify": verify}
+COMMANDS: Mapping[str, Command] = {
+    "inspect": inspect,
+    "run": run,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,8 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         code: int = asked.command.run(asked, asked.parser)
+        sys.stdout.flush()
     except CheckpointReleaseError as error:
         print(f"error: {error.message(_spelling(asked))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # what reads the output, such as head, needs no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from tests.support.project import ROOT
 from tests.support.tiny_release import assert_close
 
 Printed = pytest.CaptureFixture[str]
-COMMANDS = ("run", "verify")
+COMMANDS = ("inspect", "run", "verify")
 
 
 def test_a_case_is_run(
@@ -161,3 +161,16 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: none.onnx is missing")
+
+
+def test_a_reader_that_needs_no_more_is_not_an_error(tmp_path: Path) -> None:
+    model = ROOT / "tests/fixtures/v3_48_state_dict/checkpoint.pth"
+    with subprocess.Popen(
+        [sys.executable, "-m", "checkpoint_release", "inspect", str(model)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -1,0 +1,28 @@
+"""checkpoint-release inspect: list what a checkpoint holds, without running any of it.
+
+checkpoint-release inspect checkpoint.pth
+checkpoint-release inspect model.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "list what a .pth or safetensors file holds, without running any of it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's argument."""
+    parser.add_argument("path", help="a .pth or safetensors file")
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Print the report.
+
+    Raises:
+        CheckpointReleaseError: as `inspect`.
+    """
+    from checkpoint_release.state_dict.inspection import inspect
+
+    print(inspect(asked.path))
+    return 0
