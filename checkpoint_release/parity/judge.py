@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from checkpoint_release.core.signature import Array, Arrays
@@ -190,24 +190,23 @@ def judge(
         reference: what the checkpoint's own model computes, in the same cases.
         limits: what is close enough.
     """
-    if result.failure is not None or len(result.outputs) != len(reference.cases):
-        problem = result.failure or "it gave no outputs"
+    verdict = Verdict(candidate, weights=result.weights)
+    if result.failure is not None:
         evidence = _evidence(result.failed_case, result, reference)
-        return Verdict(candidate, problem=problem, evidence=evidence)
+        return replace(verdict, problem=result.failure, evidence=evidence)
     for case, got in zip(reference.cases, result.outputs, strict=True):
         if mismatch := _form_mismatch(got, case):
             problem = f"{mismatch}, in the case {case.case.name!r}"
-            return Verdict(candidate, problem=problem, evidence=Evidence(case, got))
-    outputs = {}
+            return replace(verdict, problem=problem, evidence=Evidence(case, got))
     for name in reference.outputs:
-        outputs[name] = _judge_output(name, candidate, result, reference, limits)
-    verdict = Verdict(candidate, outputs, result.weights)
+        output = _judge_output(name, candidate, result, reference, limits)
+        verdict.outputs[name] = output
     problems = _file_problems(result) + _number_problems(verdict)
     if not problems:
         return verdict
-    shown = _worst(verdict.wrong_outputs or list(outputs.values()))
+    shown = _worst(verdict.wrong_outputs or list(verdict.outputs.values()))
     evidence = _evidence(shown.worst.case.name, result, reference)
-    return Verdict(candidate, outputs, result.weights, "; ".join(problems), evidence)
+    return replace(verdict, problem="; ".join(problems), evidence=evidence)
 
 
 def _evidence(
