@@ -1,6 +1,4 @@
-"""Reading `.pth` checkpoints without importing or calling anything that they name, and
-without torch.
-"""
+"""Reading `.pth` checkpoints without torch, and without running what they name."""
 
 from checkpoint_release.pth.json_values import escape_surrogates, to_json_value
 from checkpoint_release.pth.reader import read_checkpoint, refuse_dangerous

@@ -1,5 +1,4 @@
-"""The zip container that torch has written since 1.6, read with no room for a second
-opinion.
+"""The zip container of torch since 1.6, read with no room for a second opinion.
 
 A zip file describes each entry twice, in the central directory and before its data, and
 readers differ in which of them they believe: a scanner can be shown one pickle and
@@ -437,8 +436,9 @@ def _check_apart(spans: list[tuple[int, int]]) -> None:
 
 
 def _zip64_values(extra: bytes) -> Iterator[int]:
-    """The 64-bit values in an entry's extra fields: of size, packed size and offset
-    those that don't fit into 32 bits.
+    """The 64-bit values in an entry's extra fields.
+
+    They are those of size, packed size and offset that don't fit into 32 bits.
     """
     at = 0
     while at + 4 <= len(extra):

@@ -143,8 +143,7 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
 
 
 def _numpy_dtype(record: Any) -> np.dtype[Any]:
-    """The type of numbers that a record of `numpy.dtype(code, align, copy)` and its
-    state mean.
+    """The type of numbers that a record of numpy.dtype means, its state included.
 
     Raises:
         Unsupported: it is another type.

@@ -1,5 +1,4 @@
-"""Builders: the only calls of a pickle that give a value rather than a record, each
-written out here.
+"""Builders of values: the only calls of a pickle that don't stay records.
 
 Names are exact. Every builder checks its arguments and raises Unsupported when they are
 not what torch, Python or numpy themselves write. None of them can reach code, and those

@@ -309,8 +309,9 @@ def _begins_as_onnx(head: bytes) -> bool:
 
 
 def _is_onnx(view: memoryview) -> bool:
-    """Whether the file is one ModelProto: its fields follow each other to the last
-    byte, a graph among them.
+    """Whether the file is one ModelProto.
+
+    Its fields follow each other to the last byte then, a graph among them.
     """
     numbers = set()
     try:

@@ -70,8 +70,9 @@ def to_json_value(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 
 def escape_surrogates(text: str) -> str:
-    """The text with its lone surrogates, which a pickle can hold and a file can't, as
-    escapes.
+    """The text with its lone surrogates as escapes.
+
+    A pickle can hold half of a surrogate pair, a UTF-8 file can't.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -129,9 +130,7 @@ class _Converter:
         return value
 
     def _tensor(self, tensor: Tensor, depth: int, summarize: bool) -> Any:
-        """The number that a tensor of one element holds; of a larger one dtype and
-        shape.
-        """
+        """The number that a tensor holds; of several elements dtype and shape."""
         if tensor.size != 1 and not summarize:
             return _LEFT_OUT
         if tensor.size != 1 or tensor.dtype in _NOT_IN_NUMPY:

@@ -1,6 +1,4 @@
-"""Reading a checkpoint: the container, the pickle in it, and the storages that its
-tensors look at.
-"""
+"""Reading a checkpoint: its container, its pickle, and its tensors' storages."""
 
 from __future__ import annotations
 
@@ -122,8 +120,10 @@ def _is_big_endian(archive: Archive, root: str) -> bool:
 
 
 def _read_legacy(file: MappedFile) -> tuple[Any, Unpickler]:
-    """The format before 1.6: five pickles (magic number, version, system, object, keys
-    of the storages), and then the storages.
+    """The format before 1.6: five pickles, and then the storages.
+
+    The pickles are a magic number, the version, the system, the object, and the keys of
+    the storages.
     """
     _require_checkpoint(identify_bytes(file.view))
     storages = LegacyStorages(file)

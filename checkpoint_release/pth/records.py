@@ -1,6 +1,4 @@
-"""What stands in a checkpoint's nest of values for the things that only code could
-make.
-"""
+"""What a checkpoint's nest of values holds in place of what only code could make."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ from typing import Any
 
 @dataclass(eq=False, slots=True)
 class Inert:
-    """Something the pickle asks code to make. Nothing was imported and nothing was
-    called.
+    """Something that the pickle asks code to make; nothing was imported or called.
 
     Attributes:
         name: the dotted name of what would be called.
@@ -43,16 +40,14 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        value: a nest of dict, list and tuple (a set comes as a list, a frozenset as a
-        tuple, in the file's order)
-            over None, bool, int, float, complex, str, bytes, `Tensor` and `Inert`. It
-            contains itself nowhere, is at most 200 deep and walks as at most ten
-            million values, Inert records counted as leaves.
+        value: a nest of dict, list and tuple over None, bool, int, float, complex, str,
+            bytes, `Tensor` and `Inert`; a set comes as a list, a frozenset as a tuple,
+            in the file's order. It contains itself nowhere, is at most 200 deep and
+            walks as at most ten million values, Inert records counted as leaves.
         container: "zip" or "legacy" (before torch 1.6).
         left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that
-        were not honoured, counted
-            by the times that they would have been called (or by mentions, when never
-            called), sorted by name.
+            stayed records, sorted by name, counted by the times that they would have
+            been called (or by mentions, when never called).
         notes: what a reader of the result should know, one sentence each.
     """
 

@@ -1,5 +1,4 @@
-"""The storages that a checkpoint's tensors look at: what its pickle refers to by
-persistent ids, found in the file.
+"""The storages that a checkpoint's tensors look at, found by persistent ids.
 
 torch writes a persistent id as the tuple ("storage", storage class, key, location,
 count of elements); before 1.6 also with a view (key, offset, size) or None behind it.
@@ -76,8 +75,9 @@ class ZipStorages:
         self._storages: dict[str, Storage] = {}
 
     def persistent_load(self, pid: tuple[Any, ...]) -> Tensor | Inert:
-        """The whole storage as a one-dimensional tensor; a record where it is
-        quantized.
+        """The whole storage as a one-dimensional tensor.
+
+        A quantized one comes as a record.
 
         Raises:
             ValueError: the id isn't one that torch writes.
@@ -112,8 +112,9 @@ class ZipStorages:
 
 
 class LegacyStorages:
-    """The storages of a file of before torch 1.6: they follow the pickles, so where
-    they are is known last.
+    """The storages of a file of before torch 1.6.
+
+    They follow the pickles, so where they are is known last.
 
     Args:
         file: the checkpoint.
@@ -125,8 +126,9 @@ class LegacyStorages:
         self._element_sizes: dict[str, int] = {}
 
     def persistent_load(self, pid: tuple[Any, ...]) -> Any:
-        """The storage, or the part of it that a view takes, as a one-dimensional
-        tensor; a record where it is quantized. Its bytes may be read after `locate`.
+        """The storage, or the part that a view takes, as a one-dimensional tensor.
+
+        A quantized one comes as a record. The bytes may be read after `locate`.
 
         Raises:
             ValueError: the id isn't one that torch writes.

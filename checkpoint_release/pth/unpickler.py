@@ -630,9 +630,7 @@ def _escaped(character: re.Match[str]) -> str:
 
 
 def _text_or_bytes(data: bytes) -> str | bytes:
-    """A Python 2 string: text where it can be (torch.load's own default is UTF-8), else
-    bytes.
-    """
+    """A Python 2 string: text where it is UTF-8, torch.load's default, else bytes."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -159,8 +159,9 @@ _DANGEROUS_IN_TORCH = _names("classes compile hub jit load ops package save")
 
 
 def is_dangerous(module: str, name: str) -> bool:
-    """Whether calling `name` of `module` could run code, read or write files, or reach
-    the network.
+    """Whether calling a global could do harm.
+
+    It does harm if it runs code, reads or writes files, or reaches the network.
 
     Args:
         module: dotted, as the pickle names it, in Python 3's names.

@@ -168,8 +168,9 @@ def _descend(value: Any, key: str) -> Any:
 
 
 def _first_step(value: Any, key: str) -> str | None:
-    """The longest beginning of a dotted key that a mapping has, so that a name with
-    dots in it can be reached as well; None where there is none.
+    """The longest beginning of a dotted key that a mapping has; None: there is none.
+
+    So a name with dots in it can be reached as well.
     """
     if not isinstance(value, Mapping):
         return None

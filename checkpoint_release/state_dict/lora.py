@@ -50,8 +50,9 @@ def has_factors(tensors: Mapping[str, TensorLike]) -> bool:
 
 
 def refuse_adapter_beside(adapter: str, path: str) -> None:
-    """Raise where an adapter lies beside weights that don't hold it: nothing says
-    whether it is meant to be merged.
+    """Raise where an adapter lies beside weights that don't hold it.
+
+    Nothing says whether it is meant to be merged.
 
     Args:
         adapter: FoundStateDict.adapter_beside.
