@@ -74,12 +74,22 @@ def read_signature(value: Any) -> Signature:
     outputs = tuple(
         _tensor(item, f"{KEY}.outputs[{i}]") for i, item in enumerate(stated.outputs)
     )
-    _require_distinct([spec.name for spec in (*inputs, *outputs)])
     dimensions = _dimensions(inputs, stated.dimensions or {})
-    return Signature(inputs, outputs, dimensions)
+    signature = Signature(inputs, outputs, dimensions)
+    _require_distinct(signature.input_names + signature.output_names)
+    return signature
 
 
 def _input(value: Any, key: str) -> TensorSpec:
+    """One input, which needs a shape, and a range if it holds integers.
+
+    Args:
+        value: what is stated of it.
+        key: where it stands, for messages.
+
+    Raises:
+        ParamsError: something in it is missing or isn't what its key allows.
+    """
     spec = _tensor(value, key)
     if spec.shape is None:
         raise _error(
@@ -96,7 +106,15 @@ def _input(value: Any, key: str) -> TensorSpec:
 
 
 def _tensor(value: Any, key: str) -> TensorSpec:
-    """A tensor, stated as a mapping or by its name alone."""
+    """One input or output, stated as a mapping or by its name alone.
+
+    Args:
+        value: what is stated of it.
+        key: where it stands, for messages.
+
+    Raises:
+        ParamsError: a key is unknown, or a value isn't what its key allows.
+    """
     if isinstance(value, str):
         value = {"name": value}
     stated = _convert(value, _StatedTensor, key)
@@ -142,6 +160,11 @@ def _check_range(spec: TensorSpec, key: str) -> None:
 
 
 def _require_distinct(names: Sequence[str]) -> None:
+    """Make sure that no two inputs or outputs have the same name.
+
+    Raises:
+        ParamsError: some have.
+    """
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise _error(
@@ -167,6 +190,16 @@ def _dimensions(
 
 
 def _dimension(name: str, value: Any, key: str) -> Dimension:
+    """One dimension.
+
+    Args:
+        name: as shapes name it.
+        value: what is stated of it; None: nothing.
+        key: where it stands, for messages.
+
+    Raises:
+        ParamsError: a value isn't what its key allows, or they contradict each other.
+    """
     value = {} if value is None else value
     stated = _convert(value, _StatedDimension, key)
     minimum, maximum, example = stated.minimum, stated.maximum, stated.example
@@ -193,6 +226,11 @@ S = TypeVar("S", bound=_Stated)
 def _convert(value: Any, kind: type[S], key: str) -> S:
     """Check the types and ranges of a mapping's values.
 
+    Args:
+        value: what is stated.
+        kind: the keys and what each allows.
+        key: where the mapping stands, for messages.
+
     Raises:
         ParamsError: msgspec's reason, with the full key and what was found there.
     """
@@ -209,4 +247,5 @@ def _convert(value: Any, kind: type[S], key: str) -> S:
 
 
 def _error(key: str, problem: str, remedy: str) -> ParamsError:
+    """An error about a key of the option model.signature."""
     return ParamsError(f"{key} {problem}", remedy, options=[OPTION])

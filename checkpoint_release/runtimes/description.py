@@ -19,16 +19,24 @@ def describe(signature: Signature) -> str:
 
 
 def _tensor_row(spec: TensorSpec) -> list[str]:
+    """Name, dtype, shape, range of integers, description; "" for what is unknown."""
     shape = f"[{', '.join(map(str, spec.shape))}]" if spec.shape is not None else ""
     values = f"{spec.low} to {spec.high - 1}" if spec.high is not None else ""
     return [spec.name, spec.dtype, shape, values, spec.description]
 
 
 def _dimension_row(dimension: Dimension) -> list[str]:
+    """Name, bounds and example."""
     return [dimension.name, dimension.bounds, f"for example {dimension.example}"]
 
 
 def _section(title: str, rows: list[list[str]]) -> list[str]:
+    """The lines of a titled section, in columns; none where there are no rows.
+
+    Args:
+        title: its first line.
+        rows: cells, as many in each row.
+    """
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

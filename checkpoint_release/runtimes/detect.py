@@ -79,6 +79,15 @@ def detect(path: Path, format: str | None = None) -> Detected:
 
 
 def _in_folder(folder: Path, format: str | None) -> Detected:
+    """The model in a folder.
+
+    Args:
+        folder: of an artifact, a checkpoint or a release.
+        format: the one to take; None: the first that is there.
+
+    Raises:
+        InferenceError: it isn't there; the message lists what is.
+    """
     for name in _IN_FOLDER if format is None else (format,):
         for candidate in _IN_FOLDER.get(name, ()):
             file = folder / candidate
@@ -96,6 +105,7 @@ def _in_folder(folder: Path, format: str | None) -> Detected:
 
 
 def _listed(names: list[str]) -> str:
+    """What a folder holds, for a message."""
     if not names:
         return "it is empty"
     more = ", …" if len(names) > _MAX_LISTED else ""
@@ -103,6 +113,11 @@ def _listed(names: list[str]) -> str:
 
 
 def _in_file(path: Path) -> Detected:
+    """The model in a file; weights beside a checkpoint.json stand for their folder.
+
+    Raises:
+        InferenceError: it isn't one that is supported, or a damaged archive.
+    """
     try:
         found = identify(MappedFile.of_file(path))
     except CheckpointError as error:  # a zip archive that is damaged

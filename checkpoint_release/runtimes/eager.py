@@ -79,6 +79,10 @@ def build_model(architecture: Architecture) -> nn.Module:
 def _check_forward(model: nn.Module, signature: Signature) -> None:
     """Make sure that forward takes every input of the signature.
 
+    Args:
+        model: what the factory returned.
+        signature: names the inputs that forward is called with.
+
     Raises:
         ModelError: it doesn't.
     """
@@ -86,8 +90,7 @@ def _check_forward(model: nn.Module, signature: Signature) -> None:
     for parameter in parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             return
-    names = [spec.name for spec in signature.inputs]
-    unknown = [name for name in names if name not in parameters]
+    unknown = [name for name in signature.input_names if name not in parameters]
     if unknown:
         raise ModelError(
             f"forward of {type(model).__name__} takes {list(parameters)}, and the"
@@ -128,6 +131,10 @@ def load_weights(
 def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Refuse float64 weights of a model that computes in less.
 
+    Args:
+        weights: the checkpoint's.
+        own: the model's own, by the same names.
+
     Raises:
         ModelError: there are some.
     """
@@ -148,6 +155,11 @@ def _require_fit(
     model: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> None:
     """Make sure that the weights have the model's names and shapes.
+
+    Args:
+        model: its class, for the message.
+        weights: the checkpoint's.
+        own: the model's own state dict.
 
     Raises:
         ModelError: they haven't.
@@ -213,6 +225,7 @@ class _NoRandomParameters(TorchFunctionMode):
 
 
 def _is_initialiser(function: Any) -> bool:
+    """Whether it is one of the functions that draw a parameter's first values."""
     if function in (Tensor.uniform_, Tensor.normal_):
         return True
     return getattr(function, "__module__", None) == "torch.nn.init"
@@ -226,8 +239,8 @@ class ExportModule(nn.Module):
     def __init__(self, model: nn.Module, signature: Signature) -> None:
         super().__init__()
         self.model = model
-        self.names = [spec.name for spec in signature.inputs]
-        self.outputs = [spec.name for spec in signature.outputs]
+        self.names = signature.input_names
+        self.outputs = signature.output_names
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Call the model by keyword and flatten what it returns.
@@ -265,6 +278,11 @@ def flatten(value: Any) -> Iterator[Tensor]:
 
 
 def _members(value: Any) -> Iterable[Any]:
+    """What a container among a model's outputs holds, in order.
+
+    Raises:
+        ModelError: it isn't a container that outputs can come in.
+    """
     if isinstance(value, Mapping):
         return value.values()
     if isinstance(value, Sequence) and not isinstance(value, str):

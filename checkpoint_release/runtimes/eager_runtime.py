@@ -76,6 +76,14 @@ def run_module(
 def _eager_runtime(
     format: str, path: Path, module: nn.Module, signature: Signature, options: Options
 ) -> Runtime:
+    """A runtime of a module that takes its inputs by keyword.
+
+    Args:
+        format, path: the runtime's.
+        module: is moved to the options' device and dtype.
+        signature: which of forward's inputs to take, and the outputs.
+        options: how to run it.
+    """
     dtype = getattr(torch, options.dtype)
     exported = ExportModule(module.to(options.device, dtype).eval(), signature)
     if options.aligned:
@@ -84,7 +92,11 @@ def _eager_runtime(
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors, mapped."""
+    """The tensors, which stay mapped.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
     weights: dict[str, Tensor] = {}
     for file in _files(path):
         try:

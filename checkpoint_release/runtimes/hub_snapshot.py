@@ -42,12 +42,18 @@ def fetch_snapshot(repo_id: str, format: str | None, revision: str | None) -> Pa
 
 
 def _patterns(format: str) -> list[str]:
+    """Which files of a release a format needs, as the Hub's client matches them."""
     if format == SAFETENSORS.name:
         return [CONFIG, "model*.safetensors", f"{SAFETENSORS.file}.index.json"]
     return [FORMATS[format].path_in_release("*")]
 
 
 def _snapshot(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The cache's folder of a revision, in which the matching files are up to date.
+
+    Raises:
+        InferenceError: the Hub doesn't have it, or can't be reached.
+    """
     from huggingface_hub import snapshot_download
 
     try:

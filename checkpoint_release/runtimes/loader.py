@@ -83,7 +83,7 @@ class Model:
         return self._run({name: _array(name, value) for name, value in inputs.items()})
 
     def __repr__(self) -> str:
-        inputs = ", ".join(spec.name for spec in self.signature.inputs)
+        inputs = ", ".join(self.signature.input_names)
         return f"<{self.format} model {self.path} of {inputs}>"
 
     def describe(self) -> str:
@@ -117,8 +117,8 @@ def load(
         providers: ONNX Runtime's execution providers, in order.
         revision: branch, tag or commit of the repository.
         trust: model code ("package.module:callable") that config.json may name, beside
-            this project's own and that of the params.yaml at hand. ONNX, TorchScript
-            and torch.export need none.
+            this library's own and that of the project at hand. ONNX, TorchScript and
+            torch.export need none.
         lora_alpha: alpha of the LoRA layers in a .pth that doesn't state it.
         state_dict: key of the weights in a .pth that holds several, dotted where nested
             (such as "ema"); None: the only ones there are.
@@ -157,6 +157,16 @@ def _load_pth(
     lora_alpha: float | None,
     options: Options,
 ) -> Model:
+    """Load a .pth, which needs torch.
+
+    Args:
+        given: what `load` was given.
+        path: the file.
+        state_dict, lora_alpha, options: as for open_pth.
+
+    Raises:
+        CheckpointReleaseError: as open_pth.
+    """
     from checkpoint_release.runtimes.pth_model import open_pth
 
     model = open_pth(
@@ -177,6 +187,12 @@ def _naming_arguments() -> Iterator[None]:
 
 
 def _argument(option: str) -> str:
+    """The name of an option for a caller of `load`.
+
+    Args:
+        option: one of `load`'s own arguments, or a dotted option of the library, which
+            may be one that only a release pipeline has.
+    """
     if "." not in option:
         return option
     return _ARGUMENTS.get(option, f"the release pipeline's {option}")
@@ -243,6 +259,16 @@ def _require_trust(found: Detected, trust: Sequence[str]) -> None:
 def _refuse_pth_options(
     given: str, found: Detected, lora_alpha: float | None, state_dict: str | None
 ) -> None:
+    """Refuse options that mean nothing for the format.
+
+    Args:
+        given: what `load` was given, for the message.
+        found: a model that isn't a .pth.
+        lora_alpha, state_dict: the options; None where they weren't given.
+
+    Raises:
+        InferenceError: one was given.
+    """
     values = {"lora_alpha": lora_alpha, "state_dict": state_dict}
     stated = [name for name, value in values.items() if value is not None]
     if stated:
@@ -255,6 +281,11 @@ def _refuse_pth_options(
 
 
 def _array(name: str, value: npt.ArrayLike) -> Array:
+    """An input as an array.
+
+    Raises:
+        InferenceError: it can't be one.
+    """
     try:
         return np.asarray(value)
     except (RuntimeError, TypeError, ValueError) as error:

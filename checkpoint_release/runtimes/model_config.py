@@ -54,4 +54,5 @@ def require_config(path: Path) -> ModelConfig:
 
 
 def _folder_of(path: Path) -> Path:
+    """The folder itself, or the one that a file lies in."""
     return path if path.is_dir() else path.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def open_onnx(path: Path, options: Options) -> Runtime:
     file = main_file(ONNX.name, path)
     session = _session(file, options)
     signature = _signature(file, session)
-    names = [spec.name for spec in signature.inputs]
+    names = signature.input_names
 
     def compute(arrays: Sequence[Array]) -> Sequence[Array]:
         return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]
@@ -67,6 +68,12 @@ def open_onnx(path: Path, options: Options) -> Runtime:
 
 
 def _session(file: Path, options: Options) -> Any:
+    """ONNX Runtime's session of a file.
+
+    Raises:
+        ArtifactError: the file can't be read.
+        InferenceError: as _providers.
+    """
     settings = onnxruntime.SessionOptions()
     # what goes wrong is raised; warnings about kernels are not the user's
     settings.log_severity_level = _ERRORS_ONLY
@@ -117,16 +124,26 @@ def _signature(file: Path, session: Any) -> Signature:
         signature = Signature.from_json(json.loads(own))
     else:
         signature = _graph_signature(file, session)
-    _require_names(file, "inputs", session.get_inputs(), signature.inputs)
-    _require_names(file, "outputs", session.get_outputs(), signature.outputs)
+    _require_names(file, "inputs", session.get_inputs(), signature.input_names)
+    _require_names(file, "outputs", session.get_outputs(), signature.output_names)
     return signature
 
 
 def _require_names(
-    file: Path, what: str, values: Sequence[Any], specs: Sequence[TensorSpec]
+    file: Path, what: str, values: Sequence[Any], expected: Sequence[str]
 ) -> None:
+    """Hold the names of the graph's inputs or outputs against the signature's.
+
+    Args:
+        file: for the message.
+        what: "inputs" or "outputs".
+        values: ONNX Runtime's descriptions of them.
+        expected: their names in the signature, in order.
+
+    Raises:
+        ArtifactError: they are others, or in another order.
+    """
     names = [value.name for value in values]
-    expected = [spec.name for spec in specs]
     if names != expected:
         raise ArtifactError(
             f"the {what} of {file} are {names}, and its signature names {expected}",
@@ -144,13 +161,21 @@ def _graph_signature(file: Path, session: Any) -> Signature:
     outputs = tuple(_tensor_spec(file, value) for value in session.get_outputs())
     dimensions: dict[str, Dimension] = {}
     for spec in inputs:
-        for size in spec.shape or ():
-            if isinstance(size, str):
-                dimensions[size] = Dimension(size, minimum=0)
+        for name in spec.dynamic_axes.values():
+            dimensions[name] = Dimension(name, minimum=0)
     return Signature(inputs, outputs, dimensions)
 
 
 def _tensor_spec(file: Path, value: Any) -> TensorSpec:
+    """What the graph states of one input or output.
+
+    Args:
+        file: for the message.
+        value: ONNX Runtime's description of it.
+
+    Raises:
+        InferenceError: it isn't a tensor of numbers.
+    """
     element = value.type.removeprefix("tensor(").removesuffix(")")
     dtype = _DTYPES.get(element, element)
     if dtype not in SIGNATURE_DTYPES:
@@ -158,19 +183,24 @@ def _tensor_spec(file: Path, value: Any) -> TensorSpec:
             f"{file}: {value.name!r} is a {value.type}",
             "only tensors of numbers can be passed",
         )
-    shape = tuple(
-        _size(size, f"{value.name}_{axis}") for axis, size in enumerate(value.shape)
-    )
-    spec = TensorSpec(value.name, dtype, shape)
+    shape = []
+    for axis, size in enumerate(value.shape):
+        shape.append(_size(size, f"{value.name}_{axis}"))
+    spec = TensorSpec(value.name, dtype, tuple(shape))
     if not spec.is_integer:
         return spec
     limits = np.iinfo(dtype)
     low, high = int(limits.min), int(limits.max) + 1
-    return TensorSpec(value.name, dtype, shape, low, high)
+    return replace(spec, low=low, high=high)
 
 
 def _size(size: Any, default: str) -> int | str:
-    """A fixed size, or the name of a dynamic one, which the graph may leave out."""
+    """The size of an axis: a number, or the name of a dynamic dimension.
+
+    Args:
+        size: as ONNX Runtime describes it; a name may be missing.
+        default: the name in that case.
+    """
     if isinstance(size, int) and size >= 0:
         return size
     return str(size) if size else default

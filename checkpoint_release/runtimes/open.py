@@ -67,7 +67,15 @@ def open_runtime(
 
 
 def open_with(format: str, path: Path, options: Options) -> Runtime:
-    """Open an artifact with options that were made already; see open_runtime."""
+    """Open an artifact with the given options.
+
+    Args:
+        format, path: as for open_runtime.
+        options: how to run it.
+
+    Raises:
+        CheckpointReleaseError: as open_runtime.
+    """
     if format not in RUNNABLE:
         raise InferenceError(
             f"there is no format {format!r}", f"choose one of {', '.join(RUNNABLE)}"

@@ -53,7 +53,7 @@ class PthModel:
         self._optional = _optional_inputs(module)
         self._runtimes: dict[tuple[str, ...], Runtime] = {}
         # built now, so that wrong options fail on loading and not on a call
-        self._runtime(tuple(spec.name for spec in signature.inputs))
+        self._runtime(tuple(signature.input_names))
 
     def run(self, inputs: Arrays) -> Arrays:
         """Compute the outputs, by name.
@@ -62,12 +62,13 @@ class PthModel:
             InferenceError: as Runtime.run.
         """
         names = []
-        for spec in self.signature.inputs:
-            if spec.name in inputs or spec.name not in self._optional:
-                names.append(spec.name)
+        for name in self.signature.input_names:
+            if name in inputs or name not in self._optional:
+                names.append(name)
         return self._runtime(tuple(names)).run(inputs)
 
     def _runtime(self, names: tuple[str, ...]) -> Runtime:
+        """What runs the module on these inputs; it is kept for the next call."""
         if names not in self._runtimes:
             signature = self.signature.taking(names)
             self._runtimes[names] = run_module(
@@ -113,6 +114,15 @@ def _build(architecture: Architecture, weights: StateDict) -> nn.Module:
 
 
 def _architecture(path: Path, weights: Mapping[str, TensorLike]) -> Architecture:
+    """The architecture in the config.json beside the file, or the stick figure's.
+
+    Args:
+        path: the file.
+        weights: what the stick figure's architecture is read off.
+
+    Raises:
+        InferenceError: there is no config.json, and it isn't a stick figure.
+    """
     config = read_config(path.parent)
     if config is not None:
         return config.architecture

@@ -88,7 +88,7 @@ class Runtime:
                 these inputs.
         """
         check_inputs(self.signature, inputs)
-        arrays = [np.asarray(inputs[spec.name]) for spec in self.signature.inputs]
+        arrays = [np.asarray(inputs[name]) for name in self.signature.input_names]
         try:
             outputs = self.compute(arrays)
         except Exception as error:  # a graph can fail in any way that its library knows
@@ -97,7 +97,7 @@ class Runtime:
                 f" {one_line(error)}",
                 "the artifact doesn't take what its signature says; export it again",
             ) from error
-        names = [spec.name for spec in self.signature.outputs]
+        names = self.signature.output_names
         if len(outputs) != len(names):
             raise InferenceError(
                 f"{self.path} returned {len(outputs)} outputs, and its signature names"
@@ -137,5 +137,6 @@ def opening(file: Path) -> Iterator[None]:
 
 
 def _shapes(inputs: Mapping[str, Array]) -> str:
+    """The inputs' names and shapes, for a message."""
     shapes = [f"{name} {list(np.shape(array))}" for name, array in inputs.items()]
     return ", ".join(shapes)

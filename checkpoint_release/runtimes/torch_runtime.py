@@ -69,6 +69,7 @@ def torch_runtime(
 
 
 def _input(array: Array, options: Options) -> torch.Tensor:
+    """An input on the device, floats in float64 where that is computed in."""
     tensor = torch.tensor(array, device=options.device)
     if options.dtype == "float64" and tensor.is_floating_point():
         return tensor.double()

@@ -83,12 +83,18 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _inspect_safetensors(path: Path) -> Inspection:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
     file = open_safetensors(path)
     state_dicts = {"": _shapes(file)}
     return Inspection(path, str(Kind.SAFETENSORS), state_dicts, dict(file.metadata))
 
 
 def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
+    """The state dicts in a checkpoint that was read, and what else it holds."""
     state_dicts: dict[str, TensorShapes] = {}
     notes = list(checkpoint.notes)
     try:
@@ -115,6 +121,12 @@ def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:
 
 
 def _state_dict_lines(key: str, tensors: TensorShapes) -> list[str]:
+    """A state dict in the report: how large it is, and a line for each tensor.
+
+    Args:
+        key: where in the file it is.
+        tensors: name → dtype and shape.
+    """
     width = max(map(len, tensors), default=0)
     rows = []
     elements = 0
@@ -134,6 +146,7 @@ def _counted(names: Mapping[str, int]) -> list[str]:
 
 
 def _section(title: str, rows: list[str] | tuple[str, ...]) -> list[str]:
+    """A title and indented rows; nothing where there are no rows."""
     if not rows:
         return []
     return [title, *(f"  {row}" for row in rows)]

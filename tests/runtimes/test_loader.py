@@ -310,7 +310,7 @@ def test_less_than_one_thread_is_refused_in_every_format(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         ({"motion": None}, r"inputs \['motion'\] are missing"),
         ({"movement": np.zeros(1)}, r"\['movement'\] are not among"),
@@ -338,14 +338,14 @@ def test_wrong_inputs_are_told_by_what_was_expected(
     tiny_inputs: Arrays,
     format: str,
     change: dict[str, Any],
-    told: str,
+    problem: str,
 ) -> None:
     given = {
         name: array
         for name, array in {**tiny_inputs, **change}.items()
         if array is not None
     }
-    with pytest.raises(InferenceError, match=told):
+    with pytest.raises(InferenceError, match=problem):
         load(tiny_release, format=format)(**given)
 
 
