@@ -1,5 +1,4 @@
-"""Turn a PyTorch checkpoint into release artifacts that people can trust, and run,
-compare and verify them.
+"""Turn a PyTorch checkpoint into release artifacts; run, compare and verify them.
 
     from checkpoint_release import load
 

@@ -1,5 +1,4 @@
-"""The command line: `checkpoint-release COMMAND`, or `python -m checkpoint_release
-COMMAND`.
+"""The command line, `checkpoint-release` or `python -m checkpoint_release`.
 
 An expected failure is one message on standard error and exit code 1; options are named
 in it as the flags that set them.

@@ -105,6 +105,11 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _load(asked: argparse.Namespace) -> Model:
+    """Load the model, and show the warning that a .pth is deprecated.
+
+    Raises:
+        CheckpointReleaseError: as `load`.
+    """
     from checkpoint_release.runtimes.loader import load
 
     with warnings.catch_warnings():
@@ -146,6 +151,16 @@ def _require_writable(path: Path) -> None:
 
 
 def _compute(model: Model, inputs: Path, outputs: Path) -> None:
+    """Run the model on a file of inputs, and list the outputs that were written.
+
+    Args:
+        model: what to run.
+        inputs: safetensors file with the inputs, by name.
+        outputs: where the outputs go.
+
+    Raises:
+        InferenceError: the inputs can't be read, or don't fit the signature.
+    """
     from checkpoint_release.tensors.safetensors import (
         open_safetensors,
         write_safetensors,

@@ -40,12 +40,16 @@ class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _StatedSignature(_Stated, frozen=True):
+    """model.signature; what the lists and the mapping hold is converted by itself."""
+
     inputs: Annotated[list[Any], Meta(min_length=1)]
     outputs: Annotated[list[Any], Meta(min_length=1)]
     dimensions: dict[str, Any] | None = None
 
 
 class _StatedTensor(_Stated, frozen=True):
+    """One of its inputs or outputs."""
+
     name: _Text
     dtype: str = TensorSpec.dtype
     shape: list[_Size | _Text] | None = None
@@ -55,6 +59,8 @@ class _StatedTensor(_Stated, frozen=True):
 
 
 class _StatedDimension(_Stated, frozen=True):
+    """The bounds of one of its dimensions."""
+
     minimum: Annotated[int, Meta(ge=0)] = Dimension.minimum
     maximum: _Size | None = Dimension.maximum
     example: _Size = Dimension.example

@@ -1,6 +1,4 @@
-"""The model's own code: an nn.Module built around a checkpoint's weights, which every
-format is compared with.
-"""
+"""The model's own code, built around weights; every format is compared with it."""
 
 from __future__ import annotations
 
@@ -191,8 +189,9 @@ def _tied_parameters(model: nn.Module) -> list[list[str]]:
 
 
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Build the model around the weights, in evaluation mode: they aren't copied, and
-    stay mapped if they are.
+    """Build the model around the weights, in evaluation mode.
+
+    They aren't copied, and stay mapped if they are.
 
     Raises:
         ModelError: as build_model and load_weights.
@@ -232,8 +231,9 @@ def _is_initialiser(function: Any) -> bool:
 
 
 class ExportModule(nn.Module):
-    """The model as the exporters take it: inputs by position in the signature's order,
-    outputs a flat tuple.
+    """The model as the exporters take it.
+
+    Inputs come by position in the signature's order, outputs are a flat tuple.
     """
 
     def __init__(self, model: nn.Module, signature: Signature) -> None:

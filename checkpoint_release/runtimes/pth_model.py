@@ -1,5 +1,7 @@
-"""Running a .pth: its weights are read without running anything in it, LoRA merged, and
-the model's own code is built around them.
+"""Running a .pth, which is deprecated.
+
+Its weights are read without running anything in it, LoRA is merged, and the model's own
+code is built around them.
 """
 
 from __future__ import annotations
@@ -46,6 +48,17 @@ class PthModel:
     def __init__(
         self, path: Path, module: nn.Module, signature: Signature, options: Options
     ) -> None:
+        """Run the module once it has been built.
+
+        Args:
+            path: the file, for messages.
+            module: with its weights, in evaluation mode.
+            signature: every input that forward can take, and the outputs.
+            options: how to run it.
+
+        Raises:
+            InferenceError: torch can't use the device.
+        """
         self.signature = signature
         self._path = path
         self._module = module

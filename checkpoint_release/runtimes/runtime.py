@@ -1,5 +1,6 @@
-"""An artifact that was opened to run, whichever library runs it: named numpy arrays in,
-named numpy arrays out.
+"""An artifact that was opened to run, whichever library runs it.
+
+Named numpy arrays go in, and named numpy arrays come out.
 """
 
 from __future__ import annotations

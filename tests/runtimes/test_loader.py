@@ -65,7 +65,7 @@ def test_every_format_is_called_alike_and_computes_the_same(
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_a_file_under_a_wrong_name_is_told_by_its_content(
+def test_a_file_under_a_wrong_name_is_recognised_by_its_content(
     tiny_release: Path,
     tmp_path: Path,
     tiny_inputs: Arrays,
@@ -245,7 +245,9 @@ UNKNOWN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_what_is_no_model_is_told_by_what_it_is(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_model_is_named_by_what_it_is(
+    tmp_path: Path, name: str
+) -> None:
     write, found = UNKNOWN[name]
     write(tmp_path / name)
     with pytest.raises(InferenceError) as caught:
@@ -253,9 +255,7 @@ def test_what_is_no_model_is_told_by_what_it_is(tmp_path: Path, name: str) -> No
     assert found in str(caught.value) and str(tmp_path / name) in str(caught.value)
 
 
-def test_cut_files_are_errors_of_the_pipeline(
-    tiny_release: Path, tmp_path: Path
-) -> None:
+def test_cut_files_are_expected_errors(tiny_release: Path, tmp_path: Path) -> None:
     for file in FILES.values():
         content = (tiny_release / file).read_bytes()
         (cut := tmp_path / Path(file).name).write_bytes(content[: len(content) // 2])
@@ -333,7 +333,7 @@ def test_less_than_one_thread_is_refused_in_every_format(
     ],
 )
 @pytest.mark.parametrize("format", ["safetensors", "onnx"])
-def test_wrong_inputs_are_told_by_what_was_expected(
+def test_wrong_inputs_are_errors_that_state_what_was_expected(
     tiny_release: Path,
     tiny_inputs: Arrays,
     format: str,
