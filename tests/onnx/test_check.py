@@ -83,7 +83,10 @@ def invalid_node(model: ModelProto) -> None:
         (wrong_opset, "has opset 16, and onnx.opset is 17"),
         (wrong_ir_version, "IR version 13"),
         (unused_domain, "imports the domains"),
-        (unused_initialiser, "nothing reads 1 of the initialisers, such as 'left.over'"),
+        (
+            unused_initialiser,
+            "nothing reads 1 of the initialisers, such as 'left.over'",
+        ),
         (leaked_path, "/home/someone"),
         (swapped_inputs, "inputs are ['text_embedding', 'motion'"),
         (fixed_dimension, "has the shape [7, 'batch', 20]"),

@@ -80,31 +80,42 @@ def raw(value: torch.Tensor) -> bytes:
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
+    """What was read is what torch reads; of what only code could make, its text."""
     match theirs:
         case torch.Tensor():
-            assert isinstance(ours, Tensor), (where, ours)
-            assert (ours.shape, ours.dtype) == (
-                tuple(theirs.shape),
-                DTYPES[theirs.dtype],
-            ), where
-            assert b"".join(map(bytes, ours.chunks())) == raw(theirs), where
-            if ours.dtype != "C32":
-                assert ours.numpy().tobytes() == raw(theirs), where
+            assert_same_tensor(ours, theirs, where)
         case np.ndarray():
             assert isinstance(ours, Tensor), (where, ours)
             assert ours.numpy().tolist() == theirs.tolist(), where
         case np.generic():
             assert_same(ours, theirs.item(), where)
         case dict():
-            assert type(ours) is dict and list(ours) == list(theirs), where
+            assert type(ours) is dict, where
+            assert list(ours) == list(theirs), where
             for key in theirs:
                 assert_same(ours[key], theirs[key], f"{where}/{key}")
         case set() | frozenset():
-            assert len(ours) == len(theirs) and set(ours) == theirs, where
+            assert len(ours) == len(theirs), where
+            assert set(ours) == theirs, where
         case list() | tuple() | collections.deque():
             assert len(ours) == len(theirs), where
             for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
                 assert_same(mine, other, f"{where}/{at}")
+        case _:
+            assert_same_leaf(ours, theirs, where)
+
+
+def assert_same_tensor(ours: Any, theirs: torch.Tensor, where: str) -> None:
+    assert isinstance(ours, Tensor), (where, ours)
+    assert ours.shape == tuple(theirs.shape), where
+    assert ours.dtype == DTYPES[theirs.dtype], where
+    assert b"".join(map(bytes, ours.chunks())) == raw(theirs), where
+    if ours.dtype != "C32":
+        assert ours.numpy().tobytes() == raw(theirs), where
+
+
+def assert_same_leaf(ours: Any, theirs: Any, where: str) -> None:
+    match theirs:
         case pathlib.PurePath() | torch.device():
             assert ours == str(theirs), where
         case datetime.datetime() | datetime.date() | datetime.time():
@@ -112,9 +123,9 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
         case bytearray():
             assert ours == bytes(theirs), where
         case _:
-            assert type(ours) is type(theirs) and (
-                ours == theirs or (ours != ours and theirs != theirs)
-            ), where
+            both_nan = ours != ours and theirs != theirs
+            assert type(ours) is type(theirs), where
+            assert ours == theirs or both_nan, where
 
 
 def assert_read_as_torch_does(

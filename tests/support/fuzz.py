@@ -138,38 +138,73 @@ def seeds() -> list[tuple[bytes, Callable[[bytes], bytes]]]:
 
 
 def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """One to four changes: bytes set, put in, taken out, doubled, swapped for another
-    file's, or the end cut off.
-    """
+    """One to four changes of bytes, each at a random place."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        at = rng.randrange(len(out) + 1)
-        match rng.randrange(8):
-            case 0:
-                out[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                out[at : at + 1] = rng.choice(OPCODES)
-            case 2:
-                new = rng.choice(INTERESTING)
-                out[at : at + len(new)] = new
-            case 3:
-                out[at:at] = rng.choice(OPCODES) * rng.choice((1, 2, 50))
-            case 4:
-                del out[at : at + rng.randrange(1, 9)]
-            case 5:
-                out[at:at] = out[at : at + rng.randrange(1, 60)]
-            case 6:
-                other = rng.choice(others)
-                begin = rng.randrange(len(other))
-                out[at : at + rng.randrange(20)] = other[
-                    begin : begin + rng.randrange(40)
-                ]
-            case 7:
-                if rng.random() < 0.2:
-                    del out[at:]
-                elif at < len(out):
-                    out[at] ^= 1 << rng.randrange(8)
+        change = rng.choice(CHANGES)
+        change(out, rng.randrange(len(out) + 1), others, rng)
     return bytes(out)
+
+
+def set_byte(out: bytearray, at: int, others: list[bytes], rng: random.Random) -> None:
+    out[at : at + 1] = bytes([rng.randrange(256)])
+
+
+def set_opcode(
+    out: bytearray, at: int, others: list[bytes], rng: random.Random
+) -> None:
+    out[at : at + 1] = rng.choice(OPCODES)
+
+
+def set_number(
+    out: bytearray, at: int, others: list[bytes], rng: random.Random
+) -> None:
+    new = rng.choice(INTERESTING)
+    out[at : at + len(new)] = new
+
+
+def insert_opcodes(
+    out: bytearray, at: int, others: list[bytes], rng: random.Random
+) -> None:
+    out[at:at] = rng.choice(OPCODES) * rng.choice((1, 2, 50))
+
+
+def delete(out: bytearray, at: int, others: list[bytes], rng: random.Random) -> None:
+    del out[at : at + rng.randrange(1, 9)]
+
+
+def double(out: bytearray, at: int, others: list[bytes], rng: random.Random) -> None:
+    out[at:at] = out[at : at + rng.randrange(1, 60)]
+
+
+def splice(out: bytearray, at: int, others: list[bytes], rng: random.Random) -> None:
+    """Put a piece of another file in the place of a piece of this one."""
+    other = rng.choice(others)
+    begin = rng.randrange(len(other))
+    piece = other[begin : begin + rng.randrange(40)]
+    out[at : at + rng.randrange(20)] = piece
+
+
+def flip_or_cut(
+    out: bytearray, at: int, others: list[bytes], rng: random.Random
+) -> None:
+    """Flip a bit; one time in five, cut the end off."""
+    if rng.random() < 0.2:
+        del out[at:]
+    elif at < len(out):
+        out[at] ^= 1 << rng.randrange(8)
+
+
+CHANGES: tuple[Callable[[bytearray, int, list[bytes], random.Random], None], ...] = (
+    set_byte,
+    set_opcode,
+    set_number,
+    insert_opcodes,
+    delete,
+    double,
+    splice,
+    flip_or_cut,
+)
 
 
 def rearranged(data: bytes, others: list[list[bytes]], rng: random.Random) -> bytes:

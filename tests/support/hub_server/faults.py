@@ -88,19 +88,30 @@ class Faulty:
                 self.requests[position] = (method, path, message["status"])
             await send(message)
 
-        fault = next(
-            (fault for fault in self.faults if fault.strikes(method, path)), None
-        )
+        fault = self._fault_of(method, path)
         if fault is None:
             await self.app(scope, receive, note)
             return
         if fault.after:
             await self.app(scope, receive, _nowhere)
+        await self._inject(fault, scope, receive, note)
+
+    def _fault_of(self, method: str, path: str) -> Fault | None:
+        """The first fault that strikes this request."""
+        for fault in self.faults:
+            if fault.strikes(method, path):
+                return fault
+        return None
+
+    async def _inject(
+        self, fault: Fault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer in the app's place: with a status, with nothing, or never."""
         match fault.kind:
             case "status":
                 if not fault.after:
                     await _drain(receive)
-                await _answer(note, fault.status, fault.headers, fault.body)
+                await _answer(send, fault.status, fault.headers, fault.body)
             case "cut":
                 if not fault.after:
                     # in mid-upload: something has arrived, the rest never does
