@@ -11,6 +11,7 @@ CheckpointReleaseError        what is wrong and where, and what to do about it
 ├── ArtifactError             an artifact is missing, incomplete or changed
 ├── ParityError               a format doesn't compute what the checkpoint computes
 ├── CardError                 the model card can't be written truthfully
+├── MissingLibraryError       a library that an extra brings is not installed
 ├── PublishError              the release can't be assembled, uploaded or verified
 └── InferenceError            the loader was given a file or inputs that it can't use
 """
@@ -137,6 +138,10 @@ class ParityError(CheckpointReleaseError):
 
 class CardError(CheckpointReleaseError):
     """The model card can't be written truthfully."""
+
+
+class MissingLibraryError(CheckpointReleaseError):
+    """A library that an extra of this package brings is not installed."""
 
 
 class PublishError(CheckpointReleaseError):

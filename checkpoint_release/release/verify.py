@@ -40,6 +40,7 @@ from checkpoint_release.core.errors import (
     CheckpointReleaseError,
     InferenceError,
 )
+from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.differences import differences
@@ -84,6 +85,7 @@ class Evidence:
     outputs: Mapping[str, Array]
 
 
+@extras_named()
 def verify_release(
     release: str,
     *,
@@ -151,6 +153,7 @@ def open_artifact(format: str, path: Path) -> Runtime:
     return open_runtime(format, path)
 
 
+@extras_named()
 def verify(
     folder: Path,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
 from checkpoint_release.core.errors import InferenceError, one_line
+from checkpoint_release.core.extras import extras_named
 from checkpoint_release.runtimes.detect import SUPPORTED
 
 _MAX_REASON = 300  # characters of the library's message
@@ -48,6 +49,7 @@ def _patterns(format: str) -> list[str]:
     return [FORMATS[format].path_in_release("*")]
 
 
+@extras_named()
 def _snapshot(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The cache's folder of a revision, in which the matching files are up to date.
 

@@ -26,6 +26,7 @@ from checkpoint_release.core.architecture import is_trusted
 from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
 from checkpoint_release.core.errors import CheckpointReleaseError, InferenceError
+from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array, Arrays, Signature
 from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.detect import (
@@ -167,7 +168,8 @@ def _load_pth(
     Raises:
         CheckpointReleaseError: as open_pth.
     """
-    from checkpoint_release.runtimes.pth_model import open_pth
+    with extras_named():
+        from checkpoint_release.runtimes.pth_model import open_pth
 
     model = open_pth(
         path, state_dict=state_dict, lora_alpha=lora_alpha, options=options

@@ -22,6 +22,7 @@ from checkpoint_release.core.artifacts.formats import (
     TORCHSCRIPT,
 )
 from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
@@ -85,6 +86,7 @@ def open_with(format: str, path: Path, options: Options) -> Runtime:
     return _opener(format)(path, options)
 
 
+@extras_named()
 def _opener(format: str) -> Callable[[Path, Options], Runtime]:
     """What opens the format; its library is imported here."""
     if format == ONNX.name:
