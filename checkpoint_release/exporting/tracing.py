@@ -28,7 +28,7 @@ from checkpoint_release.runtimes.eager import ExportModule, load_model
 _KNOWN_WARNINGS = (
     # chosen by opset, see checkpoint_release.onnx.routes
     "You are using the legacy TorchScript-based ONNX export",
-    # TorchScript is what was asked for; README says more
+    # TorchScript is what was asked for
     r"`torch\.jit\.\w+` is (deprecated|not supported)",
     # inputs share dimensions on purpose
     r"# The axis name: .* will not be used",
