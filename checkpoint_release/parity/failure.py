@@ -1,4 +1,4 @@
-"""What is said of formats that are wrong, and what is left to look into."""
+"""The report on formats that are wrong, and what is left to look into."""
 
 from __future__ import annotations
 

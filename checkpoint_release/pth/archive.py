@@ -451,7 +451,7 @@ def _zip64_values(extra: bytes) -> Iterator[int]:
 
 
 def _long(value: int, values: Iterator[int]) -> int:
-    """A number of a header, from the extra field where it is said to be there."""
+    """A number of a header, from the extra field where the header refers to it."""
     return next(values, value) if value == _IN_EXTRA_FIELD else value
 
 

@@ -21,7 +21,7 @@ from checkpoint_release.pth import (
     refuse_dangerous,
     to_json_value,
 )
-from tests.pth.test_reader import assert_same
+from tests.support.torch_values import assert_same
 
 pytestmark = pytest.mark.slow
 
