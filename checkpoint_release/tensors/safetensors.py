@@ -125,6 +125,12 @@ def write_shards(
 
 
 def _check_names_and_dtypes(tensors: Mapping[str, TensorLike]) -> None:
+    """Require what safetensors can hold.
+
+    Raises:
+        CheckpointError: a dtype that it lacks, the name that it reserves, or a name
+            that UTF-8 can't encode.
+    """
     for name, tensor in tensors.items():
         if not DTYPES[tensor.dtype].in_safetensors:
             raise CheckpointError(
@@ -152,7 +158,18 @@ def _header(
     tensors: Mapping[str, TensorLike],
     metadata: Mapping[str, str] | None,
 ) -> tuple[bytes, int]:
-    """The file's bytes before the data, and the size of the data."""
+    """The file's bytes before the data, and the size of the data.
+
+    The header is padded with spaces so that the data begins at a multiple of 8 bytes.
+
+    Args:
+        ordered: the tensors' names, in the order of the data.
+        tensors: name → tensor.
+        metadata: goes into the header, sorted by key.
+
+    Raises:
+        CheckpointError: the header is longer than safetensors allows.
+    """
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
@@ -176,6 +193,11 @@ def _header(
 
 
 def _write_tensor(file: DigestedFile, name: str, tensor: TensorLike) -> None:
+    """Append a tensor's data.
+
+    Raises:
+        CheckpointError: it isn't as long as the header has it.
+    """
     written = 0
     for piece in tensor.chunks():
         file.write(piece)
@@ -188,6 +210,15 @@ def _write_tensor(file: DigestedFile, name: str, tensor: TensorLike) -> None:
 
 
 def _check_free_space(path: Path, size: int) -> None:
+    """Require room for a file, so that a full disk is no half-written file.
+
+    Args:
+        path: of the file.
+        size: that it will have, in bytes.
+
+    Raises:
+        CheckpointError: its disk has less left.
+    """
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise CheckpointError(
@@ -307,7 +338,11 @@ def _index_path(folder: Path, stem: str) -> Path:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """An index's tensors with the names of their shards."""
+    """An index's tensors with the names of their shards.
+
+    Raises:
+        ArtifactError: it isn't an index, or names a file outside its folder.
+    """
     try:
         shard_of = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
         for name in shard_of.values():
@@ -325,6 +360,16 @@ def _read_index(path: Path) -> dict[str, str]:
 def _check_shard(
     path: Path, shard: SafetensorsFile, shard_of: Mapping[str, str]
 ) -> None:
+    """Require that a shard holds only what its index places in it.
+
+    Args:
+        path: of the shard.
+        shard: what it holds.
+        shard_of: tensor → name of its shard, as the index has it.
+
+    Raises:
+        ArtifactError: it holds a tensor that belongs elsewhere, or nowhere.
+    """
     for tensor in shard:
         if shard_of.get(tensor) != path.name:
             raise ArtifactError(
@@ -366,7 +411,12 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
 
 
 def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
-    """The header, and where the data begins."""
+    """The header, and where the data begins.
+
+    Raises:
+        ValueError, RecursionError: the header isn't a JSON object, or is longer than
+            the file.
+    """
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
         raise ValueError(f"its header claims {length} bytes, the file has {len(view)}")
@@ -382,7 +432,18 @@ def _data_offsets(item: tuple[str, Any]) -> Any:
 
 
 def _data_span(name: str, entry: dict[str, Any]) -> tuple[int, int]:
-    """Where a tensor's data lies; its dtype and its numbers are checked too."""
+    """Where a tensor's data lies; its dtype and its numbers are checked too.
+
+    Args:
+        name: of the tensor, for messages.
+        entry: what the header holds for it.
+
+    Returns:
+        The first byte and the one after the last, counted from the first tensor's.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry isn't as the format has it.
+    """
     start, stop = entry["data_offsets"]
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"{name!r} has the unknown dtype {entry['dtype']!r}")
@@ -395,6 +456,11 @@ def _data_span(name: str, entry: dict[str, Any]) -> tuple[int, int]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's dict.
+
+    Raises:
+        ValueError: a name occurs twice, and readers would differ in which they take.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice in its header")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from checkpoint_release.core.artifacts.checkpoint import TensorStatistics
@@ -12,22 +12,39 @@ from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 
 def tensor_statistics(tensors: Mapping[str, TensorLike]) -> TensorStatistics:
-    """Count tensors, elements, bytes and dtypes, and find which tensors are tied."""
+    """Count tensors, elements, bytes and dtypes, and find which tensors are tied.
+
+    Args:
+        tensors: by name. Tied ones count under each of their names, as they do in a
+            file.
+    """
     values = Counter[str]()
+    size = 0
     for tensor in tensors.values():
         values[tensor.dtype] += math.prod(tensor.shape)
+        size += nbytes(tensor)
     return TensorStatistics(
         count=len(tensors),
         values=values.total(),
-        bytes=sum(nbytes(tensor) for tensor in tensors.values()),
+        bytes=size,
         dtypes=dict(sorted(values.items())),
         tied=_tied(tensors),
     )
 
 
 def _tied(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
-    """The groups of names that are the same view of the same storage, sorted."""
-    by_view: dict[object, list[str]] = {}
+    """The groups of names that are the same view of the same storage, sorted.
+
+    A tensor that is computed on the way out is tied to none, and one without elements
+    has no memory to share.
+
+    Args:
+        tensors: by name.
+
+    Returns:
+        Groups of two names or more, each in the order of the mapping.
+    """
+    by_view: dict[object, list[str]] = defaultdict(list)
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor) and tensor.nbytes:
             view = (
@@ -37,5 +54,5 @@ def _tied(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
                 tensor.strides,
                 tensor.dtype,
             )
-            by_view.setdefault(view, []).append(name)
+            by_view[view].append(name)
     return sorted(names for names in by_view.values() if len(names) > 1)

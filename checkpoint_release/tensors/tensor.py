@@ -58,7 +58,11 @@ class MappedFile:
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
-        """Map the whole of `path`.
+        """Map the whole of a file; its pages are read when they are touched.
+
+        Args:
+            path: the file, which mustn't be cut short while it is mapped: touching a
+                page that it no longer has kills the process.
 
         Raises:
             OSError: it can't be read, or is no regular file: a pipe would never end.
@@ -72,13 +76,24 @@ class MappedFile:
         return cls(memoryview(pages), pages)
 
     def drop(self, start: int, stop: int) -> None:
-        """Give back the memory of bytes [start, stop); they can be read again."""
-        if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
+        """Give back the memory of bytes [start, stop); they can be read again.
+
+        Reading a file that is larger than memory would otherwise fill it, and count
+        against the process where memory is limited. Only Linux does it; elsewhere
+        nothing happens.
+
+        Args:
+            start, stop: positions in `view`. The folios around them, which the system
+                mapped along with them, are given back whole.
+        """
+        if self._pages is None or start >= stop:
             return
-        if start < stop:
-            start -= start % _FAULT_AROUND
-            stop = min(stop + -stop % _FAULT_AROUND, len(self.view))
-            self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        first = start - start % _FAULT_AROUND
+        end = stop + -stop % _FAULT_AROUND
+        length = min(end, len(self.view)) - first
+        self._pages.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 @dataclass(eq=False)
@@ -109,6 +124,15 @@ class Tensor:
     """A strided look at a storage, as in torch; offset and strides count elements.
 
     Whoever creates one has checked that every element lies within the storage.
+
+    Attributes:
+        dtype: the safetensors name of the element type.
+        shape: the size of each dimension.
+        strides: the distance between neighbours along each dimension, in elements.
+        offset: where the first element lies in the storage, in elements.
+        storage: the bytes.
+        conjugate: whether the elements are the complex conjugates of those stored.
+        negate: whether the elements are the negatives of those stored.
     """
 
     dtype: str
@@ -121,13 +145,18 @@ class Tensor:
 
     @classmethod
     def of_numpy(cls, array: np.ndarray[Any, Any]) -> Tensor:
-        """A tensor over the memory of an array.
+        """A tensor over the memory of an array, or of a copy laid out as files are.
+
+        Args:
+            array: of any shape. One that isn't row-major and little-endian is copied;
+                any other is shared, and its changes show in the tensor.
 
         Raises:
             TypeError: no dtype holds the array's.
         """
         array = np.asarray(array)
-        array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        little_endian = array.dtype.newbyteorder("<")
+        array = array.astype(little_endian, order="C", copy=False)
         name = of_numpy(array.dtype).name
         view = array.reshape(-1).view(np.uint8).data
         storage = Storage(f"array at {id(array):#x}", MappedFile(view), 0, array.nbytes)
@@ -148,11 +177,26 @@ class Tensor:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the elements lie row-major and without gaps."""
-        return _is_contiguous(self.shape, self.strides)
+        """Whether the elements lie row-major and without gaps.
+
+        Along a dimension of one entry nobody steps, so its stride may be anything.
+        """
+        packed = contiguous_strides(self.shape)
+        axes = zip(self.shape, self.strides, packed, strict=True)
+        for size, stride, packed_stride in axes:
+            if size != 1 and stride != packed_stride:
+                return False
+        return True
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The elements as an array: where possible a read-only view of the file.
+
+        Elements that are stored otherwise than numpy wants them (big-endian, or with
+        their signs yet to be changed) are copied.
+
+        Returns:
+            An array of the tensor's shape, little-endian, in the tensor's own strides
+            or, of copies, row-major.
 
         Raises:
             TypeError: numpy can't hold the dtype (F4, C32).
@@ -170,21 +214,27 @@ class Tensor:
     def chunks(self) -> Iterator[memoryview]:
         """The elements row-major and little-endian, in pieces.
 
-        Memory behind a piece is given back.
+        Memory behind a piece is given back when the next one is asked for.
+
+        Returns:
+            Pieces of about CHUNK bytes; a file's own bytes where they lie in this
+            order, otherwise copies.
         """
         if self.size == 0:
             return iter(())
         swapped = self.storage.big_endian and DTYPES[self.dtype].bits > 8
-        if self.is_contiguous and not (swapped or self._changes_sign):
+        converted = swapped or self._changes_sign
+        if self.is_contiguous and not converted:
             return self._stored_chunks()
         return self._converted_chunks()
 
     @property
     def _changes_sign(self) -> bool:
+        """Whether a sign bit of the elements isn't what is stored."""
         return self.conjugate or self.negate
 
     def _stored_chunks(self) -> Iterator[memoryview]:
-        """The bytes as they lie in the file."""
+        """The bytes as they lie in the file; of a contiguous tensor."""
         mapping = self.storage.mapping
         start = self.storage.start + self.offset * DTYPES[self.dtype].bits // 8
         end = start + self.nbytes
@@ -194,30 +244,46 @@ class Tensor:
             mapping.drop(at, stop)
 
     def _converted_chunks(self) -> Iterator[memoryview]:
-        """Copies of one block after the other, put in order."""
+        """Copies of one block after the other, put in order.
+
+        numpy states in addresses which bytes a block spans; the memory to give back is
+        counted from the start of the file. A block that spans four times its size or
+        more is one of a transposed tensor: the next one lies on the same pages, which
+        are kept until the end.
+        """
         storage = self.storage
         address = byte_bounds(np.frombuffer(storage.view, np.uint8))[0]
+        to_file = storage.start - address
         for block in _blocks(self._units()):
             yield self._arranged(block).data.cast("B")
             low, high = byte_bounds(block)
             transposed = high - low >= 4 * block.nbytes
-            if not transposed:  # otherwise the next block needs the same pages
-                start = storage.start - address
-                storage.mapping.drop(start + low, start + high)
+            if not transposed:
+                storage.mapping.drop(to_file + low, to_file + high)
         storage.mapping.drop(storage.start, storage.start + storage.nbytes)
 
     def _units(self) -> np.ndarray[Any, Any]:
-        """The elements as unsigned integers, as stored.
+        """The elements as unsigned integers of their size, in the stored byte order.
 
-        A complex number is two of them, on a last axis.
+        numpy can take any element apart so, also one of a dtype that it lacks.
+
+        Returns:
+            A view of the tensor's shape. A complex number is two integers, its real and
+            its imaginary part, on a further, last axis.
         """
-        parts = 2 if DTYPES[self.dtype].kind == "complex" else 1
-        unit = np.dtype(f"u{DTYPES[self.dtype].bits // 8 // parts}")
+        dtype = DTYPES[self.dtype]
+        parts = 2 if dtype.kind == "complex" else 1
+        unit = np.dtype(f"u{dtype.bits // 8 // parts}")
         stored = unit.newbyteorder(">" if self.storage.big_endian else "<")
         return self._strided(stored, parts)
 
     def _strided(self, dtype: np.dtype[Any], parts: int) -> np.ndarray[Any, Any]:
-        """The elements as they lie, each as one or two (on a last axis) of a dtype."""
+        """A view of the elements as they lie.
+
+        Args:
+            dtype: what to read an element, or one of its parts, as.
+            parts: how many of the dtype an element is; two lie on a further, last axis.
+        """
         step = dtype.itemsize * parts
         shape = self.shape
         strides = tuple(stride * step for stride in self.strides)
@@ -227,9 +293,20 @@ class Tensor:
         return np.ndarray(shape, dtype, self.storage.view, offset, strides)
 
     def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A contiguous little-endian copy of a block of units, its signs changed."""
+        """A contiguous little-endian copy of a block, its signs changed.
+
+        The sign of a float is its highest bit (IEEE 754), so that changing it needs no
+        arithmetic, and keeps the other bits of a NaN.
+
+        Args:
+            block: units of whole elements, as _units gives them.
+
+        Returns:
+            The units in one dimension.
+        """
         block = block.astype(block.dtype.newbyteorder("<"), order="C")
-        sign = np.array(1 << (block.dtype.itemsize * 8 - 1), block.dtype)
+        bits = block.dtype.itemsize * 8
+        sign = np.array(1 << (bits - 1), block.dtype)
         if self.conjugate:
             block[..., 1] ^= sign
         # torch sets the bit on floating-point views of complex tensors only
@@ -239,7 +316,15 @@ class Tensor:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides, in elements, of a row-major tensor without gaps."""
+    """The strides of a row-major tensor without gaps.
+
+    Args:
+        shape: of the tensor. A dimension of no entries counts as one of one, as in
+            torch.
+
+    Returns:
+        One stride for each dimension, in elements; the last is 1.
+    """
     strides: list[int] = []
     step = 1
     for size in reversed(shape):
@@ -248,16 +333,15 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    expected = contiguous_strides(shape)
-    for size, stride, expected_stride in zip(shape, strides, expected, strict=True):
-        if size != 1 and stride != expected_stride:
-            return False
-    return True
-
-
 def _blocks(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Split along the leading axes into row-major blocks of about CHUNK bytes."""
+    """Split along the leading axes into row-major blocks of about CHUNK bytes.
+
+    Args:
+        array: in any strides.
+
+    Returns:
+        Views of it, in row-major order, of at most CHUNK bytes each.
+    """
     if array.nbytes <= CHUNK:
         yield array
         return

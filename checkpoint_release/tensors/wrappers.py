@@ -46,7 +46,11 @@ class Computed:
         return array
 
     def chunks(self) -> Iterator[memoryview]:
-        """The elements row-major and little-endian, in pieces."""
+        """The elements row-major and little-endian, in pieces.
+
+        Raises:
+            TypeError: as numpy.
+        """
         return Tensor.of_numpy(self.numpy()).chunks()
 
 
@@ -70,12 +74,19 @@ class Cast:
         return self.source.shape
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The cast elements as one array."""
+        """The cast elements as one array.
+
+        Raises:
+            ExportError: as chunks.
+        """
         flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
         return flat.reshape(self.shape)
 
     def chunks(self) -> Iterator[memoryview]:
         """The cast elements in pieces.
+
+        A cast rounds a number beyond the dtype's range to infinity (IEEE 754), so a
+        finite value that becomes infinite didn't fit.
 
         Raises:
             ExportError: a finite value doesn't fit into the dtype.
@@ -136,6 +147,11 @@ class Finite:
             yield piece
 
     def _check(self, values: np.ndarray[Any, Any]) -> None:
+        """Require that all values of a piece are finite.
+
+        Raises:
+            CheckpointError: some aren't; the message counts those of this piece.
+        """
         if np.isfinite(values).all():
             return
         nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
