@@ -44,12 +44,20 @@ class DType:
         return self.kind in ("boolean", "integer")
 
     def nbytes(self, count: int) -> int:
-        """The size of that many elements, laid out without gaps."""
-        return -(-count * self.bits // 8)
+        """The size of that many elements laid out without gaps, in bytes, rounded up.
+
+        Args:
+            count: of elements; an odd number of 4-bit ones leaves half a byte unused.
+        """
+        return (count * self.bits + 7) // 8
 
 
 def _dtype(name: str, torch_name: str, bits: int, kind: Kind) -> DType:
-    """A type that numpy and safetensors have, numpy under torch's name."""
+    """A type that numpy and safetensors have, numpy under torch's name.
+
+    Args:
+        name, torch_name, bits, kind: see DType.
+    """
     return DType(name, torch_name, bits, kind, np.dtype(torch_name), True)
 
 
@@ -125,6 +133,9 @@ SIGNATURE_DTYPES: tuple[str, ...] = (
 
 def of_numpy(dtype: np.dtype[Any]) -> DType:
     """The dtype that a little-endian numpy type holds.
+
+    Args:
+        dtype: numpy's; complex32 and F4 have none.
 
     Raises:
         TypeError: there is none.

@@ -71,30 +71,50 @@ class CheckpointReleaseError(Exception):
         Args:
             name: an option's name → the caller's name of it.
         """
+
+        def braced(option: str) -> str:
+            return f"{{{name(option)}}}"
+
         return type(self)(
-            self._spelled(self._problem, lambda option: f"{{{name(option)}}}"),
-            self._spelled(self._remedy, lambda option: f"{{{name(option)}}}"),
+            self._spelled(self._problem, braced),
+            self._spelled(self._remedy, braced),
             options=[name(option) for option in self.options],
         )
 
     def within(self, place: str) -> CheckpointReleaseError:
-        """The same error, its problem led by where it is."""
+        """The same error, its problem led by where it is.
+
+        Args:
+            place: such as a path or a key.
+        """
         return type(self)(
             f"{place}: {self._problem}", self._remedy, options=self.options
         )
 
     @classmethod
     def combined(cls, errors: Sequence[CheckpointReleaseError]) -> Self:
-        """One error with the problems of all, and the remedy of the last."""
-        problems = "; ".join(error._problem for error in errors)
-        options: set[str] = set()
-        options.update(*(error.options for error in errors))
-        return cls(problems, errors[-1]._remedy, options=sorted(options))
+        """One error with the problems of all, and the remedy of the last.
+
+        Args:
+            errors: at least one.
+        """
+        problems, options = [], set()
+        for error in errors:
+            problems.append(error._problem)
+            options.update(error.options)
+        remedy = errors[-1]._remedy
+        return cls("; ".join(problems), remedy, options=sorted(options))
 
     def __str__(self) -> str:
         return self.message()
 
     def _spelled(self, text: str, spell: Callable[[str], str]) -> str:
+        """A text with its options as their reader sets them.
+
+        Args:
+            text: problem or remedy, which has options' names in braces.
+            spell: as of message.
+        """
         for option in self.options:
             text = text.replace(f"{{{option}}}", spell(option))
         return text
@@ -153,5 +173,10 @@ class InferenceError(CheckpointReleaseError):
 
 
 def one_line(error: BaseException, longest: int = 500) -> str:
-    """A library's message on one line, cut at `longest` characters."""
+    """A library's message on one line.
+
+    Args:
+        error: whose message.
+        longest: how many characters of it are kept.
+    """
     return " ".join(str(error).split())[:longest]

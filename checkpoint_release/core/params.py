@@ -97,7 +97,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of params.yaml: unknown keys and wrong types are refused."""
 
     def validate(self) -> Iterator[tuple[str, str]]:
-        """What types can't express: the key of a wrong value, and what is wrong."""
+        """What types can't express.
+
+        It is called on a section whose values all have their types.
+
+        Returns:
+            For each wrong value, its key within the section and what is wrong with it.
+        """
         yield from ()
 
 
@@ -157,7 +163,8 @@ class SafetensorsParams(Section, frozen=True):
     def max_shard_bytes(self) -> int:
         """max_shard_size in bytes (decimal units, as the Hub counts)."""
         count = self.max_shard_size.rstrip("KMGTB")
-        return int(count) * _BYTES[self.max_shard_size[len(count) :]]
+        unit = self.max_shard_size.removeprefix(count)
+        return int(count) * _BYTES[unit]
 
 
 class OnnxParams(Section, frozen=True):
@@ -262,6 +269,9 @@ class Params(Section, frozen=True):
 def load_params(path: Path = PATH) -> Params:
     """Read and validate params.yaml.
 
+    Args:
+        path: of the file.
+
     Raises:
         ParamsError: it is missing, isn't YAML, or holds an unknown key, a wrong type or
             an impossible value; the message names every such key, what was found and
@@ -275,7 +285,8 @@ def load_params(path: Path = PATH) -> Params:
         ) from None
     except (MarkedYAMLError, UnicodeDecodeError) as error:
         raise ParamsError(
-            f"{path} is not YAML: {' '.join(str(error).split())}", "correct that line"
+            f"{path} is not YAML: {' '.join(str(error).split())}",
+            "correct that line",
         ) from None
     if not isinstance(value, dict):
         raise ParamsError(
@@ -297,7 +308,7 @@ def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
         path: where it was read from, for the message.
 
     Raises:
-        ParamsError: as load_params.
+        ParamsError: as load_params, of a file that can be read.
     """
     problems = _section_problems(kind, value, key="")
     if problems:
@@ -313,11 +324,15 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
     """Everything that is wrong with a section.
 
     msgspec reports the first problem alone, so each value is converted by itself.
+    What values mean together is looked at once each of them is right.
 
     Args:
         kind: the section.
         value: what was found in its place.
         key: the section's own dotted key; empty for the whole file.
+
+    Returns:
+        A line for each problem: the full key, what was found, what is allowed.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     names = ", ".join(types)
@@ -347,6 +362,9 @@ def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
         kind: the type that it should have.
         value: what was found.
         key: its dotted key.
+
+    Returns:
+        Lines as of _section_problems; of a value that is no section, one at most.
     """
     if isinstance(kind, type) and issubclass(kind, Section):
         return _section_problems(kind, value, key)
@@ -367,6 +385,8 @@ def _allowed_values(kind: Any) -> str:
 
     Args:
         kind: a type; a description of it, or of one of its parts, is what it allows.
+            The parts of `Annotated[int, Meta(...)] | None` are the annotated type and
+            None, and those of the annotated type are int and the Meta.
     """
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))

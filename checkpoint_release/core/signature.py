@@ -49,7 +49,11 @@ class TensorSpec:
     description: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as JSON holds it; what isn't known is left out."""
+        """The spec as JSON holds it; what isn't known is left out.
+
+        Returns:
+            The keys that read_signature reads, in the order of the attributes.
+        """
         value: dict[str, Any] = {"name": self.name, "dtype": self.dtype}
         if self.shape is not None:
             value["shape"] = list(self.shape)
@@ -61,7 +65,7 @@ class TensorSpec:
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
-        """Axis → the name of its dynamic dimension."""
+        """Axis → the name of its dynamic dimension; none without a stated shape."""
         axes = {}
         for axis, size in enumerate(self.shape or ()):
             if isinstance(size, str):
@@ -96,7 +100,11 @@ class Dimension:
         return f"{self.minimum} to {largest}"
 
     def allows(self, size: int) -> bool:
-        """Whether a size is within the bounds."""
+        """Whether a size is within the bounds.
+
+        Args:
+            size: entries along the dimension.
+        """
         if size < self.minimum:
             return False
         return self.maximum is None or size <= self.maximum
@@ -156,23 +164,21 @@ class Signature:
     def taking(self, names: Collection[str]) -> Signature:
         """The signature with only the named inputs, in its own order.
 
-        It has the dimensions that these inputs name.
+        It has the dimensions that these inputs name, and all outputs.
+
+        Args:
+            names: of the inputs to keep; those that the model doesn't have are passed
+                over.
         """
         inputs = tuple(spec for spec in self.inputs if spec.name in names)
-        used = _dynamic_names(inputs)
+        used: set[str] = set()
+        for spec in inputs:
+            used.update(spec.dynamic_axes.values())
         dimensions = {}
         for name, dimension in self.dimensions.items():
             if name in used:
                 dimensions[name] = dimension
         return Signature(inputs, self.outputs, dimensions)
-
-
-def _dynamic_names(inputs: Collection[TensorSpec]) -> list[str]:
-    """The dimensions that the inputs name, in the order of their first mention."""
-    names: list[str] = []
-    for spec in inputs:
-        names += spec.dynamic_axes.values()
-    return list(dict.fromkeys(names))
 
 
 def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -181,6 +187,9 @@ def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]
     Args:
         spec: an input or output; one without a stated shape gives ().
         sizes: dimension → size.
+
+    Raises:
+        KeyError: the shape names a dimension that has no size.
     """
     shape = list(spec.shape or ())
     for axis, name in spec.dynamic_axes.items():
@@ -201,27 +210,48 @@ def sample_inputs(
         sizes: dimension → size.
         seed: at least 0.
         scale: the floats' standard deviation.
+
+    Returns:
+        Name → array with the spec's dtype, in the signature's order.
     """
     arrays: Arrays = {}
     for spec in signature.inputs:
         random = np.random.Generator(np.random.PCG64([seed, *spec.name.encode()]))
-        shape = resolve_shape(spec, sizes)
-        values: Any  # of the shape [], numpy draws a scalar and no array
-        if spec.is_integer:
-            values = random.integers(spec.low or 0, spec.high, shape)
-        elif spec.dtype == "bool":
-            values = random.integers(0, 2, shape)
-        else:
-            values = random.standard_normal(shape) * scale
+        values = _draw(random, spec, resolve_shape(spec, sizes), scale)
         arrays[spec.name] = np.asarray(values).astype(spec.dtype)
     return arrays
+
+
+def _draw(
+    random: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], scale: float
+) -> Any:
+    """Draw the values of one input.
+
+    Args:
+        random: the input's own stream.
+        spec: of the input.
+        shape: in numbers.
+        scale: the standard deviation of floats.
+
+    Returns:
+        An array in numpy's default dtype for such numbers; of the shape (), a scalar.
+    """
+    if spec.is_integer:
+        return random.integers(spec.low or 0, spec.high, shape)
+    if spec.dtype == "bool":
+        return random.integers(0, 2, shape)
+    return random.standard_normal(shape) * scale
 
 
 def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
     """Check named arrays against the signature.
 
+    Args:
+        signature: of the model.
+        inputs: name → array, in any order.
+
     Returns:
-        Dynamic dimension → its size.
+        Dynamic dimension → its size, the same in all inputs that name it.
 
     Raises:
         InferenceError: a name, dtype, shape or value isn't what the signature states.
@@ -249,6 +279,10 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str,
 
 def _check_layout(spec: TensorSpec, array: Array) -> None:
     """Check the dtype, the number of axes and the fixed sizes.
+
+    Args:
+        spec: of the input.
+        array: the input.
 
     Raises:
         InferenceError: one of them isn't the spec's.
@@ -304,10 +338,19 @@ def _check_size(
 def _check_range(spec: TensorSpec, array: Array) -> None:
     """Check the values of integers.
 
+    An index beyond its range is an error in some runtimes only; others read past the
+    end of a table, or wrap around.
+
+    Args:
+        spec: of the input; without a range, as of floats, nothing is checked.
+        array: the input.
+
     Raises:
         InferenceError: one is out of the spec's range.
     """
-    if spec.low is None or spec.high is None or not array.size:
+    if spec.low is None or spec.high is None:
+        return
+    if array.size == 0:
         return
     lowest, highest = array.min(), array.max()
     if lowest < spec.low or highest >= spec.high:

@@ -69,6 +69,9 @@ class _StatedDimension(_Stated, frozen=True):
 def read_signature(value: Any) -> Signature:
     """Read and validate a signature; see Signature.from_json.
 
+    Args:
+        value: what YAML or JSON holds for it.
+
     Raises:
         ParamsError: a key is unknown or missing, a value isn't what its key allows; the
             message names the key, what was found and what is allowed.
@@ -142,8 +145,12 @@ def _tensor(value: Any, key: str) -> TensorSpec:
 def _check_range(spec: TensorSpec, key: str) -> None:
     """Make sure that a stated range is one of integers that the dtype holds.
 
+    Args:
+        spec: of which low or high is stated, or both.
+        key: where it stands, for messages.
+
     Raises:
-        ParamsError: it isn't.
+        ParamsError: it isn't, or only one of the two is stated.
     """
     if not spec.is_integer:
         raise _error(
@@ -168,8 +175,11 @@ def _check_range(spec: TensorSpec, key: str) -> None:
 def _require_distinct(names: Sequence[str]) -> None:
     """Make sure that no two inputs or outputs have the same name.
 
+    Args:
+        names: of all inputs and outputs.
+
     Raises:
-        ParamsError: some have.
+        ParamsError: some have; the message lists those that occur more than once.
     """
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -181,7 +191,18 @@ def _require_distinct(names: Sequence[str]) -> None:
 def _dimensions(
     inputs: Iterable[TensorSpec], stated: Mapping[str, Any]
 ) -> dict[str, Dimension]:
-    """The dimensions in the inputs' shapes, those that aren't stated with defaults."""
+    """The dimensions in the inputs' shapes, those that aren't stated with defaults.
+
+    Args:
+        inputs: whose shapes name them.
+        stated: name of a dimension → what is stated of it.
+
+    Returns:
+        Name → dimension, in the order in which shapes first mention them.
+
+    Raises:
+        ParamsError: as _dimension, or one is stated that no input's shape names.
+    """
     key = f"{KEY}.dimensions"
     dimensions: dict[str, Dimension] = {}
     for spec in inputs:

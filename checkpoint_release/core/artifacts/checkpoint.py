@@ -97,10 +97,11 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
     def describe(self) -> list[str]:
         """What was read, merged and left out, for people: a line each."""
         tensors, lora = self.tensors, self.lora
+        state_dict = self.origin.state_dict or "a bare state dict"
+        megabytes = tensors.bytes / 1e6
         lines = [
-            f"{self.origin.container}, {self.origin.state_dict or 'a bare state dict'}:"
-            f" {tensors.count} tensors, {tensors.values:,} values"
-            f" ({tensors.bytes / 1e6:,.1f} MB)"
+            f"{self.origin.container}, {state_dict}: {tensors.count} tensors,"
+            f" {tensors.values:,} values ({megabytes:,.1f} MB)"
         ]
         if lora:
             lines.append(
@@ -124,6 +125,9 @@ class CheckpointFolder:
     @classmethod
     def open(cls, path: Path) -> CheckpointFolder:
         """Read the folder's facts.
+
+        Args:
+            path: of the folder.
 
         Raises:
             ArtifactError: checkpoint.json is missing or isn't as it was written.

@@ -45,6 +45,9 @@ class Manifest(Record, frozen=True, kw_only=True, omit_defaults=False):
     def verify(self, folder: Path) -> None:
         """Check the folder against the manifest, byte for byte.
 
+        Args:
+            folder: that the manifest was read from.
+
         Raises:
             ArtifactError: a file is missing, unlisted, or isn't what it was.
         """
@@ -62,7 +65,12 @@ class Manifest(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def _change(listed: FileEntry, present: FileEntry) -> str:
-    """How a file differs from what the manifest lists."""
+    """How a file differs from what the manifest lists, for a message.
+
+    Args:
+        listed: size and digest when it was written.
+        present: size and digest now.
+    """
     return (
         f"was changed after it was written: {present.size} bytes with sha256"
         f" {present.sha256[:12]}…, and {MANIFEST} says {listed.size} bytes with"

@@ -62,7 +62,14 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
     files: dict[str, FileEntry]
 
     def says_the_same_as(self, other: Receipt) -> bool:
-        """Whether both state the same about the Hub, whenever they were written."""
+        """Whether both state the same about the Hub, whenever they were written.
+
+        The time, what was changed, and the git commit that it was published from may
+        differ: a repeated publication that finds nothing to do is no news.
+
+        Args:
+            other: the receipt of another run.
+        """
         return all(getattr(self, name) == getattr(other, name) for name in _LASTING)
 
 
@@ -70,7 +77,14 @@ _LASTING = ("endpoint", "repo", "revision", "commit", "tag", "pull_request", "fi
 
 
 def last_receipt(artifacts: Path) -> Receipt | None:
-    """The receipt of the last publication, or None if none can be read."""
+    """The receipt of the last publication.
+
+    Args:
+        artifacts: the folder that holds publish.json.
+
+    Returns:
+        None where nothing was published, or the file is missing or can't be read.
+    """
     path = artifacts / RECEIPT
     try:
         receipt = as_record(read_json(path), Receipt, str(path))

@@ -55,8 +55,10 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
     @property
     def unlisted(self) -> frozenset[str]:
         """Files that may be there without being listed."""
-        always = {RELEASE, SUMS, SIGNATURE, ".gitattributes"}
-        return frozenset(always | {CARD} if self.card == "keep" else always)
+        unlisted = {RELEASE, SUMS, SIGNATURE, ".gitattributes"}
+        if self.card == "keep":
+            unlisted.add(CARD)
+        return frozenset(unlisted)
 
     def checksums(self, own: str) -> str:
         """The text of SHA256SUMS, which covers release.json too.
@@ -72,7 +74,7 @@ def checksums(digests: Mapping[str, str]) -> str:
     """One line a file, sorted by path, as `sha256sum -c` reads them.
 
     Args:
-        digests: path → sha256.
+        digests: path → sha256 in lower-case hex.
     """
     lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
     return "".join(lines)
@@ -80,6 +82,9 @@ def checksums(digests: Mapping[str, str]) -> str:
 
 def read_release(folder: Path) -> Release:
     """Read a release's own description, without looking at its files.
+
+    Args:
+        folder: that holds the release.
 
     Raises:
         ArtifactError: there is no release.json, it isn't one, or a path in it leads out
@@ -93,14 +98,23 @@ def read_release(folder: Path) -> Release:
         )
     release = as_record(read_json(path), Release, str(path))
     paths = [*release.files, release.sample.inputs, release.sample.outputs]
-    paths += [runnable.path for runnable in release.formats.values() if runnable.path]
+    for runnable in release.formats.values():
+        if runnable.path:  # otherwise it lies in the release's root
+            paths.append(runnable.path)
     for name in paths:
         _require_inside(name, path)
     return release
 
 
 def _require_inside(name: str, source: Path) -> None:
-    """A release from elsewhere may say anything.
+    """Require that a path names a file of the release, whatever its author wrote.
+
+    A release from elsewhere may name any path, and whoever opens or copies its files
+    would follow it.
+
+    Args:
+        name: the path, relative to the release and in POSIX form.
+        source: the file that names it, for the message.
 
     Raises:
         ArtifactError: the path leads out of the folder, or no file can have it.
