@@ -58,6 +58,9 @@ def find_candidates(
         manifests: format → manifest, of those that are enabled.
         stored_dtype: what the weights in the safetensors format were stored in, or
             KEEP.
+
+    Returns:
+        At least one candidate for each manifest, in their order.
     """
     candidates = []
     for name, manifest in manifests.items():

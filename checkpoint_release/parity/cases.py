@@ -53,13 +53,21 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """How many numbers go in."""
+        """How many numbers go in: a measure of how large the case is."""
         return sum(array.size for array in self.inputs.values())
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a case tries, before its values are drawn."""
+    """What a case tries, before its values are drawn.
+
+    Attributes:
+        name: what it tries, without its sizes.
+        kind, magnitude: as the case's.
+        sizes: dimension → size.
+        index: "first" or "last": integer inputs hold only the lowest or the highest of
+            their values; None: values are drawn.
+    """
 
     name: str
     kind: str
@@ -85,7 +93,10 @@ def draw_cases(
             passed over.
         magnitudes: of float inputs, beside the nominal ones, which are normal with
             standard deviation 1.
-        repeats: how often every case is drawn.
+        repeats: how often every case is drawn, each time with other values.
+
+    Returns:
+        At least one case, those of the first draw first.
 
     Raises:
         ParamsError: a size lies outside its dimension's bounds.
@@ -107,6 +118,9 @@ def unknown_dimensions(
     Args:
         signature: what the model takes.
         sizes: further sizes to try, by dimension.
+
+    Returns:
+        Names in the order of the sizes, for a warning; they may be misspelt.
     """
     return [name for name in sizes if name not in signature.dimensions]
 
@@ -117,6 +131,10 @@ def _plans(
     magnitudes: Sequence[float],
 ) -> list[_Plan]:
     """What all cases try, once.
+
+    Nominal values are tried in all shapes, extreme ones in a single small shape, since
+    what they reveal doesn't depend on it. Cases of indices need an integer input, those
+    of magnitudes a float.
 
     Args:
         signature: what the model takes.
@@ -147,7 +165,7 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
         signature: what the model takes.
         plan: what the case tries.
         seed: of its random values.
-        draw: how often the plan was drawn before.
+        draw: how often the plan was drawn before; its name states it from 2 on.
     """
     inputs = sample_inputs(signature, plan.sizes, seed, plan.magnitude)
     if plan.index:
@@ -167,18 +185,22 @@ def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:
     """The first or the last of the integers that an input takes.
 
     Args:
-        spec: of an integer input, which has a range.
+        spec: of an integer input, which has a range [low, high).
         index: which of the two.
     """
-    low, high = spec.low or 0, spec.high or 1
-    return low if index == "first" else high - 1
+    if index == "first":
+        return spec.low or 0
+    return (spec.high or 1) - 1
 
 
 def _shapes(
     signature: Signature, further: Mapping[str, Sequence[int]]
 ) -> list[dict[str, int]]:
-    """Sizes of all dimensions, none the export's where there is a choice; the largest
-    go with the smallest.
+    """Sizes of all dimensions, none the export's where there is a choice.
+
+    One dimension descends and the others ascend: every size is tried, and no case is
+    large in all of them. That one is the dimension with the largest size; sizes of
+    dimensions that have fewer are taken again from the first on.
 
     Args:
         signature: what the model takes.
@@ -192,8 +214,6 @@ def _shapes(
     candidates = {}
     for name, dimension in signature.dimensions.items():
         candidates[name] = _candidate_sizes(dimension, further.get(name, ()))
-    # One dimension descends and the others ascend: every size is tried, and no case is
-    # large in all of them.
     longest = max(candidates, key=lambda name: max(candidates[name]))
     candidates[longest].reverse()
     count = max(map(len, candidates.values()))
@@ -207,6 +227,10 @@ def _shapes(
 
 def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
     """The sizes to try, ascending.
+
+    The usual ones are the smallest and the next, an odd one near half of the export's
+    example, and one beyond the example. The example itself is tried only where it was
+    asked for, or where the bounds leave no other.
 
     Args:
         dimension: whose.
@@ -234,5 +258,10 @@ def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
 
 
 def _clamp(dimension: Dimension, size: int) -> int:
-    """The size within the dimension's bounds that is nearest."""
+    """The size within the dimension's bounds that is nearest.
+
+    Args:
+        dimension: whose bounds; without a maximum, nothing is too large.
+        size: of any size.
+    """
     return max(dimension.minimum, min(size, dimension.maximum or size))

@@ -67,6 +67,10 @@ def check_parity(
         cases: what to run them on.
         limits: what is close enough.
 
+    Returns:
+        The verdicts in the order of the candidates; one that fails to run, or kills its
+        process, is a candidate that is wrong.
+
     Raises:
         ModelError: the checkpoint's own model fails, or gives NaN or infinity.
     """
@@ -85,8 +89,16 @@ def check_parity(
 
 
 def _job(candidate: Candidate, checkpoint: Path) -> Job:
-    # Weights that were stored are compared name by name (see _with_stored_weights), and
-    # those in reduced precision aren't the checkpoint's.
+    """What to run for a candidate.
+
+    Only of float32 graphs does the job compare the weights: those that were stored are
+    compared name by name (see _with_stored_weights), and those in reduced precision
+    aren't the checkpoint's.
+
+    Args:
+        candidate: to be run.
+        checkpoint: the folder of the checkpoint.
+    """
     compared = checkpoint if candidate.rule == NOISE else None
     return Job(candidate.format, candidate.path, checkpoint=compared)
 
@@ -94,7 +106,13 @@ def _job(candidate: Candidate, checkpoint: Path) -> Job:
 def _with_stored_weights(
     result: JobResult, candidate: Candidate, checkpoint: Path
 ) -> JobResult:
-    """The result, with the comparison of weights that must have their own names."""
+    """The result, with the comparison of weights that must have their own names.
+
+    Args:
+        result: of the candidate's job, which may have failed.
+        candidate: of a format that holds weights alone; others' results stay.
+        checkpoint: the folder of the checkpoint.
+    """
     if not FORMATS[candidate.format].eager:
         return result
     stored = open_sharded(candidate.path)
@@ -121,6 +139,15 @@ def _reference(results: Mapping[str, JobResult], cases: Sequence[Case]) -> Refer
 
 
 def _require_success(result: JobResult, dtype: str) -> None:
+    """Require that the checkpoint's own model ran on all cases.
+
+    Args:
+        result: of its job.
+        dtype: that it ran in, for the message.
+
+    Raises:
+        ModelError: it failed.
+    """
     if result.failure is None:
         return
     where = f" in the case {result.failed_case!r}" if result.failed_case else ""
@@ -132,6 +159,16 @@ def _require_success(result: JobResult, dtype: str) -> None:
 
 
 def _require_finite(outputs: Arrays, case: Case, dtype: str) -> None:
+    """Require that an error against the reference can be measured.
+
+    Args:
+        outputs: of the checkpoint's own model in a case.
+        case: the case, for the message.
+        dtype: that the model ran in, for the message.
+
+    Raises:
+        ModelError: an output holds NaN or infinity; the message names each.
+    """
     broken = []
     for name, array in outputs.items():
         if not np.isfinite(array).all():

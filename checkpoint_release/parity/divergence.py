@@ -41,8 +41,10 @@ NEARLY = 1e-2
 def explain_divergence(
     checkpoint: Path, file: Path, inputs: Mapping[str, Array], output: str
 ) -> str:
-    """One sentence on where the graph diverges from the model, or on why that can't be
-    found.
+    """One sentence on where the graph diverges from the model.
+
+    It never fails: of a search that breaks, or that takes longer than LIMIT, the
+    sentence states why nothing was found.
 
     Args:
         checkpoint: the folder of the checkpoint.
@@ -102,25 +104,34 @@ def find_divergence(
 
 
 class _KnownValues:
-    """Everything the model computes, to be found by its numbers in any order."""
+    """Everything the model computes, to be found by its numbers in any order.
+
+    A graph may transpose or reshape a value that the model lays out otherwise. That
+    two values agree by chance when both are sorted is left out of account.
+
+    Args:
+        recorded: each of the model's values with the module that computes it, in the
+            order of computation.
+    """
 
     def __init__(self, recorded: Iterable[tuple[str, Array]]) -> None:
         self._by_size: dict[int, list[tuple[str, Array]]] = defaultdict(list)
         for module, array in recorded:
-            # sorted, for a graph may lay them out otherwise
-            self._by_size[array.size].append((module, np.sort(array, axis=None)))
+            ascending = np.sort(array, axis=None)
+            self._by_size[array.size].append((module, ascending))
 
     def find(self, value: Array, tolerance: float) -> str | None:
         """The module that computes it, the last one where several do; None: none does.
 
         Args:
-            value: of the graph.
+            value: of the graph; only floats are looked for.
             tolerance: relative to the largest of the model's numbers.
         """
         if value.dtype.kind != "f" or value.size == 0:
             return None
         numbers = np.sort(value.astype(np.float64), axis=None)
         for module, array in reversed(self._by_size[value.size]):
+            # the largest magnitude of ascending numbers is at one of their ends
             reach = float(np.abs(array[[0, -1]]).max())
             if np.allclose(numbers, array, rtol=0, atol=tolerance * reach):
                 return module
@@ -160,6 +171,9 @@ class _Trace:
     ) -> _Trace:
         """Look for every derived value among those of the model.
 
+        Where a derived value is in float32 although the graph was widened, some node
+        rounds whatever it is given, and everything is compared by ROUNDED.
+
         Args:
             graph: the graph.
             values: name → what it holds.
@@ -183,12 +197,14 @@ class _Trace:
 
         Args:
             expected: the model's outputs, in the graph's order.
+
+        Returns:
+            Names in that order.
         """
-        names = [value.name for value in self.graph.output]
         wrong = []
-        for name, array in zip(names, expected, strict=True):
-            if not _close(self.values[name], array, self.tolerance):
-                wrong.append(name)
+        for output, array in zip(self.graph.output, expected, strict=True):
+            if not _close(self.values[output.name], array, self.tolerance):
+                wrong.append(output.name)
         return wrong
 
     def suspects(self, output: str) -> Iterator[onnx.NodeProto]:
@@ -201,9 +217,10 @@ class _Trace:
         needed = _ancestors(self.graph, output)
         for node in self.graph.node:
             outputs = self._derived_of(node.output)
-            if not needed.intersection(outputs) or self.sound.intersection(outputs):
+            if needed.isdisjoint(outputs):
                 continue
-            if self.sound.issuperset(self._derived_of(node.input)):
+            unsound = self.sound.isdisjoint(outputs)
+            if unsound and self.sound.issuperset(self._derived_of(node.input)):
                 yield node
 
     def is_nearly_known(self, node: onnx.NodeProto) -> bool:
@@ -212,14 +229,17 @@ class _Trace:
         Args:
             node: a suspect; of several values, one is enough.
         """
-        modules = []
         for name in self._derived_of(node.output):
-            if name in self.values:
-                modules.append(self.known.find(self.values[name], NEARLY))
-        return any(modules)
+            if name in self.values and self.known.find(self.values[name], NEARLY):
+                return True
+        return False
 
     def origin(self, name: str) -> str | None:
-        """The module that computes a value."""
+        """The module that computes a value, or None.
+
+        Args:
+            name: of an output, which may be the input itself or a constant.
+        """
         return self.known.find(self.values[name], self.tolerance)
 
     def describe(self, node: onnx.NodeProto) -> str:
@@ -247,12 +267,19 @@ class _Trace:
         return sentence
 
     def _derived_of(self, names: Iterable[str]) -> list[str]:
-        """Those of the names whose values depend on the inputs, in order."""
+        """Those of the names whose values depend on the inputs, in order.
+
+        Args:
+            names: the inputs or the outputs of a node.
+        """
         return [name for name in names if name in self.derived]
 
     def _find_sound_values(self) -> None:
-        """Soundness spreads to what comes before, so this goes from the last node to
-        the first.
+        """Add to the sound values those of the nodes.
+
+        A value that the model doesn't compute is sound nevertheless if something sound
+        is computed from it: the operation is only cut up differently. So soundness
+        spreads to what comes before, and this goes from the last node to the first.
         """
         leads_on: set[str] = set()
         for node in reversed(self.graph.node):
@@ -261,20 +288,26 @@ class _Trace:
                 leads_on.update(node.input)
 
     def _is_known(self, node: onnx.NodeProto) -> bool:
-        """Whether the model computes one of the node's values; one that isn't made of
-        floats counts as known.
+        """Whether the model computes one of the node's values.
+
+        A node without any floats, such as one that computes a shape, counts as known:
+        eager models compute such numbers in Python, where they aren't recorded.
         """
-        known = True
+        floats = []
         for name in node.output:
             if name in self.values and self.values[name].dtype.kind == "f":
-                if self.origins.get(name) is not None:
-                    return True
-                known = False
-        return known
+                floats.append(name)
+        for name in floats:
+            if self.origins.get(name) is not None:
+                return True
+        return not floats
 
 
 def _close(value: Array, expected: Array, tolerance: float) -> bool:
-    """Whether two arrays are the same.
+    """Whether two arrays are the same, up to rounding.
+
+    The tolerance is absolute within an array, since small numbers among large ones are
+    what is left of sums in which the large ones cancel.
 
     Args:
         value: of the graph.
@@ -288,7 +321,13 @@ def _close(value: Array, expected: Array, tolerance: float) -> bool:
 
 
 def _given(names: Iterable[str]) -> list[str]:
-    """The names without those of optional values that aren't there, which are empty."""
+    """The names of the values that a node really has.
+
+    ONNX leaves out an optional input or output by an empty name in its place.
+
+    Args:
+        names: a node's inputs or outputs.
+    """
     return [name for name in names if name]
 
 

@@ -32,7 +32,9 @@ def record_eager(
     tensors = []
     for spec in signature.inputs:
         tensor = torch.tensor(inputs[spec.name])
-        tensors.append(tensor.double() if tensor.is_floating_point() else tensor)
+        if tensor.is_floating_point():
+            tensor = tensor.double()
+        tensors.append(tensor)
     recorder = _Recorder()
     recorder.follow(model)
     with torch.no_grad(), recorder:
@@ -41,7 +43,15 @@ def record_eager(
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes the results of operations, and the module that is running."""
+    """Notes the results of operations, and the module that is running.
+
+    Operations are those that reach torch's dispatcher, below modules and functions: a
+    layer norm that a graph writes as five nodes may be a single one here.
+
+    Attributes:
+        values: of each result, the label of the innermost module that was running and
+            a copy of the numbers, in the order of computation.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -62,19 +72,30 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        """Run an operation, and note the floats among its results.
+
+        Results are copied, since a later operation may work in place.
+        """
         result = function(*args, **(kwargs or {}))
-        results = result if isinstance(result, tuple | list) else [result]
-        for value in results:
+        values = result if isinstance(result, tuple | list) else [result]
+        for value in values:
             if isinstance(value, Tensor) and value.is_floating_point():
                 array = value.detach().clone().numpy()
                 self.values.append((self._running[-1], array))
         return result
 
     def _enter(self, label: str) -> Callable[..., None]:
+        """A hook that notes the start of a module.
+
+        Args:
+            label: what to call the module.
+        """
+
         def hook(*_: Any) -> None:
             self._running.append(label)
 
         return hook
 
     def _leave(self, *_: Any) -> None:
+        """The hook that notes the end of the module that started last."""
         self._running.pop()

@@ -62,8 +62,14 @@ _OF_NOTHING = ErrorStats(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, ())
 
 
 def error_stats(expected: Array, got: Array) -> ErrorStats:
-    """Compare arrays of one shape; `expected` is float64, or integers or booleans that
-    both must agree on.
+    """Compare arrays of one shape.
+
+    Args:
+        expected: float64, or integers or booleans that both must agree on.
+        got: of any dtype; its own dtype is the one whose steps errors are counted in.
+
+    Returns:
+        Of empty arrays, no errors.
     """
     if expected.size == 0:
         return _OF_NOTHING
@@ -85,7 +91,12 @@ def error_stats(expected: Array, got: Array) -> ErrorStats:
 
 
 def overall_errors(errors: Iterable[ErrorStats]) -> OverallErrors:
-    """Sum up the errors of several arrays, at least one."""
+    """Sum up the errors of several arrays.
+
+    Args:
+        errors: of each array, at least one. Means are weighted by the number of
+            elements, medians aren't.
+    """
     count, total = 0, 0.0
     max_abs, cosine, max_ulps = 0.0, 1.0, 0.0
     medians = []
@@ -109,13 +120,22 @@ def identical(expected: Array, got: Array) -> bool:
     """Whether two arrays are the same bit for bit, dtype and shape included."""
     if expected.dtype != got.dtype or expected.shape != got.shape:
         return False
-    return np.ascontiguousarray(expected).tobytes() == (
-        np.ascontiguousarray(got).tobytes()
-    )
+    return expected.tobytes() == got.tobytes()
 
 
 def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
-    """The distance from each value to the next that the dtype has; 1 for integers."""
+    """The distance from each value to the next that the dtype has: one ulp.
+
+    Of a number in [2ᵉ, 2ᵉ⁺¹), that is 2ᵉ⁻ᵖ, with the p = 23 fraction bits of float32
+    (IEEE 754); of a subnormal number, the smallest of all.
+
+    Args:
+        values: float64; beyond the dtype's range they count as its largest number.
+        dtype: floats; for any other, the distance is 1.
+
+    Returns:
+        Float64 of the shape of the values, positive.
+    """
     if dtype.kind != "f":
         return np.ones_like(values)
     nearest = np.minimum(np.abs(values), np.finfo(dtype).max).astype(dtype)
@@ -124,7 +144,11 @@ def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _distance(expected: Array, got: Array) -> Array:
-    """The absolute error of each element."""
+    """The absolute error of each element; infinite where it isn't a number.
+
+    Args:
+        expected, got: float64, of one shape.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         # of arrays without a dimension, numpy gives a scalar
         distance = np.asarray(np.abs(got - expected))
@@ -134,6 +158,12 @@ def _distance(expected: Array, got: Array) -> Array:
 
 
 def _cosine(expected: Array, got: Array) -> float:
+    """The cosine of the angle between two arrays as vectors: x·y / (|x|·|y|).
+
+    Returns:
+        0 where NaN or infinity is in one of them, or the norms overflow. A vector of
+        zeros has no direction: 1 where the two are equal, otherwise 0.
+    """
     norms = float(np.linalg.norm(expected) * np.linalg.norm(got))
     if not math.isfinite(norms):
         return 0.0
@@ -143,7 +173,10 @@ def _cosine(expected: Array, got: Array) -> float:
 
 
 def _rms(values: Array) -> float:
-    """The root mean square, without overflow on the way."""
+    """The root mean square, without overflow on the way.
+
+    Numbers are divided by the largest magnitude before they are squared.
+    """
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest == 0.0 or math.isinf(largest):
         return largest

@@ -106,11 +106,14 @@ class OutputVerdict:
                 failing.append(result.case)
             if result.excess > worst.excess:
                 worst = result
+        passed = not failing
+        if exact and count < len(results):
+            passed = False
         return cls(
             name,
             rule,
             results,
-            passed=not failing and (count == len(results) or not exact),
+            passed=passed,
             failing=failing,
             identical=count,
             worst=worst,
@@ -118,8 +121,11 @@ class OutputVerdict:
         )
 
     def describe(self) -> str:
-        """What is wrong where it is furthest off: how far, in which case, and the two
-        numbers there.
+        """What is wrong, for a message, where the output is furthest off.
+
+        Returns:
+            How far it is off, in which case, and the expected and the computed number
+            at the index of the largest error.
         """
         worst = self.worst
         index = worst.errors.index
@@ -184,11 +190,19 @@ def judge(
 ) -> Verdict:
     """Hold what a candidate computed against the reference.
 
+    A candidate that failed, or whose outputs haven't the model's names, dtypes and
+    shapes, has no numbers to judge. Of any other, both the file and the numbers are
+    looked at, and the verdict states what is wrong with either.
+
     Args:
         candidate: what was run.
         result: what came of it.
         reference: what the checkpoint's own model computes, in the same cases.
         limits: what is close enough.
+
+    Returns:
+        The verdict; its evidence is the case in which the candidate failed, or the one
+        that is furthest off.
     """
     verdict = Verdict(candidate, weights=result.weights)
     if result.failure is not None:
@@ -231,6 +245,9 @@ def _form_mismatch(got: Arrays, reference: CaseReference) -> str | None:
     Args:
         got: a candidate's outputs in a case.
         reference: what the checkpoint's own model computes in it.
+
+    Returns:
+        A sentence on the first thing that is wrong, without its full stop.
     """
     if list(got) != list(reference.outputs):
         expected = list(reference.outputs)
@@ -258,6 +275,10 @@ def _judge_output(
         name: of the output.
         candidate, result, reference, limits: as for judge; the candidate ran on all
             cases, and its outputs have the model's dtypes and shapes.
+
+    Returns:
+        The verdict on the output; under the rule EXACT it passes only with the bits of
+        eager float32.
     """
     rule = rule_for(name, candidate, reference, limits)
     floor = reference.floors.get(name)

@@ -21,8 +21,15 @@ FLOOR = "noise floor"
 
 
 def write_plots(folder: Path, check: ParityCheck, signature: Signature) -> None:
-    """outputs.csv: largest error by output and format; along.csv: error along the
-    longest dynamic dimension. Both as a share of the output's magnitude.
+    """Write the errors as CSV, as shares of the output's magnitude.
+
+    outputs.csv holds the largest error by output and format; along.csv the error along
+    the longest dynamic dimension, and no rows for a model without one.
+
+    Args:
+        folder: that doesn't exist yet.
+        check: what was found, with all candidates run.
+        signature: what the model takes and gives.
     """
     folder.mkdir(parents=True)
     _write_csv(
@@ -38,6 +45,13 @@ def write_plots(folder: Path, check: ParityCheck, signature: Signature) -> None:
 
 
 def _write_csv(path: Path, header: Row, rows: Iterator[Row]) -> None:
+    """Write a CSV file, with "\\n" at the end of lines on every system.
+
+    Args:
+        path: of the file.
+        header: the names of the columns.
+        rows: a value for each column.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -45,6 +59,7 @@ def _write_csv(path: Path, header: Row, rows: Iterator[Row]) -> None:
 
 
 def _rows_by_output(check: ParityCheck) -> Iterator[Row]:
+    """Output, format, and the largest error, first that of eager float32."""
     for name, floor in check.reference.floors.items():
         yield name, FLOOR, rounded(floor.worst)
         for verdict in check.verdicts:
@@ -53,6 +68,12 @@ def _rows_by_output(check: ParityCheck) -> Iterator[Row]:
 
 
 def _largest_share(output: OutputVerdict) -> float:
+    """The largest error of any case, as a share of the output's magnitude in it.
+
+    Args:
+        output: of a candidate. Cases in which it is zero throughout have no such share
+            and are passed over.
+    """
     largest = 0.0
     for result in output.results:
         scale = result.reference.magnitude
@@ -62,6 +83,12 @@ def _largest_share(output: OutputVerdict) -> float:
 
 
 def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
+    """The rows of all float outputs whose stated shape has the longest dimension.
+
+    Args:
+        check: what was found.
+        signature: what the model takes and gives.
+    """
     longest = _longest(check, signature)
     if longest is None:
         return
@@ -106,12 +133,11 @@ def _longest(
     Returns:
         None where the model has no dynamic dimensions.
     """
-    sizes = [
-        check_inputs(signature, case.case.inputs) for case in check.reference.cases
-    ]
+    cases = check.reference.cases
+    sizes = [check_inputs(signature, case.case.inputs) for case in cases]
     found, largest = None, -1
     for dimension in signature.dimensions:
-        for case, of_case in zip(check.reference.cases, sizes, strict=True):
+        for case, of_case in zip(cases, sizes, strict=True):
             if of_case[dimension] > largest:
                 found, largest = (dimension, case), of_case[dimension]
     return found
@@ -123,6 +149,9 @@ def _got(output: OutputVerdict, case: CaseReference) -> Array:
     Args:
         output: the verdict on one of its outputs.
         case: the case.
+
+    Raises:
+        KeyError: it wasn't run on that case.
     """
     for result in output.results:
         if result.case is case.case:
@@ -138,6 +167,10 @@ def _errors_along(axis: int, reference: OutputReference, got: Array) -> Array:
         axis: of the output.
         reference: what the checkpoint's own model computes.
         got: what is held against it, of the same shape.
+
+    Returns:
+        Float64, one number for each position. Where the magnitude is zero, the errors
+        themselves.
     """
     distance = got.astype(np.float64) - reference.expected
     along = np.moveaxis(distance, axis, 0)

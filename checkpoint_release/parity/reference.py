@@ -83,13 +83,23 @@ class Floor:
     worst: float
 
     def multiple(self, reference: OutputReference, errors: ErrorStats) -> float:
-        """The errors in a case as a multiple of the floor: the larger of that of the
-        typical and of the largest error.
+        """The errors in a case as a multiple of the floor.
+
+        It is the larger of two multiples, that of the typical and that of the largest
+        error. Where eager float32 itself errs by more than the floor in this case, its
+        own errors take the place of the floor.
 
         The root mean square of n independent errors scatters around what is expected of
         it by about 1/√(2n), and three to four times that happens in some case or other
         of a few thousand. The factor 1 + 3/√n allows for it; for n independent normal
         errors it is exceeded about once in 10⁵.
+
+        Args:
+            reference: what the checkpoint's own model computes in the case.
+            errors: of what a candidate computed in it.
+
+        Returns:
+            At least 0; infinite where the candidate gives NaN or infinity.
         """
         if math.isinf(errors.max_abs):
             return math.inf
@@ -126,14 +136,16 @@ def measure_reference(
     Args:
         cases: what it was run on, at least one.
         float64, float32: its outputs in these dtypes, by case.
+
+    Returns:
+        The reference; its outputs are in the model's order.
     """
     references = [CaseReference(case, {}) for case in cases]
     floors = {}
     for name in float64[0]:
-        outputs = [
-            (expected[name], eager[name])
-            for expected, eager in zip(float64, float32, strict=True)
-        ]
+        outputs = []
+        for expected, eager in zip(float64, float32, strict=True):
+            outputs.append((expected[name], eager[name]))
         of_output = _output_references(cases, outputs)
         for reference, output in zip(references, of_output, strict=True):
             reference.outputs[name] = output
@@ -143,7 +155,11 @@ def measure_reference(
 
 
 def ratio(found: float, allowed: float) -> float:
-    """The quotient; infinite where nothing is allowed and something was found."""
+    """The quotient of an error and what is allowed, both at least 0.
+
+    Returns:
+        Where nothing is allowed, infinity if there is an error and 0 if there is none.
+    """
     if allowed > 0:
         return found / allowed
     return 0.0 if found == 0 else math.inf
@@ -154,9 +170,15 @@ def _output_references(
 ) -> list[OutputReference]:
     """One output in all cases.
 
+    Cases of one kind have inputs of the same standard deviation, so that their outputs
+    have about one magnitude: the root of the mean of their mean squares.
+
     Args:
         cases: all of them.
         outputs: what eager computed in float64 and in float32, by case.
+
+    Returns:
+        One for each case; none has a magnitude below that of its kind.
     """
     errors = []
     squares = defaultdict(list)
@@ -176,8 +198,15 @@ def _output_references(
 def _own_floor(references: Iterable[OutputReference]) -> Floor:
     """The floor of one output by its own cases alone.
 
-    Cases in which eager float32 errs far more than usual are left out: they speak for
-    themselves alone.
+    Cases in which eager float32 errs far more than usual, that is OUTLIER_FACTOR times
+    the median, are left out: they speak for themselves alone.
+
+    Args:
+        references: of the output, by case. Where its magnitude is zero, errors can't be
+            relative to it, and the case is passed over.
+
+    Returns:
+        Zero where no case is left.
     """
     typical, worst = [], []
     for reference in references:
@@ -189,14 +218,20 @@ def _own_floor(references: Iterable[OutputReference]) -> Floor:
         return Floor(0.0, 0.0)
     usual = np.array(typical) <= OUTLIER_FACTOR * np.median(typical)
     mean_square = float(np.mean(np.square(typical)[usual]))
-    return Floor(math.sqrt(mean_square), float(np.max(np.array(worst)[usual])))
+    largest = float(np.max(np.array(worst)[usual]))
+    return Floor(typical=math.sqrt(mean_square), worst=largest)
 
 
 def _raised(floors: Mapping[str, Floor]) -> dict[str, Floor]:
     """The floors of all outputs, none below what rounding makes of any of them.
 
     All outputs come out of one computation, so that an output of a few numbers, or one
-    that happens to be exact, has at least the median floor of all of them.
+    that happens to be exact, has at least the median floor of all of them; and none is
+    below the unit roundoff 2⁻²⁴, by which rounding to float32 changes a number at most
+    (IEEE 754, to nearest).
+
+    Args:
+        floors: by output, each of its own cases alone.
     """
     if not floors:
         return {}

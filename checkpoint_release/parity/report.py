@@ -25,8 +25,16 @@ MAX_FLOORS = 3
 
 
 def summary(check: ParityCheck) -> str:
-    """One row for each artifact, one column for each output: how many times the noise
-    floor its error is. Notes follow.
+    """The outcome for people: a row for each artifact, and notes on what rows mean.
+
+    Each output has a column, which holds how many times the noise floor its error is.
+    Of more than MAX_COLUMNS outputs, a single column names the worst.
+
+    Args:
+        check: what was found.
+
+    Returns:
+        Lines, the last without a newline.
     """
     outputs = check.reference.outputs
     columns = outputs if len(outputs) <= MAX_COLUMNS else []
@@ -49,8 +57,9 @@ def parity_report(
     limits, reference = check.limits, check.reference
     floors, formats = {}, {}
     for name, floor in reference.floors.items():
-        typical, worst = rounded(floor.typical), rounded(floor.worst)
-        floors[name] = NoiseFloor(typical=typical, worst=worst)
+        floors[name] = NoiseFloor(
+            typical=rounded(floor.typical), worst=rounded(floor.worst)
+        )
     for verdict in check.verdicts:
         formats[verdict.candidate.name] = _format_figures(verdict)
     rule = Rule(
@@ -69,7 +78,17 @@ def parity_report(
 
 
 def _format_figures(verdict: Verdict) -> FormatFigures:
+    """The figures of one candidate.
+
+    A case counts as bit-identical by the output that has the fewest such cases.
+
+    Args:
+        verdict: on the candidate; of one that didn't run, there are no outputs.
+    """
     held = verdict.weights
+    weights = None
+    if held is not None:
+        weights = WeightsHeld(bit_for_bit=held.found, of=held.total)
     identical, outputs = [], {}
     for name, output in verdict.outputs.items():
         identical.append(output.identical)
@@ -78,7 +97,7 @@ def _format_figures(verdict: Verdict) -> FormatFigures:
         passed=verdict.passed,
         rule=verdict.candidate.rule,
         reduced_precision=verdict.candidate.precision,
-        weights=WeightsHeld(bit_for_bit=held.found, of=held.total) if held else None,
+        weights=weights,
         bit_identical_cases=min(identical, default=0),
         outputs=outputs,
     )
@@ -86,6 +105,10 @@ def _format_figures(verdict: Verdict) -> FormatFigures:
 
 def _output_figures(verdict: Verdict, output: OutputVerdict) -> OutputFigures:
     """The figures of one output, in two significant digits.
+
+    The worst error is stated in the terms of its rule: a share of the tolerance, a
+    share of the output, or a multiple of the noise floor. Of a fixed tolerance, error
+    and limit are stated in multiples of the floor too, so that formats can be compared.
 
     Args:
         verdict: on the candidate.
@@ -118,15 +141,29 @@ def _output_figures(verdict: Verdict, output: OutputVerdict) -> OutputFigures:
 
 
 def _times_floor(output: OutputVerdict) -> float:
-    """The worst error in multiples of the noise floor; of whole numbers, 0 or 1."""
+    """The worst error in multiples of the noise floor; of whole numbers, 0 or 1.
+
+    Args:
+        output: judged by any rule but the one of reduced precision.
+    """
     worst = output.worst
-    return rounded(
-        worst.error_ratio if worst.times_floor is None else worst.times_floor
-    )
+    if worst.times_floor is None:
+        return rounded(worst.error_ratio)
+    return rounded(worst.times_floor)
 
 
 def _tolerance_in_floors(output: OutputVerdict) -> float:
-    """A fixed tolerance in multiples of the floor, where the error is worst."""
+    """A fixed tolerance in multiples of the floor, where the error is worst.
+
+    The error is known both in floors and as a share of the tolerance, so their quotient
+    is what the whole tolerance is in floors.
+
+    Args:
+        output: judged by a fixed tolerance.
+
+    Returns:
+        Where there is no error, and so no quotient, the limit as it is: 1.
+    """
     worst = output.worst
     if worst.times_floor and worst.error_ratio:
         return rounded(worst.times_floor / worst.error_ratio)
@@ -138,7 +175,11 @@ def _tolerance_in_floors(output: OutputVerdict) -> float:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, the first column flush left and the others flush right."""
+    """The rows as lines, the first column flush left and the others flush right.
+
+    Args:
+        rows: of cells, the same number in each.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -169,7 +210,9 @@ def _cell(verdict: Verdict, name: str) -> str:
     mark = "" if output.passed else "!"
     if verdict.candidate.rule == REDUCED:
         return f"{output.worst.error_ratio:.2%}{mark}"
-    return f"{_short(_times_floor(output))}{mark}"
+    multiple = _times_floor(output)
+    digits = ".1f" if multiple < 100 else ".1g"
+    return f"{multiple:{digits}}{mark}"
 
 
 def _row(verdict: Verdict, columns: Sequence[str]) -> list[str]:
@@ -178,6 +221,10 @@ def _row(verdict: Verdict, columns: Sequence[str]) -> list[str]:
     Args:
         verdict: on the candidate.
         columns: the outputs that have one; without any, the worst output has one.
+
+    Returns:
+        The name; a cell for each column; how many weights it holds bit for bit, a dash
+        where they weren't compared; "ok" or "WRONG".
     """
     row = [verdict.candidate.name]
     for output in columns:
@@ -198,16 +245,15 @@ def _worst_cell(verdict: Verdict) -> str:
     return f"{worst.name} {_cell(verdict, worst.name)}"
 
 
-def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.1g}"
-
-
 def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
     """What the rows mean, a line for each note.
 
+    There are notes on what passes and on the noise floors, one on weights if any are
+    lacking, and one for each candidate in reduced precision, whose cells are shares.
+
     Args:
         check: what was found.
-        columns: the outputs that have one.
+        columns: the outputs that have one; without any, MAX_FLOORS floors are listed.
     """
     limits, reference = check.limits, check.reference
     shown = columns or reference.outputs[:MAX_FLOORS]

@@ -15,8 +15,13 @@ from checkpoint_release.parity.reference import Reference
 
 
 def write_sample(folder: Path, reference: Reference) -> None:
-    """Inputs and outputs of one nominal case of middling size; outputs are float64's,
-    rounded to the model's dtype.
+    """Write the inputs and outputs of one nominal case of middling size.
+
+    Args:
+        folder: that doesn't exist yet; inputs.safetensors and outputs.safetensors go
+            there.
+        reference: what the checkpoint's own model computes. The outputs are float64's,
+            rounded to the model's dtypes.
     """
     folder.mkdir(parents=True)
     nominal = [case for case in reference.cases if case.case.kind == NOMINAL]
@@ -27,7 +32,12 @@ def write_sample(folder: Path, reference: Reference) -> None:
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write named arrays as safetensors."""
+    """Write named arrays as safetensors, whole or not at all.
+
+    Args:
+        path: of the file, which is replaced.
+        arrays: name → array in any layout; they are written row-major.
+    """
     from safetensors.numpy import save
 
     # ascontiguousarray would make a vector of a scalar

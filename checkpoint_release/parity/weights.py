@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -52,9 +52,15 @@ class WeightsReport:
 def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> WeightsReport:
     """Look for every tensor of the checkpoint among those that an artifact holds.
 
+    A tensor that is found nowhere, not even damaged or as a part of another, counts as
+    not found and isn't wrong: an exporter may have folded it into others.
+
     Args:
         held: the artifact's tensors by the artifact's own names.
         checkpoint: the folder that holds the checkpoint's weights.
+
+    Raises:
+        ArtifactError: the checkpoint's weights can't be read.
     """
     expected = {}
     for name, tensor in open_safetensors(checkpoint / WEIGHTS_FILE).items():
@@ -87,6 +93,9 @@ def compare_by_name(
         checkpoint: the folder that holds the checkpoint's weights.
         dtype: KEEP: dtype and bits must be the same. Otherwise the dtype that floats
             may be rounded to.
+
+    Raises:
+        ArtifactError: the checkpoint's weights can't be read.
     """
     expected = open_safetensors(checkpoint / WEIGHTS_FILE)
     wrong = []
@@ -104,6 +113,9 @@ def compare_by_name(
 
 def _mismatch(tensor: Tensor, held: Tensor, dtype: str) -> str | None:
     """What is wrong with a tensor that has the right name; None: nothing.
+
+    A tensor that was rounded is held to the rounded bits, any other to the
+    checkpoint's own.
 
     Args:
         tensor: the checkpoint's.
@@ -135,6 +147,10 @@ def _find_homes(
 ) -> dict[str, list[str]]:
     """The names under which an artifact holds each tensor, transposed or not.
 
+    Transposing takes longer than all else, so it is done only where the artifact holds
+    a tensor of that form; for a tensor that was found already, one of that form that is
+    nobody's home yet.
+
     Args:
         expected: the checkpoint's tensors.
         held: the artifact's.
@@ -156,8 +172,6 @@ def _find_homes(
         if name not in used:
             unused_forms.add(_form(array))
     for name, array in expected.items():
-        # Transposing takes longer than all else, so only where something can be found
-        # by it.
         possible = unused_forms if homes[name] else forms
         if array.ndim == 2 and _form(array.T) in possible:
             homes[name] += by_content.get(_digest(array.T), ())
@@ -172,7 +186,8 @@ def _changed_namesakes(
     """A sentence for each tensor that has a weight's name and isn't it.
 
     Where two weights are equal, the copy of one is found at the other's home: what has
-    its name must be it too.
+    its name must be it too. Exporters may put the name of a wrapper around the model
+    in front of a weight's.
 
     Args:
         expected: the checkpoint's tensors.
@@ -183,7 +198,7 @@ def _changed_namesakes(
     for home, array in rest.items():
         for name, found_at in homes.items():
             if found_at and f".{home}".endswith(f".{name}"):
-                wrong += _damages(name, expected[name], home, [array])
+                wrong += _damages(name, expected[name], home, array)
     return wrong
 
 
@@ -194,11 +209,9 @@ def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
         array: the checkpoint's tensor.
         rest: the artifact's tensors in which it may be.
     """
-    for other in rest.values():
-        for form in _orientations(array):
-            for part in _split(other, form.shape):
-                if np.array_equal(part, form):
-                    return True
+    for _, form, piece in _pieces_like(array, rest):
+        if np.array_equal(piece, form):
+            return True
     return False
 
 
@@ -211,35 +224,54 @@ def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> list[st
         array: the checkpoint's tensor.
         rest: the artifact's tensors in which it may be.
     """
-    for home, other in rest.items():
-        for form in _orientations(array):
-            wrong = _damages(name, form, home, _split(other, form.shape))
-            if wrong:
-                return wrong[:1]
+    for home, form, piece in _pieces_like(array, rest):
+        wrong = _damages(name, form, home, piece)
+        if wrong:
+            return wrong[:1]
     return []
 
 
-def _damages(name: str, array: Array, home: str, copies: Iterable[Array]) -> list[str]:
-    """A sentence for each copy that is nearly the tensor.
+def _damages(name: str, array: Array, home: str, copy: Array) -> list[str]:
+    """A sentence for each orientation of the tensor that a copy nearly is.
 
     Args:
         name: of the tensor.
         array: the tensor.
-        home: what the artifact calls the copies.
-        copies: what may be the tensor, or its transposed.
+        home: what the artifact calls the copy, or the joined tensor that holds it.
+        copy: what may be the tensor, or its transposed.
     """
     wrong = []
-    for copy in copies:
-        for form in _orientations(array):
-            damage = _damage(form, copy)
-            if damage:
-                wrong.append(f"{name} (there: {home}) {damage}")
+    for form in _orientations(array):
+        damage = _damage(form, copy)
+        if damage:
+            wrong.append(f"{name} (there: {home}) {damage}")
     return wrong
 
 
+def _pieces_like(
+    array: Array, rest: Mapping[str, Array]
+) -> Iterator[tuple[str, Array, Array]]:
+    """Everything in an artifact that has the shape of a tensor.
+
+    Args:
+        array: the checkpoint's tensor.
+        rest: the artifact's tensors in which it may be.
+
+    Returns:
+        The name of the artifact's tensor, the checkpoint's tensor as it would lie
+        there, and what lies there: all of the artifact's tensor, or a piece of it.
+    """
+    for home, joined in rest.items():
+        for form in _orientations(array):
+            for piece in _split(joined, form.shape):
+                yield home, form, piece
+
+
 def _orientations(array: Array) -> list[Array]:
-    """The ways in which a weight may lie in a file; of integers, there is none that is
-    looked for.
+    """The ways in which a weight may lie in a file, as views.
+
+    A matrix may be transposed: exporters turn x·Wᵀ into a product with Wᵀ itself. Of
+    integers, there is none that is looked for.
     """
     if array.dtype.kind != "f":
         return []
@@ -249,16 +281,24 @@ def _orientations(array: Array) -> list[Array]:
 def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
     """The pieces that a joined tensor consists of; none where it doesn't.
 
+    Exporters join weights that are applied to the same input, such as those of queries,
+    keys and values, so that one product takes the place of several.
+
     Args:
         joined: pieces side by side along one axis, or a single one.
         shape: of each piece.
+
+    Returns:
+        Views of the pieces, in order.
     """
     if joined.shape == shape:
         return [joined]
     count = joined.size // max(math.prod(shape), 1)
+    if count == 0:
+        return []
     for axis, size in enumerate(shape):
         whole = (*shape[:axis], size * count, *shape[axis + 1 :])
-        if count and whole == joined.shape:
+        if joined.shape == whole:
             return np.split(joined, count, axis=axis)
     return []
 
@@ -270,6 +310,9 @@ def _split(joined: Array, shape: tuple[int, ...]) -> list[Array]:
 def _damage(array: Array, other: Array) -> str | None:
     """How a tensor was changed; None: it is something else altogether.
 
+    Places where both are zero say nothing about kinship, since sparse weights and fresh
+    biases are full of them; NEARLY is a share of the others.
+
     Args:
         array: the checkpoint's tensor.
         other: what may be a copy of it.
@@ -277,10 +320,12 @@ def _damage(array: Array, other: Array) -> str | None:
     if array.shape != other.shape:
         return None
     for half, dtype in HALVES.items():
-        if np.array_equal(_rounded(array, dtype).astype(array.dtype), other):
+        widened_again = _rounded(array, dtype).astype(array.dtype)
+        if np.array_equal(widened_again, other):
             return f"was rounded to {half}"
     filled = int(np.count_nonzero((array != 0) | (other != 0)))
-    if int(np.count_nonzero(array != other)) <= (1 - NEARLY) * filled:
+    differing = int(np.count_nonzero(array != other))
+    if differing <= (1 - NEARLY) * filled:
         return _first_difference(array, other)
     return None
 
@@ -291,24 +336,34 @@ def _first_difference(expected: Array, got: Array) -> str:
     Args:
         expected: the checkpoint's tensor.
         got: the artifact's, of the same shape.
+
+    Returns:
+        The end of a sentence that begins with the tensor's name.
     """
     differs = expected != got
-    at = int(np.argmax(np.ravel(differs)))
+    count = int(np.count_nonzero(differs))
+    at = int(np.argmax(np.ravel(differs)))  # of booleans, the first that is true
     index = [int(i) for i in np.unravel_index(at, expected.shape)]
     was, now = np.ravel(expected)[at], np.ravel(got)[at]
     return (
-        f"differs in {int(np.count_nonzero(differs))} of {expected.size} elements,"
-        f" first at {index}: {now!s} for {was!s}"
+        f"differs in {count} of {expected.size} elements, first at {index}:"
+        f" {now!s} for {was!s}"
     )
 
 
 def _rounded(array: Array, dtype: np.dtype[Any] | None) -> Array:
+    """The array in a narrower dtype: to nearest, ties to even (IEEE 754).
+
+    Args:
+        array: floats; what is beyond the dtype's range becomes infinite.
+        dtype: to round to.
+    """
     with np.errstate(over="ignore"):
         return array.astype(dtype)
 
 
 def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Half precision in float32, as models compute with it; exact."""
+    """Half precision in float32, which holds all of its values; others as they are."""
     wide = {}
     for name, array in arrays.items():
         half = array.dtype in HALVES.values()
@@ -317,6 +372,10 @@ def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _digest(array: Array) -> str:
+    """A fingerprint that tensors share if they have the same form and the same bits.
+
+    Zeros of different signs and NaNs of different bits are different contents.
+    """
     dtype, shape = _form(array)
     digest = hashlib.sha256(f"{dtype}{shape}".encode())
     digest.update(_bytes(array).data)
