@@ -98,7 +98,8 @@ class CheckpointReleaseError(Exception):
         Args:
             errors: at least one.
         """
-        problems, options = [], set()
+        problems: list[str] = []
+        options: set[str] = set()
         for error in errors:
             problems.append(error._problem)
             options.update(error.options)

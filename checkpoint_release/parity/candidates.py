@@ -93,6 +93,9 @@ def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candida
         format: its name.
         folder: that holds its files.
         manifest: of the folder; its facts name the variants.
+
+    Returns:
+        In the order in which they were exported; none for most formats.
     """
     for variant in manifest.facts.get("variants", []):
         precision, file = variant["precision"], folder / variant["file"]

@@ -78,7 +78,11 @@ def check_parity(
     for dtype in EAGER:
         jobs[dtype] = Job("checkpoint", checkpoint, dtype)
     for candidate in candidates:
-        jobs[candidate.name] = _job(candidate, checkpoint)
+        # Weights that were stored are compared name by name (see _with_stored_weights),
+        # and those in reduced precision aren't the checkpoint's.
+        compared = checkpoint if candidate.rule == NOISE else None
+        job = Job(candidate.format, candidate.path, checkpoint=compared)
+        jobs[candidate.name] = job
     results = run_isolated(jobs, cases)
     reference = _reference(results, cases)
     verdicts = []
@@ -86,21 +90,6 @@ def check_parity(
         result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
         verdicts.append(judge(candidate, result, reference, limits))
     return ParityCheck(limits, reference, verdicts)
-
-
-def _job(candidate: Candidate, checkpoint: Path) -> Job:
-    """What to run for a candidate.
-
-    Only of float32 graphs does the job compare the weights: those that were stored are
-    compared name by name (see _with_stored_weights), and those in reduced precision
-    aren't the checkpoint's.
-
-    Args:
-        candidate: to be run.
-        checkpoint: the folder of the checkpoint.
-    """
-    compared = checkpoint if candidate.rule == NOISE else None
-    return Job(candidate.format, candidate.path, checkpoint=compared)
 
 
 def _with_stored_weights(

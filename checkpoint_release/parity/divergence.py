@@ -76,7 +76,8 @@ def find_divergence(
         checkpoint, file, inputs, output: as for explain_divergence.
 
     Returns:
-        One sentence.
+        One sentence: on the first node that diverges; or that none does, because the
+        graph is right in float64, or because only its outputs are mixed up.
     """
     from checkpoint_release.parity.eager_values import record_eager
     from checkpoint_release.parity.graph_values import evaluate_graph
@@ -208,8 +209,9 @@ class _Trace:
         return wrong
 
     def suspects(self, output: str) -> Iterator[onnx.NodeProto]:
-        """The nodes at which an output may diverge, in the graph's order: it depends on
-        them, and they make an unsound value of sound ones.
+        """The nodes at which an output may diverge, in the graph's order.
+
+        The output depends on them, and they make an unsound value of sound ones.
 
         Args:
             output: the name of an output that is wrong.
@@ -249,7 +251,7 @@ class _Trace:
         what is wrong is the operation, or one of these.
 
         Args:
-            node: a suspect.
+            node: a suspect; of one without a name, the first value's name is given.
         """
         name = node.name or self._derived_of(node.output)[0]
         sentence = f"the first node that diverges is {node.op_type} {name!r}"

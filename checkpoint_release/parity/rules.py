@@ -118,8 +118,11 @@ class FixedTolerance:
     def error_ratio(
         self, reference: OutputReference, got: Array, errors: ErrorStats
     ) -> float:
-        """The largest |error| / (atol + rtol · |expected|); infinite where NaN or
-        infinity turn up.
+        """The largest |error| / (atol + rtol · |expected|).
+
+        Returns:
+            Infinite where NaN or infinity turn up, or where there is an error and
+            nothing is allowed; where there is none, 0 whatever is allowed.
         """
         expected, tolerance = reference.expected, self.tolerance
         if expected.size == 0:
@@ -127,8 +130,10 @@ class FixedTolerance:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             distance = np.abs(got.astype(np.float64) - expected)
             allowed = tolerance.atol + tolerance.rtol * np.abs(expected)
-            share = np.where(distance == 0, 0.0, distance / allowed)
-        return float(np.max(np.where(np.isfinite(distance), share, np.inf)))
+            quotient = distance / allowed
+        share = np.where(distance == 0, 0.0, quotient)
+        share = np.where(np.isfinite(distance), share, np.inf)
+        return float(np.max(share))
 
     def limit(self, case: Case) -> float:
         """All of the tolerance."""
@@ -190,6 +195,9 @@ def rule_for(
     output: str, candidate: Candidate, reference: Reference, limits: Limits
 ) -> OutputRule:
     """The rule that an output of a candidate is held to.
+
+    Whole numbers are held to equality whatever is stated; a fixed tolerance comes
+    before what the candidate's kind is allowed.
 
     Args:
         output: its name.

@@ -203,7 +203,7 @@ def _changed_namesakes(
 
 
 def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
-    """Whether the tensor is part of a joined one.
+    """Whether the tensor is part of a joined one, bit for bit but for signs of zeros.
 
     Args:
         array: the checkpoint's tensor.
@@ -216,13 +216,15 @@ def _is_joined(array: Array, rest: Mapping[str, Array]) -> bool:
 
 
 def _damaged_copy(name: str, array: Array, rest: Mapping[str, Array]) -> list[str]:
-    """A sentence on the first copy that is nearly the tensor, whole or as a part of a
-    joined one; none where there is no such copy.
+    """A sentence on the first copy that is nearly the tensor.
 
     Args:
         name: the checkpoint's.
         array: the checkpoint's tensor.
-        rest: the artifact's tensors in which it may be.
+        rest: the artifact's tensors in which it may be, whole or joined with others.
+
+    Returns:
+        One sentence; none where there is no such copy.
     """
     for home, form, piece in _pieces_like(array, rest):
         wrong = _damages(name, form, home, piece)

@@ -29,7 +29,7 @@ from checkpoint_release.core.errors import CheckpointReleaseError, one_line
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.weights import WeightsReport, compare_weights
-from checkpoint_release.runtimes.open import Runtime, open_runtime
+from checkpoint_release.runtimes.open import open_runtime
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -160,7 +160,12 @@ def _kill_until_done(running: Iterable[Future[JobResult]]) -> None:
 
 
 def _run_in_process(job: Job, cases: Sequence[Case]) -> JobResult:
-    """Run the job in a process of its own, whatever becomes of the process."""
+    """Run the job in a process of its own, whatever becomes of the process.
+
+    Returns:
+        What came of it; a process that is killed, such as for want of memory, is a
+        failure too.
+    """
     try:
         result: JobResult = call_isolated(
             _run_any, job, cases, needs_torch=job.needs_torch
@@ -194,18 +199,14 @@ def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
         runtime = open_runtime(job.format, job.path, threads=1, dtype=job.dtype)
         for case in cases:
             outputs.append(runtime.run(case.inputs))
-        case = None
-        weights = _compare_weights(runtime, job)
+        case = None  # what fails from here on fails in no case
+        weights = None
+        if job.checkpoint is not None:
+            weights = compare_weights(runtime.weights(), job.checkpoint)
         return JobResult(outputs, weights, runtime.faults())
     except CheckpointReleaseError as error:
         failed_case = case.name if case else None
         return JobResult(outputs, failure=error.problem, failed_case=failed_case)
-
-
-def _compare_weights(runtime: Runtime, job: Job) -> WeightsReport | None:
-    if job.checkpoint is None:
-        return None
-    return compare_weights(runtime.weights(), job.checkpoint)
 
 
 def call_isolated(
@@ -292,7 +293,11 @@ def _send_result(
 
 @contextmanager
 def _worker_environment() -> Iterator[None]:
-    """The environment that processes started meanwhile inherit."""
+    """The environment that processes started meanwhile inherit.
+
+    Libraries read these variables when they are loaded, so a process must have them
+    from its start; afterwards this one has its own again.
+    """
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
     try:
