@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from checkpoint_release.state_dict.lora import has_factors, is_adapter
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import TensorLike
 
+# Where training scripts and libraries keep a model's weights (Lightning: state_dict,
+# Megatron and torchvision's references: model, timm: state_dict_ema, BasicSR:
+# params_ema). The last part of a dotted key counts.
 USUAL_KEYS = (
     "model_state_dict",
     "state_dict",
@@ -63,12 +66,17 @@ def find_state_dict(value: Any, key: str | None) -> FoundStateDict:
     """The state dict in a checkpoint.
 
     Several candidates are an error unless exactly one is under a usual key
-    (USUAL_KEYS). A mapping of LoRA factors alone is an adapter, not a candidate.
+    (USUAL_KEYS): to guess would release the wrong weights. A mapping of LoRA factors
+    alone is an adapter, not a candidate.
 
     Args:
         value: what the checkpoint holds.
         key: the state dict's key, dotted where nested; None: the only one that there
             is.
+
+    Returns:
+        The weights with their key. An adapter beside them is named only where they hold
+        no factors of their own: with factors, they are what was trained.
 
     Raises:
         CheckpointError: there is none, there are several, or `key` doesn't lead to one.
@@ -86,20 +94,26 @@ def find_state_dict(value: Any, key: str | None) -> FoundStateDict:
         raise _none_found(value, adapters)
     name = _only_name(state_dicts)
     weights = state_dicts[name]
-    beside = adapters[0] if adapters and not has_factors(weights) else ""
-    return FoundStateDict(weights, name, beside)
+    if not adapters or has_factors(weights):
+        return FoundStateDict(weights, name)
+    return FoundStateDict(weights, name, adapter_beside=adapters[0])
 
 
 def _only_name(state_dicts: Mapping[str, StateDict]) -> str:
     """The name of the only state dict, or of the only one under a usual key.
 
+    Args:
+        state_dicts: dotted key → tensors; at least one.
+
     Raises:
-        CheckpointError: it can't be known which one is meant.
+        CheckpointError: it can't be known which one is meant; the message lists all of
+            them with their sizes, by which people know theirs.
     """
+    if len(state_dicts) == 1:
+        return next(iter(state_dicts))
     usual = [name for name in state_dicts if name.rpartition(".")[2] in USUAL_KEYS]
-    for names in (list(state_dicts), usual):
-        if len(names) == 1:
-            return names[0]
+    if len(usual) == 1:
+        return usual[0]
     listed = [f"    {name}: {_size(weights)}" for name, weights in state_dicts.items()]
     raise CheckpointError(
         f"the checkpoint holds {len(listed)} state dicts:\n" + "\n".join(listed),
@@ -111,9 +125,12 @@ def _only_name(state_dicts: Mapping[str, StateDict]) -> str:
 def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
     """The error for a checkpoint without a state dict.
 
+    It differs by what the file holds instead: an adapter belongs under another option,
+    an object needs to be saved differently, anything else needs another key or file.
+
     Args:
         value: what it holds.
-        adapters: keys of the LoRA adapters in it.
+        adapters: keys of the LoRA adapters in it; "" where the whole file is one.
     """
     if adapters:
         place = adapters[0] or "the whole file"
@@ -137,27 +154,39 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
 def _at_key(value: Any, key: str) -> StateDict:
     """The state dict under a dotted key.
 
+    Args:
+        value: what the checkpoint holds.
+        key: checkpoint.state_dict; "" is the checkpoint itself.
+
     Raises:
         CheckpointError: there is none; the message shows what there is.
     """
     found = _descend(value, key)
-    weights = tensors_in(found) if isinstance(found, Mapping) else {}
-    if weights:
-        return weights
+    if isinstance(found, Mapping):
+        weights = tensors_in(found)
+        if weights:
+            return weights
     remedy = (
         "name the key that holds the weights, with dots between nested keys, or leave"
         " {checkpoint.state_dict} unset"
     )
+    if isinstance(value, Inert):
+        remedy = _SAVE_WEIGHTS
     raise CheckpointError(
         f"{{checkpoint.state_dict}} is {key!r}, and there is no state dict:"
         f" {outline(value)}",
-        _SAVE_WEIGHTS if isinstance(value, Inert) else remedy,
+        remedy,
         options=["checkpoint.state_dict"],
     )
 
 
 def _descend(value: Any, key: str) -> Any:
-    """What a dotted key leads to; None where it leads nowhere."""
+    """What a dotted key leads to; None where it leads nowhere.
+
+    Args:
+        value: what the checkpoint holds.
+        key: such as "model.ema"; names with dots in them are found as well.
+    """
     found, rest = value, key
     while rest:
         step = _first_step(found, rest)
@@ -170,25 +199,32 @@ def _descend(value: Any, key: str) -> Any:
 def _first_step(value: Any, key: str) -> str | None:
     """The longest beginning of a dotted key that a mapping has; None: there is none.
 
-    So a name with dots in it can be reached as well.
+    Of "a.b.c" these are tried: "a.b.c", "a.b", "a". So a name with dots in it can be
+    reached as well.
+
+    Args:
+        value: where the step is taken from; only a mapping has steps.
+        key: what is left of the dotted key.
     """
     if not isinstance(value, Mapping):
         return None
-    for step in _beginnings(key):
+    step = key
+    while step:
         if step in value:
             return step
+        step = step.rpartition(".")[0]
     return None
 
 
-def _beginnings(key: str) -> Iterator[str]:
-    """Of "a.b.c": "a.b.c", "a.b", "a"."""
-    while key:
-        yield key
-        key = key.rpartition(".")[0]
-
-
 def _size(weights: Mapping[str, TensorLike]) -> str:
-    """How large a state dict is, to tell candidates apart by."""
-    values = sum(math.prod(tensor.shape) for tensor in weights.values())
-    size = sum(nbytes(tensor) for tensor in weights.values())
+    """How large a state dict is, by which people tell candidates apart.
+
+    Returns:
+        Such as "62 tensors, 11,173,962 values, 44.7 MB" (of 1e6 bytes, uncompressed).
+    """
+    values = 0
+    size = 0
+    for tensor in weights.values():
+        values += math.prod(tensor.shape)
+        size += nbytes(tensor)
     return f"{len(weights)} tensors, {values:,} values, {size / 1e6:,.1f} MB"

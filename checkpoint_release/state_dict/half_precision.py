@@ -15,8 +15,14 @@ def cast_half(weights: StateDict, policy: str) -> StateDict:
     """Apply checkpoint.half_precision to float16 and bfloat16 weights.
 
     Args:
-        weights: the state dict.
-        policy: keep, cast (exactly, to float32) or refuse.
+        weights: the state dict, name → tensor; tensors of other dtypes stay as they
+            are.
+        policy: keep, cast or refuse. Casting is to float32 and exact, since float32 has
+            every value of both.
+
+    Returns:
+        A state dict of the same names in the same order; the same one where nothing
+        changes.
 
     Raises:
         CheckpointError: the policy is to refuse, and there are some.
@@ -35,4 +41,8 @@ def cast_half(weights: StateDict, policy: str) -> StateDict:
 
 
 def _widened(tensor: TensorLike) -> Computed:
+    """The tensor in float32, converted when its bytes are asked for.
+
+    A whole model in float32 would take twice the memory that the file has.
+    """
     return Computed("F32", tensor.shape, lambda: tensor.numpy().astype(np.float32))

@@ -48,10 +48,21 @@ class Inspection:
     other_globals: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        """The report: the tensors first, then what else the file holds.
+
+        A section is left out where there is nothing in it. Facts are cut to a line each
+        (they may be as long as the file's author likes); tensors and the names of code
+        are complete, because people look for one of them.
+        """
         lines = [f"{self.path}: {self.kind}"]
         for key, tensors in self.state_dicts.items():
             lines += _state_dict_lines(key, tensors)
-        facts = [_shortened(f"{key}: {fact}") for key, fact in self.training.items()]
+        facts = []
+        for key, value in self.training.items():
+            fact = f"{key}: {value}"
+            if len(fact) > _WIDTH:
+                fact = f"{fact[: _WIDTH - 1]}…"
+            facts.append(fact)
         lines += _section("training", facts)
         unsafe = _counted(self.unsafe_globals)
         lines += _section("code that could do harm, not run", unsafe)
@@ -62,6 +73,12 @@ class Inspection:
 
 def inspect(path: str | Path) -> Inspection:
     """Look into a .pth or a safetensors file; nothing in it is imported or called.
+
+    The format is known by the file's bytes, not by its name. What is neither of the two
+    goes to the reader of checkpoints, whose error says what it is.
+
+    Args:
+        path: the file.
 
     Raises:
         ArtifactError: a safetensors file is damaged.
@@ -85,6 +102,9 @@ def inspect(path: str | Path) -> Inspection:
 def _inspect_safetensors(path: Path) -> Inspection:
     """The tensors and the metadata of a safetensors file.
 
+    Args:
+        path: the file; only its header is read.
+
     Raises:
         ArtifactError: it is damaged.
     """
@@ -94,7 +114,14 @@ def _inspect_safetensors(path: Path) -> Inspection:
 
 
 def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
-    """The state dicts in a checkpoint that was read, and what else it holds."""
+    """The state dicts in a checkpoint that was read, and what else it holds.
+
+    A tensor that can't be released is no error here, since nothing is released: it
+    becomes a note, and the state dicts found before it are still listed.
+
+    Args:
+        checkpoint: as read_checkpoint returns it.
+    """
     state_dicts: dict[str, TensorShapes] = {}
     notes = list(checkpoint.notes)
     try:
@@ -102,9 +129,13 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
             state_dicts[key] = _shapes(tensors)
     except CheckpointError as error:  # of a kind that safetensors can't hold
         notes.append(error.problem)
+    # The top-level keys that lead to weights are no facts of the training.
     weights: set[str] = set()
     for key, shapes in state_dicts.items():
-        weights |= {key.partition(".")[0]} if key else shapes.keys()
+        if key:
+            weights.add(key.partition(".")[0])
+        else:  # a bare state dict: its tensors are at the top
+            weights.update(shapes)
     return Inspection(
         checkpoint.path,
         str(Kind.PTH),
@@ -117,6 +148,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
 
 
 def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:
+    """Of each tensor dtype and shape; its bytes stay where they are."""
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -137,16 +169,18 @@ def _state_dict_lines(key: str, tensors: TensorShapes) -> list[str]:
     return _section(f"{title}: {len(tensors)} tensors, {elements:,} values", rows)
 
 
-def _shortened(line: str) -> str:
-    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
-
-
 def _counted(names: Mapping[str, int]) -> list[str]:
+    """A row for each name of code, with how often the pickle would have called it."""
     return [f"{name} ×{count}" for name, count in names.items()]
 
 
 def _section(title: str, rows: list[str] | tuple[str, ...]) -> list[str]:
-    """A title and indented rows; nothing where there are no rows."""
+    """A part of the report: a title and indented rows; nothing without rows.
+
+    Args:
+        title: a line by itself.
+        rows: a line each.
+    """
     if not rows:
         return []
     return [title, *(f"  {row}" for row in rows)]

@@ -22,6 +22,8 @@ from checkpoint_release.state_dict.prefixes import without_prefix
 from checkpoint_release.tensors.tensor import TensorLike
 from checkpoint_release.tensors.wrappers import Computed
 
+# PEFT's model has X.lora_A.default.weight ("default" is the adapter's name), PEFT's
+# adapter files X.lora_A.weight; a script that keeps a factor as a parameter, X.lora_A.
 _FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<factor>A|B)(\.default)?(\.weight)?$")
 _PEFT_PREFIX = "base_model.model."
 _OWN_BASE = "give the adapter's own base checkpoint"
@@ -40,12 +42,12 @@ class _Factors:
 
 
 def is_adapter(tensors: Mapping[str, TensorLike]) -> bool:
-    """Whether all of them are LoRA factors."""
+    """Whether all of the tensors (name → tensor) are LoRA factors, by their names."""
     return all(_FACTOR.match(name) for name in tensors)
 
 
 def has_factors(tensors: Mapping[str, TensorLike]) -> bool:
-    """Whether some of them are LoRA factors."""
+    """Whether some of the tensors (name → tensor) are LoRA factors, by their names."""
     return any(_FACTOR.match(name) for name in tensors)
 
 
@@ -74,6 +76,12 @@ def refuse_adapter_beside(adapter: str, path: str) -> None:
 def find_adapter(value: Any) -> StateDict:
     """The LoRA factors in an adapter file.
 
+    Args:
+        value: what the file holds.
+
+    Returns:
+        Name → factor, under the names that the file has.
+
     Raises:
         CheckpointError: there are none, several sets, or other tensors among them.
     """
@@ -99,6 +107,10 @@ def _refuse_mixed(name: str, tensors: StateDict) -> None:
     """Raise CheckpointError where LoRA factors lie among other tensors.
 
     Merging only the factors would lose what the others were trained to.
+
+    Args:
+        name: dotted key of the state dict; "" where it is the whole file.
+        tensors: name → tensor.
     """
     if not has_factors(tensors):
         return
@@ -151,7 +163,11 @@ def lora_alpha(
 
 
 def _lora_config(value: Any) -> Mapping[str, Any]:
-    """lora_config, a mapping or an object; empty where there is none."""
+    """lora_config, a mapping or an object; empty where there is none.
+
+    Args:
+        value: what the file holds.
+    """
     if not isinstance(value, Mapping):
         return {}
     config = to_json_value(value.get("lora_config"))
@@ -168,6 +184,14 @@ def _number(config: Mapping[str, Any], *keys: str) -> float | None:
 
 
 def _check_rank(rank: float, weights: Mapping[str, TensorLike]) -> None:
+    """Raise CheckpointError where a factor hasn't the rank that lora_config says.
+
+    Such a config belongs to another adapter, and so does its alpha.
+
+    Args:
+        rank: as lora_config says.
+        weights: the factors, perhaps among other tensors; A is [rank, in].
+    """
     for name, tensor in weights.items():
         match = _FACTOR.match(name)
         if match is None or match["factor"] != "A":
@@ -229,7 +253,15 @@ def merge_lora(
 def _all_factors(
     injected: StateDict, adapter: Mapping[str, TensorLike] | None
 ) -> StateDict:
-    """The factors to merge: those in the state dict, or those of the adapter file."""
+    """The factors to merge: those in the state dict, or those of the adapter file.
+
+    Args:
+        injected: the factors in the state dict.
+        adapter: those of the adapter file, perhaps under PEFT's prefix; None: no file.
+
+    Raises:
+        CheckpointError: both have some, and in which order isn't known.
+    """
     if adapter is None:
         return injected
     if injected:
@@ -244,7 +276,14 @@ def _all_factors(
 
 
 def _pair_factors(tensors: Mapping[str, TensorLike]) -> dict[str, _Factors]:
-    """Layer → its factors."""
+    """Layer → its factors.
+
+    Args:
+        tensors: name → factor, such as "encoder.0.lora_A.weight".
+
+    Raises:
+        CheckpointError: a name is no factor's, or a layer has only one of the two.
+    """
     by_layer: dict[str, dict[str, TensorLike]] = {}
     for name, tensor in tensors.items():
         match = _FACTOR.match(name)
@@ -266,7 +305,13 @@ def _pair_factors(tensors: Mapping[str, TensorLike]) -> dict[str, _Factors]:
 
 
 def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
-    """Raise CheckpointError unless the layer has a matrix that the factors fit."""
+    """Raise CheckpointError unless the layer has a matrix that the factors fit.
+
+    Args:
+        layer: its name in the model, such as "encoder.0".
+        factors: A [rank, in] and B [out, rank].
+        weights: the model's; "<layer>.weight" has to be [out, in].
+    """
     base = weights.get(f"{layer}.weight")
     if base is None:
         raise CheckpointError(
@@ -282,7 +327,8 @@ def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
         )
     rank, inputs = a
     outputs = b[0]
-    if rank == 0 or b[1] != rank or base.shape != (outputs, inputs):
+    fit = b[1] == rank and base.shape == (outputs, inputs)
+    if rank == 0 or not fit:  # of rank 0 there is no scale alpha / rank
         raise CheckpointError(
             f"{layer}: the LoRA factors don't fit: {shapes}", _OWN_BASE
         )
@@ -313,6 +359,7 @@ def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
 
 
 def _merged_lora(layers: Mapping[str, _Factors], alpha: float) -> MergedLora:
+    """The record of a merge for the release: one rank, or one for each layer."""
     ranks = {layer: factors.rank for layer, factors in layers.items()}
     distinct = set(ranks.values())
     rank = distinct.pop() if len(distinct) == 1 else ranks
