@@ -6,7 +6,7 @@ may do it without care.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,14 @@ from checkpoint_release.pth.arrays import array_of, is_array
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.tensors.tensor import Tensor
 
+# Levels of containers: whoever walks the nest may recurse, and Python's stack allows
+# about 1,000 calls. Checkpoints have some ten levels.
 MAX_DEPTH = 200
+# Values that a walk meets, what is shared counted each time: thirty lists that each
+# hold the one before twice are a few bytes in a pickle and a billion values to a walk.
 MAX_NODES = 10_000_000
-# characters in the names of pickled modules' tensors and in arrays kept as text, all
-# together
+# Characters in the names of pickled modules' tensors and in arrays kept as text, all
+# together: these are the texts that are copied here and were shared in the file.
 MAX_COPIED = 64 << 20
 MAX_ATTRIBUTE_NAME = 200  # characters in the name of a module's parameter or the like
 
@@ -30,6 +34,11 @@ def resolve(root: Any) -> tuple[Any, list[str]]:
     """The finished nest, and the class names of the pickled modules in it.
 
     Containers and records are changed in place, so that what was shared stays shared.
+    Records are walked after what holds them, each as a root of its own: two objects may
+    well name each other, and only containers must not.
+
+    Args:
+        root: a pickle's value, as the Unpickler makes it.
 
     Raises:
         CheckpointError: the nest contains itself, is more than 200 deep, or walks as
@@ -48,18 +57,32 @@ def resolve(root: Any) -> tuple[Any, list[str]]:
 
 @dataclass(frozen=True)
 class _Size:
-    """As how many values something walks, and how deep it is."""
+    """As how many values something walks, and how deep it is.
+
+    Attributes:
+        nodes: itself and everything below it, what is shared counted each time.
+        depth: levels of containers, itself among them.
+    """
 
     nodes: int
     depth: int
 
 
-_LEAF = _Size(1, 0)
+_LEAF = _Size(1, 0)  # a number, a text, a tensor; also a record, whose insides wait
 
 
 @dataclass(frozen=True)
 class _Members:
-    """What a pickled module consists of, by name."""
+    """What a pickled module consists of, by name.
+
+    The fields of torch.nn.Module (torch/nn/modules/module.py); names and values are as
+    the pickle has them, not yet checked.
+
+    Attributes:
+        parameters, buffers: tensors, or None for one that is registered and unset.
+        modules: the submodules' records, or None.
+        non_persistent: the buffers that a state dict leaves out.
+    """
 
     parameters: dict[Any, Any]
     buffers: dict[Any, Any]
@@ -70,17 +93,26 @@ class _Members:
         return len(self.parameters) + len(self.buffers) + len(self.modules)
 
     def saved(self) -> Iterator[tuple[Any, Any]]:
-        """Name and value of what a state dict holds, in torch's order."""
+        """Name and value of what a state dict holds, in torch's order.
+
+        As Module._save_to_state_dict does: parameters, then persistent buffers, without
+        those that are unset.
+        """
         for name, value in self.parameters.items():
             if value is not None:
                 yield name, value
         for name, value in self.buffers.items():
-            if value is not None and name not in self.non_persistent:
+            if name in self.non_persistent:
+                continue
+            if value is not None:
                 yield name, value
 
 
 class _Resolver:
     """Walks a nest down to the records, whose own insides wait in `waiting`.
+
+    What a value stands for is found once and remembered by the value's id, so that a
+    value that a million places share costs as much as one, and stays one.
 
     Attributes:
         waiting: the records that were met and not yet walked.
@@ -98,7 +130,14 @@ class _Resolver:
     def resolve(self, root: Any) -> Any:
         """Resolve everything below `root`, children before what holds them.
 
-        The walk has a stack of its own, because a file chooses how deep it goes.
+        The walk has a stack of its own, because a file chooses how deep it goes. A
+        container is on it twice: to be opened, and, below its children, to be finished.
+
+        Args:
+            root: anything; a container is changed in place.
+
+        Returns:
+            What `root` stands for: itself, a tensor, a state dict or a new tuple.
 
         Raises:
             CheckpointError: a container contains itself, or is too deep or too wide.
@@ -132,6 +171,12 @@ class _Resolver:
     def _finish(self, node: Any) -> None:
         """Put what the children stand for in their places, now that all are resolved.
 
+        The container is measured then, from its children's measures, so nothing has to
+        walk a bomb to know that it is one.
+
+        Args:
+            node: a dict, list or tuple.
+
         Raises:
             CheckpointError: the container walks as more values or levels than allowed.
         """
@@ -147,7 +192,15 @@ class _Resolver:
         self._sizes[id(result)] = size
 
     def _with_results(self, node: Any) -> Any:
-        """The same dict or list, changed; the same tuple where nothing changes."""
+        """The container with what its children stand for in their places.
+
+        Args:
+            node: a dict (whose keys hold nothing to resolve), list or tuple.
+
+        Returns:
+            The same dict or list, changed; the same tuple where nothing changes, so
+            that it stays shared, otherwise a new one.
+        """
         results = self._results
         if type(node) is dict:
             for key, child in node.items():
@@ -160,15 +213,19 @@ class _Resolver:
         for new, old in zip(resolved, node, strict=True):
             if new is not old:
                 return tuple(resolved)
-        return node
+        return node  # unchanged
 
     def _measure(self, container: Any) -> _Size:
         """The size of a container whose children have been measured.
 
         What is shared counts each time, as a walk would meet it.
+
+        Args:
+            container: a dict, list or tuple, its children already replaced by what
+                they stand for.
         """
         nodes, depth = 1, 0
-        for child in container.values() if type(container) is dict else container:
+        for child in _children(container):
             below = _LEAF
             if type(child) in _CONTAINERS:
                 below = self._sizes.get(id(child), _LEAF)
@@ -177,7 +234,14 @@ class _Resolver:
         return _Size(nodes, depth + 1)
 
     def _stands_for(self, record: Inert) -> Any:
-        """A tensor for an array, a state dict for a module, otherwise the record."""
+        """A tensor for an array, a state dict for a module, otherwise the record.
+
+        Args:
+            record: one that the walk meets for the first time.
+
+        Raises:
+            CheckpointError: a module can't be walked, or the copies are too many.
+        """
         if is_array(record):
             return self._array(record)
         members = _members(record)
@@ -191,22 +255,31 @@ class _Resolver:
         return tensors
 
     def _wait(self, record: Inert) -> Inert:
+        """The record itself, whose insides are walked later."""
         self.waiting.append(record)
         return record
 
     def _array(self, record: Inert) -> Tensor | Inert:
         """The array's tensor; the record itself where it holds other than numbers.
 
-        Text in its state is copied into bytes, and charged.
+        Text in its state (an array's bytes as Python 2 wrote them) is copied into
+        bytes, and charged: a thousand arrays could share one long text.
+
+        Args:
+            record: one that is_array; its state is checked by array_of, after this.
         """
-        if isinstance(record.state, tuple):
-            for part in record.state[:8]:
-                if type(part) is str:
-                    self._charge(record, len(part))
+        state = record.state if isinstance(record.state, tuple) else ()
+        for part in state[:8]:  # numpy's own has five parts
+            if type(part) is str:
+                self._charge(record, len(part))
         return array_of(record) or self._wait(record)
 
     def _charge(self, record: Inert, characters: int) -> None:
         """Account for text that a record makes the reader copy.
+
+        Args:
+            record: named in the error.
+            characters: as many as are copied.
 
         Raises:
             CheckpointError: more than MAX_COPIED all together.
@@ -220,7 +293,13 @@ class _Resolver:
     def _state_dict(self, root: Inert) -> dict[str, Any]:
         """The state dict of a pickled module, in torch's order.
 
-        It holds parameters, persistent buffers, and the same of the submodules.
+        It holds parameters, persistent buffers, and the same of the submodules, named
+        as torch.nn.Module.state_dict names them: "features.0.weight". A submodule that
+        is shared comes under each of its names. One that contains itself is refused by
+        its depth, and sharing without end by the text that the names take.
+
+        Args:
+            root: the module's record.
 
         Raises:
             CheckpointError: a submodule isn't one, or they are nested too deeply.
@@ -239,20 +318,39 @@ class _Resolver:
             for name, value in members.saved():
                 found[f"{prefix}{_attribute(name)}"] = self._tensor(value)
             for name, submodule in reversed(members.modules.items()):
-                if submodule is not None:
-                    below = f"{prefix}{_attribute(name)}."
-                    todo.append((below, submodule, depth + 1))
+                if submodule is None:
+                    continue
+                below = f"{prefix}{_attribute(name)}."
+                todo.append((below, submodule, depth + 1))
         return found
 
     def _tensor(self, value: Any) -> Any:
+        """What a module's parameter or buffer stands for.
+
+        Args:
+            value: a tensor, mostly; an array, or a record of a tensor that can't be
+                released, where a file has that.
+        """
         if not isinstance(value, Inert):
             return value
-        return self._array(value) if is_array(value) else self._wait(value)
+        if is_array(value):
+            return self._array(value)
+        return self._wait(value)
+
+
+def _children(container: Any) -> Iterable[Any]:
+    """What a dict, list or tuple holds; a dict's keys are checked by the Unpickler."""
+    if type(container) is dict:
+        return container.values()
+    return container  # type: ignore[no-any-return]
 
 
 def _composed_children(container: Any) -> Iterator[tuple[Any, bool]]:
-    """The children that may hold others, each marked as not yet resolved."""
-    for child in container.values() if type(container) is dict else container:
+    """The children that may hold others, each marked as not yet resolved.
+
+    Most values are numbers, text and tensors; the walk never sees these.
+    """
+    for child in _children(container):
         if type(child) in _COMPOSED:
             yield child, False
 
@@ -260,11 +358,16 @@ def _composed_children(container: Any) -> Iterator[tuple[Any, bool]]:
 def _members(record: Any) -> _Members | None:
     """A pickled module's members.
 
+    Args:
+        record: anything that a module or the nest holds.
+
     Returns:
         None for what is no module: one has these three in its __dict__, whatever its
         class is called.
     """
-    if not isinstance(record, Inert) or type(record.state) is not dict:
+    if not isinstance(record, Inert):
+        return None
+    if type(record.state) is not dict:
         return None
     state = record.state
     parts: list[dict[Any, Any]] = []
@@ -279,7 +382,10 @@ def _members(record: Any) -> _Members | None:
 
 
 def _names(listed: Any) -> frozenset[str]:
-    """The names in a pickled set, which comes as a list; no more than MAX_DEPTH."""
+    """The names in a pickled set, which comes as a list; no more than MAX_DEPTH.
+
+    It is walked once for each module that shares it, so its length is bounded.
+    """
     if not isinstance(listed, list | tuple):
         return frozenset()
     listed = listed[:MAX_DEPTH]
@@ -287,7 +393,9 @@ def _names(listed: Any) -> frozenset[str]:
 
 
 def _attribute(name: Any) -> str:
-    """The name, checked.
+    """The name of a parameter, buffer or submodule, checked.
+
+    It becomes part of a tensor's name, and so of messages and of the release.
 
     Raises:
         CheckpointError: no attribute can be called so.
@@ -300,6 +408,11 @@ def _attribute(name: Any) -> str:
 
 
 def _too_large(how: str) -> CheckpointError:
+    """The error for a nest beyond MAX_DEPTH or MAX_NODES.
+
+    Args:
+        how: completes "the checkpoint's nest of values …".
+    """
     return CheckpointError(
         f"the checkpoint's nest of values {how} or more; {MAX_DEPTH} levels and"
         f" {MAX_NODES} values are allowed",
