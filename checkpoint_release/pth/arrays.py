@@ -19,7 +19,7 @@ from checkpoint_release.tensors.tensor import (
     contiguous_strides,
 )
 
-MAX_TEXT = 1 << 16  # bytes of a numpy string
+MAX_TEXT = 1 << 16  # bytes of a numpy string, which is copied wherever it is named
 MAX_DIMENSIONS = 64  # numpy's own limit
 
 _RECONSTRUCT = (
@@ -27,6 +27,9 @@ _RECONSTRUCT = (
     "numpy._core.multiarray._reconstruct",
 )
 _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
+# numpy's codes of types: byte order, kind and bytes of an element
+# (https://numpy.org/doc/stable/reference/arrays.interface.html). Text, dates, records
+# and Python objects are no tensors.
 _NUMBERS = re.compile(r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|c8|c16)")
 
 # loads the codec now: reading a file must import nothing
@@ -35,7 +38,14 @@ b"-\0\0\0".decode("utf-32-le")
 
 @dataclass(frozen=True)
 class _Array:
-    """The parts of a pickled array, not yet checked."""
+    """The parts of a pickled array, not yet checked.
+
+    Attributes:
+        data: its elements' bytes.
+        dtype: the record of a numpy.dtype.
+        shape: a tuple of sizes.
+        fortran: whether the first dimension is the one that changes fastest.
+    """
 
     data: Any
     dtype: Any
@@ -50,6 +60,9 @@ def is_array(record: Inert) -> bool:
 
 def array_of(record: Inert) -> Tensor | None:
     """The tensor for the record of a numpy array.
+
+    A file may write anything as an array's parts. The size that shape and dtype claim
+    has to be that of the bytes, so nothing is allocated by a claim.
 
     Args:
         record: one that is_array.
@@ -66,8 +79,6 @@ def array_of(record: Inert) -> Tensor | None:
         data = _bytes_of(array.data)
     except (TypeError, ValueError, Unsupported):
         return None
-    if data is None:
-        return None
     if math.prod(shape) * dtype.itemsize != len(data):
         return None
     strides = contiguous_strides(shape)
@@ -82,14 +93,19 @@ def array_of(record: Inert) -> Tensor | None:
 def scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     """Builds what numpy.core.multiarray.scalar(dtype, bytes) means: a number or text.
 
+    Trainers save losses and metrics so, without noticing that they are numpy's.
+
+    Args:
+        unpickler: every builder is given it; nothing is charged here.
+        args: the record of a numpy.dtype, and the value's bytes as that dtype has them.
+
     Raises:
         Unsupported: the arguments are not of that kind.
     """
     if len(args) != 2:
         raise Unsupported
-    record, data = args[0], _bytes_of(args[1])
-    if data is None:
-        raise Unsupported
+    record = args[0]
+    data = _bytes_of(args[1])
     if _is_text(record):
         return _text(data)
     dtype = _numpy_dtype(record)
@@ -99,7 +115,15 @@ def scalar(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 
 def _text(data: bytes) -> str:
-    """numpy's strings are UTF-32, with zeros up to their length."""
+    """The text of a numpy string: UTF-32, with zeros up to the type's length.
+
+    Args:
+        data: little-endian.
+
+    Raises:
+        Unsupported: it is longer than a text among facts would be.
+        ValueError: it isn't UTF-32.
+    """
     if len(data) > MAX_TEXT:
         raise Unsupported
     return data.decode("utf-32-le").rstrip("\0")
@@ -109,10 +133,14 @@ def _parts(record: Inert) -> _Array:
     """The parts of an array.
 
     They are the state (version, shape, dtype, fortran order, bytes) of `_reconstruct`,
-    since protocol 5 also the arguments of `_frombuffer(bytes, dtype, shape, order)`.
+    since protocol 5 also the arguments of `_frombuffer(bytes, dtype, shape, order)`
+    (array_reduce and array_reduce_ex in numpy/_core/src/multiarray/methods.c).
+
+    Args:
+        record: one that is_array.
 
     Raises:
-        TypeError, ValueError: they aren't.
+        TypeError, ValueError: there are other parts, or as many as there shouldn't be.
     """
     if record.name in _RECONSTRUCT:
         _, shape, dtype, fortran, data = record.state
@@ -121,23 +149,39 @@ def _parts(record: Inert) -> _Array:
     return _Array(data, dtype, shape, order == "F")
 
 
-def _bytes_of(data: Any) -> bytes | None:
-    """Bytes, or those of a Python 2 string that happened to be UTF-8."""
+def _bytes_of(data: Any) -> bytes:
+    """Bytes, or those of a Python 2 string that happened to be UTF-8.
+
+    Python 2 wrote bytes as strings, and the Unpickler reads those that are UTF-8 as
+    text, as torch.load does.
+
+    Raises:
+        Unsupported: it is something else.
+        ValueError: the text holds lone surrogates, which UTF-8 doesn't have.
+    """
     if type(data) is str:
         return data.encode()
-    return data if type(data) is bytes else None
+    if type(data) is bytes:
+        return data
+    raise Unsupported
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
     """The shape, checked.
 
+    Types are compared exactly: True is an int to isinstance, and no size.
+
     Raises:
-        Unsupported: it isn't a tuple of sizes.
+        Unsupported: it isn't a tuple of sizes, or has more dimensions than numpy has.
     """
-    if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
+    if type(shape) is not tuple:
+        raise Unsupported
+    if len(shape) > MAX_DIMENSIONS:
         raise Unsupported
     for size in shape:
-        if type(size) is not int or size < 0:
+        if type(size) is not int:
+            raise Unsupported
+        if size < 0:  # two negative sizes would have a harmless product
             raise Unsupported
     return shape
 
@@ -145,14 +189,23 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
 def _numpy_dtype(record: Any) -> np.dtype[Any]:
     """The type of numbers that a record of numpy.dtype means, its state included.
 
+    numpy writes the code without a byte order and sets that by the state
+    (arraydescr_reduce in numpy/_core/src/multiarray/descriptor.c). Only codes of
+    _NUMBERS reach np.dtype, which would also parse whole record types out of text.
+
+    Args:
+        record: what stands where a pickled array or scalar has its dtype.
+
     Raises:
         Unsupported: it is another type.
     """
     code = _type_code(record)
     if not _NUMBERS.fullmatch(code):
         raise Unsupported
-    big_endian = code[0] == ">" or _byte_order(record) == ">"
-    return np.dtype(code.lstrip("<>|=")).newbyteorder(">" if big_endian else "<")
+    dtype = np.dtype(code.lstrip("<>|="))
+    if code[0] == ">" or _byte_order(record) == ">":
+        return dtype.newbyteorder(">")
+    return dtype.newbyteorder("<")
 
 
 def _is_text(record: Any) -> bool:
@@ -177,6 +230,16 @@ def _type_code(record: Any) -> str:
 
 
 def _byte_order(record: Inert) -> Any:
-    """As the state of a numpy dtype has it: (version, byte order, …)."""
+    """As the state of a numpy dtype has it: (version, byte order, …).
+
+    Args:
+        record: of a numpy.dtype.
+
+    Returns:
+        "<", ">" or "|" (not applicable: single bytes), as which a missing state counts;
+        from other hands than numpy's anything.
+    """
     state = record.state
-    return state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
+    if not isinstance(state, tuple):
+        return "|"
+    return state[1] if len(state) > 1 else "|"

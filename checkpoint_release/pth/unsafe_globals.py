@@ -16,12 +16,16 @@ import typing
 
 
 def _names(text: str) -> frozenset[str]:
-    """The names in a text, with blanks between them."""
+    """The names in a text, with blanks or line breaks between them."""
     return frozenset(text.split())
 
 
 def _exceptions() -> frozenset[str]:
-    """The names of Python's own exceptions, which a trainer may save with its state."""
+    """The names of Python's own exceptions, which a trainer may save with its state.
+
+    Making one runs no code but its own constructor. They are those of the Python that
+    runs here; an exception of a newer one is reported as dangerous, to be safe.
+    """
     names = set()
     for name, kind in vars(builtins).items():
         if isinstance(kind, type) and issubclass(kind, BaseException):
@@ -30,7 +34,10 @@ def _exceptions() -> frozenset[str]:
 
 
 def _typing_names() -> frozenset[str]:
-    """The classes and forms of typing; its functions, such as get_type_hints, eval."""
+    """The classes and forms of typing, which have capital initials.
+
+    Its functions are left out: get_type_hints evaluates text as code.
+    """
     return frozenset(name for name in typing.__all__ if name[0].isupper())
 
 
@@ -74,7 +81,11 @@ _HARMLESS_IN_STDLIB = {
     "uuid": _names("SafeUUID UUID"),
     "zoneinfo": _names("ZoneInfo ZoneInfo._unpickle"),
 }
-"""Module → the names in it that are data types, or make them."""
+"""Module → the names in it that are data types, or make them.
+
+Every other name of the standard library counts as dangerous: it has too many ways to
+run code to list them, and new Pythons add more.
+"""
 
 _HARMLESS_IN_TORCH = (
     "torch.amp.",
@@ -111,6 +122,9 @@ _HARMLESS_IN_TORCH = (
     "torch.tensor._rebuild_",
     "torch._utils._rebuild_",
 )
+"""Beginnings of the dotted names that models, optimizers and data loaders save. The rest
+of torch counts as dangerous: it loads libraries, compiles programs and opens URLs.
+"""
 
 _DANGEROUS_MODULES = _names(
     """
@@ -161,14 +175,18 @@ _DANGEROUS_IN_TORCH = _names("classes compile hub jit load ops package save")
 def is_dangerous(module: str, name: str) -> bool:
     """Whether calling a global could do harm.
 
-    It does harm if it runs code, reads or writes files, or reaches the network.
+    It does harm if it runs code, reads or writes files, or reaches the network. The
+    checks go from what is dangerous anywhere to what is known of single packages;
+    a name that none of them knows is taken for a class of somebody's project.
 
     Args:
         module: dotted, as the pickle names it, in Python 3's names.
-        name: of a function or class, perhaps dotted itself.
+        name: of a function or class, perhaps dotted itself: protocol 4 resolves such a
+            name attribute by attribute, so each of its parts counts.
     """
     components = f"{module}.{name}".split(".")
-    if _has_magic(components) and (module, name) not in _HARMLESS_MAGIC:
+    harmless_magic = (module, name) in _HARMLESS_MAGIC
+    if _has_magic(components) and not harmless_magic:
         return True
     package = components[0]
     if package in sys.stdlib_module_names:
@@ -183,21 +201,33 @@ def is_dangerous(module: str, name: str) -> bool:
 
 
 _HARMLESS_MAGIC = {("copyreg", "__newobj__"), ("copyreg", "__newobj_ex__")}
+"""What protocols below 2 make instances with; they call no more than the class does."""
 _OWN_CLASSES = _names("__main__ __mp_main__ __init__")
 """Where a training script's own classes are."""
 
 
 def _has_magic(components: list[str]) -> bool:
-    """Whether a part behind the package is one such as `__globals__`."""
+    """Whether a part behind the package is one such as `__globals__`.
+
+    From any Python function `__globals__` leads to its module's names, and from there
+    to builtins and their eval: harmless.function.__globals__ is as good as os.system.
+
+    Args:
+        components: the parts of the dotted name, the package the first of them.
+    """
     for part in components[1:]:
-        magic = part.startswith("__") and part.endswith("__")
-        if magic and part not in _OWN_CLASSES:
+        if part in _OWN_CLASSES:
+            continue
+        if part.startswith("__") and part.endswith("__"):
             return True
     return False
 
 
 def _is_dangerous_in_torch(components: list[str]) -> bool:
     """Whether a name in torch is other than what models and optimizers hold.
+
+    At its top most names are dtypes and types such as torch.Size, and the few others
+    are listed; below, it is the other way round.
 
     Args:
         components: the parts of the dotted name, "torch" the first of them.
@@ -211,7 +241,13 @@ def _is_dangerous_in_torch(components: list[str]) -> bool:
 
 
 def _is_in_dangerous_module(components: list[str]) -> bool:
-    """Whether the name or a module that it is in is one of the dangerous ones."""
+    """Whether the name or a module that it is in is one of the dangerous ones.
+
+    Of "yaml.loader.Loader" these are looked up: "yaml", "yaml.loader" and the whole.
+
+    Args:
+        components: the parts of the dotted name, the package the first of them.
+    """
     for length in range(1, len(components) + 1):
         if ".".join(components[:length]) in _DANGEROUS_MODULES:
             return True
