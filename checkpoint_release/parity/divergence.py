@@ -149,7 +149,8 @@ class _Trace:
         derived: the names of all values that depend on the inputs.
         known: what the model computes.
         tolerance: relative; within it, numbers are the same.
-        origins: derived value → the module that computes it, if any does.
+        origins: derived value that consists of floats → the module that computes it;
+            None: none does.
         sound: the inputs, the derived values that the model computes, and those that
             something sound is computed from.
     """
@@ -182,16 +183,17 @@ class _Trace:
             known: what the model computes.
         """
         derived = _derived(graph, inputs)
-        tolerance = CONSTANTS
+        floats = {}
         for name in derived.intersection(values):
-            if values[name].dtype == np.float32:
-                tolerance = ROUNDED
+            if values[name].dtype.kind == "f":
+                floats[name] = values[name]
+        dtypes = {array.dtype for array in floats.values()}
+        tolerance = ROUNDED if np.dtype(np.float32) in dtypes else CONSTANTS
         origins = {}
-        for name in derived.intersection(values):
-            origins[name] = known.find(values[name], tolerance)
-        trace = cls(graph, values, derived, known, tolerance, origins, set(inputs))
-        trace._find_sound_values()
-        return trace
+        for name, array in floats.items():
+            origins[name] = known.find(array, tolerance)
+        sound = inputs | _sound_values(graph, values, derived, origins)
+        return cls(graph, values, derived, known, tolerance, origins, sound)
 
     def wrong_outputs(self, expected: Sequence[Array]) -> list[str]:
         """The names of the graph's outputs that aren't what the model gives.
@@ -231,8 +233,8 @@ class _Trace:
         Args:
             node: a suspect; of several values, one is enough.
         """
-        for name in self._derived_of(node.output):
-            if name in self.values and self.known.find(self.values[name], NEARLY):
+        for name in self.origins.keys() & set(node.output):
+            if self.known.find(self.values[name], NEARLY):
                 return True
         return False
 
@@ -276,33 +278,53 @@ class _Trace:
         """
         return [name for name in names if name in self.derived]
 
-    def _find_sound_values(self) -> None:
-        """Add to the sound values those of the nodes.
 
-        A value that the model doesn't compute is sound nevertheless if something sound
-        is computed from it: the operation is only cut up differently. So soundness
-        spreads to what comes before, and this goes from the last node to the first.
-        """
-        leads_on: set[str] = set()
-        for node in reversed(self.graph.node):
-            if self._is_known(node) or leads_on.intersection(node.output):
-                self.sound.update(self._derived_of(node.output))
-                leads_on.update(node.input)
+def _sound_values(
+    graph: onnx.GraphProto,
+    values: Mapping[str, Array],
+    derived: set[str],
+    origins: Mapping[str, str | None],
+) -> set[str]:
+    """The derived values that the model computes, or from which something sound comes.
 
-    def _is_known(self, node: onnx.NodeProto) -> bool:
-        """Whether the model computes one of the node's values.
+    A value that the model doesn't compute is sound nevertheless if something sound is
+    computed from it: the operation is only cut up differently. So soundness spreads to
+    what comes before, and this goes from the last node to the first.
 
-        A node without any floats, such as one that computes a shape, counts as known:
-        eager models compute such numbers in Python, where they aren't recorded.
-        """
-        floats = []
-        for name in node.output:
-            if name in self.values and self.values[name].dtype.kind == "f":
-                floats.append(name)
-        for name in floats:
-            if self.origins.get(name) is not None:
+    Args:
+        graph: the graph; its nodes are in an order in which they can be computed.
+        values, derived, origins: as of _Trace.
+    """
+    sound: set[str] = set()
+    leads_on: set[str] = set()
+    for node in reversed(graph.node):
+        if _is_known(node, values, origins) or leads_on.intersection(node.output):
+            sound.update(derived.intersection(node.output))
+            leads_on.update(node.input)
+    return sound
+
+
+def _is_known(
+    node: onnx.NodeProto,
+    values: Mapping[str, Array],
+    origins: Mapping[str, str | None],
+) -> bool:
+    """Whether the model computes one of a node's values.
+
+    A node that gives no floats, such as one that computes a shape, counts as known:
+    eager models compute such numbers in Python, where they aren't recorded.
+
+    Args:
+        node: of the graph.
+        values, origins: as of _Trace.
+    """
+    known = True
+    for name in node.output:
+        if name in values and values[name].dtype.kind == "f":
+            if origins.get(name) is not None:
                 return True
-        return not floats
+            known = False
+    return known
 
 
 def _close(value: Array, expected: Array, tolerance: float) -> bool:
@@ -334,7 +356,9 @@ def _given(names: Iterable[str]) -> list[str]:
 
 
 def _derived(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
-    """The names of all values that depend on the inputs.
+    """The names of all values that depend on the inputs, these included.
+
+    All others are constants: weights, and what is computed from weights alone.
 
     Args:
         graph: the graph; its nodes are in an order in which they can be computed.
