@@ -173,6 +173,17 @@ class InferenceError(CheckpointReleaseError):
     """The loader was given a file or inputs that it can't use."""
 
 
+def first_few(names: Sequence[str], most: int) -> str:
+    """Names for a message: the first ones, separated by commas, and … for the rest.
+
+    Args:
+        names: in the order in which they are shown.
+        most: how many are shown.
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown}, …" if len(names) > most else shown
+
+
 def one_line(error: BaseException, longest: int = 500) -> str:
     """A library's message on one line.
 

@@ -6,7 +6,15 @@ from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
 
 
 def describe(signature: Signature) -> str:
-    """The inputs, outputs and dynamic dimensions, one a line, in columns."""
+    """A model's signature as a text for people.
+
+    Args:
+        signature: of an opened model.
+
+    Returns:
+        Sections with the inputs, outputs and dynamic dimensions, one a line, in
+        columns; a section without rows is left out.
+    """
     inputs = [_tensor_row(spec) for spec in signature.inputs]
     outputs = [_tensor_row(spec) for spec in signature.outputs]
     dimensions = [_dimension_row(each) for each in signature.dimensions.values()]
@@ -19,9 +27,17 @@ def describe(signature: Signature) -> str:
 
 
 def _tensor_row(spec: TensorSpec) -> list[str]:
-    """Name, dtype, shape, range of integers, description; "" for what is unknown."""
-    shape = f"[{', '.join(map(str, spec.shape))}]" if spec.shape is not None else ""
-    values = f"{spec.low} to {spec.high - 1}" if spec.high is not None else ""
+    """The cells of an input or output.
+
+    Returns:
+        Name, dtype, shape, range of integers, description; "" for what is unknown.
+    """
+    shape = ""
+    if spec.shape is not None:
+        shape = f"[{', '.join(map(str, spec.shape))}]"
+    values = ""
+    if spec.high is not None:  # the signature's bound is excluded
+        values = f"{spec.low} to {spec.high - 1}"
     return [spec.name, spec.dtype, shape, values, spec.description]
 
 
@@ -31,11 +47,14 @@ def _dimension_row(dimension: Dimension) -> list[str]:
 
 
 def _section(title: str, rows: list[list[str]]) -> list[str]:
-    """The lines of a titled section, in columns; none where there are no rows.
+    """A titled section, in columns that are as wide as their longest cell.
 
     Args:
         title: its first line.
         rows: cells, as many in each row.
+
+    Returns:
+        Its lines; none where there are no rows.
     """
     if not rows:
         return []

@@ -17,7 +17,7 @@ from checkpoint_release.core.artifacts.formats import (
     TORCHSCRIPT,
 )
 from checkpoint_release.core.artifacts.manifest import MANIFEST
-from checkpoint_release.core.errors import CheckpointError, InferenceError
+from checkpoint_release.core.errors import CheckpointError, InferenceError, first_few
 from checkpoint_release.pth.file_kind import Kind, identify
 from checkpoint_release.tensors.tensor import MappedFile
 
@@ -41,6 +41,7 @@ _IN_FOLDER = {
         TORCH_EXPORT.path_in_release(TORCH_EXPORT.file),
     ),
 }
+_WHOLE_FOLDER = (SAFETENSORS.name, CHECKPOINT)  # other formats are opened by a file
 LOADABLE = (*_IN_FOLDER, PTH)
 
 
@@ -88,32 +89,41 @@ def _in_folder(folder: Path, format: str | None) -> Detected:
     Raises:
         InferenceError: it isn't there; the message lists what is.
     """
-    for name in _IN_FOLDER if format is None else (format,):
+    formats = _IN_FOLDER if format is None else (format,)
+    for name in formats:
         for candidate in _IN_FOLDER.get(name, ()):
             file = folder / candidate
-            if file.is_file():
-                whole = name in (SAFETENSORS.name, CHECKPOINT)
-                return Detected(name, folder if whole else file)
+            if not file.is_file():
+                continue
+            return Detected(name, folder if name in _WHOLE_FOLDER else file)
+    raise _no_model(folder, format)
+
+
+def _no_model(folder: Path, format: str | None) -> InferenceError:
+    """The error about a folder that holds no model, or none in the asked format.
+
+    Args:
+        folder: its content is listed in the message.
+        format: the one that was asked for; None: any.
+    """
     asked = f" in the format {format}" if format else ""
     names = sorted(item.name for item in folder.iterdir())
-    reason = ""
+    content = f"it holds {first_few(names, _MAX_LISTED)}" if names else "it is empty"
+    remedy = SUPPORTED
     if names == [MANIFEST]:
-        reason = "the folder of a format that is switched off holds a manifest alone; "
-    raise InferenceError(
-        f"{folder} holds no model{asked}: {_listed(names)}", reason + SUPPORTED
-    )
-
-
-def _listed(names: list[str]) -> str:
-    """What a folder holds, for a message."""
-    if not names:
-        return "it is empty"
-    more = ", …" if len(names) > _MAX_LISTED else ""
-    return f"it holds {', '.join(names[:_MAX_LISTED])}{more}"
+        remedy = (
+            "the folder of a format that is switched off holds a manifest alone;"
+            f" {SUPPORTED}"
+        )
+    return InferenceError(f"{folder} holds no model{asked}: {content}", remedy)
 
 
 def _in_file(path: Path) -> Detected:
-    """The model in a file; weights beside a checkpoint.json stand for their folder.
+    """The model in a file, by its first bytes.
+
+    Args:
+        path: an existing file. Weights beside a checkpoint.json stand for their folder,
+            because without it nothing says which model they belong to.
 
     Raises:
         InferenceError: it isn't one that is supported, or a damaged archive.

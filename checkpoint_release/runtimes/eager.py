@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from checkpoint_release.core.architecture import Architecture, family_module
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
-from checkpoint_release.core.errors import ModelError
+from checkpoint_release.core.errors import ModelError, first_few
 from checkpoint_release.core.signature import Signature
 
 _MAX_LISTED = 3  # names in a message
@@ -26,6 +26,9 @@ def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
 
     Args:
         checkpoint: the folder of a checkpoint that was read.
+
+    Returns:
+        The model, with copies of the weights, and what it takes and gives.
 
     Raises:
         ArtifactError: it isn't such a folder.
@@ -41,6 +44,13 @@ def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
 
 def build_model(architecture: Architecture) -> nn.Module:
     """Call the factory, without weights.
+
+    Args:
+        architecture: names the factory and its arguments; forward is held against its
+            signature.
+
+    Returns:
+        The model as its constructor initialised it, in evaluation mode.
 
     Raises:
         ModelError: it isn't there, fails, doesn't return an nn.Module, or forward lacks
@@ -119,11 +129,7 @@ def load_weights(
     tied = _tied_parameters(model)
     tensors = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
     model.load_state_dict(tensors, strict=True, assign=True)
-    # which gave every name a tensor of its own
-    for *others, last in tied:
-        for name in others:
-            module, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(module), leaf, model.get_parameter(last))
+    _tie(model, tied)
 
 
 def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -181,17 +187,41 @@ def _require_fit(
 
 
 def _tied_parameters(model: nn.Module) -> list[list[str]]:
-    """For each parameter, all names that share it."""
+    """For each parameter, all names that share it; for most that is one.
+
+    A parameter is compared by identity: equal values in two tensors don't tie them.
+    """
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     return list(names.values())
 
 
+def _tie(model: nn.Module, tied: Iterable[list[str]]) -> None:
+    """Let names share a parameter again, after each was assigned a tensor of its own.
+
+    The last name's tensor is kept: it is also the one whose values remain where
+    load_state_dict copies into a shared parameter.
+
+    Args:
+        model: it is changed.
+        tied: what _tied_parameters found before the weights were assigned.
+    """
+    for *others, last in tied:
+        for name in others:
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, model.get_parameter(last))
+
+
 def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
     """Build the model around the weights, in evaluation mode.
 
-    They aren't copied, and stay mapped if they are.
+    They aren't copied where they have the model's dtype: what is mapped from a file
+    stays so.
+
+    Args:
+        architecture: of the model.
+        weights: the state dict.
 
     Raises:
         ModelError: as build_model and load_weights.
@@ -216,6 +246,17 @@ class _NoRandomParameters(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        """Call a torch function, unless it would fill a parameter with random numbers.
+
+        Args:
+            function: any function of torch that is called in the mode's context.
+            types: not used.
+            args: its positional arguments; an initialiser's first is the tensor.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What the function returns; of an initialiser, the parameter as it is.
+        """
         kwargs = kwargs or {}
         target = args[0] if args else kwargs.get("tensor")
         if isinstance(target, nn.Parameter) and _is_initialiser(function):
@@ -224,7 +265,11 @@ class _NoRandomParameters(TorchFunctionMode):
 
 
 def _is_initialiser(function: Any) -> bool:
-    """Whether it is one of the functions that draw a parameter's first values."""
+    """Whether it is one of the functions that draw a parameter's first values.
+
+    Those are all of torch.nn.init, and the two methods of a tensor that constructors
+    call on parameters themselves.
+    """
     if function in (Tensor.uniform_, Tensor.normal_):
         return True
     return getattr(function, "__module__", None) == "torch.nn.init"
@@ -237,6 +282,12 @@ class ExportModule(nn.Module):
     """
 
     def __init__(self, model: nn.Module, signature: Signature) -> None:
+        """Wrap the model.
+
+        Args:
+            model: in evaluation mode; its forward takes the inputs by name.
+            signature: the order of the inputs, and the names of the outputs.
+        """
         super().__init__()
         self.model = model
         self.names = signature.input_names
@@ -244,6 +295,12 @@ class ExportModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Call the model by keyword and flatten what it returns.
+
+        Args:
+            inputs: one for each of the signature's inputs, in its order.
+
+        Returns:
+            One tensor for each of the signature's outputs, in its order.
 
         Raises:
             ModelError: it doesn't return as many tensors as the signature names.
@@ -297,8 +354,11 @@ def _members(value: Any) -> Iterable[Any]:
 
 
 def _few(what: str, names: Sequence[str]) -> str:
-    """How many names there are, and the first of them."""
-    if not names:
-        return f"0 {what}"
-    more = ", …" if len(names) > _MAX_LISTED else ""
-    return f"{len(names)} {what} ({', '.join(names[:_MAX_LISTED])}{more})"
+    """How many names there are, and the first of them, for a message.
+
+    Args:
+        what: what is the matter with those that are named.
+        names: may be empty.
+    """
+    count = f"{len(names)} {what}"
+    return f"{count} ({first_few(names, _MAX_LISTED)})" if names else count

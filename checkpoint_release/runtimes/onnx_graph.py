@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def subgraphs(node: NodeProto) -> list[GraphProto]:
-    """The graphs among a node's attributes."""
+    """The graphs among a node's attributes.
+
+    ONNX's own operators have them one to an attribute: then_branch and else_branch of
+    If, body of Loop and Scan. The format also allows an attribute with a list of them.
+    """
     graphs: list[GraphProto] = []
     for attribute in node.attribute:
         if attribute.type == attribute.GRAPH:
@@ -22,7 +26,11 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
 
 
 def walk_graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """The graph itself, and then every graph inside it."""
+    """The graph itself, and then every graph inside it, at any depth.
+
+    Args:
+        graph: of a model; it isn't copied, so that what is yielded can be edited.
+    """
     yield graph
     for node in graph.node:
         for subgraph in subgraphs(node):
@@ -30,7 +38,11 @@ def walk_graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def walk_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Every node, those of subgraphs after the node that holds them."""
+    """Every node, those of subgraphs right after the node that holds them.
+
+    Args:
+        graph: of a model; it isn't copied, so that what is yielded can be edited.
+    """
     for node in graph.node:
         yield node
         for subgraph in subgraphs(node):
@@ -38,7 +50,12 @@ def walk_nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 
 def used_domains(graph: GraphProto) -> set[str]:
-    """The domains that nodes are in, and ONNX's own, by domain_name."""
+    """The domains of operators that a graph needs.
+
+    Returns:
+        Domains as domain_name writes them: those that nodes are in, those of subgraphs
+        included, and ONNX's own, which every model imports.
+    """
     domains = {""}
     for node in walk_nodes(graph):
         domains.add(domain_name(node.domain))
@@ -46,12 +63,16 @@ def used_domains(graph: GraphProto) -> set[str]:
 
 
 def domain_name(domain: str) -> str:
-    """The one name of a domain: ONNX's own, also written ai.onnx, is empty."""
+    """The one name of a domain of operators, so that domains can be compared.
+
+    ONNX's own may be written as ai.onnx or as an empty string (ONNX's specification of
+    the IR, "Operator Sets"); here it is empty.
+    """
     return domain.replace("ai.onnx", "", 1)
 
 
 def names(values: Iterable[TensorProto | ValueInfoProto]) -> list[str]:
-    """The names of initialisers, inputs, outputs or other values."""
+    """The names of initialisers, inputs, outputs or other values, in order."""
     return [value.name for value in values]
 
 
@@ -67,7 +88,14 @@ def read_instead(node: NodeProto, replacements: Mapping[str, str]) -> None:
 
 
 def names_read(graph: GraphProto) -> set[str]:
-    """The names of all values that a node or a graph's output reads."""
+    """The names of all values that something needs.
+
+    A subgraph reads values of the graphs around it by their names, so one set covers
+    all of them. An empty name, of an optional input that is left out, may be in it.
+
+    Returns:
+        What the nodes take as inputs and the graphs give as outputs, at any depth.
+    """
     read: set[str] = set()
     for inner in walk_graphs(graph):
         read.update(names(inner.output))

@@ -26,7 +26,15 @@ _DROPOUT_MODE = 2  # the position of the input training_mode
 
 
 def training_nodes(graph: GraphProto) -> list[str]:
-    """One sentence for each such node."""
+    """Find the nodes that make an exported model's outputs differ from run to run.
+
+    Args:
+        graph: of the model; the subgraphs of its nodes are searched too.
+
+    Returns:
+        One sentence for each such node, in the graph's order; nothing in an export of a
+        model in evaluation mode.
+    """
     constants = _constants(graph)
     faults = []
     for node in walk_nodes(graph):
@@ -38,21 +46,36 @@ def training_nodes(graph: GraphProto) -> list[str]:
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
-    """Value name → its tensor, of initialisers and Constant nodes."""
+    """The values that are the same in every run.
+
+    Args:
+        graph: of the model; the constants of its nodes' subgraphs count too.
+
+    Returns:
+        Value name → its tensor, of initialisers and Constant nodes.
+    """
     constants: dict[str, TensorProto] = {}
     for inner in walk_graphs(graph):
         constants.update({tensor.name: tensor for tensor in inner.initializer})
-        for node in inner.node:
-            if node.op_type != "Constant":
-                continue
-            for attribute in node.attribute:
-                constants[node.output[0]] = attribute.t
+    for node in walk_nodes(graph):
+        if node.op_type != "Constant":
+            continue
+        for attribute in node.attribute:  # the one that holds the value
+            constants[node.output[0]] = attribute.t
     return constants
 
 
 def _is_training(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
-    """Whether a Dropout or BatchNormalization is in training mode; so is a Dropout
-    whose mode isn't constant.
+    """Whether a node computes as in training, or may.
+
+    By the ONNX operator specification, BatchNormalization has an attribute
+    training_mode (an int, 0 if it is absent), and Dropout an optional third input of
+    that name (a bool scalar, false if it is absent). A Dropout whose mode isn't a
+    constant counts: something in the graph could switch it on.
+
+    Args:
+        node: of any operator.
+        constants: value name → its tensor.
     """
     from onnx import numpy_helper
 
@@ -62,6 +85,8 @@ def _is_training(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
     if node.op_type != "Dropout" or len(node.input) <= _DROPOUT_MODE:
         return False
     mode = node.input[_DROPOUT_MODE]
-    if not mode:
+    if not mode:  # an optional input is left out by an empty name
         return False
-    return mode not in constants or bool(numpy_helper.to_array(constants[mode]))
+    if mode not in constants:
+        return True
+    return bool(numpy_helper.to_array(constants[mode]))

@@ -19,7 +19,7 @@ import numpy as np
 
 from checkpoint_release.core.architecture import TensorShapes
 from checkpoint_release.core.dtypes import HALF
-from checkpoint_release.core.errors import ArchitectureError, ParamsError
+from checkpoint_release.core.errors import ArchitectureError, ParamsError, first_few
 from checkpoint_release.core.signature import Array
 from checkpoint_release.models.stick_figure.expected_tensors import (
     INV_FREQ,
@@ -126,6 +126,10 @@ def check_weights(kwargs: Kwargs, weights: Mapping[str, TensorLike]) -> None:
     A checkpoint whose buffers were left out once and filled with whatever was in memory
     loads without complaint and computes nonsense.
 
+    Args:
+        kwargs: what read_architecture returned.
+        weights: state-dict name → tensor; inv_freq has the shape (head_dim / 2).
+
     Raises:
         ArchitectureError: a layer's inv_freq isn't 1 / 10000^(2i / head_dim), within
             the rounding of the dtype that holds it or held it: half precision may have
@@ -149,7 +153,15 @@ def check_weights(kwargs: Kwargs, weights: Mapping[str, TensorLike]) -> None:
 
 
 def _is_rounding(found: Array, expected: Array) -> Array:
-    """Which float64 values are the expected ones, rounded to some dtype; NaN isn't."""
+    """Which values are the expected ones, rounded to one of the dtypes of ROUNDINGS.
+
+    Args:
+        found: float64, as the checkpoint holds them, widened.
+        expected: float64, unrounded, of the same shape.
+
+    Returns:
+        A bool for each value; False for NaN.
+    """
     right = np.zeros(found.shape, bool)
     with np.errstate(over="ignore"):
         for dtype, relative, absolute in ROUNDINGS:
@@ -163,7 +175,19 @@ def _is_rounding(found: Array, expected: Array) -> Array:
 
 
 def _read_dimensions(tensors: TensorShapes) -> dict[str, Any]:
-    """The dimensions that every model has."""
+    """The dimensions that every model has.
+
+    Args:
+        tensors: name → (dtype, shape).
+
+    Returns:
+        The seven sizes of a model without images, by the constructor's names and in its
+        order; `dropout` leaves no trace in a tensor.
+
+    Raises:
+        ArchitectureError: a tensor that shows one isn't there, or has too few axes, or
+            the sizes contradict each other.
+    """
     _check_sources(tensors)
     read = {}
     for name, (tensor, axis) in READ_FROM.items():
@@ -175,7 +199,14 @@ def _read_dimensions(tensors: TensorShapes) -> dict[str, Any]:
 
 
 def _check_sources(tensors: TensorShapes) -> None:
-    """Check that the tensors from which dimensions are read are there."""
+    """Check that the tensors from which dimensions are read are there.
+
+    Args:
+        tensors: name → (dtype, shape).
+
+    Raises:
+        ArchitectureError: one is missing, or lacks the axis that is read.
+    """
     missing, flat = [], []
     for name, axis in (*READ_FROM.values(), (INV_FREQ.format(0), 0)):
         if name not in tensors:
@@ -207,6 +238,15 @@ def _count_layers(tensors: Iterable[str]) -> int:
 
 
 def _read_nhead(d_model: int, half_head_dim: int) -> int:
+    """The number of attention heads, each of which takes head_dim of d_model's entries.
+
+    Args:
+        d_model: the width of the transformer; the model's MLPs halve and quarter it.
+        half_head_dim: the entries of a rotary buffer, one for each pair of a head's.
+
+    Raises:
+        ArchitectureError: d_model can't be divided into such heads, or by 4.
+    """
     head_dim = 2 * half_head_dim
     if head_dim < 2 or d_model % head_dim or d_model % 4:
         raise ArchitectureError(
@@ -220,14 +260,31 @@ def _read_nhead(d_model: int, half_head_dim: int) -> int:
 
 
 def _has_images(tensors: Iterable[str]) -> bool:
-    for name in tensors:
-        if name.startswith(("image_encoder.", "fusion_module.")):
-            return True
-    return False
+    """Whether the model was built with image conditioning.
+
+    One tensor of either module is enough: half of the two is refused with a message
+    about what is missing, and not taken for a model without images.
+    """
+    parts = ("image_encoder.", "fusion_module.")
+    return any(name.startswith(parts) for name in tensors)
 
 
 def _read_images(tensors: TensorShapes, stated_size: Any) -> dict[str, Any]:
-    """What a model with images has beside its dimensions."""
+    """What a model with images has beside its dimensions.
+
+    Args:
+        tensors: name → (dtype, shape).
+        stated_size: the user's `image_size`, not checked yet; None: not stated.
+
+    Returns:
+        The constructor's four arguments about images. `image_size` is [height, width]
+        in pixels; None where the encoder takes any size and none was stated.
+
+    Raises:
+        ArchitectureError: the encoder or the fusion is unknown, or a mini_vit's
+            positions are for another size than the stated one.
+        ParamsError: the stated size isn't a height and a width.
+    """
     size = None if stated_size is None else _check_image_size(stated_size)
     arch = _kind(tensors, "image encoder", ENCODERS)
     if arch == "mini_vit":
@@ -249,10 +306,20 @@ def _read_images(tensors: TensorShapes, stated_size: Any) -> dict[str, Any]:
 
 
 def _read_side(tensors: TensorShapes) -> int:
-    """The height and width of a mini_vit's images, in pixels."""
+    """The height and width of a mini_vit's images, in pixels.
+
+    Its positional embedding has the shape (1, positions, width): a position for each
+    patch of PATCH × PATCH pixels, and one for the class token. The images that the
+    model is built for are square.
+
+    Raises:
+        ArchitectureError: the embedding is missing, or its positions don't make a
+            square.
+    """
     shape = tensors[POS_EMBED][1] if POS_EMBED in tensors else ()
-    patches = math.isqrt(max(shape[1] - 1, 0)) if len(shape) == 3 else 0
-    if patches < 1 or patches**2 + 1 != shape[1]:
+    positions = shape[1] if len(shape) == 3 else 0
+    patches = math.isqrt(max(positions - 1, 0))  # along one side
+    if patches < 1 or patches**2 + 1 != positions:
         raise ArchitectureError(
             f"{POS_EMBED} is {list(shape) or 'missing'}, and a square image of n × n"
             " patches has n² + 1 positions",
@@ -263,7 +330,16 @@ def _read_side(tensors: TensorShapes) -> int:
 
 
 def _kind(tensors: TensorShapes, what: str, kinds: Mapping[str, str]) -> str:
-    """The one kind whose own tensor is there."""
+    """The one kind whose own tensor is there.
+
+    Args:
+        tensors: name → (dtype, shape).
+        what: what there are kinds of, for the message.
+        kinds: kind → a tensor that no other kind has.
+
+    Raises:
+        ArchitectureError: the checkpoint has the tensor of none, or of several.
+    """
     found = [kind for kind, name in kinds.items() if name in tensors]
     if len(found) == 1:
         return found[0]
@@ -289,6 +365,11 @@ def _kind(tensors: TensorShapes, what: str, kinds: Mapping[str, str]) -> str:
 
 
 def _check_names(stated: Kwargs) -> None:
+    """Refuse arguments that the constructor doesn't take.
+
+    Raises:
+        ParamsError: there are some.
+    """
     unknown = [name for name in stated if name not in KWARGS]
     if unknown:
         raise ParamsError(
@@ -300,11 +381,15 @@ def _check_names(stated: Kwargs) -> None:
 
 
 def _check_image_size(value: Any) -> list[int]:
+    """The stated height and width, in pixels.
+
+    Raises:
+        ParamsError: the value isn't a sequence of two whole numbers above 0 (True isn't
+            a number of pixels).
+    """
     sides = list(value) if isinstance(value, Sequence) else []
-    for side in sides:
-        if type(side) is not int or side < 1:
-            sides = []
-    if len(sides) != 2:
+    types = [type(side) for side in sides]
+    if types != [int, int] or min(sides) < 1:
         raise ParamsError(
             f"{{model.image_size}} is {value!r}",
             "give [height, width] in pixels, or null",
@@ -314,6 +399,11 @@ def _check_image_size(value: Any) -> list[int]:
 
 
 def _check_dropout(value: Any) -> float:
+    """The stated probability of dropout in training.
+
+    Raises:
+        ParamsError: the value isn't a number in [0, 1).
+    """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value < 1:
         raise ParamsError(
@@ -325,7 +415,17 @@ def _check_dropout(value: Any) -> float:
 
 
 def _check_agreement(name: str, value: Any, read: Kwargs) -> None:
-    """Refuse a stated argument that the tensors contradict."""
+    """Refuse a stated argument that the tensors contradict.
+
+    Args:
+        name: of the argument.
+        value: what the user states; True doesn't agree with 1.
+        read: the arguments that were read off the tensors. A model without images has
+            none about them, and agrees with `enable_image_conditioning: false`.
+
+    Raises:
+        ArchitectureError: the tensors say something else.
+    """
     if name in ("dropout", "image_size"):
         return
     default = False if name == "enable_image_conditioning" else None
@@ -348,13 +448,19 @@ def _check_agreement(name: str, value: Any, read: Kwargs) -> None:
 
 
 def _check_tensors(tensors: TensorShapes, expected: Shapes) -> None:
-    """Refuse tensors that aren't exactly the expected ones."""
+    """Refuse tensors that aren't exactly the expected ones.
+
+    Args:
+        tensors: name → (dtype, shape), of the checkpoint.
+        expected: name → shape, of the model.
+
+    Raises:
+        ArchitectureError: they differ; the message counts each kind of difference.
+    """
     problems = []
     for kind, names in _differences(tensors, expected).items():
         if names:
-            shown = ", ".join(names[:SHOWN])
-            more = ", …" if len(names) > SHOWN else ""
-            problems.append(f"{len(names)} {kind}: {shown}{more}")
+            problems.append(f"{len(names)} {kind}: {first_few(names, SHOWN)}")
     if problems:
         raise ArchitectureError(
             "the checkpoint's tensors don't make a whole StickFigureTransformer:"
@@ -366,7 +472,18 @@ def _check_tensors(tensors: TensorShapes, expected: Shapes) -> None:
 
 
 def _differences(tensors: TensorShapes, expected: Shapes) -> dict[str, list[str]]:
-    """Kind of difference → tensors that have it."""
+    """How the checkpoint's tensors differ from the model's.
+
+    Floats may be in half precision, which is widened. The counters of BatchNorm are
+    int64 (torch/nn/modules/batchnorm.py).
+
+    Args:
+        tensors: name → (dtype, shape), of the checkpoint.
+        expected: name → shape, of the model.
+
+    Returns:
+        Kind of difference, for the message → tensors that have it; may be empty.
+    """
     missing, reshaped, recast = [], [], []
     for name, shape in expected.items():
         if name not in tensors:
@@ -375,8 +492,9 @@ def _differences(tensors: TensorShapes, expected: Shapes) -> dict[str, list[str]
         dtype, found = tensors[name]
         if found != shape:
             reshaped.append(f"{name} {list(found)} for {list(shape)}")
-        counter = name.endswith("num_batches_tracked")
-        if dtype not in (("I64",) if counter else ("F32", *HALF)):
+        is_counter = name.endswith("num_batches_tracked")
+        allowed = ("I64",) if is_counter else ("F32", *HALF)
+        if dtype not in allowed:
             recast.append(f"{name} {dtype}")
     return {
         "missing": missing,
