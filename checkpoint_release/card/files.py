@@ -57,10 +57,13 @@ class FileRow:
 
 
 def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
-    """The files of all formats.
+    """The files of all formats, in the order of the formats and of their manifests.
 
     Args:
         formats: name → manifest.
+
+    Returns:
+        A row for each file, with its path in the release.
     """
     rows = []
     for format, manifest in formats.items():
@@ -72,12 +75,16 @@ def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
 
 
 def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
-    """What a file is.
+    """What a file is, with what the reader of a card should know of how it was made.
 
     Args:
         format: the name of its format.
         path: where it lies in the format's folder.
-        facts: what the format's manifest says.
+        facts: what the format's manifest says; a cast that was asked for, and the
+            opset of an ONNX model, are added to the description.
+
+    Returns:
+        A phrase without a full stop; empty if nothing is known.
     """
     purpose = _described(format, path)
     cast = facts.get("cast")
@@ -89,7 +96,7 @@ def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
 
 
 def _described(format: str, path: str) -> str:
-    """What a file is, going by its name; empty if that isn't known.
+    """What a file is, going by its name alone; empty if that isn't known.
 
     Args:
         format: the name of its format.
@@ -134,7 +141,10 @@ def library_versions(formats: Mapping[str, Manifest]) -> dict[str, str]:
         formats: name → manifest.
 
     Returns:
-        Distribution → version.
+        Distribution → version, of torch first.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: one isn't installed.
     """
     libraries = ["torch"]
     for format in formats:

@@ -33,6 +33,9 @@ def parity_rows(report: ParityReport) -> list[ParityRow]:
 
     Args:
         report: of the parity check; a row has a cell for each of its artifacts.
+
+    Returns:
+        Rows with text for the card; an output that several artifacts have is one row.
     """
     outputs: dict[str, None] = {}
     for figures in report.formats.values():
@@ -48,14 +51,24 @@ def _row(report: ParityReport, output: str) -> ParityRow:
         output: the output's name.
     """
     floor = report.noise_floor.get(output)
+    noise_floor = str(floor.typical) if floor else ""
     cells = []
     for figures in report.formats.values():
         cells.append(_cell(figures.outputs.get(output)))
-    return ParityRow(output, str(floor.typical) if floor else "", cells)
+    return ParityRow(output, noise_floor, cells)
 
 
 def _cell(figures: OutputFigures | None) -> str:
-    """The largest absolute error, and what it comes to by the rule that applied."""
+    """The largest absolute error, and what it comes to by the rule that applied.
+
+    Args:
+        figures: of one output of one artifact; None: the artifact lacks it.
+
+    Returns:
+        The error in the output's own units, and in brackets its share of a tolerance
+        that was stated, the typical error's share of the output (reduced precision), or
+        how many times the noise floor it is.
+    """
     if figures is None:
         return ""
     error = f"{figures.max_abs_error:.2g}"
@@ -83,11 +96,11 @@ def parity_remarks(report: ParityReport) -> dict[str, str]:
 
 
 def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
-    """What else is known about an artifact.
+    """What else is known about an artifact, one remark each, without full stops.
 
     Args:
         figures: of the artifact.
-        cases: how many there were.
+        cases: how many inputs the artifacts were compared on.
     """
     precision = figures.reduced_precision
     if figures.weights:
@@ -102,7 +115,12 @@ def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
 
 
 def _weights_remark(held: WeightsHeld, precision: str | None) -> str:
-    """How many of the checkpoint's weights the artifact holds."""
+    """How many of the checkpoint's weights the artifact holds.
+
+    Args:
+        held: the counts.
+        precision: the dtype that the artifact was rounded to on request; None: none.
+    """
     how = f"rounded to {precision}" if precision else "bit for bit"
     remark = f"{held.bit_for_bit} of {held.of} weights are the checkpoint's, {how}"
     rest = held.of - held.bit_for_bit
@@ -115,7 +133,12 @@ def _weights_remark(held: WeightsHeld, precision: str | None) -> str:
 
 
 def _precision_remark(figures: FormatFigures, precision: str) -> str:
-    """How the figures of reduced precision are to be read."""
+    """How the figures of an artifact of reduced precision are to be read.
+
+    Args:
+        figures: of the artifact; the largest limit of its outputs is stated.
+        precision: the dtype that was asked for.
+    """
     limits = [
         output.limit
         for output in figures.outputs.values()

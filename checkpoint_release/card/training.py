@@ -35,7 +35,8 @@ def metrics(training: Mapping[str, Any]) -> dict[str, float]:
         training: nested facts, as checkpoint.json holds them.
 
     Returns:
-        Dotted name → value.
+        Dotted name → value, of the numbers whose name begins as _METRIC says: val_loss,
+        best_accuracy, metrics.test_f1.
     """
     found = {}
     for name, value in training_facts(training).items():
@@ -47,10 +48,13 @@ def metrics(training: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _scalars(training: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of each fact.
+    """Dotted name and value of each fact, in the checkpoint's order.
 
     States of optimizers, schedulers and random generators are left out, and so is what
-    is nested deeper than one level.
+    is nested deeper than one level: a reader of a card looks for settings and results.
+
+    Args:
+        training: nested facts, as checkpoint.json holds them.
     """
     for name, value in training.items():
         if _STATES.search(name):

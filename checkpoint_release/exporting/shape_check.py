@@ -38,14 +38,16 @@ _BAKED_DIMENSION = (
 
 
 def example_sizes(signature: Signature) -> Sizes:
-    """The sizes to trace at: the examples, but 2 instead of 1 within the bounds.
+    """The sizes to trace at: the examples, but 2 instead of 1 where that is allowed.
 
-    Broadcasting would hide what depends on a size of 1.
+    Broadcasting would hide what depends on a size of 1, and torch.export takes a size
+    of 0 or 1 for a constant.
     """
     sizes = {}
     for name, dimension in signature.dimensions.items():
-        fixed = dimension.maximum == 1
-        sizes[name] = 2 if dimension.example == 1 and not fixed else dimension.example
+        sizes[name] = dimension.example
+        if dimension.example == 1 and dimension.allows(2):
+            sizes[name] = 2
     return sizes
 
 
@@ -53,6 +55,12 @@ def check_sizes(signature: Signature) -> Iterator[Sizes]:
     """The sizes traced at, other ones for all dimensions at once, and the smallest.
 
     Each is given once: where the bounds leave one size, so do these.
+
+    Args:
+        signature: whose dimensions are resized.
+
+    Returns:
+        One to three choices of a size for every dimension, within its bounds.
     """
     traced = example_sizes(signature)
     others: Sizes = {}
@@ -99,6 +107,11 @@ def check_shapes(
 def _run_eager(place: str, eager: Run, inputs: Sequence[Array]) -> Sequence[Array]:
     """The eager model's outputs.
 
+    Args:
+        place: the export and its sizes, for the message.
+        eager: runs the model.
+        inputs: in the signature's order.
+
     Raises:
         ExportError: the model doesn't take these sizes.
     """
@@ -116,8 +129,13 @@ def _run_eager(place: str, eager: Run, inputs: Sequence[Array]) -> Sequence[Arra
 def _run_export(place: str, exported: Run, inputs: Sequence[Array]) -> Sequence[Array]:
     """The export's outputs.
 
+    Args:
+        place: the export and its sizes, for the message.
+        exported: runs it.
+        inputs: in the signature's order.
+
     Raises:
-        ExportError: it fails.
+        ExportError: it fails, as most graphs do at a size that isn't the baked one.
     """
     try:
         return exported(inputs)
@@ -129,6 +147,8 @@ def _check_against_signature(
     place: str, spec: TensorSpec, output: Array, sizes: Sizes
 ) -> None:
     """An output must have the signature's dtype and, where that is known, its shape.
+
+    It is known where it is stated, and only in dimensions that inputs have too.
 
     Args:
         place: the export, its sizes and the output, for the message.
@@ -145,7 +165,8 @@ def _check_against_signature(
             f"state `dtype: {output.dtype}` for it in {{model.signature}}",
             options=["model.signature"],
         )
-    if not _is_resolvable(spec, sizes):
+    names = set(spec.dynamic_axes.values())
+    if spec.shape is None or not names <= sizes.keys():
         return
     shape = resolve_shape(spec, sizes)
     if output.shape != shape:
@@ -154,14 +175,13 @@ def _check_against_signature(
         )
 
 
-def _is_resolvable(spec: TensorSpec, sizes: Sizes) -> bool:
-    """Whether the output's shape is stated, and only in dimensions of the inputs."""
-    is_stated = spec.shape is not None
-    return is_stated and sizes.keys() >= set(spec.dynamic_axes.values())
-
-
 def _check_against_model(place: str, output: Array, expected: Array) -> None:
     """An output must have the eager model's shape and, where finite, nearly its values.
+
+    Args:
+        place: the export, its sizes and the output, for the message.
+        output: what the export gave.
+        expected: what the eager model gave.
 
     Raises:
         ExportError: it has others.
@@ -180,21 +200,33 @@ def _check_against_model(place: str, output: Array, expected: Array) -> None:
 
 
 def _baked_dimension(problem: str) -> ExportError:
+    """An error with the remedy for a size that became a constant."""
     return ExportError(problem, _BAKED_DIMENSION, options=["model.signature"])
 
 
 def _sizes_text(sizes: Sizes) -> str:
+    """The sizes of a run, for a message."""
     if not sizes:
         return "its fixed sizes"
     return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 def _cause(error: BaseException) -> str:
+    """A library's or a model's own error, for a message."""
     return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
 def _other_size(dimension: Dimension, traced: int) -> int:
-    """Another size than the traced one: half as much again, within the bounds."""
+    """Another size than the traced one: half as much again, within the bounds.
+
+    Args:
+        dimension: whose bounds count.
+        traced: the size that the export was traced at.
+
+    Returns:
+        The largest or the smallest size, where half as much again is too large; the
+        traced one, where there is no other.
+    """
     wanted = traced + (traced + 1) // 2
     if dimension.maximum is None or wanted <= dimension.maximum:
         return wanted

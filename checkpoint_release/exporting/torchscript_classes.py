@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from checkpoint_release.exporting.torch_archive import Records
@@ -29,6 +29,10 @@ def rename_classes(records: Records) -> Records:
 
     Args:
         records: name, without the archive's root → content.
+
+    Returns:
+        The same for the edited archive, in the order in which it is to be written. All
+        code is in one file; what is neither code nor a pickle is as it was.
     """
     naming = _Naming(_definitions(records))
     edited = {_CODE: naming.code().encode()}
@@ -56,27 +60,49 @@ class _Definition:
 
 
 def _definitions(records: Records) -> dict[str, _Definition]:
-    """Dotted name → definition, of all the archive's code."""
+    """Find all classes and functions of the archive's code.
+
+    Args:
+        records: name → content. torch.jit.save writes a module's code to
+            code/<module, with slashes>.py (torch/csrc/jit/serialization).
+
+    Returns:
+        Dotted name, with the module → definition.
+    """
     definitions = {}
     for record, content in records.items():
         if not record.startswith(_CODE_FOLDER):
             continue
         path = record.removeprefix(_CODE_FOLDER).removesuffix(".py")
         module = path.replace("/", ".")
-        code = content.decode()
-        starts = list(_DEFINITION.finditer(code))
-        stops = [start.start() for start in starts[1:]] + [len(code)]
-        for start, stop in zip(starts, stops, strict=True):
-            name = start.group(1)
-            text = code[start.start() : stop]
-            definitions[f"{module}.{name}"] = _Definition(name, text)
+        for definition in _split(content.decode()):
+            definitions[f"{module}.{definition.name}"] = definition
     return definitions
+
+
+def _split(code: str) -> Iterator[_Definition]:
+    """The classes and functions of one file, each up to the next one.
+
+    Args:
+        code: as TorchScript prints it: nothing but definitions at its left margin.
+    """
+    starts = list(_DEFINITION.finditer(code))
+    for i, start in enumerate(starts):
+        is_last = i + 1 == len(starts)
+        stop = len(code) if is_last else starts[i + 1].start()
+        yield _Definition(start.group(1), code[start.start() : stop])
 
 
 class _Naming:
     """Gives every definition its new name, those it refers to first."""
 
     def __init__(self, definitions: Mapping[str, _Definition]) -> None:
+        """Name all definitions.
+
+        Args:
+            definitions: dotted name → definition. Of several that differ and have one
+                name, the first to be named keeps it.
+        """
         self._definitions = definitions
         self._new_names: dict[str, str] = {}  # dotted name → new name
         self._by_text: dict[tuple[str, str], str] = {}  # (own name, text) → new name
@@ -93,7 +119,11 @@ class _Naming:
         return "".join(self._texts)
 
     def new_name(self, dotted: str) -> str:
-        """The new name, without `__torch__.`."""
+        """The new name of a definition, without `__torch__.`.
+
+        Args:
+            dotted: its old name, with its module.
+        """
         if dotted not in self._new_names:
             self._new_names[dotted] = self._name(dotted, self._definitions[dotted])
         return self._new_names[dotted]
@@ -103,7 +133,8 @@ class _Naming:
 
         Args:
             dotted: the definition's old name, with its module.
-            definition: the definition.
+            definition: its own name is taken out of the text before texts are compared,
+                so that a class that refers to itself is equal to its copy.
         """
 
         def replace(match: re.Match[str]) -> str:
@@ -125,6 +156,10 @@ class _Naming:
             reference: names a class, a function or a class's method, of this archive or
                 of torch.
             inside: the dotted name of the definition whose text it is in.
+
+        Returns:
+            The reference with the new name of what it refers to; of what the archive
+            doesn't define, the reference as it is.
         """
         parts = reference.split(".")
         for stop in range(len(parts), 1, -1):
@@ -135,6 +170,7 @@ class _Naming:
         return reference
 
     def _unused(self, wanted: str) -> str:
+        """The wanted name, or the first free one of wanted_1, wanted_2 and so on."""
         used = set(self._by_text.values())
         name, number = wanted, 0
         while name in used:
@@ -145,6 +181,9 @@ class _Naming:
 
 def _rename_globals(pickle: bytes, naming: _Naming) -> bytes:
     """A pickle with the classes that it names renamed; nothing is unpickled.
+
+    A GLOBAL opcode is the letter c, the module and a line feed, the name and a line
+    feed (Python's Lib/pickletools.py, which gives the two with a space between).
 
     Args:
         pickle: names its classes by GLOBAL opcodes, as torch.jit.save writes them.

@@ -68,6 +68,7 @@ class WrittenWeights:
         return facts
 
     def __str__(self) -> str:
+        """One line for people: "9 tensors (8 F32, 1 I64), 2.1 MB in one file"."""
         files = f"{self.shards} shards" if self.shards else "one file"
         dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
         return (
@@ -84,6 +85,9 @@ def write_weights(
         folder: where the files go.
         checkpoint: whose weights are written.
         params: their dtype, and the largest size of a file.
+
+    Returns:
+        What was written, for the folder's manifest and for people.
 
     Raises:
         ExportError: a finite value doesn't fit into the dtype.
@@ -118,18 +122,30 @@ def cast_floats(
     Args:
         tensors: name → tensor.
         target: safetensors' name of the dtype.
-        keep_float32: last parts of the names of tensors that are never narrowed.
+        keep_float32: last parts of the names of tensors that are never narrowed, such
+            as inv_freq; a cast to float32 casts them too.
+
+    Returns:
+        Name → tensor, in the same order; what isn't cast is the same object.
     """
     result: dict[str, TensorLike] = {}
     for name, tensor in tensors.items():
-        cast = tensor.dtype in FLOATS and tensor.dtype != target
-        if target != "F32" and name.rpartition(".")[2] in keep_float32:
-            cast = False
-        result[name] = Cast(name, tensor, target) if cast else tensor
+        result[name] = tensor
+        if tensor.dtype not in FLOATS or tensor.dtype == target:
+            continue
+        leaf = name.rpartition(".")[2]
+        if target == "F32" or leaf not in keep_float32:
+            result[name] = Cast(name, tensor, target)
     return result
 
 
 def _cast_facts(tensors: Mapping[str, TensorLike], target: str) -> CastFacts:
+    """What cast_floats did.
+
+    Args:
+        tensors: what it returned.
+        target: safetensors' name of the dtype that was asked for.
+    """
     count = 0
     left_alone = []
     for name, tensor in sorted(tensors.items()):
@@ -141,7 +157,18 @@ def _cast_facts(tensors: Mapping[str, TensorLike], target: str) -> CastFacts:
 
 
 def _copy(checkpoint: CheckpointFolder, path: Path) -> FileEntry:
-    """Copy the checkpoint's weights: an edit of a hard link would change both files."""
+    """Copy the checkpoint's weights: an edit of a hard link would change both files.
+
+    Args:
+        checkpoint: whose weights file is copied.
+        path: of the copy.
+
+    Returns:
+        The copy's size and sha256.
+
+    Raises:
+        ArtifactError: the sha256 isn't that of the checkpoint's manifest.
+    """
     copied = copy_file(checkpoint.weights, path)
     expected = checkpoint.manifest().sha256s[checkpoint.weights.name]
     if copied.sha256 != expected:

@@ -63,11 +63,20 @@ class _UniqueNames:
     """Gives out names that are not used yet."""
 
     def __init__(self, used: set[str]) -> None:
+        """Start with the names that are not to be given out.
+
+        Args:
+            used: it is changed: what is given out is added.
+        """
         self._used = used
         self._counts: dict[str, int] = {}
 
     def new(self, wanted: str) -> str:
-        """The wanted name, numbered where it is used already."""
+        """The wanted name, numbered where it is used already.
+
+        Args:
+            wanted: the first to want it gets it, the next `wanted_1`, and so on.
+        """
         name = wanted
         while name in self._used:
             self._counts[wanted] = self._counts.get(wanted, 0) + 1
@@ -115,7 +124,8 @@ def _rename_nodes(
     """
     for node in graph.node:
         scope = _scope(node) or parent
-        node.name = names.new(f"{scope}/{node.op_type}" if scope else node.op_type)
+        path = f"{scope}/{node.op_type}" if scope else node.op_type
+        node.name = names.new(path)
         read_instead(node, renamed)
         for subgraph in subgraphs(node):
             # what is renamed in a subgraph is known in it alone
@@ -140,7 +150,15 @@ def _rename_outputs(node: NodeProto, renamed: dict[str, str]) -> None:
 def _rename_subgraph(
     graph: GraphProto, names: _UniqueNames, renamed: dict[str, str], parent: str
 ) -> None:
-    """Rename everything in a branch or a loop's body; see _rename_nodes."""
+    """Rename everything in a branch or a loop's body.
+
+    Args:
+        graph: it is changed.
+        names: of all the model.
+        renamed: old name → new name of a value around the graph; what is in the graph
+            is added.
+        parent: the node that the graph belongs to; its name leads the new ones.
+    """
     for value in (*graph.input, *graph.initializer):
         renamed[value.name] = names.new(f"{parent}/{value.name}")
         value.name = renamed[value.name]
@@ -151,8 +169,17 @@ def _rename_subgraph(
 
 
 def _scope(node: NodeProto) -> str:
-    """The path of the module that the node is in, as the state dict spells it; empty
-    where the exporter wrote none.
+    """The path of the module that the node is in, as the state dict spells it.
+
+    torch.onnx's dynamo exporter writes the scopes into a node's metadata, its tracing
+    exporter into the node's name.
+
+    Args:
+        node: as it was exported, without its new name.
+
+    Returns:
+        Such as `encoder.layers.0`; empty where the exporter wrote none, and for what
+        the model's own forward computes.
     """
     for prop in node.metadata_props:
         if prop.key == _SCOPES:
@@ -161,7 +188,12 @@ def _scope(node: NodeProto) -> str:
 
 
 def _exported_scope(scopes: str) -> str:
-    """The scope among those of torch.export: ['', 'model', 'model.layers.0', 'add']."""
+    """The scope among those of torch.export, the innermost of the model's modules.
+
+    Args:
+        scopes: a Python list from the outermost module to the node itself, such as
+            "['', 'model', 'model.layers.0', 'add']".
+    """
     modules = ast.literal_eval(scopes)[:-1]
     for module in reversed(modules):
         if module.startswith(MODULE):
@@ -170,7 +202,14 @@ def _exported_scope(scopes: str) -> str:
 
 
 def _traced_scope(name: str) -> str:
-    """The scope in a traced node's name: /model/seq/seq.0/layers.0/MatMul."""
+    """The scope in the name that the tracing exporter gave to a node.
+
+    A module in a container has the container's name before its own there, which the
+    state dict doesn't repeat: /model/seq/seq.0/MatMul is in seq.0.
+
+    Args:
+        name: modules and the operator, each after a slash.
+    """
     path: list[str] = []
     for part in name.split("/")[1:-1]:
         if path and part.startswith(path[-1] + "."):

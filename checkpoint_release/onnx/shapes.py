@@ -16,7 +16,14 @@ from checkpoint_release.core.signature import Signature, TensorSpec
 def infer_shapes(model: ModelProto) -> ModelProto:
     """A copy of the model, its shapes inferred strictly.
 
-    Weights are inputs in it, because their data is elsewhere and of no interest.
+    Weights are inputs in it, because their data is elsewhere and of no interest;
+    numbers and vectors stay, because Reshape and its like take shapes from them.
+
+    Args:
+        model: it isn't changed.
+
+    Returns:
+        The copy; what was inferred is in its graph's value_info.
 
     Raises:
         InferenceError: (onnx's) a node can't have the inputs that it has.
@@ -38,8 +45,15 @@ def infer_shapes(model: ModelProto) -> ModelProto:
 
 
 def describe_values(model: ModelProto, signature: Signature) -> None:
-    """Inputs and outputs as the signature describes them, and the shape of everything
-    between, as it is inferred; in place.
+    """State shapes and dtypes in a graph, in place.
+
+    Args:
+        model: its inputs and outputs get what the signature says, and everything
+            between what is inferred from that.
+        signature: its dimensions alone have names in the graph.
+
+    Raises:
+        InferenceError: (onnx's) as infer_shapes.
     """
     graph = model.graph
     exported = {value.name: value for value in graph.output}
@@ -56,15 +70,24 @@ def describe_values(model: ModelProto, signature: Signature) -> None:
 
 
 def _may_be_shape(tensor: TensorProto) -> bool:
-    """Whether other shapes may depend on the tensor's data."""
+    """Whether other shapes may depend on the tensor's data.
+
+    A shape is a vector, or a number that becomes an entry of one; data in another file
+    can't be read during the inference.
+    """
     return tensor.HasField("raw_data") and len(tensor.dims) <= 1
 
 
 def _output_info(
     spec: TensorSpec, exported: ValueInfoProto | None, signature: Signature
 ) -> ValueInfoProto:
-    """An output as the signature describes it; its dtype, and a shape that the
-    signature leaves open, as exported.
+    """An output as the graph is to state it.
+
+    Args:
+        spec: the output in the signature.
+        exported: what the exporter wrote about it, if it did. Its dtype counts, and so
+            does its shape where the signature leaves that open.
+        signature: has the names that a shape may keep.
     """
     if exported is None:
         return _value_info(spec, _dtype(spec), spec.shape)
@@ -79,12 +102,21 @@ def _output_info(
 def _value_info(
     spec: TensorSpec, dtype: int, shape: Sequence[int | str | None] | None
 ) -> ValueInfoProto:
+    """An input or output as an ONNX graph states it.
+
+    Args:
+        spec: has the name and the description.
+        dtype: a value of TensorProto.DataType.
+        shape: numbers, names of dimensions, None for a size that isn't known; None:
+            no shape is stated.
+    """
     return helper.make_tensor_value_info(
         spec.name, dtype, shape, doc_string=spec.description
     )
 
 
 def _dtype(spec: TensorSpec) -> int:
+    """The signature's dtype as a value of TensorProto.DataType."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
 
 
@@ -99,8 +131,13 @@ def _size(
 
 
 def _forget_invented_names(value: ValueInfoProto, signature: Signature) -> None:
-    """Shape inference calls unknown dimensions unk__0 and so on; here they have no
-    name.
+    """Take away the names that shape inference gives to unknown dimensions.
+
+    It calls them unk__0 and so on, which says no more than a dimension without a name.
+
+    Args:
+        value: it is changed.
+        signature: the names of its dimensions stay.
     """
     for dimension in value.type.tensor_type.shape.dim:
         is_named = dimension.HasField("dim_param")

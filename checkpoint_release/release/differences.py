@@ -49,7 +49,16 @@ def differences(folder: Path, release: Release) -> list[str]:
 def _missing_or_changed(
     folder: Path, release: Release, present: set[str]
 ) -> Iterator[str]:
-    """Listed files that aren't there, or aren't what they were."""
+    """Listed files that aren't there, or aren't what they were, one line each.
+
+    Args:
+        folder: where the release should be.
+        release: lists the files with their size and sha256.
+        present: paths that are there.
+
+    Raises:
+        OSError: a file can't be read.
+    """
     for name, listed in release.files.items():
         if name not in present or not (folder / name).is_file():
             yield f"{name} is missing"
@@ -64,7 +73,14 @@ def _missing_or_changed(
 
 
 def _wrong_checksums(folder: Path, release: Release) -> list[str]:
-    """SHA256SUMS must repeat release.json, byte for byte."""
+    """Hold SHA256SUMS against release.json, whose digests it repeats byte for byte.
+
+    Returns:
+        One line, if it is missing or says something else.
+
+    Raises:
+        OSError: a file can't be read.
+    """
     path = folder / SUMS
     if not path.is_file():
         return [f"{SUMS} is missing"]
@@ -83,6 +99,9 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
         folder: where to look.
         expected: paths that may be there.
         within: the part of the folder to look at, "" or ending in /.
+
+    Raises:
+        OSError: a folder can't be read.
     """
     with os.scandir(folder / within) as entries:
         for entry in entries:
@@ -96,7 +115,12 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
 
 
 def _unlisted(folder: Path, name: str) -> str:
-    """Why something that is there shouldn't be."""
+    """Why something that is there shouldn't be, as one line.
+
+    Args:
+        folder: where the release should be.
+        name: the path in it; shown with escapes if it could confuse a terminal.
+    """
     shown = name if name.isprintable() else repr(name)
     problem = f"{shown} is not in {RELEASE}"
     path = folder / name

@@ -29,14 +29,23 @@ if TYPE_CHECKING:  # with it comes the Hub's whole client
 
 @dataclass(frozen=True)
 class AssembledRelease:
-    """A release's folder, with the size and sha256 of every file in it."""
+    """A release's folder, and what is in it.
+
+    Attributes:
+        folder: which assembling wrote.
+        files: path in the release → size and sha256, of every file.
+    """
 
     folder: Path
     files: Mapping[str, FileEntry]
 
     @classmethod
     def open(cls, folder: Path) -> AssembledRelease:
-        """Digest the folder; what its release.json lists isn't read again."""
+        """Digest the folder; what its release.json lists isn't read again.
+
+        Raises:
+            ArtifactError: release.json is missing, or can't be read.
+        """
         return cls(folder, digests(folder, read_release(folder).files))
 
     @property
@@ -72,6 +81,12 @@ def git_checkout(*, ignoring: Sequence[str] = ()) -> Checkout | None:
 
 
 def _git(*arguments: str) -> str:
+    """What a git command prints, in the working directory.
+
+    Raises:
+        OSError: git isn't installed.
+        subprocess.CalledProcessError: the command failed.
+    """
     done = subprocess.run(
         ["git", *arguments], check=True, capture_output=True, text=True
     )
@@ -92,6 +107,10 @@ def make_target(
         release: what goes there.
         checkout: the sources that it was made from; the commit's description names
             them.
+
+    Returns:
+        A target whose commit is titled by the version, or by the first 12 digits of
+        release.json's sha256 where none is stated.
     """
     name = params.version or sha256(release.folder / RELEASE)[:12]
     description = ""
@@ -118,6 +137,9 @@ def previous_receipt(artifacts: Path, address: str, repo_id: str) -> Receipt | N
         artifacts: the folder that holds the receipt.
         address: the Hub's, without credentials.
         repo_id: organisation/name.
+
+    Returns:
+        None, if nothing was published yet, or the last release went elsewhere.
     """
     receipt = last_receipt(artifacts)
     if receipt is None or (receipt.endpoint, receipt.repo) != (address, repo_id):
@@ -130,6 +152,11 @@ def require_new_version(
 ) -> None:
     """Make sure that a published version isn't published again with other files, even
     if its tag is gone from the Hub.
+
+    Args:
+        previous: the receipt of the last publication to this repository.
+        target: has the version as its tag.
+        files: path in the release → size and sha256.
 
     Raises:
         PublishError: the receipt lists other files.
@@ -184,7 +211,17 @@ def print_plan(
 def _card_was_edited(
     hub: Hub, survey: Survey, target: Target, previous: Receipt | None
 ) -> bool:
-    """Whether people edited the card on the Hub since it was published."""
+    """Whether people edited the card on the Hub since it was published.
+
+    Args:
+        hub: is asked for the card's sha256, if the receipt can be compared with it.
+        survey: what is on the Hub, and what publishing would change there.
+        target: where on the Hub.
+        previous: the last receipt from here.
+
+    Raises:
+        PublishError: the Hub can't be asked.
+    """
     if survey.head is None or CARD not in survey.plan.changed:
         return False
     if previous is None or CARD not in previous.files:
@@ -194,6 +231,12 @@ def _card_was_edited(
 
 
 def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:
+    """What happens to each path, one line each, and how many stay.
+
+    Args:
+        survey: has the plan, and the sizes on the Hub.
+        files: path in the release → size and sha256.
+    """
     plan = survey.plan
     for name in plan.added:
         yield f"add    {name} ({files[name].size:,} bytes)"
@@ -207,6 +250,12 @@ def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:
 
 
 def _notes(survey: Survey, target: Target) -> Iterator[str]:
+    """What a reader of the plan wouldn't expect, one line each.
+
+    Args:
+        survey: what is on the Hub.
+        target: where on the Hub, and which of its files are kept.
+    """
     if survey.plan.deleted and RELEASE not in survey.remote:
         yield (
             f"note: {target.repo_id} holds no {RELEASE}; what is deleted there is not"
@@ -262,6 +311,10 @@ def make_receipt(
 
 def write_receipt(artifacts: Path, receipt: Receipt | Statement) -> None:
     """Write publish.json, whole or not at all.
+
+    Args:
+        artifacts: the folder that holds the receipt.
+        receipt: of a publication, or why there was none.
 
     Raises:
         PublishError: it can't be written.
