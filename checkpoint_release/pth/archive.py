@@ -26,10 +26,10 @@ MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
 MAX_INFLATED = 20
 INFLATED_ALLOWANCE = 64 << 20  # bytes
 
-_STORED, _DEFLATED = 0, 8  # methods
-_ENCRYPTED, _SIZES_FOLLOW = 1, 8  # flags
-_IN_EXTRA_FIELD = 0xFFFFFFFF  # a number that needs 64 bits
-_ZIP64_FIELD = 1
+_STORED, _DEFLATED = 0, 8  # methods (APPNOTE.TXT 4.4.5)
+_ENCRYPTED, _SIZES_FOLLOW = 1, 8  # flags (4.4.4): bit 0 and bit 3
+_IN_EXTRA_FIELD = 0xFFFFFFFF  # a number that needs 64 bits (4.4.8)
+_ZIP64_FIELD = 1  # header id of the extra field with such numbers (4.5.3)
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -39,7 +39,10 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 
 class _End(NamedTuple):
-    """The end of central directory record."""
+    """The end of central directory record (APPNOTE.TXT 4.3.16).
+
+    `start` and `size` are the directory's, in bytes; `entries_here` is on this disk.
+    """
 
     magic: bytes
     disk: int
@@ -52,7 +55,7 @@ class _End(NamedTuple):
 
 
 class _End64(NamedTuple):
-    """The zip64 end of central directory record."""
+    """The zip64 end of central directory record (APPNOTE.TXT 4.3.14)."""
 
     magic: bytes
     record_size: int
@@ -67,7 +70,7 @@ class _End64(NamedTuple):
 
 
 class _CentralHeader(NamedTuple):
-    """An entry's header in the central directory."""
+    """An entry's header in the central directory (APPNOTE.TXT 4.3.12)."""
 
     magic: bytes
     made_by: int
@@ -89,7 +92,7 @@ class _CentralHeader(NamedTuple):
 
 
 class _LocalHeader(NamedTuple):
-    """An entry's header before its data."""
+    """An entry's header before its data (APPNOTE.TXT 4.3.7)."""
 
     magic: bytes
     needed: int
@@ -114,6 +117,7 @@ class _Directory:
 
     @property
     def end(self) -> int:
+        """The first byte behind it."""
         return self.start + self.size
 
 
@@ -179,6 +183,12 @@ class Archive:
     def data(self, entry: Entry) -> MappedFile:
         """The entry's bytes: mapped where they are stored, otherwise inflated.
 
+        No more than a byte beyond the claimed size is inflated, and the claims of all
+        entries were bounded before (`_check_inflated`).
+
+        Args:
+            entry: one of this archive's.
+
         Raises:
             CheckpointError: they don't inflate to the size that the entry claims.
         """
@@ -200,6 +210,9 @@ class Archive:
     def checked(self, entry: Entry) -> memoryview:
         """The entry's bytes, compared with their checksum.
 
+        For the pickle. Storages aren't compared: that would read the whole file once
+        more, and a reader of the pickle alone needs none of them.
+
         Raises:
             CheckpointError: they haven't it.
         """
@@ -210,6 +223,12 @@ class Archive:
 
     def _read(self) -> dict[str, Entry]:
         """All entries, checked against each other and against the directory.
+
+        The directory and every entry take a span of the file of their own: an overlap
+        would be read as two things.
+
+        Returns:
+            Name → entry, in the directory's order.
 
         Raises:
             CheckpointError: they don't fit together.
@@ -242,6 +261,11 @@ class Archive:
     def _directory(self) -> _Directory:
         """Where the central directory is, by the end record, in zip64 by both.
 
+        Right before the end record lies, in zip64, a locator of 20 bytes (APPNOTE.TXT
+        4.3.15), before that the zip64 end record, before that the directory. Nothing
+        may lie between them: some readers find the directory by its position, others
+        by the end record's numbers, and here both have to lead to the same.
+
         Raises:
             CheckpointError: it isn't right before its end, or in another file.
         """
@@ -272,7 +296,8 @@ class Archive:
         """Where the end of central directory record begins.
 
         It is the last one in the file, and nothing follows its comment: readers that
-        search from the other side find the same.
+        search from the other side find the same. The comment's length has 16 bits,
+        which bounds the search.
 
         Raises:
             CheckpointError: there is none, or something follows.
@@ -288,6 +313,9 @@ class Archive:
 
     def _end64(self, at: int, end: _End) -> _End64:
         """The zip64 end record, whose numbers are those of `end` where they fit.
+
+        A number of `end` that doesn't fit has all bits set. Otherwise the two have to
+        agree, because readers differ in which of them they take.
 
         Args:
             at: where it begins.
@@ -309,10 +337,21 @@ class Archive:
         return end64
 
     def _begins(self, at: int, magic: bytes) -> bool:
-        return at >= 0 and bytes(self._view[at : at + len(magic)]) == magic
+        """Whether a record with that signature begins at that byte of the file.
+
+        Args:
+            at: below 0 where the file is too short for the record.
+            magic: the record's first four bytes.
+        """
+        if at < 0:
+            return False
+        return bytes(self._view[at : at + len(magic)]) == magic
 
     def _directory_entry(self, at: int, directory: _Directory) -> _DirectoryEntry:
         """What the directory says of one entry.
+
+        A name that is too long or invisible would make messages and the names of
+        storages into something that people can't compare.
 
         Args:
             at: where its header begins.
@@ -361,6 +400,14 @@ class Archive:
     def _entry(self, listed: _DirectoryEntry, directory: _Directory) -> Entry:
         """The entry itself, whose own header says what the directory says.
 
+        Its extra fields may have another length than the directory's, so where the data
+        begin is known from the entry's own header only. torch pads with them, to align
+        the tensors.
+
+        Args:
+            listed: what the directory says.
+            directory: all data lie before it.
+
         Raises:
             CheckpointError: it isn't where the directory places it, contradicts it, or
                 reaches into the directory.
@@ -395,7 +442,11 @@ class Archive:
         )
 
     def _check_inflated(self, entries: Iterable[Entry]) -> None:
-        """Raise CheckpointError where the compressed entries together are too large."""
+        """Raise CheckpointError where the compressed entries together are too large.
+
+        deflate reaches a thousandfold: 10 MB of file would become 10 GB of memory. The
+        limit is compared with the claims, before anything is inflated.
+        """
         inflated = 0
         for entry in entries:
             if entry.deflated:
@@ -412,9 +463,17 @@ class Archive:
 def _headers_agree(local: _LocalHeader, listed: _DirectoryEntry) -> bool:
     """Whether an entry's own header says what the directory says.
 
-    Checksum and sizes may follow the data, and are zero or right here then.
+    Checksum and sizes may follow the data, and are zero or right here then (APPNOTE.TXT
+    4.4.4, bit 3). The sizes may also be in an extra field, which is not looked at: the
+    directory's are taken, and spans that would overlap by them are refused.
+
+    Args:
+        local: the header before the data.
+        listed: what the directory says.
     """
-    if local.method != listed.method or (local.flags ^ listed.flags) & _ENCRYPTED:
+    if local.method != listed.method:
+        return False
+    if (local.flags ^ listed.flags) & _ENCRYPTED:
         return False
     missing = {0} if local.flags & _SIZES_FOLLOW else set[int]()
     if local.crc not in {listed.crc, *missing}:
@@ -438,7 +497,17 @@ def _check_apart(spans: list[tuple[int, int]]) -> None:
 def _zip64_values(extra: bytes) -> Iterator[int]:
     """The 64-bit values in an entry's extra fields.
 
-    They are those of size, packed size and offset that don't fit into 32 bits.
+    They are those of size, packed size and offset, in this order, that don't fit into
+    32 bits (APPNOTE.TXT 4.5.3).
+
+    Args:
+        extra: fields that follow each other: id and length, 16 bits each, and data.
+
+    Returns:
+        The values one after another; none where there is no such field.
+
+    Raises:
+        struct.error: the field ends before its length.
     """
     at = 0
     while at + 4 <= len(extra):
@@ -451,11 +520,24 @@ def _zip64_values(extra: bytes) -> Iterator[int]:
 
 
 def _long(value: int, values: Iterator[int]) -> int:
-    """A number of a header, from the extra field where the header refers to it."""
-    return next(values, value) if value == _IN_EXTRA_FIELD else value
+    """A number of a header, from the extra field where the header refers to it.
+
+    Args:
+        value: the header's own, of 32 bits.
+        values: what is left of the extra field; one is taken only where the header
+            refers to it, so the order of calls is that of the field.
+    """
+    if value != _IN_EXTRA_FIELD:
+        return value
+    return next(values, value)
 
 
 def _damaged(how: str) -> CheckpointError:
+    """The error for an archive that is cut short or contradicts itself.
+
+    Args:
+        how: what is wrong, as a clause.
+    """
     return CheckpointError(
         f"its zip archive is damaged or cut short: {how}",
         "copy or download the file again, or save it again",

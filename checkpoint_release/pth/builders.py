@@ -52,6 +52,9 @@ def _ordered_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
     The calls are OrderedDict(), OrderedDict(dict) and, as Python 2 wrote them,
     OrderedDict([[key, value], …]); of Counter and dict alike.
+
+    Raises:
+        Unsupported: the arguments are others.
     """
     match args:
         case ():
@@ -67,12 +70,16 @@ def _ordered_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 def _dict_of_pairs(unpickler: Unpickler, pairs: list[Any]) -> dict[Any, Any]:
     """A dict of the pairs, whose keys are checked.
 
+    The opcodes that fill dicts check their keys; pairs in a list have met no check yet.
+
     Raises:
         Unsupported: one of them is no pair.
         CheckpointError: a key can't be one.
     """
     for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
+        if not isinstance(pair, list | tuple):
+            raise Unsupported
+        if len(pair) != 2:
             raise Unsupported
     for key, _ in pairs:
         unpickler.check_key(key)
@@ -92,6 +99,10 @@ def _list(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
     The calls are list(), set(items) and deque(items[, maxlen]). A set stays a list in
     the file's order, so that nothing is hashed.
+
+    Raises:
+        Unsupported: the arguments are others, such as a text, which would be split into
+            its characters.
     """
     match args:
         case () | ((), *_):
@@ -104,7 +115,11 @@ def _list(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 def _tuple(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     """A tuple, a frozenset or a torch.Size, of nothing, a tuple or a list.
 
-    A frozenset stays a tuple in the file's order, so that nothing is hashed.
+    A frozenset stays a tuple in the file's order, so that nothing is hashed. To make a
+    tuple of a list copies it, which is charged: a pickle can share the list.
+
+    Raises:
+        Unsupported: the arguments are others.
     """
     match args:
         case ():
@@ -149,7 +164,11 @@ def _encode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 def _bytes(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     """bytes or bytearray, of nothing, of bytes, or of text with its encoding.
 
-    Not of a number: bytes(number) is as many zeros.
+    Not of a number: bytes(number) is as many zeros, and a few bytes of a pickle would
+    take all memory.
+
+    Raises:
+        Unsupported: the arguments are others.
     """
     match args:
         case ():
@@ -178,7 +197,11 @@ def _one_of(*kinds: type) -> Builder:
 
 
 def _complex(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """complex(real, imaginary)."""
+    """complex(real, imaginary); of a text, Python would parse it.
+
+    Raises:
+        OverflowError: an integer is beyond what a float holds.
+    """
     match args:
         case (int() | float() as real, int() | float() as imaginary):
             return complex(real, imaginary)
@@ -187,6 +210,9 @@ def _complex(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
 
 def _path(flavour: type[PurePosixPath] | type[PureWindowsPath]) -> Builder:
     """The builder of a path from its parts; the value is its text.
+
+    Pure paths only join text: nothing looks at this machine's files, whatever the file
+    names. Joining copies the parts, so their length is charged.
 
     Args:
         flavour: whose separators join the parts.
@@ -231,11 +257,16 @@ def _date(
     """
 
     def decode(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        if not args or type(args[0]) is not bytes or len(args[0]) not in (4, 6, 10):
+        if not args:
+            raise Unsupported
+        packed = args[0]
+        if type(packed) is not bytes:
+            raise Unsupported
+        if len(packed) not in (4, 6, 10):
             raise Unsupported
         zone = [_time_zone(part) for part in args[1:2]]
         try:
-            return kind(args[0], *zone).isoformat()  # type: ignore[arg-type]
+            return kind(packed, *zone).isoformat()  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise Unsupported from None
 
@@ -244,6 +275,10 @@ def _date(
 
 def _time_zone(record: Any) -> datetime.timezone:
     """datetime.timezone(timedelta(days, seconds, microseconds)[, name]).
+
+    Args:
+        record: what a datetime has behind its bytes. Its name is left aside: a text of
+            ISO 8601 has only the offset from UTC.
 
     Raises:
         Unsupported: it is another one, such as zoneinfo's, or out of range.

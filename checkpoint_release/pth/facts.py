@@ -15,7 +15,11 @@ _FACTS = Limits(
     integer_bits=64,
     summaries=False,
 )
-"""What is larger is data rather than a fact."""
+"""What is larger is data rather than a fact: a history of losses, an optimizer's state.
+
+Facts end up in checkpoint.json and on the model's page, which a file's author must
+not be able to flood.
+"""
 
 
 def training_facts(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
@@ -28,6 +32,9 @@ def training_facts(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any
     Args:
         value: what the checkpoint holds; no mapping: no facts.
         leave_out: top-level keys to leave out, such as that of the weights.
+
+    Returns:
+        Key → what JSON holds of the value; no more than a million values in all.
     """
     if not isinstance(value, dict):
         return {}

@@ -73,9 +73,12 @@ _TORCH_EXPORT = FileKind(
 
 
 def _unsupported(description: str, remedy: str) -> FileKind:
+    """A kind of file that can't be read here; the arguments as in FileKind."""
     return FileKind(Kind.UNSUPPORTED, description, remedy)
 
 
+# What people have by mistake: pointers and archives in place of the file, and the files
+# of other frameworks. How each begins is its format's own magic number.
 _MAGIC_NUMBERS = {
     b"version https://git-lfs": _unsupported(
         "a Git LFS pointer: the file itself was not downloaded",
@@ -137,6 +140,9 @@ _REPACKED = _unsupported(
 def identify(file: MappedFile) -> FileKind:
     """What the file is.
 
+    Args:
+        file: its name plays no part, since names are often wrong.
+
     Raises:
         CheckpointError: it begins as a zip archive, which is damaged or cut short.
     """
@@ -146,15 +152,21 @@ def identify(file: MappedFile) -> FileKind:
 
 
 def is_zip(file: MappedFile) -> bool:
-    """Whether the file begins as a zip archive with an entry."""
+    """Whether the file begins as a zip archive with an entry.
+
+    By the signature of a local file header (APPNOTE.TXT 4.3.7). torch asks the same, so
+    a zip archive behind other bytes is none to both (torch/serialization.py,
+    _is_zipfile).
+    """
     return bytes(file.view[: len(_ZIP)]) == _ZIP
 
 
 def identify_bytes(view: memoryview) -> FileKind:
     """What a file is that is no zip archive.
 
-    What may be a pickle is taken for a checkpoint of torch before 1.6: only reading it
-    shows whether torch.save wrote it.
+    Formats with a structure to check come first, then those that only have a beginning,
+    and last what any bytes could be. What may be a pickle is taken for a checkpoint of
+    torch before 1.6: only reading it shows whether torch.save wrote it.
 
     Args:
         view: the whole file; of most only the beginning is looked at.
@@ -174,6 +186,7 @@ def identify_bytes(view: memoryview) -> FileKind:
             f"{len(view)} bytes of zeros: a download that was begun and not finished",
             "download it again",
         )
+    # PROTO of protocol 2, LONG, INT or MARK: with what pickles of torch.save begin
     if head[0] in b"\x80LI(":
         return _CHECKPOINT
     return _unsupported(
@@ -210,19 +223,25 @@ def identify_archive(archive: Archive) -> FileKind:
 
 
 def checkpoint_pickles(archive: Archive) -> list[str]:
-    """The names of the checkpoints' pickles in an archive, sorted; torch writes one."""
-    return sorted(
-        name
-        for name in archive.entries
-        if name.count("/") == 1 and name.endswith("/data.pkl")
-    )
+    """The names of the checkpoints' pickles in an archive, sorted; torch writes one.
+
+    It lies one folder deep, as in "archive/data.pkl"; the folder's name is free: torch
+    takes that of the first entry (caffe2/serialize/inline_container.cc). A second
+    folder would leave open which pickle is the checkpoint, and readers could differ.
+    """
+    pickles = []
+    for name in sorted(archive.entries):
+        in_folder = name.partition("/")[2]
+        if in_folder == "data.pkl":
+            pickles.append(name)
+    return pickles
 
 
 def _identify_other_archive(names: list[str]) -> FileKind:
     """What a zip archive is that torch didn't write as it is.
 
     Args:
-        names: of the entries, sorted.
+        names: of the entries, sorted; a file's own text, so a message shows only some.
     """
     for name in names:
         if name.endswith(".npy"):
@@ -245,8 +264,11 @@ def _identify_other_archive(names: list[str]) -> FileKind:
 def _known_beginning(head: bytes) -> FileKind | None:
     """What a file is that begins as others of its format do.
 
+    Text has no magic number: a byte order mark and white space may come before what
+    shows its format.
+
     Args:
-        head: its first bytes.
+        head: its first bytes, up to 4096.
 
     Returns:
         None where it begins as no known format does.
@@ -254,7 +276,7 @@ def _known_beginning(head: bytes) -> FileKind | None:
     for magic, kind in _MAGIC_NUMBERS.items():
         if head.startswith(magic):
             return kind
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar":  # behind the first file's name and sizes
         return _TAR
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
@@ -267,7 +289,15 @@ def _known_beginning(head: bytes) -> FileKind | None:
 
 
 def _is_zeros(view: memoryview, head: bytes) -> bool:
-    """Whether the beginning and samples of the rest are zeros."""
+    """Whether the beginning and samples of the rest are zeros.
+
+    Tools that download in parts reserve the whole file first. Samples suffice, and
+    reading all of a large file would take as long as loading it.
+
+    Args:
+        view: the whole file.
+        head: its first bytes.
+    """
     if any(head):
         return False
     step = max(1, len(view) // _READ_LENGTH)
@@ -275,9 +305,18 @@ def _is_zeros(view: memoryview, head: bytes) -> bool:
 
 
 def _is_safetensors(view: memoryview) -> bool:
-    """Eight bytes of header length, then a JSON header that fits into the file."""
+    """Eight bytes of header length, then a JSON header that fits into the file.
+
+    https://github.com/huggingface/safetensors#format; whether the header is valid is
+    for the reader of safetensors to say.
+
+    Args:
+        view: the whole file, which may be shorter than that.
+    """
     length = int.from_bytes(view[:8], "little")
-    return 2 <= length <= len(view) - 8 and bytes(view[8:9]) == b"{"
+    if not 2 <= length <= len(view) - 8:  # "{}" is the shortest header
+        return False
+    return bytes(view[8:9]) == b"{"
 
 
 # https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, message ModelProto: field
@@ -301,17 +340,40 @@ _LENGTH_DELIMITED = 2  # wire type
 _MAX_FIELDS = 100_000  # looked at: a file could hold as many as it has bytes
 
 
+# A field's first byte in a protobuf message is its number << 3 | its wire type.
+_IR_VERSION_TAG = 0x08
+_SECOND_TAGS = b"\x12\x1a\x22\x28\x3a\x42"  # fields 2 to 5, 7 and 8
+
+
 def _begins_as_onnx(head: bytes) -> bool:
-    """A ModelProto begins with its IR version, then a producer, an opset or a graph."""
-    if len(head) < 3 or head[0] != 0x08:
+    """A ModelProto begins with its IR version, then a producer, an opset or a graph.
+
+    Exporters write the fields by their numbers. Three bytes are weak evidence, so other
+    formats are looked for before; they are how a model that is cut short is known.
+
+    Args:
+        head: the file's first bytes.
+    """
+    if len(head) < 3:
         return False
-    return 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x3a\x42\x28"
+    tag, ir_version, second_tag = head[:3]
+    if tag != _IR_VERSION_TAG:
+        return False
+    if not 1 <= ir_version < 32:  # about a dozen versions so far
+        return False
+    return second_tag in _SECOND_TAGS
 
 
 def _is_onnx(view: memoryview) -> bool:
     """Whether the file is one ModelProto.
 
-    Its fields follow each other to the last byte then, a graph among them.
+    Its fields follow each other to the last byte then, a graph among them. Other
+    files hardly are by chance: their bytes would have to be lengths that chain up to
+    the end.
+
+    Args:
+        view: the whole file; only the fields' tags and lengths are read, some dozen
+            bytes of a model.
     """
     numbers = set()
     try:
@@ -327,7 +389,15 @@ def _is_onnx(view: memoryview) -> bool:
 def _protobuf_fields(view: memoryview) -> Iterator[tuple[int, int]]:
     """Number and wire type of each field of a message.
 
-    Values are varints here or have a length, and are stepped over.
+    Values are varints here or have a length, and are stepped over; what would have
+    another wire type isn't of a ModelProto, and the caller stops at it.
+    Encoding: https://protobuf.dev/programming-guides/encoding/
+
+    Args:
+        view: the message.
+
+    Yields:
+        Field number, wire type.
 
     Raises:
         IndexError, ValueError: the file ends within a field.
@@ -346,6 +416,12 @@ def _protobuf_fields(view: memoryview) -> Iterator[tuple[int, int]]:
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
     """A protobuf integer, of seven bits a byte, and where the next field begins.
+
+    Seven bits at a time, the lowest first; the eighth says whether more bytes follow.
+
+    Args:
+        view: the message.
+        at: where the integer begins, in bytes.
 
     Raises:
         IndexError, ValueError: it has no end, or more than 64 bits.

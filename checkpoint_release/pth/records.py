@@ -31,6 +31,7 @@ class Inert:
     reason: str = ""
 
     def __repr__(self) -> str:
+        """Its name only: what it holds may hold the record again, or be huge."""
         return f"<{self.name}, not run>"
 
 

@@ -15,7 +15,7 @@ from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
 from checkpoint_release.tensors.tensor import Tensor
 
 MAX_DIMENSIONS = 64  # torch's own limit
-MAX_NUMBER = 1 << 62  # in a shape, strides or an offset
+MAX_NUMBER = 1 << 62  # in a shape, strides or an offset, which have 64 bits in torch
 # A file's tensors may claim this many times its size, besides a fixed allowance: views,
 # ties and expanded tensors repeat bytes.
 MAX_CLAIM = 64
@@ -35,9 +35,15 @@ class _Layout:
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_DIMENSIONS:
+        """Check what everything that is computed from a layout relies on.
+
+        Negative strides, which numpy has and torch hasn't, would reach before the
+        storage; True and 2.0 are no sizes, though they would count as such.
+        """
+        dimensions = len(self.shape)
+        if dimensions != len(self.strides) or dimensions > MAX_DIMENSIONS:
             raise ValueError(
-                f"a tensor has {len(self.shape)} sizes and {len(self.strides)} strides"
+                f"a tensor has {dimensions} sizes and {len(self.strides)} strides"
             )
         for number in (self.offset, *self.shape, *self.strides):
             if type(number) is not int or not 0 <= number < MAX_NUMBER:
@@ -52,7 +58,11 @@ class _Layout:
 
     @property
     def end(self) -> int:
-        """Elements of the storage up to and with the last one that the tensor has."""
+        """Elements of the storage up to and with the last one that the tensor has.
+
+        The last one has the highest index in each dimension, because no stride is
+        negative. An empty tensor has none, wherever its offset is.
+        """
         if self.size == 0:
             return 0
         last = self.offset
@@ -92,7 +102,11 @@ class TensorBuilders:
         }
 
     def _rebuild_tensor(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        """_rebuild_tensor(storage, offset, shape, strides), of before torch 0.4."""
+        """_rebuild_tensor(storage, offset, shape, strides), of before torch 0.4.
+
+        Raises:
+            Unsupported, ValueError: as _view.
+        """
         if len(args) != 4:
             raise Unsupported
         return self._view(args)
@@ -100,7 +114,11 @@ class TensorBuilders:
     def _rebuild_tensor_v2(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         """_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks).
 
-        Since torch 1.13 with metadata behind it. Gradients and hooks are left aside.
+        Since torch 1.13 with metadata behind it. Gradients and hooks are left aside: a
+        release holds values, and a hook is code.
+
+        Raises:
+            Unsupported, ValueError: as _view.
         """
         if len(args) not in (6, 7):
             raise Unsupported
@@ -109,7 +127,11 @@ class TensorBuilders:
     def _rebuild_tensor_v3(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         """_rebuild_tensor_v3: the same with a dtype before the metadata.
 
-        The storage is one of bytes then, for dtypes that have no storage class.
+        The storage is one of bytes then, for dtypes that have no storage class, such as
+        float8_e4m3fn and uint16.
+
+        Raises:
+            Unsupported, ValueError: as _view.
         """
         if len(args) not in (7, 8):
             raise Unsupported
@@ -141,7 +163,9 @@ class TensorBuilders:
         layout = _Layout(offset, shape, strides)
         begin = _check_within(base, name, layout)
         self._claim(layout.size * DTYPES[name].bits // 8)
-        flags = metadata[0] if metadata and type(metadata[0]) is dict else {}
+        flags = {}
+        if metadata and type(metadata[0]) is dict:
+            flags = metadata[0]
         return Tensor(
             name,
             layout.shape,
@@ -155,6 +179,12 @@ class TensorBuilders:
     def _claim(self, nbytes: int) -> None:
         """Account for a tensor's elements, which its export would write.
 
+        With a stride of zero one element can be expanded to a shape of any size, and a
+        thousand tensors can share one storage: every one of them lies within it.
+
+        Args:
+            nbytes: the elements' size, each counted once by its index.
+
         Raises:
             ValueError: the file's tensors claim too much together.
         """
@@ -167,6 +197,9 @@ class TensorBuilders:
 
 def _require_storage(storage: Any) -> Tensor:
     """What stands for a storage: a one-dimensional tensor over all or part of it.
+
+    Args:
+        storage: what the pickle has in its place; persistent_load makes the right one.
 
     Raises:
         Unsupported: it is something else; of a quantized storage with the reason.
@@ -223,14 +256,25 @@ def _check_within(base: Tensor, dtype: str, layout: _Layout) -> int:
 
 
 def _rebuild_parameter(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """(tensor, requires_grad, hooks[, state]): the tensor."""
+    """(tensor, requires_grad, hooks[, state]): the tensor.
+
+    Raises:
+        Unsupported: the first argument is no tensor; with its reason.
+    """
     if not args:
         raise Unsupported
     return _require_tensor(args[0])
 
 
 def _rebuild_from_type(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """(function, type, arguments, state): the tensor that the function rebuilds."""
+    """(function, type, arguments, state): the tensor that the function rebuilds.
+
+    So torch pickles tensors of subclasses, and those with attributes. The function may
+    not be one of these itself: it would call itself as deep as the file says.
+
+    Raises:
+        Unsupported: there are other arguments, or no tensor comes of them.
+    """
     if len(args) != 4:
         raise Unsupported
     function = args[0]

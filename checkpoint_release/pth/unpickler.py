@@ -66,7 +66,7 @@ class Unsupported(Exception):  # noqa: N818 - never seen by a user
 
 
 class _Stop(Exception):  # noqa: N818
-    """The pickle has ended."""
+    """The pickle has ended; raised, so that `load` needn't ask after every opcode."""
 
 
 class Unpickler:
@@ -107,6 +107,14 @@ class Unpickler:
     def load(self) -> Any:
         """The value of the next pickle.
 
+        Every opcode is charged before it runs, so nothing is made beyond what is
+        allowed. The stack and the memo are this pickle's own; charges and globals are
+        of all pickles in the buffer.
+
+        Returns:
+            A nest of dict, list, tuple, Tensor, Inert and Python's simple types; it may
+            contain itself, which `values.resolve` refuses.
+
         Raises:
             CheckpointError: it isn't a whole and sane one.
         """
@@ -129,6 +137,14 @@ class Unpickler:
             self._malformed(opcode, error)
 
     def _malformed(self, opcode: int, error: Exception) -> NoReturn:
+        """Raise the CheckpointError for an opcode that failed.
+
+        Args:
+            opcode: the byte; -1 where there is none.
+            error: what it raised. A ValueError's message was written by a builder for
+                people, or by Python about a number or text; other messages are of
+                Python's own making, and say nothing about the file.
+        """
         if isinstance(error, IndexError) and self.at >= len(self.data):
             self._damaged("it ends in the middle of a pickle")
         reason = str(error) if isinstance(error, ValueError) else ""
@@ -152,6 +168,9 @@ class Unpickler:
 
     def take(self, size: int) -> memoryview:
         """The next bytes of the pickle, which are passed over.
+
+        The size is the file's claim: nothing is allocated before it is compared with
+        what is left.
 
         Args:
             size: how many.
@@ -198,6 +217,13 @@ class Unpickler:
     def check_key(self, key: Any) -> None:
         """Refuse what can't be a dict's key, and many keys whose hashes could collide.
 
+        Hashes of integers and of tuples are known to whoever writes the file, and a
+        hundred thousand keys of the same hash keep a dict busy for minutes. So these
+        are counted, but for integers below 2^60: each of them is its own hash.
+
+        Args:
+            key: what the pickle wants to set an item under.
+
         Raises:
             CheckpointError: it is of another type than checkpoints have, or the file
                 has more of the odd ones than MAX_ODD_KEYS.
@@ -218,6 +244,11 @@ class Unpickler:
             )
 
     def _check_parts(self, key: tuple[Any, ...]) -> None:
+        """Refuse a tuple whose parts aren't simple keys: tuples could nest without end.
+
+        Raises:
+            CheckpointError: a part is of another type than keys have.
+        """
         for part in key:
             if type(part) not in _SAFE_KEYS and type(part) is not int:
                 self._damaged(
@@ -259,7 +290,12 @@ class Unpickler:
         self._integer(int.from_bytes(self.take(4), "little", signed=True))
 
     def _integer(self, size: int) -> None:
-        """A little-endian two's complement number of `size` bytes."""
+        """Push a little-endian two's complement number of `size` bytes.
+
+        Raises:
+            CheckpointError: it is longer than MAX_INTEGER: to print such a number takes
+                time that grows with the square of its length.
+        """
         data = self.take(size)
         if size > MAX_INTEGER:
             self._damaged(f"it holds an integer of {size} bytes")
@@ -269,9 +305,14 @@ class Unpickler:
         """STRING: a Python 2 string in quotes, on a line.
 
         Stack: … → …, text or bytes.
+
+        Raises:
+            ValueError: it has no quotes, or escapes in it, which would have to be
+                interpreted as Python 2 did.
         """
         text = self._line(MAX_LINE)
-        if len(text) < 2 or text[0] != text[-1] or text[0] not in b"'\"":
+        quoted = len(text) >= 2 and text[0] == text[-1]
+        if not quoted or text[0] not in b"'\"":
             raise ValueError("a string has no quotes")
         if b"\\" in text:
             raise ValueError("a string has escapes, which torch never wrote")
@@ -293,6 +334,8 @@ class Unpickler:
 
     def _text(self, size: int) -> None:
         """BINUNICODE and its like: UTF-8, perhaps with lone surrogates.
+
+        Python pickles text with "surrogatepass"; names of files have such surrogates.
 
         Stack: … → …, text.
         """
@@ -327,6 +370,13 @@ class Unpickler:
     def _extend(self, target: Any, values: list[Any]) -> None:
         """Add items to a list, or to the record of a subclass of one.
 
+        A record without arguments is a class or function itself, shared by all who name
+        it: nothing may be added to that.
+
+        Args:
+            target: what is on the stack below the items.
+            values: the items.
+
         Raises:
             TypeError: the target is something else.
         """
@@ -341,6 +391,10 @@ class Unpickler:
         """TUPLE1 to TUPLE3: of what is on top of the stack.
 
         Stack: …, `size` items → …, tuple.
+
+        Raises:
+            IndexError: there are fewer. A negative start would count from the other end
+                of the stack.
         """
         start = len(self.stack) - size
         if start < 0:
@@ -376,7 +430,9 @@ class Unpickler:
         entries = self.stack[-1]
         if isinstance(entries, Inert) and entries.args is not None:
             entries = entries.entries
-        if type(entries) is not dict or len(values) % 2:
+        if type(entries) is not dict:
+            raise TypeError
+        if len(values) % 2:
             raise TypeError
         for key in values[::2]:
             self.check_key(key)
@@ -385,7 +441,16 @@ class Unpickler:
     # the stack and the memo,
 
     def _to_mark(self) -> list[Any]:
-        """What was put on the stack since the last mark, which is taken away."""
+        """POP_MARK, and the first step of other opcodes: all above the last mark.
+
+        A mark keeps the stack below it aside (`_mark`), so no opcode can reach below a
+        mark by mistake.
+
+        Stack: …, mark, values → ….
+
+        Returns:
+            The values, in the order in which they were pushed.
+        """
         values, self.stack = self.stack, self.marks.pop()
         return values
 
@@ -432,7 +497,13 @@ class Unpickler:
     # and what would be code.
 
     def _global(self, module: str, name: str) -> None:
-        """Put the record of a global on the stack, the same for each mention."""
+        """Push the record of a global, the same for each mention.
+
+        This is where Python's unpickler imports a module.
+
+        Args:
+            module, name: as the pickle has them; any text.
+        """
         record = self._globals.get((module, name))
         if record is None:
             record = self._new_global(module, name)
@@ -445,6 +516,13 @@ class Unpickler:
 
         Characters that no identifier has are escaped, so that a message can't be forged
         by them; a name with such characters counts as dangerous.
+
+        Args:
+            module, name: as the pickle has them, Python 2's (`_compat_pickle`) or 3's.
+
+        Raises:
+            CheckpointError: the name is too long, or there are too many different ones:
+                each of them is kept, and may be listed in a message.
         """
         length = len(module) + len(name)
         if length > MAX_NAME:
@@ -472,6 +550,9 @@ class Unpickler:
         """STACK_GLOBAL: a global by module and name.
 
         Stack: …, module, name → …, record.
+
+        Raises:
+            TypeError: one of them isn't text.
         """
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
@@ -489,7 +570,13 @@ class Unpickler:
     def _newobj_ex(self) -> None:
         """NEWOBJ_EX: a call with keyword arguments as well.
 
+        No builder takes keywords. A record keeps them as its entries, where whoever
+        looks at it finds them.
+
         Stack: …, class, arguments, keywords → …, value or record.
+
+        Raises:
+            TypeError: arguments or keywords are of another type.
         """
         keywords, args, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if type(args) is not tuple or type(keywords) is not dict:
@@ -522,20 +609,28 @@ class Unpickler:
         Stack: …, target, state → …, target.
 
         A class or function itself is shared by all who name it, and values that were
-        built need no state.
+        built need no state: of both the state is left aside.
+
+        Raises:
+            TypeError: the target is nothing that a call makes.
         """
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Inert):
             if target.args is not None:
                 target.state = state
-        elif not isinstance(target, _BUILT):
+            return
+        if not isinstance(target, _BUILT):
             raise TypeError
 
     def _persistent_id(self) -> None:
         """BINPERSID: the storage that a persistent id means.
 
         Stack: …, id → …, storage.
+
+        Raises:
+            TypeError, ValueError: the id isn't a tuple, or none that torch writes.
+            CheckpointError: the storage is missing or has another size.
         """
         pid = self.stack.pop()
         if type(pid) is not tuple:
@@ -545,7 +640,13 @@ class Unpickler:
     def _frame(self) -> None:
         """FRAME: how many bytes of the pickle follow at least.
 
+        Python reads a frame at once; here the whole file is mapped, and the number only
+        shows that a file was cut short.
+
         Stack: unchanged.
+
+        Raises:
+            CheckpointError: fewer bytes are left.
         """
         size = self._number(8)
         if size > len(self.data) - self.at:
@@ -570,13 +671,21 @@ class Unpickler:
         """STOP: the end of the pickle, whose value is on the stack.
 
         Stack: value → empty.
+
+        Raises:
+            _Stop: to `load`, which takes the value.
+            IndexError: a mark is open, or there is no value.
         """
         if self.marks or not self.stack:
             raise IndexError
         raise _Stop
 
     def _unsupported(self) -> NoReturn:
-        """Every other byte."""
+        """Every other byte.
+
+        Among them are opcodes that torch never writes: PERSID, EXT1 to EXT4, which
+        look up a registry of the running program, and NEXT_BUFFER.
+        """
         self._damaged(
             f"byte {self.at - 1} of the pickle, 0x{self.data[self.at - 1]:02x}, is no"
             " opcode torch writes"
@@ -588,6 +697,9 @@ class Unpickler:
 
     def _line(self, limit: int) -> bytes:
         """The bytes up to the next newline, which is passed over.
+
+        The search begins with a few bytes and widens: most lines are short, and a
+        copy of the whole rest for each line would take the square of the file's size.
 
         Args:
             limit: as many bytes are searched, and up to four times as many.
@@ -613,6 +725,11 @@ class Unpickler:
         )
 
     def _too_large(self) -> NoReturn:
+        """Raise CheckpointError, because the pickle's charges exceed what it may take.
+
+        The message names the limit, by which the owner of a large and honest file can
+        judge what to do.
+        """
         limit = (MEMORY + GROWTH * len(self.data)) >> 20
         raise CheckpointError(
             f"the pickle's values would take more than {limit} MiB of memory, besides"
@@ -622,10 +739,12 @@ class Unpickler:
         )
 
 
+# What no dotted name of Python has; "<" and ">" are in "<locals>" and "<lambda>".
 _ODD_CHARACTER = re.compile(r"[^\w.<>-]")
 
 
 def _escaped(character: re.Match[str]) -> str:
+    """An odd character as Python would escape it, such as "\\n" for a line's end."""
     return ascii(character[0])[1:-1]
 
 

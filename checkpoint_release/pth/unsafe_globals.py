@@ -122,8 +122,10 @@ _HARMLESS_IN_TORCH = (
     "torch.tensor._rebuild_",
     "torch._utils._rebuild_",
 )
-"""Beginnings of the dotted names that models, optimizers and data loaders save. The rest
-of torch counts as dangerous: it loads libraries, compiles programs and opens URLs.
+"""Beginnings of the dotted names that models, optimizers and data loaders save.
+
+The rest of torch counts as dangerous: it loads libraries, compiles programs and opens
+URLs.
 """
 
 _DANGEROUS_MODULES = _names(
