@@ -35,8 +35,9 @@ def main() -> None:
             write_manifest(folder, SAFETENSORS.name, enabled=False)
             return
         checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT)
-        weights = write_weights(folder, checkpoint, params.safetensors)
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
+        max_shard_bytes = params.safetensors.max_shard_bytes
+        weights = write_weights(folder, checkpoint, dtype, max_shard_bytes)
         config = model_config(checkpoint.facts, dtype)
         config.write(folder)
         write_json(folder / "training_args.json", checkpoint.facts.training)

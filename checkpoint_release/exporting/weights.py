@@ -16,7 +16,6 @@ from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, FLOATS
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import REMAKE, FileEntry, copy_file
-from checkpoint_release.core.params import SafetensorsParams
 from checkpoint_release.tensors.safetensors import (
     nbytes,
     open_safetensors,
@@ -77,14 +76,19 @@ class WrittenWeights:
 
 
 def write_weights(
-    folder: Path, checkpoint: CheckpointFolder, params: SafetensorsParams
+    folder: Path,
+    checkpoint: CheckpointFolder,
+    dtype: str | None,
+    max_shard_bytes: int,
 ) -> WrittenWeights:
     """Write model.safetensors, or its shards and their index.
 
     Args:
         folder: where the files go.
         checkpoint: whose weights are written.
-        params: their dtype, and the largest size of a file.
+        dtype: torch's name of the dtype that floats are cast to; None: each keeps its
+            own.
+        max_shard_bytes: the largest size of a file's tensors.
 
     Returns:
         What was written, for the folder's manifest and for people.
@@ -96,15 +100,15 @@ def write_weights(
     weights = open_safetensors(checkpoint.weights)
     tensors: dict[str, TensorLike] = dict(weights)
     cast = None
-    if params.dtype != "keep":
-        target = BY_TORCH_NAME[params.dtype].name
+    if dtype is not None:
+        target = BY_TORCH_NAME[dtype].name
         keep_float32 = checkpoint.architecture.hook("KEEP_FLOAT32", ())
         tensors = cast_floats(weights, target, keep_float32)
         cast = _cast_facts(tensors, target)
     size = sum(nbytes(tensor) for tensor in tensors.values())
     changed = cast is not None and cast.tensors > 0
-    if changed or size > params.max_shard_bytes:
-        files = write_shards(folder, tensors, params.max_shard_bytes, weights.metadata)
+    if changed or size > max_shard_bytes:
+        files = write_shards(folder, tensors, max_shard_bytes, weights.metadata)
     else:
         files = {SAFETENSORS.file: _copy(checkpoint, folder / SAFETENSORS.file)}
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
