@@ -296,9 +296,19 @@ def _meaning(record: Inert) -> Any:
         return record.entries
     if isinstance(state, dict):
         return state
-    if state is not None:
-        return whole
-    match record.args:
+    if state is None:
+        return _meaning_of_arguments(record.args, whole)
+    return whole
+
+
+def _meaning_of_arguments(args: tuple[Any, ...], whole: dict[str, Any]) -> Any:
+    """What a call stands for whose result is given no state: its only argument.
+
+    Args:
+        args: the call's.
+        whole: what stands for it where the arguments don't say.
+    """
+    match args:
         case ():  # an instance that has no fields
             return {}
         case (str() | int() | float() as argument,):  # an enum member, for one
