@@ -15,6 +15,8 @@ _MOST_FACTS = 60
 def training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
     """Scalar facts, one level deep and no more than a reader looks through.
 
+    A fact in a dict is shown by a dotted name: config.lr.
+
     Args:
         training: nested facts, as checkpoint.json holds them.
 
@@ -40,9 +42,9 @@ def metrics(training: Mapping[str, Any]) -> dict[str, float]:
     """
     found = {}
     for name, value in training_facts(training).items():
-        if type(value) not in (int, float):  # a bool is no measurement
-            continue
-        if _METRIC.fullmatch(name.rpartition(".")[2]):
+        is_number = type(value) in (int, float)  # a bool is no measurement
+        own_name = name.rpartition(".")[2]
+        if is_number and _METRIC.fullmatch(own_name):
             found[name] = value
     return found
 

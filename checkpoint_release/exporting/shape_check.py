@@ -42,6 +42,9 @@ def example_sizes(signature: Signature) -> Sizes:
 
     Broadcasting would hide what depends on a size of 1, and torch.export takes a size
     of 0 or 1 for a constant.
+
+    Returns:
+        A size for each of the signature's dimensions, within its bounds.
     """
     sizes = {}
     for name, dimension in signature.dimensions.items():

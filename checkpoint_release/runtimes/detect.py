@@ -68,6 +68,7 @@ def detect(path: Path, format: str | None = None) -> Detected:
     Raises:
         InferenceError: it is none that is supported, or not the asked one; the message
             names what was found.
+        OSError: it can't be read.
     """
     detected = _in_folder(path, format) if path.is_dir() else _in_file(path)
     if format not in (None, detected.format):
@@ -119,7 +120,7 @@ def _no_model(folder: Path, format: str | None) -> InferenceError:
 
 
 def _in_file(path: Path) -> Detected:
-    """The model in a file, by its first bytes.
+    """The model in a file, whatever its name is.
 
     Args:
         path: an existing file. Weights beside a checkpoint.json stand for their folder,
