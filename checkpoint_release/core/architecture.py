@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -49,6 +49,7 @@ from checkpoint_release.core.errors import (
     one_line,
 )
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.stated_signature import read_signature
 
 if TYPE_CHECKING:
     from checkpoint_release.core.params import ModelParams
@@ -86,7 +87,7 @@ class Architecture:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Architecture:
         """Read what to_json wrote."""
-        signature = Signature.from_json(value["signature"])
+        signature = read_signature(value["signature"])
         return cls(
             value["factory"],
             dict(value["kwargs"]),
@@ -122,7 +123,7 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
         ParamsError: model.signature, model.inputs or model.kwargs don't fit.
     """
     if model.signature is not None:
-        signature = Signature.from_json(model.signature)
+        signature = read_signature(model.signature)
         selected = _select_inputs(signature, model.inputs)
         return Architecture(model.factory, model.kwargs, selected)
     family = family_module(model.factory)
@@ -241,28 +242,6 @@ def _last_own_frame(error: BaseException, name: str) -> str:
         if module.partition(".")[0] == package and module != __name__:
             place = f" ({module}, line {line})"
     return place
-
-
-def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
-    """Whether a factory may be called for a model that comes from elsewhere.
-
-    A config.json can name any callable, such as subprocess:run. So the only factories
-    that are called are this project's own, the one that model.factory names here, and
-    those that the user names.
-
-    Args:
-        factory: what the config.json names.
-        named: the factories that the user trusts.
-    """
-    if factory in named or factory.startswith("checkpoint_release.models."):
-        return True
-    try:
-        # The reader of YAML isn't there where a release is only used.
-        from checkpoint_release.core.params import load_params
-
-        return factory == load_params().model.factory
-    except (ImportError, ParamsError):  # no options here, or another project's
-        return False
 
 
 def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:

@@ -145,22 +145,6 @@ class Signature:
             "dimensions": {name: dimension.to_json() for name, dimension in dimensions},
         }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Signature:
-        """Read what to_json wrote, or what the option model.signature states.
-
-        Dimensions that only shapes name get the defaults of Dimension.
-
-        Raises:
-            ParamsError: a key is unknown or missing, a value isn't what its key takes,
-                an integer input has no range, two tensors have one name; the message
-                names the key and what was found.
-        """
-        # which builds on this module
-        from checkpoint_release.core.stated_signature import read_signature
-
-        return read_signature(value)
-
     def taking(self, names: Collection[str]) -> Signature:
         """The signature with only the named inputs, in its own order.
 

@@ -67,7 +67,9 @@ class _StatedDimension(_Stated, frozen=True):
 
 
 def read_signature(value: Any) -> Signature:
-    """Read and validate a signature; see Signature.from_json.
+    """Read what Signature.to_json wrote, or what the option model.signature states.
+
+    Dimensions that only shapes name get the defaults of Dimension.
 
     Args:
         value: what YAML or JSON holds for it.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from checkpoint_release.core.architecture import is_trusted
 from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.parity import (
@@ -42,6 +41,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array
+from checkpoint_release.core.trust import is_trusted
 from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.signing import check_signature

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.core.architecture import is_trusted
 from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
 from checkpoint_release.core.errors import CheckpointReleaseError, InferenceError
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array, Arrays, Signature
+from checkpoint_release.core.trust import is_trusted
 from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.detect import (
     LOADABLE,

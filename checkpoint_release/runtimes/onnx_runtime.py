@@ -22,6 +22,7 @@ from checkpoint_release.core.signature import (
     Signature,
     TensorSpec,
 )
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.model_config import find_config
 from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
 from checkpoint_release.runtimes.training_nodes import training_nodes
@@ -121,7 +122,7 @@ def _signature(file: Path, session: Any) -> Signature:
     if config is not None:
         signature = config.signature
     elif own:
-        signature = Signature.from_json(json.loads(own))
+        signature = read_signature(json.loads(own))
     else:
         signature = _graph_signature(file, session)
     _require_names(file, "inputs", session.get_inputs(), signature.input_names)

@@ -44,7 +44,7 @@ from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
 from checkpoint_release.core.files import FileEntry, sha256, write_json
 from checkpoint_release.core.params import CardParams, load_params, parse_section
-from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.exporting.config_json import model_config
 from pipeline.model_card import MODEL_CARD, write_card
 from tests.support.checkpoint_folder import write_checkpoint
@@ -390,7 +390,7 @@ def test_a_format_that_is_off_is_nowhere_on_the_card(
 def test_a_model_that_does_not_describe_itself_has_a_card_too(
     tmp_path: Path, author: Author
 ) -> None:
-    signature = Signature.from_json(
+    signature = read_signature(
         {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
     )
     other = Artifacts(
@@ -695,7 +695,7 @@ def test_every_snippet_runs_as_printed_in_the_release(
 def test_the_weights_of_a_model_without_code_load_as_printed(
     tmp_path: Path, author: Author
 ) -> None:
-    signature = Signature.from_json(
+    signature = read_signature(
         {"inputs": [{"name": "x", "shape": ["batch", 3]}], "outputs": ["y"]}
     )
     other = Artifacts(

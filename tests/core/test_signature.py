@@ -10,10 +10,10 @@ import pytest
 from checkpoint_release.core.errors import InferenceError, ParamsError
 from checkpoint_release.core.signature import (
     Arrays,
-    Signature,
     check_inputs,
     sample_inputs,
 )
+from checkpoint_release.core.stated_signature import read_signature
 
 TOKENS: dict[str, Any] = {
     "name": "tokens",
@@ -113,7 +113,7 @@ def test_an_error_in_a_signature_names_its_key(
     stated: dict[str, Any], parts: list[str]
 ) -> None:
     with pytest.raises(ParamsError) as error:
-        Signature.from_json(stated)
+        read_signature(stated)
     assert str(error.value).startswith("model.signature.") and error.value.remedy
     for part in parts:
         assert part in str(error.value)
@@ -125,23 +125,23 @@ def test_a_signature_reads_back_as_it_was_stated() -> None:
         {"name": "best", "dtype": "int64"},
         {"name": "loss", "shape": []},
     ]
-    read = Signature.from_json(stated)
-    assert Signature.from_json(read.to_json()) == read
+    read = read_signature(stated)
+    assert read_signature(read.to_json()) == read
     assert (
-        Signature.from_json({**stated, "dimensions": {"sequence": None}})
+        read_signature({**stated, "dimensions": {"sequence": None}})
         .dimensions["sequence"]
         .example
         == 2
     )
     assert (
-        Signature.from_json({**stated, "dimensions": None}).dimensions["batch"].maximum
+        read_signature({**stated, "dimensions": None}).dimensions["batch"].maximum
         is None
     )
 
 
 def test_an_option_in_an_error_is_spelled_by_the_caller() -> None:
     with pytest.raises(ParamsError) as error:
-        Signature.from_json(signature({"dtype": "int4"}))
+        read_signature(signature({"dtype": "int4"}))
     assert error.value.options == ("model.signature",)
 
 
@@ -159,7 +159,7 @@ def test_an_option_in_an_error_is_spelled_by_the_caller() -> None:
 )
 def test_missing_and_unknown_keys_are_named(stated: Any, problem: str) -> None:
     with pytest.raises(ParamsError) as error:
-        Signature.from_json(stated)
+        read_signature(stated)
     assert problem in str(error.value)
     assert error.value.remedy
 
@@ -179,7 +179,7 @@ def case(**changes: Any) -> Arrays:
 
 
 def test_inputs_that_fit_give_the_sizes_of_dimensions() -> None:
-    assert check_inputs(Signature.from_json(LOGITS), case()) == {"time": 3}
+    assert check_inputs(read_signature(LOGITS), case()) == {"time": 3}
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_inputs_that_fit_give_the_sizes_of_dimensions() -> None:
 )
 def test_inputs_that_do_not_fit_are_named(inputs: Arrays, problem: str) -> None:
     with pytest.raises(InferenceError, match=problem):
-        check_inputs(Signature.from_json(LOGITS), inputs)
+        check_inputs(read_signature(LOGITS), inputs)
 
 
 def test_a_sample_fits_its_signature_and_depends_on_the_seed_alone() -> None:
-    read = Signature.from_json(LOGITS)
+    read = read_signature(LOGITS)
     sample = sample_inputs(read, {"time": 4}, seed=1)
     assert check_inputs(read, sample) == {"time": 4}
     mask = sample_inputs(read.taking(["mask"]), {"time": 4}, seed=1)["mask"]
@@ -211,5 +211,5 @@ def test_a_sample_fits_its_signature_and_depends_on_the_seed_alone() -> None:
 
 def test_taking_inputs_leaves_out_the_dimensions_of_the_others() -> None:
     stated = {"inputs": [{"name": "x", "shape": ["a"]}, {"name": "y", "shape": ["b"]}]}
-    read = Signature.from_json(stated | {"outputs": ["z"]})
+    read = read_signature(stated | {"outputs": ["z"]})
     assert list(read.taking(["y"]).dimensions) == ["b"]

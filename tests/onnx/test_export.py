@@ -16,7 +16,7 @@ from torch import nn
 
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError, OpsetError
-from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.onnx.routes import plan_export
 from checkpoint_release.runtimes.eager import build_eager
 from tests.support import models
@@ -122,7 +122,7 @@ def test_a_model_without_a_graph_of_its_own_has_no_direct_route() -> None:
     architecture = Architecture(
         "tests.support.models:TiedLanguageModel",
         {},
-        Signature.from_json(models.SIGNATURES[models.TiedLanguageModel]),
+        read_signature(models.SIGNATURES[models.TiedLanguageModel]),
     )
     with pytest.raises(ExportError, match=r"onnx\.exporter is direct"):
         plan_export(architecture, 17, exporter="direct")

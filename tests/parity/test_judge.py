@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.config import ModelConfig
-from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.parity.candidates import NOISE, REDUCED, Candidate
 from checkpoint_release.parity.check import ParityCheck
 from checkpoint_release.parity.judge import Verdict, judge
@@ -112,7 +112,7 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
 
 
 def test_inputs_and_outputs_of_no_dimension_are_judged_too(tmp_path: Path) -> None:
-    signature = Signature.from_json(SIGNATURES[Guided])
+    signature = read_signature(SIGNATURES[Guided])
     world = World.create(
         tmp_path, Architecture("tests.support.models:Guided", {}, signature)
     )

@@ -22,7 +22,8 @@ import pytest
 
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError, ModelError
-from checkpoint_release.core.signature import Arrays, Signature, sample_inputs
+from checkpoint_release.core.signature import Arrays, sample_inputs
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.eager import build_eager, flatten
 from checkpoint_release.runtimes.loader import load
 from pipeline import export_onnx, export_safetensors, export_torchscript
@@ -81,7 +82,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def checkpoint(
     factory: str, kwargs: dict[str, Any], signature: dict[str, Any]
 ) -> Architecture:
-    architecture = Architecture(factory, kwargs, Signature.from_json(signature))
+    architecture = Architecture(factory, kwargs, read_signature(signature))
     write_checkpoint(CHECKPOINT, architecture, state_dict(architecture))
     return architecture
 
@@ -183,10 +184,10 @@ def test_a_signature_that_the_model_does_not_keep_is_one_clear_error(
         architecture = Architecture(
             "tests.support.models:TiedLanguageModel",
             {"tokens": 11, "width": 4},
-            Signature.from_json({**TIED, **change}),
+            read_signature({**TIED, **change}),
         )
         good = Architecture(
-            architecture.factory, architecture.kwargs, Signature.from_json(TIED)
+            architecture.factory, architecture.kwargs, read_signature(TIED)
         )
         write_checkpoint(CHECKPOINT, architecture, state_dict(good))
         with pytest.raises(ModelError, match=problem):

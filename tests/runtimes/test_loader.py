@@ -25,7 +25,8 @@ from checkpoint_release.core.errors import (
     ModelError,
 )
 from checkpoint_release.core.files import read_json, write_json
-from checkpoint_release.core.signature import Arrays, Signature
+from checkpoint_release.core.signature import Arrays
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.eager import build_model
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import (
@@ -412,7 +413,7 @@ def test_what_a_constructor_computes_and_no_state_dict_holds_survives(
     import torch
 
     architecture = Architecture(
-        "tests.support.models:Positions", {"width": 4}, Signature.from_json(POSITIONS)
+        "tests.support.models:Positions", {"width": 4}, read_signature(POSITIONS)
     )
     model = build_model(architecture)
     assert list(model.state_dict()) == ["scale"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.stated_signature import read_signature
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 
 
@@ -259,6 +259,6 @@ SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
 def checkpoint(folder: Path, kind: type[nn.Module]) -> Path:
     """Write artifacts/checkpoint of one of these models with random weights."""
     architecture = Architecture(
-        f"{__name__}:{kind.__name__}", {}, Signature.from_json(SIGNATURES[kind])
+        f"{__name__}:{kind.__name__}", {}, read_signature(SIGNATURES[kind])
     )
     return write_checkpoint(folder, architecture, state_dict(architecture))

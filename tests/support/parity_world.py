@@ -29,6 +29,7 @@ from checkpoint_release.core.artifacts.formats import FORMATS, ONNX, SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.params import load_params
 from checkpoint_release.core.signature import Signature, TensorSpec, sample_inputs
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.models.stick_figure import signature as stick_figure_signature
 from checkpoint_release.parity.candidates import EXACT, NOISE, Candidate
 from checkpoint_release.parity.cases import Case, draw_cases
@@ -303,6 +304,4 @@ def counter_architecture(kind: type[nn.Module] = Counter) -> Architecture:
         ],
         "dimensions": {"length": {"maximum": 9, "example": 6}},
     }
-    return Architecture(
-        f"{__name__}:{kind.__name__}", {}, Signature.from_json(signature)
-    )
+    return Architecture(f"{__name__}:{kind.__name__}", {}, read_signature(signature))

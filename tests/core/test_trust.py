@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint_release.core.architecture import is_trusted
+from checkpoint_release.core.trust import is_trusted
 from tests.support.project import ROOT
 
 OWN = "checkpoint_release.models.stick_figure:build"
