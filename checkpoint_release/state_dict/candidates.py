@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.pth import Inert
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
@@ -141,7 +141,4 @@ def outline(value: Any) -> str:
     if not value:
         return "it is empty"
     keys = [str(key)[:_MAX_KEY_SHOWN] for key in value]
-    shown = keys[:_MAX_LISTED]
-    if len(keys) > _MAX_LISTED:
-        shown.append("…")
-    return f"its keys are {', '.join(shown)}"
+    return f"its keys are {first_few(keys, _MAX_LISTED)}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
-from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.pth import to_json_value
 from checkpoint_release.state_dict.candidates import StateDict, candidates, outline
 from checkpoint_release.state_dict.prefixes import without_prefix
@@ -115,12 +115,9 @@ def _refuse_mixed(name: str, tensors: StateDict) -> None:
     if not has_factors(tensors):
         return
     others = [tensor for tensor in tensors if not _FACTOR.match(tensor)]
-    listed = ", ".join(others[:3])
-    if len(others) > 3:
-        listed += ", …"
     raise CheckpointError(
         f"the adapter file's {name or 'state dict'} holds LoRA factors and"
-        f" {len(others)} other tensors: {listed}",
+        f" {len(others)} other tensors: {first_few(others, 3)}",
         "only lora_A and lora_B can be merged: save the adapter without the others; if"
         " they are a model's weights with its LoRA injected, give the file as"
         " {checkpoint.path} and leave {checkpoint.adapter} unset",
