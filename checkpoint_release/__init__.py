@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ParityError,
         PublishError,
         UnsafeCheckpointError,
+        UntrustedCodeError,
     )
     from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
     from checkpoint_release.release.verify import verify
@@ -55,6 +56,7 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "UnsafeCheckpointError",
+    "UntrustedCodeError",
     "inspect",
     "load",
     "verify",

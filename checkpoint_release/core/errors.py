@@ -14,6 +14,7 @@ CheckpointReleaseError        what is wrong and where, and what to do about it
 ├── MissingLibraryError       a library that an extra brings is not installed
 ├── PublishError              the release can't be assembled, uploaded or verified
 └── InferenceError            the loader was given a file or inputs that it can't use
+    └── UntrustedCodeError    code from elsewhere would run, and nobody trusts it
 """
 
 from __future__ import annotations
@@ -171,6 +172,10 @@ class PublishError(CheckpointReleaseError):
 
 class InferenceError(CheckpointReleaseError):
     """The loader was given a file or inputs that it can't use."""
+
+
+class UntrustedCodeError(InferenceError):
+    """Code from elsewhere would run, and the user didn't say that it may."""
 
 
 def first_few(names: Sequence[str], most: int) -> str:

@@ -22,6 +22,7 @@ from checkpoint_release.core.signature import (
     Signature,
     check_inputs,
 )
+from checkpoint_release.core.trust import NO_TRUST, Trust
 
 Compute = Callable[[Sequence[Array]], Sequence[Array]]
 """Arrays in the signature's order → arrays in the artifact's order of outputs."""
@@ -38,6 +39,7 @@ class Options:
         dtype: what the eager formats compute in.
         aligned: whether the eager formats' weights are copied to where kernels round
             alike whatever file they are from; otherwise they stay mapped.
+        trust: the code from elsewhere that may run.
     """
 
     threads: int | None = None
@@ -45,6 +47,7 @@ class Options:
     providers: Sequence[str] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     aligned: bool = True
+    trust: Trust = NO_TRUST
 
     def __post_init__(self) -> None:
         """Refuse what torch would fail on and ONNX Runtime take for its default."""
