@@ -6,10 +6,11 @@ noise floor, and a format passes when its error is a small multiple of that floo
 output by output and case by case. What is checked are the files, each opened in a
 process of its own; nothing is left over from the export.
 
-Reads artifacts/checkpoint and the formats' folders. Writes artifacts/parity.json (the
-verdict and its figures) and artifacts/parity/ (plots, and sample inputs and outputs by
-which users of a release can check their own runtime). A format that is wrong ends the
-stage, and scratch/parity/ then holds what it takes to reproduce the error.
+Reads artifacts/checkpoint and the formats' folders. Writes artifacts/parity/ (all
+figures, plots, and sample inputs and outputs by which users of a release can check
+their own runtime) and artifacts/parity.json (the few figures that DVC shows). A format
+that is wrong ends the stage, and scratch/parity/ then holds what it takes to reproduce
+the error.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from checkpoint_release.core.artifacts.manifest import (
     read_verified,
     write_manifest,
 )
-from checkpoint_release.core.artifacts.parity import PARITY
+from checkpoint_release.core.artifacts.parity import METRICS, PARITY_FOLDER, REPORT
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder, sha256
 from checkpoint_release.core.params import ParityParams, load_params
@@ -36,8 +37,9 @@ from checkpoint_release.parity.candidates import find_candidates
 from checkpoint_release.parity.cases import Case, draw_cases, unknown_dimensions
 from checkpoint_release.parity.check import check_parity
 from checkpoint_release.parity.failure import parity_error
+from checkpoint_release.parity.machine import this_machine
 from checkpoint_release.parity.plots import write_plots
-from checkpoint_release.parity.report import parity_report, summary
+from checkpoint_release.parity.report import parity_metrics, parity_report, summary
 from checkpoint_release.parity.rules import Limits, Tolerance
 from checkpoint_release.parity.sample import write_sample
 from checkpoint_release.parity.workers import preload_torch
@@ -71,12 +73,15 @@ def main() -> None:
         raise parity_error(check.failed, checkpoint.path, SCRATCH)
 
     checked = {name: sha256(artifacts / name / MANIFEST) for name in enabled}
-    with artifact_folder(artifacts / "parity") as folder:
+    report = parity_report(
+        check, this_machine(), seed=params.parity.seed, checked=checked
+    )
+    with artifact_folder(artifacts / PARITY_FOLDER) as folder:
+        report.write(folder / REPORT)
         write_sample(folder / "sample", check.reference)
         write_plots(folder / "plots", check, signature)
-        write_manifest(folder, "parity", made_from=checked)
-    report = parity_report(check, seed=params.parity.seed, checked=checked)
-    report.write(artifacts / PARITY)
+        write_manifest(folder, PARITY_FOLDER, made_from=checked)
+    parity_metrics(check).write(artifacts / METRICS)
 
 
 def _draw(signature: Signature, params: ParityParams) -> list[Case]:

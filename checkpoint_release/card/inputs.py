@@ -19,9 +19,10 @@ from checkpoint_release.core.artifacts.manifest import (
     read_verified,
 )
 from checkpoint_release.core.artifacts.parity import (
-    PARITY,
+    PARITY_FOLDER,
+    REPORT,
     ParityReport,
-    read_parity,
+    read_report,
 )
 from checkpoint_release.core.errors import ArtifactError, CardError
 from checkpoint_release.core.files import sha256
@@ -71,7 +72,7 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
             "set one of {formats} to true, and export it",
             options=["formats"],
         )
-    parity = read_parity(artifacts)
+    parity = read_report(artifacts / PARITY_FOLDER / REPORT)
     parity.require_passed(artifacts, formats)
     for name, manifest in formats.items():
         _require_same_checkpoint(artifacts / name, manifest, manifests[CHECKPOINT])
@@ -113,5 +114,6 @@ def _digests(artifacts: Path) -> dict[str, str]:
     for folder in (CHECKPOINT, *FORMATS):
         manifest = f"{folder}/{MANIFEST}"
         digests[manifest] = sha256(artifacts / manifest)
-    digests[PARITY] = sha256(artifacts / PARITY)
+    report = f"{PARITY_FOLDER}/{REPORT}"
+    digests[report] = sha256(artifacts / report)
     return digests

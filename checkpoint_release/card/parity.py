@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from checkpoint_release.core.artifacts.parity import (
     FormatFigures,
+    Machine,
     OutputFigures,
     ParityReport,
     WeightsHeld,
@@ -77,6 +78,13 @@ def _cell(figures: OutputFigures | None) -> str:
     if figures.share_of_output is not None:
         return f"{error} ({figures.share_of_output:.2%})"
     return f"{error} ({figures.times_floor:.2g}×)"
+
+
+def measured_on(machine: Machine) -> str:
+    """The machine that the figures are from, as a phrase."""
+    libraries = [f"{name} {version}" for name, version in machine.libraries.items()]
+    processor = f"{machine.architecture} ({machine.cpu_capability})"
+    return f"{processor} with {', '.join(libraries)}"
 
 
 def parity_remarks(report: ParityReport) -> dict[str, str]:

@@ -18,7 +18,7 @@ from checkpoint_release.card.files import file_rows, library_versions, provenanc
 from checkpoint_release.card.front_matter import front_matter
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import code, escaped, fenced, human_size
-from checkpoint_release.card.parity import parity_remarks, parity_rows
+from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.signature import TensorSpec
@@ -63,6 +63,7 @@ def render(
             files=file_rows(inputs.formats),
             has_transformers_code=inputs.has_transformers_code,
             parity=inputs.parity,
+            measured_on=measured_on(inputs.parity.machine),
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
             left_out=_left_out(inputs.checkpoint),

@@ -1,4 +1,4 @@
-"""What the check reports: rows to print, and the figures of parity.json."""
+"""What the check reports: rows to print, metrics for DVC, and all figures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from checkpoint_release.core.artifacts.parity import (
     FormatFigures,
+    Machine,
     NoiseFloor,
     OutputFigures,
+    ParityMetrics,
     ParityReport,
     Rule,
     WeightsHeld,
@@ -44,13 +46,31 @@ def summary(check: ParityCheck) -> str:
     return "\n".join([*_aligned(rows), *_notes(check, columns)])
 
 
-def parity_report(
-    check: ParityCheck, *, seed: int, checked: Mapping[str, str]
-) -> ParityReport:
-    """What parity.json holds.
+def parity_metrics(check: ParityCheck) -> ParityMetrics:
+    """The handful of figures that DVC shows.
 
     Args:
         check: what was found.
+    """
+    shares = {}
+    for verdict in check.verdicts:
+        excesses = [output.worst.excess for output in verdict.outputs.values()]
+        shares[verdict.candidate.name] = rounded(max(excesses, default=0.0))
+    return ParityMetrics(
+        passed=not check.failed,
+        cases=len(check.reference.cases),
+        share_of_limit=shares,
+    )
+
+
+def parity_report(
+    check: ParityCheck, machine: Machine, *, seed: int, checked: Mapping[str, str]
+) -> ParityReport:
+    """All figures of the check.
+
+    Args:
+        check: what was found.
+        machine: that it was measured on.
         seed: that the cases were drawn from.
         checked: format → sha256 of the manifest of the artifact that was checked.
     """
@@ -70,6 +90,7 @@ def parity_report(
     )
     return ParityReport(
         passed=not check.failed,
+        machine=machine,
         checked=dict(checked),
         rule=rule,
         noise_floor=floors,

@@ -16,16 +16,25 @@ from typing import Literal
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
-from checkpoint_release.core.artifacts.parity import PARITY, read_parity
+from checkpoint_release.core.artifacts.parity import (
+    PARITY_FOLDER,
+    RELEASED_REPORT,
+    REPORT,
+    Machine,
+    read_report,
+)
 from checkpoint_release.core.artifacts.release import (
     CARD,
     RELEASE,
     SBOM,
     SIGNATURE,
     SUMS,
+    Built,
+    Evidence,
     Release,
     Runnable,
     Sample,
+    digest_of,
 )
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import (
@@ -42,6 +51,8 @@ FOLDER = "release"
 """The release's folder among the artifacts."""
 
 _WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
+_EVIDENCE = frozenset({RELEASED_REPORT, CARD})
+"""The files of a release that hold measured figures."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ def assemble(
         PublishError: the release can't be written as asked.
     """
     formats = _enabled_formats(artifacts)
-    read_parity(artifacts).require_passed(artifacts, formats)
+    report = read_report(artifacts / PARITY_FOLDER / REPORT)
+    report.require_passed(artifacts, formats)
     sources = _sources(artifacts, formats)
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
@@ -90,7 +102,7 @@ def assemble(
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
-            _describe(staging, formats, card, files)
+            _describe(staging, formats, card, files, report.machine)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -134,10 +146,10 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Sour
             _add(sources, path, Source(artifacts / name / file, entry))
     sample = Sample()
     for file in (sample.inputs, sample.outputs):
-        _add(sources, file, _current_source(artifacts, "parity", file))
+        _add(sources, file, _current_source(artifacts, PARITY_FOLDER, file))
     _add(sources, CARD, _current_source(artifacts, "model-card", CARD))
-    parity = artifacts / PARITY
-    _add(sources, PARITY, Source(parity, FileEntry.of(parity)))
+    report = _current_source(artifacts, PARITY_FOLDER, REPORT)
+    _add(sources, RELEASED_REPORT, report)
     return sources
 
 
@@ -170,7 +182,9 @@ def _current_source(artifacts: Path, folder: str, file: str) -> Source:
     """
     manifest = read_manifest(artifacts / folder)
     for name, digest in manifest.made_from.items():
-        origin = artifacts / name if name == PARITY else artifacts / name / MANIFEST
+        origin = artifacts / name
+        if origin.is_dir():
+            origin /= MANIFEST
         if origin.is_file() and sha256(origin) != digest:
             raise ArtifactError(
                 f"{artifacts / folder} was made from another {origin} than the current"
@@ -209,13 +223,27 @@ def _describe(
     formats: Mapping[str, Manifest],
     card: Literal["replace", "keep"],
     files: Mapping[str, FileEntry],
+    machine: Machine,
 ) -> None:
-    """Write release.json and SHA256SUMS."""
+    """Write release.json and SHA256SUMS.
+
+    Args:
+        folder: the release.
+        formats: the manifests of the enabled formats, by name.
+        card: as for assemble.
+        files: of the release, by path.
+        machine: that the figures were measured on.
+    """
+    built, measured = {}, {}
+    for name, entry in sorted(files.items()):
+        group = measured if name in _EVIDENCE else built
+        group[name] = entry
     release = Release(
         formats=_runnables(formats),
         sample=Sample(),
         card=card,
-        files=dict(sorted(files.items())),
+        built=Built(sha256=digest_of(built), files=built),
+        evidence=Evidence(sha256=digest_of(measured), machine=machine, files=measured),
     )
     release.write(folder / RELEASE)
     text = release.checksums(sha256(folder / RELEASE))

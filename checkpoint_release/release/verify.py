@@ -21,10 +21,10 @@ import numpy as np
 from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.parity import (
-    PARITY,
+    RELEASED_REPORT,
     FormatFigures,
     ParityReport,
-    read_parity,
+    read_report,
     upper_bound,
 )
 from checkpoint_release.core.artifacts.release import (
@@ -226,7 +226,7 @@ def _read_evidence(folder: Path, release: Release) -> Evidence:
         ArtifactError: a file of it is missing or broken.
     """
     return Evidence(
-        read_parity(folder),
+        read_report(folder / RELEASED_REPORT),
         _read_arrays(folder / release.sample.inputs),
         _read_arrays(folder / release.sample.outputs),
     )
@@ -357,7 +357,7 @@ def tolerance(name: str, output: str, expected: Array, parity: ParityReport) -> 
     """
     figures = _figures_of(name, parity)
     if figures is None or output not in figures.outputs:
-        raise InferenceError(f"{PARITY} doesn't list {output} of {name}")
+        raise InferenceError(f"{RELEASED_REPORT} doesn't list {output} of {name}")
     accepted = upper_bound(figures.outputs[output].max_abs_error)
     floor = parity.noise_floor.get(output)
     if floor is None or expected.size == 0:

@@ -39,7 +39,12 @@ from checkpoint_release.core.artifacts.manifest import (
     read_manifest,
     write_manifest,
 )
-from checkpoint_release.core.artifacts.parity import PARITY, ParityReport, read_parity
+from checkpoint_release.core.artifacts.parity import (
+    PARITY_FOLDER,
+    REPORT,
+    ParityReport,
+    read_report,
+)
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
 from checkpoint_release.core.files import FileEntry, sha256, write_json
@@ -48,7 +53,7 @@ from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.exporting.config_json import model_config
 from pipeline.model_card import MODEL_CARD, write_card
 from tests.support.checkpoint_folder import write_checkpoint
-from tests.support.parity_json import passed_report
+from tests.support.parity_json import passed_report, store_report
 from tests.support.project import ROOT, Project
 from tests.support.stick_figure import stick_figure
 
@@ -121,15 +126,19 @@ class Artifacts:
         return self
 
     def pass_parity(self, **changes: Any) -> None:
-        """Write a parity.json in which these artifacts passed."""
+        """Write a report in which these artifacts passed."""
         checked = {name: sha256(self.path / name / MANIFEST) for name in self.formats}
         outputs = [spec.name for spec in self.architecture.signature.outputs]
         report = passed_report(checked, outputs)
-        msgspec.structs.replace(report, **changes).write(self.path / PARITY)
+        store_report(self.path, msgspec.structs.replace(report, **changes))
+
+    @property
+    def report(self) -> Path:
+        return self.path / PARITY_FOLDER / REPORT
 
     @property
     def parity(self) -> ParityReport:
-        return read_parity(self.path)
+        return read_report(self.report)
 
     def change_checkpoint(self, **facts: Any) -> None:
         folder = CheckpointFolder.open(self.path / CHECKPOINT)
@@ -488,7 +497,7 @@ def failed_parity(artifacts: Artifacts) -> None:
 
 
 def no_verdict(artifacts: Artifacts) -> None:
-    write_json(artifacts.path / PARITY, {"checked": {}})
+    write_json(artifacts.report, {"checked": {}})
 
 
 def unchecked_format(artifacts: Artifacts) -> None:
@@ -499,7 +508,7 @@ def unchecked_format(artifacts: Artifacts) -> None:
 
 def verdict_without_figures(artifacts: Artifacts) -> None:
     report = artifacts.parity.to_json()
-    write_json(artifacts.path / PARITY, {**report, "formats": {"onnx": {"rule": ""}}})
+    write_json(artifacts.report, {**report, "formats": {"onnx": {"rule": ""}}})
 
 
 def rebuilt_format(artifacts: Artifacts) -> None:

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.artifacts.parity import read_parity
+from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.files import sha256
 from tests.support.parity_world import World
 from tests.support.project import ROOT
@@ -59,7 +59,7 @@ def test_the_stage_passes_good_artifacts_and_stops_wrong_ones(project: Path) -> 
         "onnx",
         "torchscript",
     ]
-    report = read_parity(project / "artifacts")
+    report = read_report(project / "artifacts/parity/report.json")
     assert report.passed
     manifests = {
         name: sha256(project / f"artifacts/{name}/manifest.json")
@@ -149,7 +149,7 @@ def test_the_report_has_the_same_bytes_on_every_run(project: Path) -> None:
 def test_the_metrics_are_nested_numbers_that_json_can_hold(project: Path) -> None:
     assert parity_check(project).returncode == 0
     metrics = json.loads(
-        (project / "artifacts/parity.json").read_text(),
+        (project / "artifacts/parity/report.json").read_text(),
         parse_constant=lambda name: pytest.fail(name),
     )
     figures = metrics["formats"]["onnx"]["outputs"]["pose"]

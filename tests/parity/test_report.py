@@ -1,4 +1,4 @@
-"""The figures of parity.json are in the terms of the rule that an output is held to."""
+"""The figures of the report are in the terms of the rule that an output is held to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from checkpoint_release.parity.check import ParityCheck
 from checkpoint_release.parity.judge import judge
 from checkpoint_release.parity.report import parity_report, summary
 from checkpoint_release.parity.rules import Limits, Tolerance
+from tests.support.parity_json import MACHINE
 from tests.support.parity_world import LIMITS, World, with_output
 
 
@@ -23,7 +24,7 @@ def check_as(
 
 
 def figures(check: ParityCheck) -> FormatFigures:
-    (of_format,) = parity_report(check, seed=0, checked={}).formats.values()
+    (of_format,) = parity_report(check, MACHINE, seed=0, checked={}).formats.values()
     return of_format
 
 

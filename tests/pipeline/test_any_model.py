@@ -276,7 +276,7 @@ def release(project: Project, **params: Any) -> dict[str, Any]:
     project.set(model__inputs=None, model__image_size=None, **params)
     project.dvc("repro")
     parity: dict[str, Any] = json.loads(
-        (project.path / "artifacts/parity.json").read_text()
+        (project.path / "artifacts/parity/report.json").read_text()
     )
     assert parity["passed"] is True
     return parity

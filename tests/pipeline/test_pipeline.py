@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.support.project import ROOT, Project, tree
 
@@ -44,11 +45,31 @@ def test_a_second_run_does_nothing(project: Project) -> None:
     assert project.git("status", "--porcelain") == ""
 
 
-def test_the_committed_lock_is_what_a_fresh_clone_arrives_at(built: Project) -> None:
+EVIDENCE = {"parity", "parity.json", "model-card", "release", "publish.json"}
+"""Artifacts that hold measured figures, and so follow the machine."""
+
+
+def locked(path: Path) -> dict[str, dict[str, str]]:
+    """What a dvc.lock states that is the same on every machine: stage → path → md5."""
+    stages = YAML(typ="safe").load(path)["stages"]
+    found = {}
+    for name, stage in stages.items():
+        entries = {}
+        for entry in (*stage["deps"], *stage["outs"]):
+            if entry["path"].removeprefix("artifacts/") not in EVIDENCE:
+                entries[entry["path"]] = entry["md5"]
+        found[name] = entries
+    return found
+
+
+def test_a_clone_without_a_cache_arrives_at_the_committed_lock(built: Project) -> None:
     """The checkout of these tests started without a cache, from the dvc.lock of this
     repository.
     """
-    assert (built.path / "dvc.lock").read_text() == (ROOT / "dvc.lock").read_text()
+    committed = locked(ROOT / "dvc.lock")
+    assert locked(built.path / "dvc.lock") == committed
+    assert set(committed) == set(STAGES)
+    assert "artifacts/onnx" in committed["export-onnx"]
 
 
 def test_another_opset_reruns_its_export_and_what_follows(project: Project) -> None:
@@ -115,7 +136,13 @@ def test_artifacts_travel_through_a_remote(built: Project, tmp_path: Path) -> No
 def test_dvc_shows_the_pipeline_its_metrics_and_its_plots(project: Project) -> None:
     dag = project.dvc("dag", "--dot").stdout
     assert all(f'"{stage}"' in dag for stage in STAGES)
-    assert "parity.json" in project.dvc("metrics", "show").stdout
+    shown = json.loads(project.dvc("metrics", "show", "--json").stdout)
+    metrics = shown[""]["data"]["artifacts/parity.json"]["data"]
+    assert metrics["passed"] is True and metrics["cases"] == 10
+    shares = metrics["share_of_limit"]
+    assert set(shares) == {"safetensors", "onnx", "torchscript"}
+    # Five digits after the point are what DVC prints.
+    assert all(0.00001 < share <= 1 for share in shares.values())
     shown = project.dvc("plots", "show", "--json").stdout
     assert json.loads(shown), "no plots"
     project.set(onnx__opset=18)

@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.artifacts.parity import read_parity
+from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import sha256
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.signing import check_signature
-from tests.support.parity_json import write_parity
+from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, tree
 from tests.support.publishing import fake_artifacts, write_artifact
 
@@ -201,14 +201,15 @@ def test_two_artifacts_that_want_one_name_are_an_error(artifacts: Path) -> None:
 
 
 def test_a_card_made_from_another_parity_does_not_go_out(artifacts: Path) -> None:
-    made_from = {"parity.json": sha256(artifacts / "parity.json")}
+    path = artifacts / "parity/report.json"
+    made_from = {"parity/report.json": sha256(path)}
     write_manifest(artifacts / "model-card", "model-card", made_from=made_from)
     assemble(artifacts)
-    report = read_parity(artifacts)
+    report = read_report(path)
     rule = msgspec.structs.replace(report.rule, noise_multiple=9.0)
-    msgspec.structs.replace(report, rule=rule).write(artifacts / "parity.json")
+    store_report(artifacts, msgspec.structs.replace(report, rule=rule))
     with pytest.raises(
-        ArtifactError, match=r"model-card was made from another .*parity\.json"
+        ArtifactError, match=r"model-card was made from another .*report\.json"
     ):
         assemble(artifacts)
 

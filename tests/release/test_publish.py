@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from huggingface_hub import constants
 
+from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.artifacts.receipt import Checkout
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, ParamsError, PublishError
@@ -25,7 +26,7 @@ from checkpoint_release.release.hub import Hub, require_token
 from checkpoint_release.release.hub_errors import scrub
 from checkpoint_release.release.plan import LocalFile, Survey, Target
 from tests.support.hub_server import Account, Fault
-from tests.support.parity_json import write_parity
+from tests.support.parity_json import store_report, write_parity
 from tests.support.project import Project
 from tests.support.publishing import (
     CARD,
@@ -357,9 +358,9 @@ def test_an_artifact_changed_after_it_was_written_does_not_go_out(
 def test_an_artifact_that_parity_did_not_see_does_not_go_out(
     publisher: Publisher,
 ) -> None:
-    parity = (publisher.artifacts / "parity.json").read_bytes()
+    report = read_report(publisher.artifacts / "parity/report.json")
     fake_artifacts(publisher.artifacts, weights=b"other weights")
-    (publisher.artifacts / "parity.json").write_bytes(parity)
+    store_report(publisher.artifacts, report)
     with pytest.raises(ArtifactError, match="not what was checked"):
         publisher.publish()
     write_parity(publisher.artifacts)
@@ -370,7 +371,7 @@ def test_an_artifact_that_parity_did_not_see_does_not_go_out(
 def test_a_parity_that_did_not_pass_stops_the_release(publisher: Publisher) -> None:
     report = write_parity(publisher.artifacts)
     failed = msgspec.structs.replace(report, passed=False)
-    failed.write(publisher.artifacts / "parity.json")
+    store_report(publisher.artifacts, failed)
     with pytest.raises(ArtifactError, match="doesn't say that the formats passed"):
         publisher.publish()
 
@@ -379,7 +380,7 @@ def test_a_parity_that_did_not_pass_stops_the_release(publisher: Publisher) -> N
 def test_a_parity_that_says_anything_but_true_stops_the_release(
     publisher: Publisher, passed: str
 ) -> None:
-    path = publisher.artifacts / "parity.json"
+    path = publisher.artifacts / "parity/report.json"
     path.write_text(path.read_text().replace("true", passed, 1))
     with pytest.raises(ArtifactError, match=r"passed"):
         publisher.publish()
@@ -388,7 +389,7 @@ def test_a_parity_that_says_anything_but_true_stops_the_release(
 def test_a_format_that_parity_left_out_does_not_go_out(publisher: Publisher) -> None:
     report = write_parity(publisher.artifacts)
     del report.checked["torchscript"]
-    report.write(publisher.artifacts / "parity.json")
+    store_report(publisher.artifacts, report)
     with pytest.raises(ArtifactError, match="torchscript was not checked"):
         publisher.publish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.parity import NoiseFloor
 from checkpoint_release.core.artifacts.release import (
+    Built,
     Release,
     Runnable,
+    digest_of,
     read_release,
 )
 from checkpoint_release.core.errors import ArtifactError, PublishError
@@ -29,7 +32,7 @@ from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify
-from tests.support.parity_json import write_parity
+from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, Project
 from tests.support.publishing import (
     REPO,
@@ -220,7 +223,7 @@ def accepted(artifacts: Path, error: float, value: float) -> Path:
         y = figures.outputs["y"]
         figures.outputs["y"] = msgspec.structs.replace(y, max_abs_error=error)
     report.noise_floor["y"] = NoiseFloor(typical=1e-9, worst=1e-9)
-    report.write(artifacts / "parity.json")
+    store_report(artifacts, report)
     return assemble(artifacts)
 
 
@@ -244,14 +247,12 @@ def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(
 
 
 def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> None:
-    (release / "config.json").write_text('{"changed": true}\n')
-    changed = read_release(release)
-    described = (
-        (release / "release.json")
-        .read_text()
-        .replace(changed.files["config.json"].sha256, "0" * 64)
-    )
-    (release / "release.json").write_text(described)
+    changed = release / "config.json"
+    changed.write_text('{"changed": true}\n')
+    described = read_release(release)
+    files = described.built.files | {"config.json": FileEntry.of(changed)}
+    built = Built(sha256=digest_of(files), files=files)
+    msgspec.structs.replace(described, built=built).write(release / "release.json")
     assert any(
         "SHA256SUMS and release.json do not agree" in line for line in failures(release)
     )
@@ -313,34 +314,50 @@ def test_a_manifest_that_leads_out_of_the_release_is_refused(
     release: Path, path: str
 ) -> None:
     described = read_release(release)
-    described.files[path] = FileEntry(1, "0" * 64)
+    described.built.files[path] = FileEntry(1, "0" * 64)
     described.write(release / "release.json")
     with pytest.raises(ArtifactError, match="leads out of the release"):
         verify(release)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[]",
-        "null",
-        "{}",
-        '{"formats": [], "sample": {}, "card": "replace", "files": {}}',
-        '{"formats": {}, "sample": {}, "card": "burn", "files": {}}',
-        '{"formats": {}, "sample": {}, "card": "keep", "files": {"a": {"size": "1"}}}',
-        '{"formats": {}, "sample": {}, "card": "keep", "files": {"a": 1}}',
-        '{"formats": {}, "sample": {"inputs": "/x"}, "card": "keep", "files": {}}',
-        '{"formats": {"onnx": {"format": "onnx", "path": "../x"}}, "sample": {},'
-        ' "card": "keep", "files": {}}',
-        '{"formats": {}, "sample": {"inputs": "\\ud800"}, "card": "keep", "files": {}}',
-        "[" * 100_000,
-    ],
-)
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "[" * 100_000])
 def test_a_release_json_that_is_none_is_one_clear_error(
     release: Path, text: str
 ) -> None:
     (release / "release.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"release\.json"):
+        verify(release)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("formats", []),
+        ("formats", {"onnx": {"format": "onnx", "path": "../x"}}),
+        ("sample", {"inputs": "/x"}),
+        ("sample", {"inputs": "\ud800"}),
+        ("card", "burn"),
+        ("built", {"sha256": "", "files": {"a": 1}}),
+        ("built", {"sha256": "", "files": {"a": {"size": "1"}}}),
+        ("built", {"sha256": "0" * 64, "files": {}}),
+        ("evidence", None),
+    ],
+)
+def test_a_wrong_value_in_release_json_is_one_clear_error(
+    release: Path, key: str, value: object
+) -> None:
+    path = release / "release.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ArtifactError, match=r"release\.json"):
+        verify(release)
+
+
+def test_a_file_listed_as_built_and_as_evidence_is_an_error(release: Path) -> None:
+    described = read_release(release)
+    files = described.built.files | described.evidence.files
+    built = Built(sha256=digest_of(files), files=files)
+    redescribe(release, msgspec.structs.replace(described, built=built))
+    with pytest.raises(ArtifactError, match="as built and as evidence"):
         verify(release)
 
 

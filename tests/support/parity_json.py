@@ -1,4 +1,4 @@
-"""parity.json as parity-check writes it, for tests that start behind it."""
+"""The parity report as parity-check writes it, for tests that start behind it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
-from checkpoint_release.core.artifacts.manifest import MANIFEST, read_manifest
+from checkpoint_release.core.artifacts.manifest import (
+    MANIFEST,
+    read_manifest,
+    write_manifest,
+)
 from checkpoint_release.core.artifacts.parity import (
-    PARITY,
+    PARITY_FOLDER,
+    REPORT,
     FormatFigures,
+    Machine,
     NoiseFloor,
     OutputFigures,
     ParityReport,
@@ -17,6 +23,10 @@ from checkpoint_release.core.artifacts.parity import (
     WeightsHeld,
 )
 from checkpoint_release.core.files import sha256
+
+MACHINE = Machine(
+    architecture="x86_64", cpu_capability="AVX2", libraries={"torch": "2.13.0"}
+)
 
 
 def passed_report(checked: Mapping[str, str], outputs: Sequence[str]) -> ParityReport:
@@ -39,6 +49,7 @@ def passed_report(checked: Mapping[str, str], outputs: Sequence[str]) -> ParityR
     floor = NoiseFloor(typical=1.5e-7, worst=2e-7)
     return ParityReport(
         passed=True,
+        machine=MACHINE,
         checked=dict(checked),
         rule=Rule(noise_multiple=8.0, large_multiple=100.0, seed=0, cases=11),
         noise_floor=dict.fromkeys(outputs, floor),
@@ -68,5 +79,13 @@ def write_parity(artifacts: Path, outputs: Sequence[str] = ("y",)) -> ParityRepo
         if read_manifest(artifacts / name).enabled
     }
     report = passed_report(checked, outputs)
-    report.write(artifacts / PARITY)
+    store_report(artifacts, report)
     return report
+
+
+def store_report(artifacts: Path, report: ParityReport) -> None:
+    """Write the report among the artifacts, where its folder's manifest lists it."""
+    folder = artifacts / PARITY_FOLDER
+    folder.mkdir(exist_ok=True)
+    report.write(folder / REPORT)
+    write_manifest(folder, PARITY_FOLDER)

@@ -1,5 +1,8 @@
-"""parity.json: whether every format computes what the checkpoint computes, and how
-exactly.
+"""The parity check's files: whether every format computes what the checkpoint computes,
+and how exactly.
+
+artifacts/parity.json           a handful of figures, which DVC shows as metrics
+artifacts/parity/report.json    all figures; in a release it is parity.json
 """
 
 from __future__ import annotations
@@ -13,9 +16,15 @@ from checkpoint_release.core.artifacts.typed import Record, read_record
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import sha256
 
-PARITY = "parity.json"
+METRICS = "parity.json"
+"""Among the artifacts: the figures that DVC shows."""
+REPORT = "report.json"
+"""In the parity check's folder: all figures."""
+PARITY_FOLDER = "parity"
+RELEASED_REPORT = "parity.json"
+"""In a release: the copy of the report."""
 SIGNIFICANT_DIGITS = 2
-"""Of a figure in parity.json: for the most part they hide how machines differ in
+"""Of a figure in the report: for the most part they hide how machines differ in
 rounding.
 """
 
@@ -92,11 +101,41 @@ class FormatFigures(Record, frozen=True, kw_only=True):
     outputs: dict[str, OutputFigures]
 
 
-class ParityReport(Record, frozen=True, kw_only=True):
-    """parity.json.
+class Machine(Record, frozen=True, kw_only=True):
+    """What the figures depend on beside the artifacts.
+
+    Attributes:
+        architecture: of the processor, such as x86_64.
+        cpu_capability: the instructions that torch's kernels used, such as AVX2.
+        libraries: distribution → version, of those whose kernels computed.
+    """
+
+    architecture: str
+    cpu_capability: str
+    libraries: dict[str, str]
+
+
+class ParityMetrics(Record, frozen=True, kw_only=True):
+    """parity.json among the artifacts: what `dvc metrics` and `dvc exp` show.
 
     Attributes:
         passed: the verdict.
+        cases: how many inputs each format ran on.
+        share_of_limit: artifact (such as "onnx") → its worst error as a share of what
+            is allowed; 1 is the limit.
+    """
+
+    passed: bool
+    cases: int
+    share_of_limit: dict[str, float]
+
+
+class ParityReport(Record, frozen=True, kw_only=True):
+    """All figures of the check.
+
+    Attributes:
+        passed: the verdict.
+        machine: that they were measured on.
         checked: format → sha256 of the manifest of the artifact that was checked.
         rule: what was allowed.
         noise_floor: float output → eager float32's own error.
@@ -104,6 +143,7 @@ class ParityReport(Record, frozen=True, kw_only=True):
     """
 
     passed: bool
+    machine: Machine
     checked: dict[str, str]
     rule: Rule
     noise_floor: dict[str, NoiseFloor]
@@ -120,7 +160,7 @@ class ParityReport(Record, frozen=True, kw_only=True):
         Raises:
             ArtifactError: it isn't, or they changed since.
         """
-        path = artifacts / PARITY
+        path = artifacts / PARITY_FOLDER / REPORT
         if not self.passed:
             raise ArtifactError(
                 f"{path} doesn't say that the formats passed",
@@ -142,17 +182,20 @@ class ParityReport(Record, frozen=True, kw_only=True):
                 )
 
 
-def read_parity(folder: Path) -> ParityReport:
-    """Read a folder's parity.json.
+def read_report(path: Path) -> ParityReport:
+    """Read a report.
+
+    Args:
+        path: of the file, among the artifacts or in a release.
 
     Raises:
         ArtifactError: it is missing or isn't as it was written.
     """
-    return read_record(folder / PARITY, ParityReport)
+    return read_record(path, ParityReport)
 
 
 def rounded(value: float) -> float:
-    """A measured value as parity.json holds it, with SIGNIFICANT_DIGITS."""
+    """A measured value as the report holds it, with SIGNIFICANT_DIGITS."""
     if not math.isfinite(value):
         return value
     return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")

@@ -1,11 +1,18 @@
-"""release.json: what a release holds, and what in it computes."""
+"""release.json: what a release holds, what in it computes, and which of its files were
+built and which were measured.
+
+What is built has the same bytes on every machine. What is measured, and every file that
+states it, is evidence of the one machine that it names.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from checkpoint_release.core.artifacts.parity import Machine
 from checkpoint_release.core.artifacts.typed import Record, as_record
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import FileEntry, read_json
@@ -35,22 +42,54 @@ class Sample(Record, frozen=True, kw_only=True, omit_defaults=False):
     outputs: str = "sample/outputs.safetensors"
 
 
+class Built(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The files that the checkpoint, the parameters and the pinned versions decide.
+
+    Attributes:
+        sha256: of all of them together; see digest_of.
+        files: path → size and sha256.
+    """
+
+    sha256: str
+    files: dict[str, FileEntry]
+
+
+class Evidence(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The files that hold measured figures.
+
+    Attributes:
+        sha256: of all of them together; see digest_of.
+        machine: that the figures were measured on.
+        files: path → size and sha256.
+    """
+
+    sha256: str
+    machine: Machine
+    files: dict[str, FileEntry]
+
+
 class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """release.json.
+    """release.json; itself, SHA256SUMS and the signature are not among its files.
 
     Attributes:
         formats: name in parity.json (such as "onnx" or "onnx float16") → what to run.
         sample: the files of the sample.
         card: "replace" if the card is one of the files; "keep" if it is left to the
             people who edit it on the Hub.
-        files: path → size and sha256; release.json, SHA256SUMS and the signature are
-            not among them.
+        built: weights, graphs, configuration, code and samples.
+        evidence: the parity report and the card.
     """
 
     formats: dict[str, Runnable]
     sample: Sample
     card: Literal["replace", "keep"]
-    files: dict[str, FileEntry]
+    built: Built
+    evidence: Evidence
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """All listed files, sorted by path."""
+        return dict(sorted((self.built.files | self.evidence.files).items()))
 
     @property
     def unlisted(self) -> frozenset[str]:
@@ -68,6 +107,17 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
         """
         digests = {name: entry.sha256 for name, entry in self.files.items()}
         return checksums(digests | {RELEASE: own})
+
+
+def digest_of(files: Mapping[str, FileEntry]) -> str:
+    """One digest of many files: the sha256 of their lines as `sha256sum` writes them,
+    sorted by path.
+
+    Args:
+        files: path → size and sha256.
+    """
+    text = checksums({name: entry.sha256 for name, entry in files.items()})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checksums(digests: Mapping[str, str]) -> str:
@@ -103,7 +153,35 @@ def read_release(folder: Path) -> Release:
             paths.append(runnable.path)
     for name in paths:
         _require_inside(name, path)
+    _require_digests(release, path)
     return release
+
+
+def _require_digests(release: Release, source: Path) -> None:
+    """Require that the two digests are those of the files that are listed.
+
+    Args:
+        release: what was read.
+        source: the file that it was read from, for the message.
+
+    Raises:
+        ArtifactError: they aren't, or a file is listed as both built and measured.
+    """
+    groups = {"built": release.built, "evidence": release.evidence}
+    for name, group in groups.items():
+        digest = digest_of(group.files)
+        if digest != group.sha256:
+            raise ArtifactError(
+                f"{source} gives {group.sha256[:12]}… as the digest of {name}, and the"
+                f" files listed there have {digest[:12]}…",
+                "get the release again",
+            )
+    both = release.built.files.keys() & release.evidence.files.keys()
+    if both:
+        raise ArtifactError(
+            f"{source} lists {min(both)} as built and as evidence",
+            "get the release again",
+        )
 
 
 def _require_inside(name: str, source: Path) -> None:
