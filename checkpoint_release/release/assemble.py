@@ -29,8 +29,8 @@ from checkpoint_release.core.artifacts.release import (
     SBOM,
     SIGNATURE,
     SUMS,
-    Built,
     Evidence,
+    Listing,
     Release,
     Runnable,
     Sample,
@@ -234,7 +234,8 @@ def _describe(
         files: of the release, by path.
         machine: that the figures were measured on.
     """
-    built, measured = {}, {}
+    built: dict[str, FileEntry] = {}
+    measured: dict[str, FileEntry] = {}
     for name, entry in sorted(files.items()):
         group = measured if name in _EVIDENCE else built
         group[name] = entry
@@ -242,7 +243,7 @@ def _describe(
         formats=_runnables(formats),
         sample=Sample(),
         card=card,
-        built=Built(sha256=digest_of(built), files=built),
+        built=Listing(sha256=digest_of(built), files=built),
         evidence=Evidence(sha256=digest_of(measured), machine=machine, files=measured),
     )
     release.write(folder / RELEASE)

@@ -20,7 +20,7 @@ from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.parity import NoiseFloor
 from checkpoint_release.core.artifacts.release import (
-    Built,
+    Listing,
     Release,
     Runnable,
     digest_of,
@@ -251,7 +251,7 @@ def test_a_manifest_changed_with_its_file_is_seen_by_its_sums(release: Path) -> 
     changed.write_text('{"changed": true}\n')
     described = read_release(release)
     files = described.built.files | {"config.json": FileEntry.of(changed)}
-    built = Built(sha256=digest_of(files), files=files)
+    built = Listing(sha256=digest_of(files), files=files)
     msgspec.structs.replace(described, built=built).write(release / "release.json")
     assert any(
         "SHA256SUMS and release.json do not agree" in line for line in failures(release)
@@ -355,7 +355,7 @@ def test_a_wrong_value_in_release_json_is_one_clear_error(
 def test_a_file_listed_as_built_and_as_evidence_is_an_error(release: Path) -> None:
     described = read_release(release)
     files = described.built.files | described.evidence.files
-    built = Built(sha256=digest_of(files), files=files)
+    built = Listing(sha256=digest_of(files), files=files)
     redescribe(release, msgspec.structs.replace(described, built=built))
     with pytest.raises(ArtifactError, match="as built and as evidence"):
         verify(release)

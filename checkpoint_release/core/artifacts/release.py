@@ -42,8 +42,8 @@ class Sample(Record, frozen=True, kw_only=True, omit_defaults=False):
     outputs: str = "sample/outputs.safetensors"
 
 
-class Built(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """The files that the checkpoint, the parameters and the pinned versions decide.
+class Listing(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Some of a release's files.
 
     Attributes:
         sha256: of all of them together; see digest_of.
@@ -54,18 +54,14 @@ class Built(Record, frozen=True, kw_only=True, omit_defaults=False):
     files: dict[str, FileEntry]
 
 
-class Evidence(Record, frozen=True, kw_only=True, omit_defaults=False):
+class Evidence(Listing, frozen=True, kw_only=True, omit_defaults=False):
     """The files that hold measured figures.
 
     Attributes:
-        sha256: of all of them together; see digest_of.
         machine: that the figures were measured on.
-        files: path → size and sha256.
     """
 
-    sha256: str
     machine: Machine
-    files: dict[str, FileEntry]
 
 
 class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -76,14 +72,15 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
         sample: the files of the sample.
         card: "replace" if the card is one of the files; "keep" if it is left to the
             people who edit it on the Hub.
-        built: weights, graphs, configuration, code and samples.
-        evidence: the parity report and the card.
+        built: the files that the checkpoint, the parameters and the pinned versions
+            decide: weights, graphs, configuration, code and samples.
+        evidence: the files that hold measured figures: the parity report and the card.
     """
 
     formats: dict[str, Runnable]
     sample: Sample
     card: Literal["replace", "keep"]
-    built: Built
+    built: Listing
     evidence: Evidence
 
     @property
@@ -167,7 +164,7 @@ def _require_digests(release: Release, source: Path) -> None:
     Raises:
         ArtifactError: they aren't, or a file is listed as both built and measured.
     """
-    groups = {"built": release.built, "evidence": release.evidence}
+    groups: dict[str, Listing] = {"built": release.built, "evidence": release.evidence}
     for name, group in groups.items():
         digest = digest_of(group.files)
         if digest != group.sha256:
