@@ -1,4 +1,4 @@
-"""Stage load: the .pth becomes weights and facts that no later stage has to distrust.
+"""Stage load: the checkpoint becomes weights and facts that no later stage distrusts.
 
 Reads checkpoint.path (and checkpoint.adapter); writes artifacts/checkpoint:
 weights.safetensors and checkpoint.json. Nothing that the file names is imported or
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from checkpoint_release.core import stage
@@ -21,16 +22,19 @@ from checkpoint_release.core.artifacts.checkpoint import (
     Origin,
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.files import artifact_folder, sha256
+from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.pth import (
     Checkpoint,
     escape_surrogates,
-    read_checkpoint,
     refuse_dangerous,
 )
 from checkpoint_release.pth.facts import training_facts
 from checkpoint_release.state_dict.model_weights import read_model_weights
+from checkpoint_release.state_dict.near_miss import with_advice
+from checkpoint_release.state_dict.selection import Selection
+from checkpoint_release.state_dict.shards import INDEX_SUFFIX
+from checkpoint_release.state_dict.sources import read_source
 from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.statistics import tensor_statistics
 from checkpoint_release.tensors.wrappers import Finite
@@ -49,17 +53,18 @@ def main() -> None:
     adapter = _read_adapter(options)
     with ThreadPoolExecutor(1) as pool:
         # takes about as long as all the rest, and leaves the interpreter free
-        digest = pool.submit(sha256, checkpoint.path)
+        digest = pool.submit(checkpoint.sha256)
         weights = read_model_weights(
             checkpoint,
             adapter,
             state_dict=options.state_dict,
             alpha=options.lora_alpha,
             half_precision=options.half_precision,
+            selection=Selection(tuple(options.leave_out), options.prefix),
         )
         tensors = weights.tensors
         shapes = {name: (each.dtype, each.shape) for name, each in tensors.items()}
-        architecture = read_architecture(params.model, shapes)
+        architecture = with_advice(partial(read_architecture, params.model), shapes)
         check_weights = architecture.hook("check_weights")
         if check_weights:
             check_weights(architecture.kwargs, tensors)
@@ -71,17 +76,18 @@ def main() -> None:
             entry = write_safetensors(folder / WEIGHTS_FILE, checked, {"format": "pt"})
             origin = Origin(
                 sha256=digest.result(),
-                size=checkpoint.path.stat().st_size,
+                size=checkpoint.size,
                 container=checkpoint.container,
                 state_dict=escape_surrogates(weights.key),
                 prefix=weights.prefix,
+                left_out=[escape_surrogates(name) for name in weights.left_out],
                 half_precision=options.half_precision,
-                adapter=sha256(adapter.path) if adapter else None,
+                adapter=adapter.sha256() if adapter else None,
             )
             facts = CheckpointFacts(
                 model=architecture.to_json(),
                 tensors=tensor_statistics(tensors),
-                training=training_facts(checkpoint.value, leave_out=weights.top_keys),
+                training=training_facts(checkpoint.entries, leave_out=weights.top_keys),
                 origin=origin,
                 lora=weights.lora,
                 left_out=checkpoint.left_out,
@@ -103,7 +109,12 @@ def main() -> None:
 
 
 def _read(path: str, options: CheckpointParams) -> Checkpoint:
-    checkpoint = read_checkpoint(Path(path))
+    checkpoint = read_source(Path(path))
+    if path.endswith(INDEX_SUFFIX):
+        print(
+            f"note: DVC watches {path} and not its shards: give the folder instead",
+            file=sys.stderr,
+        )
     if not options.salvage:
         refuse_dangerous(checkpoint)
     return checkpoint

@@ -1,19 +1,19 @@
 """checkpoint-release inspect: list what a checkpoint holds, without running any of it.
 
 checkpoint-release inspect checkpoint.pth
-checkpoint-release inspect model.safetensors
+checkpoint-release inspect folder/with/shards
 """
 
 from __future__ import annotations
 
 import argparse
 
-SUMMARY = "list what a .pth or safetensors file holds, without running any of it"
+SUMMARY = "list what a checkpoint holds, without running any of it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's argument."""
-    parser.add_argument("path", help="a .pth or safetensors file")
+    parser.add_argument("path", help="a .pth or safetensors file, or a folder")
 
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +69,25 @@ def sha256(path: Path) -> str:
     """The file's sha256 in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(digests: Mapping[str, str]) -> str:
+    """One line a file, sorted by path, as `sha256sum -c` reads them.
+
+    Args:
+        digests: path → sha256 in lower-case hex.
+    """
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+    return "".join(lines)
+
+
+def joint_sha256(digests: Mapping[str, str]) -> str:
+    """One digest of many files: the sha256 of their checksums' text.
+
+    Args:
+        digests: path → sha256 in lower-case hex.
+    """
+    return hashlib.sha256(checksums(digests).encode()).hexdigest()
 
 
 @contextmanager

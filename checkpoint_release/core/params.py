@@ -112,6 +112,8 @@ class CheckpointParams(Section, frozen=True):
 
     path: Text
     state_dict: Text | None
+    prefix: Text | None
+    leave_out: list[Text]
     adapter: Text | None
     lora_alpha: Positive | None
     salvage: bool

@@ -70,7 +70,7 @@ def refuse_dangerous(checkpoint: Checkpoint) -> None:
     Raises:
         UnsafeCheckpointError: with the names and how often each would have been called.
     """
-    dangerous = checkpoint.left_out["dangerous"]
+    dangerous = checkpoint.left_out.get("dangerous")
     if not dangerous:
         return
     counted = [f"{name} ({count}×)" for name, count in dangerous.items()]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from checkpoint_release.core.files import joint_sha256, sha256
 
 
 @dataclass(eq=False, slots=True)
@@ -40,16 +43,19 @@ class Checkpoint:
     """What a `.pth` holds.
 
     Attributes:
-        path: the file.
+        path: the file, index or folder that was named.
         value: a nest of dict, list and tuple over None, bool, int, float, complex, str,
             bytes, `Tensor` and `Inert`; a set comes as a list, a frozenset as a tuple,
             in the file's order. It contains itself nowhere, is at most 200 deep and
             walks as at most ten million values, Inert records counted as leaves.
-        container: "zip" or "legacy" (before torch 1.6).
+        container: "zip", "legacy" (before torch 1.6), "safetensors", or one of these
+            with the number of shards.
         left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that
             stayed records, sorted by name, counted by the times that they would have
             been called (or by mentions, when never called).
         notes: what a reader of the result should know, one sentence each.
+        files: that the weights are in; none stands for the path alone.
+        facts: what lies beside the weights in files of their own, by name.
     """
 
     path: Path
@@ -57,3 +63,26 @@ class Checkpoint:
     container: str
     left_out: dict[str, dict[str, int]]
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> dict[Any, Any]:
+        """What lies at the top, by key: in the file itself, and beside it."""
+        entries: dict[Any, Any] = dict(self.facts)
+        if isinstance(self.value, dict):
+            entries |= self.value
+        return entries
+
+    @property
+    def size(self) -> int:
+        """Of the files, in bytes."""
+        return sum(file.stat().st_size for file in self.files or (self.path,))
+
+    def sha256(self) -> str:
+        """Of the file, in lower-case hex; of several files together."""
+        if not self.files:
+            return sha256(self.path)
+        if len(self.files) == 1:
+            return sha256(self.files[0])
+        return joint_sha256({file.name: sha256(file) for file in self.files})

@@ -12,9 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checkpoint_release.core.artifacts.release import checksums
 from checkpoint_release.core.errors import PublishError
-from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.files import FileEntry, checksums
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Checkpoint, read_checkpoint
+from checkpoint_release.pth import Checkpoint
 from checkpoint_release.pth.facts import training_facts
-from checkpoint_release.pth.file_kind import Kind, identify
+from checkpoint_release.pth.file_kind import Kind
 from checkpoint_release.state_dict.candidates import candidates
-from checkpoint_release.tensors.safetensors import open_safetensors
-from checkpoint_release.tensors.tensor import MappedFile, TensorLike
+from checkpoint_release.state_dict.shards import ShardName
+from checkpoint_release.state_dict.sources import read_file, read_source
+from checkpoint_release.tensors.tensor import TensorLike
 
 TensorShapes = dict[str, tuple[str, tuple[int, ...]]]
 """Tensor name → (safetensors dtype such as "F32", shape)."""
@@ -28,8 +29,8 @@ class Inspection:
     """What a file of weights holds; as a string, a report for people.
 
     Attributes:
-        path: the file.
-        kind: "safetensors", or "pth" for what torch.save wrote.
+        path: the file or folder.
+        kind: "safetensors", "pth" for what torch.save wrote, or what shards are.
         state_dicts: dotted key in the file → the tensors there; "" is the top.
         training: what the file says of its training, as JSON holds it; of safetensors,
             its metadata.
@@ -72,58 +73,34 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Look into a .pth or a safetensors file; nothing in it is imported or called.
-
-    The format is known by the file's bytes, not by its name. What is neither of the two
-    goes to the reader of checkpoints, whose error says what it is.
+    """Look into a checkpoint; nothing in it is imported or called.
 
     Args:
-        path: the file.
+        path: a .pth or a safetensors file, an index of shards, or a folder.
 
     Raises:
-        ArtifactError: a safetensors file is damaged.
-        CheckpointError: the file can't be read, is damaged, or is something else.
+        ArtifactError, CheckpointError: as read_source; one shard alone is no error.
     """
     path = Path(path)
-    try:
-        kind = identify(MappedFile.of_file(path)).kind
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} can't be read: {error.strerror}",
-            "give a .pth or a safetensors file",
-        ) from None
-    except CheckpointError as error:
-        raise error.within(str(path)) from None
-    if kind is Kind.SAFETENSORS:
-        return _inspect_safetensors(path)
-    return _inspect_checkpoint(read_checkpoint(path))
+    shard = ShardName.of(path)
+    if shard is None or path.is_dir():
+        return _inspect_checkpoint(read_source(path))
+    note = f"this is shard {shard.number} of {shard.count}"
+    return _inspect_checkpoint(read_file(path), note)
 
 
-def _inspect_safetensors(path: Path) -> Inspection:
-    """The tensors and the metadata of a safetensors file.
-
-    Args:
-        path: the file; only its header is read.
-
-    Raises:
-        ArtifactError: it is damaged.
-    """
-    file = open_safetensors(path)
-    state_dicts = {"": _shapes(file)}
-    return Inspection(path, str(Kind.SAFETENSORS), state_dicts, dict(file.metadata))
-
-
-def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
+def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
     """The state dicts in a checkpoint that was read, and what else it holds.
 
     A tensor that can't be released is no error here, since nothing is released: it
     becomes a note, and the state dicts found before it are still listed.
 
     Args:
-        checkpoint: as read_checkpoint returns it.
+        checkpoint: as it was read.
+        more_notes: beside its own.
     """
     state_dicts: dict[str, TensorShapes] = {}
-    notes = list(checkpoint.notes)
+    notes = [*more_notes, *checkpoint.notes]
     try:
         for key, tensors in candidates(checkpoint.value):
             state_dicts[key] = _shapes(tensors)
@@ -138,13 +115,20 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
             weights.update(shapes)
     return Inspection(
         checkpoint.path,
-        str(Kind.PTH),
+        _kind(checkpoint),
         state_dicts,
-        training_facts(checkpoint.value, weights),
+        training_facts(checkpoint.entries, weights),
         tuple(notes),
-        checkpoint.left_out["dangerous"],
-        checkpoint.left_out["harmless"],
+        checkpoint.left_out.get("dangerous", {}),
+        checkpoint.left_out.get("harmless", {}),
     )
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """What a report calls it: a file's format, or what a folder or an index holds."""
+    if len(checkpoint.files) > 1 or checkpoint.container == Kind.SAFETENSORS:
+        return checkpoint.container
+    return str(Kind.PTH)
 
 
 def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:

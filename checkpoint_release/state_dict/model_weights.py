@@ -16,7 +16,9 @@ from checkpoint_release.state_dict.lora import (
     merge_lora,
     refuse_adapter_beside,
 )
-from checkpoint_release.state_dict.prefixes import without_prefix
+from checkpoint_release.state_dict.selection import Selection, select
+
+_ALL = Selection()
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,23 @@ class ModelWeights:
         key: where in the file they were, dotted; "" for a bare state dict.
         prefix: what was stripped from every name.
         lora: the adapter that was merged; None: there was none.
+        left_out: the names of the tensors that aren't the model's, as the file has
+            them.
     """
 
     tensors: StateDict
     key: str
     prefix: str
     lora: MergedLora | None
+    left_out: tuple[str, ...] = ()
 
     @property
     def top_keys(self) -> frozenset[str]:
         """The keys at the top of the checkpoint that hold the weights."""
         if self.key:
             return frozenset({self.key.partition(".")[0]})
-        return frozenset(self.tensors)
+        names = [self.prefix + name for name in self.tensors]
+        return frozenset((*names, *self.left_out))
 
     @property
     def rounds_lora(self) -> bool:
@@ -58,6 +64,7 @@ def read_model_weights(
     state_dict: str | None = None,
     alpha: float | None = None,
     half_precision: str = "keep",
+    selection: Selection = _ALL,
 ) -> ModelWeights:
     """Find a checkpoint's weights, give them their own names, and merge LoRA.
 
@@ -68,6 +75,7 @@ def read_model_weights(
         alpha: LoRA's alpha, where the file with the factors doesn't say it.
         half_precision: what becomes of float16 and bfloat16: keep, cast (to float32)
             or refuse.
+        selection: which tensors are the model's, and what their names begin with.
 
     Raises:
         CheckpointError: the checkpoint holds no weights, several or some that can't be
@@ -75,10 +83,10 @@ def read_model_weights(
             doesn't fit.
     """
     found = find_state_dict(checkpoint.value, state_dict)
-    tensors, prefix = without_prefix(found.weights)
+    selected = select(found.weights, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of
     # the sum.
-    tensors = cast_half(tensors, half_precision)
+    tensors = cast_half(selected.tensors, half_precision)
     if adapter is None:
         refuse_adapter_beside(found.adapter_beside, str(checkpoint.path))
         alpha = lora_alpha(checkpoint.value, alpha, tensors)
@@ -87,4 +95,4 @@ def read_model_weights(
         factors = find_adapter(adapter.value)
         alpha = lora_alpha(adapter.value, alpha, factors)
         merged, lora = merge_lora(tensors, factors, alpha)
-    return ModelWeights(merged, found.key, prefix, lora)
+    return ModelWeights(merged, found.key, selected.prefix, lora, selected.left_out)

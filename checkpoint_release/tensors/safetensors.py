@@ -294,7 +294,7 @@ def find_weight_files(folder: Path, stem: str = "model") -> WeightFiles:
     """
     index = _index_path(folder, stem)
     if index.is_file():
-        shard_of = _read_index(index)
+        shard_of = read_index(index)
         names = sorted(set(shard_of.values()))
     else:
         shard_of = None
@@ -337,7 +337,7 @@ def _index_path(folder: Path, stem: str) -> Path:
     return folder / f"{stem}.safetensors.index.json"
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
     """An index's tensors with the names of their shards.
 
     Raises:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, read_manifest
 from checkpoint_release.core.artifacts.typed import Record, read_record
+from checkpoint_release.core.errors import first_few
 
 CHECKPOINT = "checkpoint"
 """The name of the folder, and the format in its manifest."""
@@ -38,11 +41,12 @@ class Origin(Record, frozen=True, kw_only=True):
     """Where the weights come from.
 
     Attributes:
-        sha256: of the checkpoint file, in lower-case hex.
-        size: of the checkpoint file, in bytes.
-        container: "zip" or "legacy".
+        sha256: of the checkpoint file, in lower-case hex; of several files together.
+        size: of the checkpoint's files, in bytes.
+        container: what kind of files they are, such as "zip" or "safetensors".
         state_dict: dotted key of the state dict in the file; "" for a bare one.
         prefix: what was stripped from every name.
+        left_out: the names of tensors that aren't the model's.
         half_precision: what was done with half-precision weights: keep, cast or refuse.
         adapter: sha256 of the LoRA adapter's file, where there was one.
     """
@@ -54,6 +58,7 @@ class Origin(Record, frozen=True, kw_only=True):
     prefix: str
     half_precision: str
     adapter: str | None = None
+    left_out: list[str] = msgspec.field(default_factory=list)
 
 
 class MergedLora(Record, frozen=True, kw_only=True):
@@ -103,6 +108,11 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
             f"{self.origin.container}, {state_dict}: {tensors.count} tensors,"
             f" {tensors.values:,} values ({megabytes:,.1f} MB)"
         ]
+        if self.origin.left_out:
+            tensors_left = first_few(self.origin.left_out, 3)
+            lines.append(
+                f"left out {len(self.origin.left_out)} tensors: {tensors_left}"
+            )
         if lora:
             lines.append(
                 f"merged LoRA into {len(lora.layers)} layers: alpha {lora.alpha}, rank"

@@ -7,7 +7,6 @@ states it, is evidence of the one machine that it names.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -15,7 +14,12 @@ from typing import Literal
 from checkpoint_release.core.artifacts.parity import Machine
 from checkpoint_release.core.artifacts.typed import Record, as_record
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import FileEntry, read_json
+from checkpoint_release.core.files import (
+    FileEntry,
+    checksums,
+    joint_sha256,
+    read_json,
+)
 
 RELEASE = "release.json"
 SUMS = "SHA256SUMS"
@@ -113,18 +117,7 @@ def digest_of(files: Mapping[str, FileEntry]) -> str:
     Args:
         files: path → size and sha256.
     """
-    text = checksums({name: entry.sha256 for name, entry in files.items()})
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def checksums(digests: Mapping[str, str]) -> str:
-    """One line a file, sorted by path, as `sha256sum -c` reads them.
-
-    Args:
-        digests: path → sha256 in lower-case hex.
-    """
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
-    return "".join(lines)
+    return joint_sha256({name: entry.sha256 for name, entry in files.items()})
 
 
 def read_release(folder: Path) -> Release:

@@ -1,0 +1,212 @@
+"""A checkpoint in whatever wrapping it comes: one file, shards, or a folder of them.
+
+Each is read without torch, and nothing that a file names is imported or called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.errors import (
+    ArtifactError,
+    CheckpointError,
+    first_few,
+)
+from checkpoint_release.core.files import read_json
+from checkpoint_release.pth import Checkpoint, read_checkpoint
+from checkpoint_release.pth.file_kind import Kind, identify
+from checkpoint_release.state_dict.shards import (
+    INDEX_SUFFIX,
+    ShardName,
+    ShardSet,
+    indexed_set,
+    join_shards,
+    named_set,
+    refuse_single_shard,
+)
+from checkpoint_release.tensors.safetensors import open_safetensors
+from checkpoint_release.tensors.tensor import MappedFile
+
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+"""Of files with weights, the preferred first: a folder may hold the same weights in
+several formats.
+"""
+_MODEL_STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
+"""What libraries call the weights of a folder."""
+_NOT_WEIGHTS = frozenset(
+    {"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
+)
+"""What transformers' and accelerate's trainers save beside the weights."""
+_CONFIG = "config.json"
+
+
+def read_source(path: Path) -> Checkpoint:
+    """Read a checkpoint: a file of torch.save or safetensors, an index of shards, or a
+    folder with one of these.
+
+    Of a folder, config.json is kept as a fact.
+
+    Raises:
+        ArtifactError: a safetensors file or an index is damaged.
+        CheckpointError: it can't be read, is one shard of several, an incomplete set,
+            or a folder whose weights can't be told apart or are of another kind.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if path.name.endswith(INDEX_SUFFIX) and path.is_file():
+        return _read_shards(indexed_set(path))
+    refuse_single_shard(path)
+    return read_file(path)
+
+
+def read_file(path: Path) -> Checkpoint:
+    """Read one file of torch.save or safetensors, whole or a shard.
+
+    What is neither goes to the reader of checkpoints, whose error says what it is.
+
+    Raises:
+        ArtifactError: a safetensors file is damaged.
+        CheckpointError: it can't be read, or is something else.
+    """
+    if _is_safetensors(path):
+        file = open_safetensors(path)
+        return Checkpoint(
+            path=path,
+            value=dict(file),
+            container=str(Kind.SAFETENSORS),
+            left_out={},
+            facts=dict(file.metadata),
+        )
+    return read_checkpoint(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        return identify(MappedFile.of_file(path)).kind is Kind.SAFETENSORS
+    except (OSError, CheckpointError):
+        return False  # the reader of checkpoints says what is wrong
+
+
+def _read_shards(shards: ShardSet) -> Checkpoint:
+    return join_shards(shards, {file: read_file(file) for file in shards.files})
+
+
+def _read_folder(folder: Path) -> Checkpoint:
+    """The weights of a folder, and its config.json as a fact."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} can't be read: {error.strerror}",
+            "check {checkpoint.path}",
+            options=["checkpoint.path"],
+        ) from None
+    _refuse_other_folders(folder, {file.name for file in folder.iterdir()})
+    checkpoint = _read_weights(folder, files)
+    facts: dict[str, Any] = dict(checkpoint.facts)
+    notes = checkpoint.notes
+    if (folder / _CONFIG).is_file():
+        try:
+            facts["config"] = read_json(folder / _CONFIG)
+        except ArtifactError as error:
+            notes = (*notes, f"left out of the facts: {error.problem}")
+    own = checkpoint.files or (checkpoint.path,)
+    return replace(checkpoint, path=folder, notes=notes, files=own, facts=facts)
+
+
+def _read_weights(folder: Path, files: list[Path]) -> Checkpoint:
+    """The weights among a folder's files: an index, a set of shards, or one file.
+
+    Args:
+        folder: for messages.
+        files: all files of the folder.
+
+    Raises:
+        CheckpointError: there are none, or several.
+    """
+    for suffix in _SUFFIXES:
+        index = _only(
+            folder, [f for f in files if f.name.endswith(suffix + INDEX_SUFFIX)]
+        )
+        if index is not None:
+            return _read_shards(indexed_set(index))
+        weights = [
+            file
+            for file in files
+            if file.suffix == suffix and file.name not in _NOT_WEIGHTS
+        ]
+        shards = [file for file in weights if _is_shard(file)]
+        if shards:
+            return _read_shards(named_set(shards))
+        single = _only(folder, weights)
+        if single is not None:
+            return read_file(single)
+    listed = first_few([file.name for file in files], 5) or "nothing"
+    raise CheckpointError(
+        f"{folder} holds no weights that can be read: it holds {listed}",
+        "give the folder or the file that holds the weights in {checkpoint.path}",
+        options=["checkpoint.path"],
+    )
+
+
+def _is_shard(file: Path) -> bool:
+    name = ShardName.of(file)
+    return name is not None and name.count > 1
+
+
+def _only(folder: Path, files: Iterable[Path]) -> Path | None:
+    """The only file, or the only one with a usual name; None where there is none.
+
+    Raises:
+        CheckpointError: it can't be known which one is meant.
+    """
+    found = list(files)
+    if len(found) > 1:
+        usual = [file for file in found if file.name.partition(".")[0] in _MODEL_STEMS]
+        if len(usual) != 1:
+            names = first_few([file.name for file in found], 5)
+            raise CheckpointError(
+                f"{folder} holds {len(found)} files of weights: {names}",
+                "name the one to release in {checkpoint.path}",
+                options=["checkpoint.path"],
+            )
+        found = usual
+    return found[0] if found else None
+
+
+def _refuse_other_folders(folder: Path, names: set[str]) -> None:
+    """Name the folders of other tools, with the tool that makes one file of them.
+
+    Args:
+        folder: for messages.
+        names: of all that lies in it.
+
+    Raises:
+        CheckpointError: it is one of those.
+    """
+    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+        raise CheckpointError(
+            f"{folder} is a checkpoint of torch.distributed.checkpoint, with its"
+            " tensors cut over ranks",
+            "join it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+            f" {folder} joined.pth, and give joined.pth in {{checkpoint.path}}",
+            options=["checkpoint.path"],
+        )
+    if "zero_to_fp32.py" in names or any("zero_pp_rank_" in name for name in names):
+        raise CheckpointError(
+            f"{folder} is a checkpoint of DeepSpeed ZeRO, with its weights cut over"
+            " ranks",
+            "join it with DeepSpeed's own script, zero_to_fp32.py, and give its output"
+            " in {checkpoint.path}",
+            options=["checkpoint.path"],
+        )
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise CheckpointError(
+            f"{folder} is an adapter of PEFT and holds no base weights",
+            "give the base checkpoint in {checkpoint.path}, and the folder's"
+            " adapter_model file in {checkpoint.adapter}",
+            options=["checkpoint.path", "checkpoint.adapter"],
+        )
