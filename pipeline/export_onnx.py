@@ -18,6 +18,7 @@ from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import OnnxParams, load_params
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.onnx.export import export_onnx
 
@@ -36,7 +37,7 @@ def main() -> None:
 
 def _write(folder: Path, params: OnnxParams) -> Manifest:
     """Write the files, config.json and the manifest."""
-    checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT)
+    checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT, OWN_ARTIFACTS)
     exported = export_onnx(
         checkpoint,
         folder,
@@ -45,7 +46,7 @@ def _write(folder: Path, params: OnnxParams) -> Manifest:
         ir_version=params.ir_version,
         variants=params.variants,
     )
-    model_config(checkpoint.facts).write(folder)
+    model_config(checkpoint).write(folder)
     return write_manifest(
         folder,
         ONNX.name,

@@ -21,6 +21,7 @@ from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder, write_json
 from checkpoint_release.core.params import load_params
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.weights import write_weights
 
@@ -34,11 +35,11 @@ def main() -> None:
         if not params.formats.safetensors:
             write_manifest(folder, SAFETENSORS.name, enabled=False)
             return
-        checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT)
+        checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT, OWN_ARTIFACTS)
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
         max_shard_bytes = params.safetensors.max_shard_bytes
         weights = write_weights(folder, checkpoint, dtype, max_shard_bytes)
-        config = model_config(checkpoint.facts, dtype)
+        config = model_config(checkpoint, dtype)
         config.write(folder)
         write_json(folder / "training_args.json", checkpoint.facts.training)
         _write_family_files(folder, checkpoint.architecture, config)

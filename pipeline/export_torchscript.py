@@ -18,6 +18,7 @@ from checkpoint_release.core.artifacts.formats import TORCH_EXPORT, TORCHSCRIPT,
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import load_params
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 
 
@@ -46,8 +47,8 @@ def _write(format: Format, folder: Path) -> Manifest:
     from checkpoint_release.exporting.torchscript import write_torchscript
     from checkpoint_release.exporting.tracing import Traceable, torch_version
 
-    checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT)
-    config = model_config(checkpoint.facts)
+    checkpoint = CheckpointFolder.open(stage.ARTIFACTS / CHECKPOINT, OWN_ARTIFACTS)
+    config = model_config(checkpoint)
     write = write_torchscript if format is TORCHSCRIPT else write_torch_export
     write(Traceable.open(checkpoint), folder / format.file, config.text())
     config.write(folder)

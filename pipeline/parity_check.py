@@ -33,6 +33,7 @@ from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder, sha256
 from checkpoint_release.core.params import ParityParams, load_params
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import find_candidates
 from checkpoint_release.parity.cases import Case, draw_cases, unknown_dimensions
 from checkpoint_release.parity.check import check_parity
@@ -60,7 +61,7 @@ def main() -> None:
     preload_torch()
     manifests = read_verified(artifacts, (CHECKPOINT, *FORMATS))
     enabled = {name: manifests[name] for name in FORMATS if manifests[name].enabled}
-    checkpoint = CheckpointFolder.open(artifacts / CHECKPOINT)
+    checkpoint = CheckpointFolder.open(artifacts / CHECKPOINT, OWN_ARTIFACTS)
     signature = checkpoint.architecture.signature
 
     cases = _draw(signature, params.parity)

@@ -26,6 +26,7 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.core.errors import ArtifactError, CardError
 from checkpoint_release.core.files import sha256
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ReleaseInputs:
     @property
     def architecture(self) -> Architecture:
         """How the model is built and called."""
-        return self.checkpoint.architecture
+        return self.checkpoint.architecture.trusting(OWN_ARTIFACTS)
 
 
 def read_inputs(artifacts: Path) -> ReleaseInputs:
@@ -78,7 +79,7 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
         _require_same_checkpoint(artifacts / name, manifest, manifests[CHECKPOINT])
     config = read_config(artifacts / SAFETENSORS.name)
     return ReleaseInputs(
-        CheckpointFolder.open(artifacts / CHECKPOINT).facts,
+        CheckpointFolder.open(artifacts / CHECKPOINT, OWN_ARTIFACTS).facts,
         formats,
         parity,
         has_transformers_code=config is not None and config.has_transformers_code,

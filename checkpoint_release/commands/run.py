@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust",
         action="append",
         default=[],
-        metavar="FACTORY",
-        help="model code that may run (package.module:callable)",
+        metavar="CODE",
+        help="code that may run: package.module:callable, torchscript or torch_export",
     )
     parser.add_argument(
         "--lora-alpha",

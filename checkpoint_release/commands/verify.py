@@ -3,10 +3,10 @@
 checkpoint-release verify artifacts/release
 checkpoint-release verify organisation/name --revision v1.0.0 --public-key publisher.pub
 
-Its hashes and its signature are checked, and that every format still computes the
-sample. Weights are run by the model code that config.json names, and a release from
-elsewhere could name anything (subprocess:run is a callable too): only models of this
-library and those given by --trust are called.
+Its hashes and its signature are checked, and, if they are right, that every format
+still computes the sample. A release from elsewhere can name any code as its model's
+(subprocess:run is a callable too): only models of this library run, and what --trust
+names.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust",
         action="append",
         default=[],
-        metavar="FACTORY",
-        help="model code that may run (package.module:callable)",
+        metavar="CODE",
+        help="code that may run: package.module:callable, torchscript or torch_export",
     )
 
 

@@ -37,10 +37,10 @@ import importlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from checkpoint_release.core.errors import (
     CheckpointReleaseError,
@@ -50,6 +50,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS, Trust
 
 if TYPE_CHECKING:
     from checkpoint_release.core.params import ModelParams
@@ -68,12 +69,19 @@ class Architecture:
         signature: what the model takes and gives.
         described: whether the factory's module described the model; the modules of
             other models may need torch.
+        trust: the code that may run; nothing from elsewhere, unless somebody grants it
+            (see trusting).
     """
 
     factory: str
     kwargs: dict[str, Any]
     signature: Signature
     described: bool = False
+    trust: Trust = field(default=NO_TRUST, compare=False, repr=False)
+
+    def trusting(self, trust: Trust) -> Architecture:
+        """The same architecture, its code allowed to run as far as `trust` goes."""
+        return replace(self, trust=trust)
 
     def to_json(self) -> dict[str, Any]:
         """The architecture as checkpoint.json holds it under "model"."""
@@ -101,16 +109,36 @@ class Architecture:
         The module of any other model isn't imported, and gives the default.
 
         Raises:
+            UntrustedCodeError: the module comes from elsewhere, and nobody trusts it.
             ModelError: the module can't be imported any more. A hook that is a function
                 raises it too, if it fails.
         """
         if not self.described:
             return default
-        return _hook(family_module(self.factory), name, default)
+        return _hook(family_module(self.factory, self.trust), name, default)
+
+    def find_factory(self) -> Callable[..., Any]:
+        """The callable that builds the model.
+
+        Raises:
+            UntrustedCodeError: it comes from elsewhere, and nobody trusts it.
+            ModelError: it isn't there.
+        """
+        family = family_module(self.factory, self.trust)
+        factory = getattr(family, self.factory.partition(":")[2], None)
+        if not callable(factory):
+            raise ModelError(
+                f"{{model.factory}} is {self.factory!r}, and there is no such callable",
+                "check its name",
+                options=["model.factory"],
+            )
+        return cast("Callable[..., Any]", factory)
 
 
 def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture:
     """The architecture that the options state, or that is read from the weights.
+
+    Its code is trusted, because the options name it.
 
     Args:
         model: the options.
@@ -125,8 +153,8 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
     if model.signature is not None:
         signature = read_signature(model.signature)
         selected = _select_inputs(signature, model.inputs)
-        return Architecture(model.factory, model.kwargs, selected)
-    family = family_module(model.factory)
+        return Architecture(model.factory, model.kwargs, selected, trust=OWN_ARTIFACTS)
+    family = family_module(model.factory, OWN_ARTIFACTS)
     read, sign = _hook(family, "read_architecture"), _hook(family, "signature")
     if read is None or sign is None:
         raise ModelError(
@@ -146,15 +174,25 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
             f" and its signature a {type(signature).__name__}",
             "return a dict and a checkpoint_release.core.signature.Signature",
         )
-    return Architecture(model.factory, kwargs, signature, described=True)
+    return Architecture(
+        model.factory, kwargs, signature, described=True, trust=OWN_ARTIFACTS
+    )
 
 
-def family_module(factory: str) -> ModuleType:
-    """The module that holds the factory.
+def family_module(factory: str, trust: Trust) -> ModuleType:
+    """The module that holds the factory: the one door to a model's code.
+
+    Args:
+        factory: `package.module:callable`.
+        trust: the code that may run; importing a module runs it.
 
     Raises:
+        UntrustedCodeError: it comes from elsewhere, and nobody trusts it.
         ModelError: it isn't there, or fails while it is imported.
     """
+    trust.require(
+        factory, f"{factory!r} is named as its model code, which is not known here"
+    )
     name = factory.partition(":")[0]
     action = f"{{model.factory}} is {factory!r}, and importing {name}"
     remedy = f"correct that module; `python -c 'import {name}'` shows the whole error"

@@ -1,33 +1,21 @@
-"""Whose model code may be called."""
+"""Whose code may run.
+
+A model's code is whatever a file names: config.json can name any callable, such as
+subprocess:run, and TorchScript and .pt2 files are programs. Nothing that comes from
+elsewhere runs unless the user named it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from checkpoint_release.core.errors import ParamsError, UntrustedCodeError
+from checkpoint_release.core.errors import UntrustedCodeError
 
-
-def is_trusted(factory: str, named: Iterable[str] = ()) -> bool:
-    """Whether a factory may be called for a model that comes from elsewhere.
-
-    A config.json can name any callable, such as subprocess:run. So the only factories
-    that are called are this project's own, the one that model.factory names here, and
-    those that the user names.
-
-    Args:
-        factory: what the config.json names.
-        named: the factories that the user trusts.
-    """
-    if factory in named or factory.startswith("checkpoint_release.models."):
-        return True
-    try:
-        # The reader of YAML isn't there where a release is only used.
-        from checkpoint_release.core.params import load_params
-
-        return factory == load_params().model.factory
-    except (ImportError, ParamsError):  # no options here, or another project's
-        return False
+# The families that come with the library, and of each nothing but its factory: what
+# else its module holds, such as a module that it imports, is not meant to be called.
+_OWN_FACTORY = re.compile(r"checkpoint_release\.models\.[a-z0-9_]+:build")
 
 
 @dataclass(frozen=True)
@@ -53,10 +41,10 @@ class Trust:
         return cls(frozenset(names))
 
     def covers(self, name: str) -> bool:
-        """Whether code of that name may run."""
+        """Whether code of that name may run; the library's own factories always may."""
         if self.everything or name in self.names:
             return True
-        return name.startswith("checkpoint_release.models.")
+        return _OWN_FACTORY.fullmatch(name) is not None
 
     def require(self, name: str, problem: str) -> None:
         """Make sure that code may run before it does.

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.dtypes import DTYPES, FLOATS
 
 
-def model_config(facts: CheckpointFacts, dtype: str | None = None) -> ModelConfig:
+def model_config(checkpoint: CheckpointFolder, dtype: str | None = None) -> ModelConfig:
     """What config.json says of a checkpoint's model.
 
     Beside the architecture it holds `architectures` and `model_type` (of a model that
@@ -26,18 +26,18 @@ def model_config(facts: CheckpointFacts, dtype: str | None = None) -> ModelConfi
     since version 5), what the family's `config` adds, and the constructor's arguments.
 
     Args:
-        facts: of the checkpoint.
+        checkpoint: the model and its weights.
         dtype: torch's name of the weights' dtype, where it isn't the checkpoint's own.
 
     Raises:
         ModelError: the family's `config` fails.
     """
-    architecture = facts.architecture
+    architecture = checkpoint.architecture
     name = architecture.factory.partition(":")[2]
     keys: dict[str, Any] = {
         "architectures": [name],
         "model_type": _snake_case(name),
-        "dtype": dtype or widest_float(facts.tensors.dtypes),
+        "dtype": dtype or widest_float(checkpoint.facts.tensors.dtypes),
     }
     if family_config := architecture.hook("config"):
         keys |= family_config(architecture.kwargs)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from checkpoint_release.core.signature import Array
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.eager import ExportModule, build_eager
 
 
@@ -27,7 +28,7 @@ def record_eager(
         The module that each value belongs to, such as "layers.0.norm (LayerNorm)", and
         the value, in the order of computation; and the outputs, in the signature's.
     """
-    model, signature = build_eager(checkpoint)
+    model, signature = build_eager(checkpoint, OWN_ARTIFACTS)
     model.double()
     tensors = []
     for spec in signature.inputs:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
 from checkpoint_release.core.signature import Arrays
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.weights import WeightsReport, compare_weights
 from checkpoint_release.runtimes.open import open_runtime
@@ -196,7 +197,9 @@ def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
     outputs: list[Arrays] = []
     case: Case | None = None
     try:
-        runtime = open_runtime(job.format, job.path, threads=1, dtype=job.dtype)
+        runtime = open_runtime(
+            job.format, job.path, threads=1, dtype=job.dtype, trust=OWN_ARTIFACTS
+        )
         for case in cases:
             outputs.append(runtime.run(case.inputs))
         case = None  # what fails from here on fails in no case

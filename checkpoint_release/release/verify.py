@@ -1,10 +1,11 @@
 """Verifying a release as somebody who downloaded it: its hashes, its signature, and
 that every format still computes the sample.
 
-A safetensors folder is run by the model code that its config.json names. A release from
-elsewhere could name anything (subprocess:run is a callable too), so only this project's
-own models, the one that the user's parameters name and those that are trusted by name
-are called.
+Each check is made only if those before it passed: the list of files and their hashes,
+the signature, what there is to compare, and then the formats. So nothing is opened that
+isn't what its publisher listed and signed. A release from elsewhere could still name
+any code (subprocess:run is a callable too): only the library's own models run, and what
+the user trusts by name.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from checkpoint_release.core.artifacts.config import CONFIG, read_config
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
@@ -38,10 +38,12 @@ from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointReleaseError,
     InferenceError,
+    UntrustedCodeError,
 )
 from checkpoint_release.core.extras import extras_named
+from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Array
-from checkpoint_release.core.trust import is_trusted
+from checkpoint_release.core.trust import Trust
 from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.signing import check_signature
@@ -58,7 +60,7 @@ class Runtime(Protocol):
         """Compute the outputs, by name."""
 
 
-Opener = Callable[[str, Path], Runtime]
+Opener = Callable[[str, Path, Trust], Runtime]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def verify_release(
         release: a folder, or organisation/name on the Hub of HF_ENDPOINT.
         revision: branch, tag or commit on the Hub; None: main.
         public_key: PEM file to check the signature with.
-        trust: factories that may be called; see verify.
+        trust: the code that may run; see verify.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
@@ -146,11 +148,11 @@ def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def open_artifact(format: str, path: Path) -> Runtime:
+def open_artifact(format: str, path: Path, trust: Trust) -> Runtime:
     """Open an artifact with the runtime that users run it with."""
     from checkpoint_release.runtimes.open import open_runtime
 
-    return open_runtime(format, path)
+    return open_runtime(format, path, trust=trust)
 
 
 @extras_named()
@@ -161,13 +163,14 @@ def verify(
     trust: Sequence[str] = (),
     opener: Opener = open_artifact,
 ) -> list[Check]:
-    """Verify a release in a folder; nothing in it is run unless all hashes are right.
+    """Verify a release in a folder; nothing in it is opened unless all hashes and the
+    signature are right.
 
     Args:
         folder: the release.
-        public_key: PEM file to check the signature with.
-        trust: factories ("package.module:callable") that config.json may name, beside
-            those of is_trusted.
+        public_key: PEM file to check the signature with; None: a signature isn't asked
+            for.
+        trust: the code that may run, as of checkpoint_release.load.
         opener: opens an artifact to run it.
 
     Raises:
@@ -175,17 +178,21 @@ def verify(
     """
     release = read_release(folder)
     problems = differences(folder, release)
-    signature = _check_signature(folder, public_key)
     if problems:
-        return [*(Check("files", False, problem) for problem in problems), signature]
+        return [Check("files", False, problem) for problem in problems]
     count = f"{len(release.files)} files are what {RELEASE} lists"
-    checks = [Check("files", True, count), signature]
+    checks = [Check("files", True, count), _check_signature(folder, public_key)]
+    if not passed(checks):
+        return checks
     try:
         evidence = _read_evidence(folder, release)
     except CheckpointReleaseError as error:
         return [*checks, Check("evidence", False, error.problem)]
+    grant = Trust.of(trust)
     for name, runnable in release.formats.items():
-        checks += _check_format(folder, name, runnable, evidence, trust, opener)
+        checks += _check_format(
+            folder, release, name, runnable, evidence, grant, opener
+        )
     return checks
 
 
@@ -223,31 +230,54 @@ def _read_evidence(folder: Path, release: Release) -> Evidence:
     """Read what the formats are checked against.
 
     Raises:
-        ArtifactError: a file of it is missing or broken.
+        ArtifactError: a file of it is missing or broken, or there is nothing to check:
+            no format, no output, or a verdict that wasn't good.
     """
-    return Evidence(
+    if not release.formats:
+        raise ArtifactError(f"{RELEASE} lists no format, so nothing computes", REMAKE)
+    evidence = Evidence(
         read_report(folder / RELEASED_REPORT),
         _read_arrays(folder / release.sample.inputs),
         _read_arrays(folder / release.sample.outputs),
     )
+    if not evidence.outputs:
+        raise ArtifactError(f"{release.sample.outputs} holds no output", REMAKE)
+    if not evidence.parity.passed:
+        raise ArtifactError(f"{RELEASED_REPORT} says that the check failed", REMAKE)
+    return evidence
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
-    return {name: tensor.numpy() for name, tensor in open_safetensors(path).items()}
+    """The arrays of a safetensors file.
+
+    Raises:
+        ArtifactError: it is missing or broken, or a dtype has no array.
+    """
+    arrays = {}
+    for name, tensor in open_safetensors(path).items():
+        try:
+            arrays[name] = tensor.numpy()
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path} holds {name!r} as {tensor.dtype}: {error}", REMAKE
+            ) from None
+    return arrays
 
 
 def _check_format(
     folder: Path,
+    release: Release,
     name: str,
     runnable: Runnable,
     evidence: Evidence,
-    trust: Sequence[str],
+    trust: Trust,
     opener: Opener,
 ) -> list[Check]:
     """Run one format on the sample.
 
     Args:
-        folder: the release.
+        folder: that holds the release.
+        release: its release.json.
         name: the format's, or a variant's, in parity.json.
         runnable: what to run.
         evidence: what it is compared with.
@@ -257,44 +287,58 @@ def _check_format(
         One check for each output, or a failed one where it can't be run.
     """
     try:
-        untrusted = _untrusted_factory(folder, runnable, trust)
-        if untrusted is not None:
-            message = (
-                f"not run: {CONFIG} names {untrusted!r} as its model code; if you know"
-                " it, trust it by name"
-            )
-            return [Check(name, False, message)]
-        outputs = opener(runnable.format, folder / runnable.path).run(evidence.inputs)
+        _require_place(release, name, runnable)
+        runtime = opener(runnable.format, folder / runnable.path, trust)
+        outputs = runtime.run(evidence.inputs)
         checks = []
         for output, expected in evidence.outputs.items():
             found = outputs.get(output)
             checks.append(_compare(name, output, found, expected, evidence.parity))
+        for output in outputs.keys() - evidence.outputs.keys():
+            message = "is computed, and the sample doesn't hold it"
+            checks.append(Check(f"{name} {output}", False, message))
         return checks
+    except UntrustedCodeError as error:
+        return [Check(name, False, f"not run: {error.problem}; {error.remedy}")]
     except CheckpointReleaseError as error:
         return [Check(name, False, error.problem)]
 
 
-def _untrusted_factory(
-    folder: Path, runnable: Runnable, trust: Sequence[str]
-) -> str | None:
-    """The model code that running this format would call, unless it may be called.
+def _require_place(release: Release, name: str, runnable: Runnable) -> None:
+    """Require that what is run is a format of releases, where releases have it.
+
+    Another folder could hold another config.json than the one that people read, and a
+    runtime knows formats that no release has, such as a checkpoint's folder.
+
+    Args:
+        release: lists the files.
+        name: in release.json, such as "onnx" or "onnx float16".
+        runnable: what it stands for.
 
     Raises:
-        InferenceError: it is no format of releases; a runtime may know others, such as
-            a checkpoint's folder, which names model code elsewhere.
+        ArtifactError: it isn't.
     """
     format = FORMATS.get(runnable.format)
-    if format is None:
-        raise InferenceError(
-            f"{RELEASE} lists the format {runnable.format!r}, which no release has"
+    name_of_format, _, variant = name.partition(" ")
+    if format is None or name_of_format != format.name:
+        raise ArtifactError(
+            f"{RELEASE} lists {name!r} as of the format {runnable.format!r}, which no"
+            " release has",
+            REMAKE,
         )
-    if not format.eager:
-        return None
-    path = folder / runnable.path
-    config = read_config(path if path.is_dir() else path.parent)
-    if config is None or is_trusted(config.factory, trust):
-        return None
-    return config.factory
+    place = runnable.path
+    if variant and place in release.files:
+        # a further file beside the main one, such as onnx/model_fp16.onnx
+        place = PurePosixPath(runnable.path).with_name(format.file).as_posix()
+        expected = format.path_in_release(format.file)
+    else:
+        expected = format.path_in_release()
+    if place != expected:
+        raise ArtifactError(
+            f"{RELEASE} has {name} at {runnable.path!r}, and releases have it at"
+            f" {format.path_in_release(format.file)!r}",
+            REMAKE,
+        )
 
 
 def _compare(

@@ -13,28 +13,31 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from checkpoint_release.core.architecture import Architecture, family_module
+from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import ModelError, first_few
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.trust import Trust
 
 _MAX_LISTED = 3  # names in a message
 
 
-def build_eager(checkpoint: Path) -> tuple[nn.Module, Signature]:
+def build_eager(checkpoint: Path, trust: Trust) -> tuple[nn.Module, Signature]:
     """The checkpoint's model in float32 and evaluation mode, and its signature.
 
     Args:
         checkpoint: the folder of a checkpoint that was read.
+        trust: the model code that may run.
 
     Returns:
         The model, with copies of the weights, and what it takes and gives.
 
     Raises:
         ArtifactError: it isn't such a folder.
+        UntrustedCodeError: its model's code comes from elsewhere, and nobody trusts it.
         ModelError: the factory fails, or its model and the weights don't fit.
     """
-    folder = CheckpointFolder.open(checkpoint)
+    folder = CheckpointFolder.open(checkpoint, trust)
     architecture = folder.architecture
     with _NoRandomParameters():
         model = build_model(architecture)
@@ -53,18 +56,11 @@ def build_model(architecture: Architecture) -> nn.Module:
         The model as its constructor initialised it, in evaluation mode.
 
     Raises:
+        UntrustedCodeError: it comes from elsewhere, and nobody trusts it.
         ModelError: it isn't there, fails, doesn't return an nn.Module, or forward lacks
             one of the inputs.
     """
-    name = architecture.factory.partition(":")[2]
-    factory = getattr(family_module(architecture.factory), name, None)
-    if not callable(factory):
-        raise ModelError(
-            f"{{model.factory}} is {architecture.factory!r}, and there is no such"
-            " callable",
-            "check its name",
-            options=["model.factory"],
-        )
+    factory = architecture.find_factory()
     try:
         model = factory(**architecture.kwargs)
     except (Exception, SystemExit) as error:  # a factory is anybody's code

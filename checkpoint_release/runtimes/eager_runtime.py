@@ -31,7 +31,7 @@ def open_checkpoint(path: Path, options: Options) -> Runtime:
         ModelError: the model can't be built.
     """
     prepare_torch(options)
-    module, signature = build_eager(path)
+    module, signature = build_eager(path, options.trust)
     return _eager_runtime(CHECKPOINT, path, module, signature, options)
 
 
@@ -48,7 +48,8 @@ def open_safetensors_model(path: Path, options: Options) -> Runtime:
         ModelError: the model can't be built, or the weights don't fit.
     """
     prepare_torch(options)
-    architecture = require_config(path).architecture
+    architecture = require_config(path).architecture.trusting(options.trust)
+    architecture.find_factory()  # asks for trust before any weights are read
     module = load_model(architecture, _read_weights(path))
     return _eager_runtime(
         SAFETENSORS.name, path, module, architecture.signature, options

@@ -22,12 +22,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.core.artifacts.config import CONFIG, read_config
-from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
-from checkpoint_release.core.errors import CheckpointReleaseError, InferenceError
+from checkpoint_release.core.artifacts.formats import ONNX
+from checkpoint_release.core.errors import (
+    CheckpointReleaseError,
+    InferenceError,
+    UntrustedCodeError,
+)
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array, Arrays, Signature
-from checkpoint_release.core.trust import is_trusted
+from checkpoint_release.core.trust import Trust
 from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.detect import (
     LOADABLE,
@@ -117,16 +120,18 @@ def load(
             default.
         providers: ONNX Runtime's execution providers, in order.
         revision: branch, tag or commit of the repository.
-        trust: model code ("package.module:callable") that config.json may name, beside
-            this library's own and that of the project at hand. ONNX, TorchScript and
-            torch.export need none.
+        trust: what may run of the code that comes with the model, beside this
+            library's own: model code that config.json names
+            ("package.module:callable"), and "torchscript" or "torch_export" for a file
+            of that format that does more than compute. ONNX needs none.
         lora_alpha: alpha of the LoRA layers in a .pth that doesn't state it.
         state_dict: key of the weights in a .pth that holds several, dotted where nested
             (such as "ema"); None: the only ones there are.
 
     Raises:
-        InferenceError: it isn't there, isn't a model that this can run, names model
-            code that isn't trusted, or an option isn't one that it has.
+        InferenceError: it isn't there, isn't a model that this can run, or an option
+            isn't one that it has.
+        UntrustedCodeError: it comes with code that isn't trusted.
         ArtifactError: it is damaged, or its config.json is missing.
         CheckpointError: a .pth can't be read, or holds no weights, several or some that
             can't be used.
@@ -134,9 +139,10 @@ def load(
     """
     given = str(path)
     with _naming_arguments():
-        options = Options(threads, device, providers, aligned=False)
+        options = Options(
+            threads, device, providers, aligned=False, trust=Trust.of(trust)
+        )
         found = _find(given, _format(path, format, providers), revision)
-        _require_trust(found, trust)
         if found.format == PTH:
             warnings.warn(
                 f"loading {given}: .pth is deprecated because a pickle doesn't describe"
@@ -145,9 +151,11 @@ def load(
                 DeprecationWarning,
                 stacklevel=2,
             )
-            return _load_pth(given, found.path, state_dict, lora_alpha, options)
+            with _naming(found.path):
+                return _load_pth(given, found.path, state_dict, lora_alpha, options)
         _refuse_pth_options(given, found, lora_alpha, state_dict)
-        runtime = open_with(found.format, found.path, options)
+        with _naming(found.path):
+            runtime = open_with(found.format, found.path, options)
         return Model(given, found.format, runtime.signature, runtime.run)
 
 
@@ -175,6 +183,15 @@ def _load_pth(
         path, state_dict=state_dict, lora_alpha=lora_alpha, options=options
     )
     return Model(given, PTH, model.signature, model.run)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lead an error about code that isn't trusted by where it is."""
+    try:
+        yield
+    except UntrustedCodeError as error:
+        raise error.within(str(path)) from None
 
 
 @contextmanager
@@ -235,27 +252,6 @@ def _find(given: str, format: str | None, revision: str | None) -> Detected:
     if not _HUB_ID.fullmatch(given) or path.suffix in _SUFFIXES or path.parent.is_dir():
         raise InferenceError(f"{given} is missing", SUPPORTED)
     return detect(fetch_snapshot(given, format, revision), format)
-
-
-def _require_trust(found: Detected, trust: Sequence[str]) -> None:
-    """Refuse to call model code that a config.json names and nobody trusts.
-
-    Raises:
-        InferenceError: it names such code.
-    """
-    if found.format not in (SAFETENSORS.name, PTH):
-        return
-    folder = found.path if found.path.is_dir() else found.path.parent
-    config = read_config(folder)
-    if config is None or is_trusted(config.factory, trust):
-        return
-    raise InferenceError(
-        f"{folder / CONFIG} names {config.factory!r} as its model code, which is not"
-        " known here",
-        f"if you know and trust it, name {config.factory} in {{trust}}; or load the"
-        " ONNX file, which needs no model code",
-        options=["trust"],
-    )
 
 
 def _refuse_pth_options(

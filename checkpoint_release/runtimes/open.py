@@ -24,6 +24,7 @@ from checkpoint_release.core.artifacts.formats import (
 from checkpoint_release.core.errors import ArtifactError, InferenceError
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
+from checkpoint_release.core.trust import NO_TRUST, Trust
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
 __all__ = ["RUNNABLE", "Runtime", "open_runtime", "open_with"]
@@ -41,6 +42,7 @@ def open_runtime(
     providers: Sequence[str] | None = None,
     dtype: Literal["float32", "float64"] = "float32",
     aligned: bool = True,
+    trust: Trust = NO_TRUST,
 ) -> Runtime:
     """Open an artifact.
 
@@ -57,13 +59,15 @@ def open_runtime(
         dtype: what the eager formats (checkpoint and safetensors) compute in.
         aligned: whether the eager formats' weights are copied to where kernels round
             alike whatever file they are from; otherwise they stay mapped.
+        trust: the code from elsewhere that may run.
 
     Raises:
         ArtifactError: a file is missing, can't be read, or doesn't fit the signature.
         InferenceError: no such format, device, provider or number of threads.
+        UntrustedCodeError: code from elsewhere would run, and nobody trusts it.
         ModelError: the eager model can't be built.
     """
-    options = Options(threads, device, providers, dtype, aligned)
+    options = Options(threads, device, providers, dtype, aligned, trust)
     return open_with(format, Path(path), options)
 
 

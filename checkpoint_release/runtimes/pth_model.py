@@ -21,6 +21,7 @@ from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.config import read_config
 from checkpoint_release.core.errors import ArchitectureError, InferenceError
 from checkpoint_release.core.signature import Arrays, Signature
+from checkpoint_release.core.trust import NO_TRUST
 from checkpoint_release.pth import read_checkpoint, refuse_dangerous
 from checkpoint_release.runtimes.eager import load_model
 from checkpoint_release.runtimes.eager_runtime import run_module
@@ -113,7 +114,8 @@ def open_pth(
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
     weights = read_model_weights(checkpoint, state_dict=state_dict, alpha=lora_alpha)
-    architecture = _architecture(path, weights.tensors)
+    stated = _architecture(path, weights.tensors)
+    architecture = stated.trusting(options.trust)
     module = _build(architecture, weights.tensors)
     return PthModel(path, module, architecture.signature, options)
 
@@ -139,7 +141,7 @@ def _architecture(path: Path, weights: Mapping[str, TensorLike]) -> Architecture
     config = read_config(path.parent)
     if config is not None:
         return config.architecture
-    family = family_module(_FAMILY)
+    family = family_module(_FAMILY, NO_TRUST)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
     try:
         kwargs = family.read_architecture(shapes, {})

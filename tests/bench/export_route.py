@@ -21,6 +21,7 @@ from pathlib import Path  # noqa: E402
 from checkpoint_release.core.artifacts.checkpoint import (  # noqa: E402
     CheckpointFolder,
 )
+from checkpoint_release.core.trust import OWN_ARTIFACTS  # noqa: E402
 
 Export = Callable[[CheckpointFolder, Path], object]
 OPSET, DYNAMO_OPSET = 17, 18
@@ -113,7 +114,7 @@ ROUTES: dict[str, Callable[[], Export]] = {
 def main(route: str, checkpoint: str, out: str) -> None:
     export = ROUTES[route]()
     started = time.perf_counter()
-    export(CheckpointFolder.open(Path(checkpoint)), Path(out))
+    export(CheckpointFolder.open(Path(checkpoint), OWN_ARTIFACTS), Path(out))
     ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     figures = {"import": started - BEGUN, "export": ended - started, "peak": peak}

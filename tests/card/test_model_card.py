@@ -50,6 +50,7 @@ from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
 from checkpoint_release.core.files import FileEntry, sha256, write_json
 from checkpoint_release.core.params import CardParams, load_params, parse_section
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from pipeline.model_card import MODEL_CARD, write_card
 from tests.support.checkpoint_folder import write_checkpoint
@@ -111,7 +112,7 @@ class Artifacts:
             {"w": np.ones((2, 3), np.float32)},
             self.training,
         )
-        config = model_config(CheckpointFolder.open(folder).facts)
+        config = model_config(CheckpointFolder.open(folder, OWN_ARTIFACTS))
         digests = read_manifest(folder).sha256s
         for name, format in FORMATS.items():
             (out := self.path / name).mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ class Artifacts:
         return read_report(self.report)
 
     def change_checkpoint(self, **facts: Any) -> None:
-        folder = CheckpointFolder.open(self.path / CHECKPOINT)
+        folder = CheckpointFolder.open(self.path / CHECKPOINT, OWN_ARTIFACTS)
         changed = msgspec.structs.replace(folder.facts, **facts)
         changed.write(folder.path / FACTS_FILE)
         write_manifest(folder.path, CHECKPOINT)

@@ -11,6 +11,7 @@ import torch
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.torch_archive import check_archive, rewrite
 from checkpoint_release.exporting.torchscript import is_debugging, trace
 from checkpoint_release.exporting.torchscript_classes import rename_classes
@@ -75,7 +76,7 @@ def test_an_archive_is_the_same_whatever_was_traced_before_and_the_file_s_name(
         checkpoint = models.checkpoint(
             tmp_path / f"checkpoint{number}", models.TiedLanguageModel
         )
-        traceable = Traceable.open(CheckpointFolder.open(checkpoint))
+        traceable = Traceable.open(CheckpointFolder.open(checkpoint, OWN_ARTIFACTS))
         with silence_known_warnings():
             torch.jit.save(trace(traceable), raw)
         rewrite(raw, file, drop=is_debugging, edit=rename_classes)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.tracing import silence_known_warnings
 from checkpoint_release.runtimes.eager import build_eager
 from checkpoint_release.runtimes.loader import load
@@ -84,7 +85,7 @@ def test_models_with_images_are_exported(
 def test_any_module_is_traced(kind: type[nn.Module], tmp_path: Path) -> None:
     checkpoint = models.checkpoint(tmp_path / "checkpoint", kind)
     export_with_torch("torchscript", checkpoint, tmp_path / "torchscript")
-    signature = open_runtime("checkpoint", checkpoint).signature
+    signature = open_runtime("checkpoint", checkpoint, trust=OWN_ARTIFACTS).signature
     sizes = {
         name: dimension.example + 3 for name, dimension in signature.dimensions.items()
     }
@@ -119,7 +120,7 @@ def test_weights_keep_their_names_and_ask_for_no_gradient(
 ) -> None:
     with silence_known_warnings():
         loaded = torch.jit.load(torch_files["torchscript"])
-    expected = build_eager(figure)[0].state_dict()
+    expected = build_eager(figure, OWN_ARTIFACTS)[0].state_dict()
     assert list(loaded.state_dict()) == list(expected)
     assert all(
         torch.equal(tensor, expected[name])
@@ -132,7 +133,10 @@ def test_torch_export_keeps_the_names_of_weights_and_inputs(
     figure: Path, torch_files: dict[str, Path]
 ) -> None:
     program = torch.export.load(torch_files["torch_export"])
-    assert program.state_dict.keys() == build_eager(figure)[0].state_dict().keys()
+    assert (
+        program.state_dict.keys()
+        == build_eager(figure, OWN_ARTIFACTS)[0].state_dict().keys()
+    )
     assert list(program.graph_signature.user_inputs) == [
         "motion",
         "text_embedding",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from checkpoint_release.core.signature import sample_inputs
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import open_sharded, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
@@ -182,7 +183,7 @@ def test_transformers_computes_what_the_checkpoint_computes(
     project.set(safetensors__dtype=dtype)
     export(MOTION_ONLY)
     auto_model()
-    model, _ = build_eager(Path("artifacts/checkpoint"))
+    model, _ = build_eager(Path("artifacts/checkpoint"), OWN_ARTIFACTS)
     with torch.inference_mode():
         expected = model(**load_file("case.safetensors"))
     outputs = load_file("outputs.safetensors")

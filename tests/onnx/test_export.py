@@ -17,6 +17,7 @@ from torch import nn
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError, OpsetError
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.onnx.routes import plan_export
 from checkpoint_release.runtimes.eager import build_eager
 from tests.support import models
@@ -186,7 +187,7 @@ def check_general(
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
     sizes = {
         name: dimension.example + 4
-        for name, dimension in build_eager(folder)[1].dimensions.items()
+        for name, dimension in build_eager(folder, OWN_ARTIFACTS)[1].dimensions.items()
     }
     assert largest_error("onnx", folder, tmp_path / "onnx", **sizes) < 1e-5
     return model
@@ -242,7 +243,7 @@ def test_weights_keep_their_names_and_bytes(
     export_to_onnx(figure, tmp_path / "onnx", opset=opset, exporter=exporter)
     expected = {
         name: tensor.numpy()
-        for name, tensor in build_eager(figure)[0].state_dict().items()
+        for name, tensor in build_eager(figure, OWN_ARTIFACTS)[0].state_dict().items()
     }
     stored = {
         tensor.name: numpy_helper.to_array(tensor)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.judge import judge
 from checkpoint_release.runtimes.open import open_runtime
 from tests.support.parity_world import (
@@ -77,7 +78,8 @@ def test_two_hundred_seeds_raise_no_false_alarm(tmp_path: Path, variant: str) ->
     for format in formats:
         results[format] = world.run(format, world.export(format, tmp_path / format))
     artifacts = [
-        open_runtime(format, tmp_path / format, threads=1) for format in formats
+        open_runtime(format, tmp_path / format, threads=1, trust=OWN_ARTIFACTS)
+        for format in formats
     ]
     eager = open_eager(world.checkpoint)
     for seed in range(200):

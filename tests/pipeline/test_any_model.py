@@ -24,6 +24,7 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError, ModelError
 from checkpoint_release.core.signature import Arrays, sample_inputs
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.eager import build_eager, flatten
 from checkpoint_release.runtimes.loader import load
 from pipeline import export_onnx, export_safetensors, export_torchscript
@@ -91,7 +92,7 @@ def eager(inputs: Arrays) -> Arrays:
     """What the checkpoint's own model computes."""
     import torch
 
-    model, signature = build_eager(CHECKPOINT)
+    model, signature = build_eager(CHECKPOINT, OWN_ARTIFACTS)
     with torch.inference_mode():
         leaves = flatten(
             model(**{name: torch.from_numpy(array) for name, array in inputs.items()})

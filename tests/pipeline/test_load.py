@@ -31,6 +31,7 @@ from checkpoint_release.core.errors import (
     UnsafeCheckpointError,
 )
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.models.stick_figure import build
 from checkpoint_release.runtimes.eager import build_model
 from pipeline import load
@@ -58,13 +59,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         Project(tmp_path).set(checkpoint__path="mine.pth", **params)
         load.main()
         read_manifest(FOLDER).verify(FOLDER)
-        return CheckpointFolder.open(FOLDER).facts
+        return CheckpointFolder.open(FOLDER, OWN_ARTIFACTS).facts
 
     return run_load
 
 
 def written() -> dict[str, torch.Tensor]:
-    return load_file(CheckpointFolder.open(FOLDER).weights)
+    return load_file(CheckpointFolder.open(FOLDER, OWN_ARTIFACTS).weights)
 
 
 def test_a_bare_state_dict_is_carried_bit_for_bit(run: Run) -> None:
@@ -371,7 +372,7 @@ def test_a_factory_s_module_that_fails_at_import_is_reported(
     architecture = Architecture("their_model:build", {}, Signature((), (), {}))
     # and where it isn't described
     with pytest.raises(ModelError, match=f"importing their_model failed: {message}\n"):
-        build_model(architecture)
+        build_model(architecture.trusting(OWN_ARTIFACTS))
 
 
 def test_a_factory_s_module_that_is_not_there_is_asked_for_by_name(run: Run) -> None:
@@ -450,4 +451,8 @@ def test_a_factory_that_ends_the_process_ends_no_stage(
     monkeypatch.chdir(tmp_path)
     their_model(monkeypatch, "import sys\ndef build(**kwargs): sys.exit(0)\n")
     with pytest.raises(ModelError, match=r"their_model:build .* failed: SystemExit: 0"):
-        build_model(Architecture("their_model:build", {}, Signature((), (), {})))
+        build_model(
+            Architecture(
+                "their_model:build", {}, Signature((), (), {}), trust=OWN_ARTIFACTS
+            )
+        )

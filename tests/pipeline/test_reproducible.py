@@ -18,6 +18,7 @@ import pytest
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.manifest import digests
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from tests.support import models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.exports import export_to_onnx
@@ -164,7 +165,7 @@ def test_the_search_finds_what_torch_leaves_in_its_files(tmp_path: Path) -> None
     from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
 
     checkpoint = models.checkpoint(tmp_path / "checkpoint", models.TiedLanguageModel)
-    traceable = Traceable.open(CheckpointFolder.open(checkpoint))
+    traceable = Traceable.open(CheckpointFolder.open(checkpoint, OWN_ARTIFACTS))
     (tmp_path / "raw").mkdir()
     with silence_known_warnings():
         torch.jit.save(

@@ -24,6 +24,7 @@ from checkpoint_release.core.errors import (
     CheckpointReleaseError,
 )
 from checkpoint_release.core.files import sha256
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.models.stick_figure import build
 from pipeline import load
 from tests.support.project import ROOT, Project
@@ -49,13 +50,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
         Project(tmp_path).set(checkpoint__path=path, **params)
         load.main()
-        return CheckpointFolder.open(FOLDER).facts
+        return CheckpointFolder.open(FOLDER, OWN_ARTIFACTS).facts
 
     return run_load
 
 
 def assert_carried(expected: Weights) -> None:
-    written = load_file(CheckpointFolder.open(FOLDER).weights)
+    written = load_file(CheckpointFolder.open(FOLDER, OWN_ARTIFACTS).weights)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], expected[name]) for name in expected)
 
@@ -147,7 +148,7 @@ def test_an_adapter_may_be_a_safetensors_file(run: Run) -> None:
         checkpoint__lora_alpha=2.0,
     )
     assert facts.lora is not None and facts.lora.layers == [layer]
-    written = load_file(CheckpointFolder.open(FOLDER).weights)
+    written = load_file(CheckpointFolder.open(FOLDER, OWN_ARTIFACTS).weights)
     assert torch.equal(written[name], (base[name].double() + 2.0).float())
 
 

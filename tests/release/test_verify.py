@@ -29,6 +29,7 @@ from checkpoint_release.core.artifacts.release import (
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.signature import Signature, TensorSpec
+from checkpoint_release.core.trust import NO_TRUST, Trust
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import download, report, verify
@@ -59,7 +60,7 @@ class Fixed:
         }
         self.opened: list[str] = []
 
-    def __call__(self, format: str, path: Path) -> Fixed:
+    def __call__(self, format: str, path: Path, trust: Trust) -> Fixed:
         assert path.exists()
         self.opened.append(format)
         return self
@@ -262,11 +263,23 @@ def test_model_code_that_a_release_names_is_called_only_when_it_is_trusted(
     tmp_path: Path,
 ) -> None:
     release = assemble(naming_other_code(tmp_path / "artifacts"))
-    opener = Fixed({"y": [[1.0, 1.0]]})
-    failed = [check for check in verify(release, opener=opener) if not check.passed]
-    assert len(failed) == 1 and "subprocess:run" in failed[0].message
-    assert "safetensors" not in opener.opened
-    assert failures(release, trust=["subprocess:run"]) == []
+    rows = {check.name: check for check in verify(release)}
+    assert not rows["safetensors"].passed
+    message = rows["safetensors"].message
+    assert message.startswith("not run: 'subprocess:run' is named as its model code")
+    assert "name subprocess:run in trust" in message
+
+
+def test_the_grant_reaches_what_opens_the_formats(release: Path) -> None:
+    grants: list[Trust] = []
+
+    def opener(format: str, path: Path, trust: Trust) -> Fixed:
+        grants.append(trust)
+        return Fixed({"y": [[1.0, 1.0]]})
+
+    verify(release, opener=opener)
+    verify(release, trust=["theirs:build"], opener=opener)
+    assert grants == [*[NO_TRUST] * 3, *[Trust.of(["theirs:build"])] * 3]
 
 
 @pytest.mark.parametrize(

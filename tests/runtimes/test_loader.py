@@ -27,6 +27,7 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.files import read_json, write_json
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.eager import build_model
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import (
@@ -402,7 +403,7 @@ def test_weights_are_not_copied_and_no_random_numbers_are_drawn_for_them(
         tensor.data_ptr() == weights[name].data_ptr()
         for name, tensor in model.state_dict().items()
     )
-    build_model(architecture)
+    build_model(architecture.trusting(OWN_ARTIFACTS))
     # drawn where nothing replaces them
     assert not torch.equal(torch.get_rng_state(), before)
 
@@ -413,9 +414,12 @@ def test_what_a_constructor_computes_and_no_state_dict_holds_survives(
     import torch
 
     architecture = Architecture(
-        "tests.support.models:Positions", {"width": 4}, read_signature(POSITIONS)
+        "tests.support.models:Positions",
+        {"width": 4},
+        read_signature(POSITIONS),
+        trust=OWN_ARTIFACTS,
     )
-    model = build_model(architecture)
+    model = build_model(architecture.trusting(OWN_ARTIFACTS))
     assert list(model.state_dict()) == ["scale"]
     weights = {"scale": np.full(4, 2, np.float32)}
     write_safetensors(
@@ -453,7 +457,7 @@ def test_model_code_from_elsewhere_runs_only_when_it_is_trusted(
     (elsewhere / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        InferenceError, match="'subprocess:run' as its model code"
+        InferenceError, match="'subprocess:run' is named as its model code"
     ) as error:
         load(elsewhere)
     assert "name subprocess:run in trust" in error.value.remedy

@@ -18,6 +18,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import write_json
 from checkpoint_release.core.signature import Arrays, sample_inputs
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.loader import load
 from tests.support.checkpoint_folder import state_dict
 from tests.support.stick_figure import stick_figure
@@ -55,7 +56,7 @@ def test_a_pth_takes_the_conditioning_it_is_given_and_leaves_out_the_rest(
 
     model, eager = (
         load_quietly(tiny_release / "checkpoint.pth"),
-        build_eager(tiny_release / "checkpoint")[0],
+        build_eager(tiny_release / "checkpoint", OWN_ARTIFACTS)[0],
     )
     for names in (
         ["motion", "text_embedding"],

@@ -18,6 +18,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.statistics import tensor_statistics
 from checkpoint_release.tensors.tensor import Tensor
@@ -64,5 +65,7 @@ def state_dict(
     torch.manual_seed(seed)
     return {
         name: tensor.numpy().copy()
-        for name, tensor in build_model(architecture).state_dict().items()
+        for name, tensor in build_model(architecture.trusting(OWN_ARTIFACTS))
+        .state_dict()
+        .items()
     }

@@ -12,6 +12,7 @@ import numpy as np
 from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT, CheckpointFolder
 from checkpoint_release.core.artifacts.formats import FORMATS, TORCH_EXPORT, TORCHSCRIPT
 from checkpoint_release.core.signature import sample_inputs
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.onnx.export import OnnxExport, export_onnx
 from checkpoint_release.runtimes.open import open_runtime
@@ -34,7 +35,9 @@ def export_to_onnx(checkpoint: Path, folder: Path, **options: Any) -> OnnxExport
     """Write ONNX files to a new folder, at opset 17 unless the options name another."""
     folder.mkdir(parents=True)
     options = {"opset": 17, **options}
-    return export_onnx(CheckpointFolder.open(checkpoint), folder, **options)
+    return export_onnx(
+        CheckpointFolder.open(checkpoint, OWN_ARTIFACTS), folder, **options
+    )
 
 
 def export_with_torch(format: str, checkpoint: Path, folder: Path) -> Path:
@@ -45,8 +48,8 @@ def export_with_torch(format: str, checkpoint: Path, folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     write = write_torchscript if format == TORCHSCRIPT.name else write_torch_export
-    opened = CheckpointFolder.open(checkpoint)
-    config = model_config(opened.facts)
+    opened = CheckpointFolder.open(checkpoint, OWN_ARTIFACTS)
+    config = model_config(opened)
     file = folder / FORMATS[format].file
     write(Traceable.open(opened), file, config.text())
     config.write(folder)
@@ -85,8 +88,8 @@ def largest_error(format: str, checkpoint: Path, artifact: Path, **sizes: int) -
     """How far an export is off the eager model, relative to the largest value of each
     output.
     """
-    eager = open_runtime("checkpoint", checkpoint)
-    runtime = open_runtime(format, artifact)
+    eager = open_runtime("checkpoint", checkpoint, trust=OWN_ARTIFACTS)
+    runtime = open_runtime(format, artifact, trust=OWN_ARTIFACTS)
     inputs = sample_inputs(
         runtime.signature, sizes_of(runtime.signature, **sizes), seed=3
     )

@@ -30,6 +30,7 @@ from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.params import load_params
 from checkpoint_release.core.signature import Signature, TensorSpec, sample_inputs
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.models.stick_figure import signature as stick_figure_signature
 from checkpoint_release.parity.candidates import EXACT, NOISE, Candidate
 from checkpoint_release.parity.cases import Case, draw_cases
@@ -77,7 +78,7 @@ def stick_figure_architecture(**kwargs: Any) -> Architecture:
 def trained(architecture: Architecture, seed: int = 0) -> nn.Module:
     """The model with weights that are no longer as they were initialised."""
     torch.manual_seed(seed)
-    model = build_model(architecture)
+    model = build_model(architecture.trusting(OWN_ARTIFACTS))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or "norm" in name:
@@ -151,7 +152,9 @@ def drawn(signature: Signature, seed: int, longest: int) -> list[Case]:
 def open_eager(checkpoint: Path) -> list[Runtime]:
     """The checkpoint's own model in float64 and in float32."""
     return [
-        open_runtime("checkpoint", checkpoint, threads=1, dtype=dtype)
+        open_runtime(
+            "checkpoint", checkpoint, threads=1, dtype=dtype, trust=OWN_ARTIFACTS
+        )
         for dtype in EAGER
     ]
 
@@ -226,7 +229,7 @@ class World:
         return folder
 
     def copy_of_model(self) -> nn.Module:
-        model = build_model(self.architecture)
+        model = build_model(self.architecture.trusting(OWN_ARTIFACTS))
         model.load_state_dict(self.model.state_dict())
         return model
 

@@ -12,6 +12,7 @@ import numpy as np
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.signature import Arrays, Signature, sample_inputs
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.runtimes.loader import Model, load
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
@@ -34,11 +35,11 @@ def write_tiny_release(root: Path, architecture: Architecture) -> None:
     checkpoint = write_checkpoint(
         root / "checkpoint", architecture, state_dict(architecture), {"epoch": 3}
     )
-    config = model_config(CheckpointFolder.open(checkpoint).facts)
+    config = model_config(CheckpointFolder.open(checkpoint, OWN_ARTIFACTS))
     for folder in (".", "onnx", "torchscript", "torch_export"):
         config.write(root / folder)
     shutil.copy(checkpoint / "weights.safetensors", root / FILES["safetensors"])
-    model, signature = build_eager(checkpoint)
+    model, signature = build_eager(checkpoint, OWN_ARTIFACTS)
     torch.save(
         {"model_state_dict": model.state_dict(), "epoch": 3}, root / FILES["pth"]
     )
@@ -91,7 +92,7 @@ def eager_outputs(release: Path, inputs: Arrays) -> Arrays:
 
     from checkpoint_release.runtimes.eager import build_eager
 
-    model, _ = build_eager(release / "checkpoint")
+    model, _ = build_eager(release / "checkpoint", OWN_ARTIFACTS)
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     with torch.inference_mode():
         outputs = model(**tensors)

@@ -12,6 +12,7 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, read_manifest
 from checkpoint_release.core.artifacts.typed import Record, read_record
 from checkpoint_release.core.errors import first_few
+from checkpoint_release.core.trust import Trust
 
 CHECKPOINT = "checkpoint"
 """The name of the folder, and the format in its manifest."""
@@ -127,27 +128,35 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A folder that holds a checkpoint's weights and facts, free of pickles."""
+    """A folder that holds a checkpoint's weights and facts, free of pickles.
+
+    Attributes:
+        path: of the folder.
+        facts: what checkpoint.json holds.
+        trust: the model code that may run, which checkpoint.json names.
+    """
 
     path: Path
     facts: CheckpointFacts
+    trust: Trust
 
     @classmethod
-    def open(cls, path: Path) -> CheckpointFolder:
+    def open(cls, path: Path, trust: Trust) -> CheckpointFolder:
         """Read the folder's facts.
 
         Args:
             path: of the folder.
+            trust: the model code that may run.
 
         Raises:
             ArtifactError: checkpoint.json is missing or isn't as it was written.
         """
-        return cls(path, read_record(path / FACTS_FILE, CheckpointFacts))
+        return cls(path, read_record(path / FACTS_FILE, CheckpointFacts), trust)
 
     @property
     def architecture(self) -> Architecture:
         """Everything needed to build the model and to call it."""
-        return self.facts.architecture
+        return self.facts.architecture.trusting(self.trust)
 
     @property
     def weights(self) -> Path:
