@@ -19,6 +19,7 @@ from checkpoint_release.pth.file_kind import (
 from checkpoint_release.pth.records import Checkpoint
 from checkpoint_release.pth.storages import LegacyStorages, ZipStorages
 from checkpoint_release.pth.unpickler import Unpickler
+from checkpoint_release.pth.unsafe_globals import Verdict
 from checkpoint_release.pth.values import resolve
 from checkpoint_release.tensors.tensor import MappedFile
 
@@ -150,16 +151,14 @@ def _check_version(version: Any) -> None:
 
 
 def _left_out(unpickler: Unpickler) -> dict[str, dict[str, int]]:
-    """The globals that stayed records, by whether they could do harm, with counts."""
-    harmless: dict[str, int] = {}
-    dangerous: dict[str, int] = {}
+    """The globals that stayed records, by the verdict on them, with counts."""
+    left_out: dict[str, dict[str, int]] = {verdict: {} for verdict in Verdict}
     for name in sorted(unpickler.mentioned):
         count = unpickler.called[name] or unpickler.mentioned[name]
-        if name in unpickler.dangerous:
-            dangerous[name] = count
-        elif not ALLOWED_GLOBALS.fullmatch(name):
-            harmless[name] = count
-        elif unpickler.unsupported[name]:
+        verdict = unpickler.verdicts[name]
+        if verdict is not Verdict.DANGEROUS and ALLOWED_GLOBALS.fullmatch(name):
             # with arguments that only code could make sense of
-            harmless[name] = unpickler.unsupported[name]
-    return {"harmless": harmless, "dangerous": dangerous}
+            count = unpickler.unsupported[name]
+        if count:
+            left_out[verdict][name] = count
+    return left_out

@@ -50,9 +50,9 @@ class Checkpoint:
             walks as at most ten million values, Inert records counted as leaves.
         container: "zip", "legacy" (before torch 1.6), "safetensors", or one of these
             with the number of shards.
-        left_out: {"harmless": {dotted name: count}, "dangerous": {…}}: the globals that
-            stayed records, sorted by name, counted by the times that they would have
-            been called (or by mentions, when never called).
+        left_out: verdict (unsafe_globals.Verdict) → {dotted name: count}: the globals
+            that stayed records, sorted by name, counted by the times that they would
+            have been called (or by mentions, when never called).
         notes: what a reader of the result should know, one sentence each.
         files: that the weights are in; none stands for the path alone.
         facts: what lies beside the weights in files of their own, by name.

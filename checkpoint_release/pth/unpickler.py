@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth.records import Inert
-from checkpoint_release.pth.unsafe_globals import is_dangerous
+from checkpoint_release.pth.unsafe_globals import Verdict, judge
 from checkpoint_release.tensors.tensor import Tensor
 
 # loads the codec now: reading a file must import nothing
@@ -83,7 +83,7 @@ class Unpickler:
         mentioned: dotted name of each global → how often the pickles name it.
         called: the same → how often they call it.
         unsupported: of those that have a builder → how many calls stayed records.
-        dangerous: the globals that could do harm if they were called.
+        verdicts: dotted name of each global → what calling it could do.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Unpickler:
         self.at = 0
         self.called: Counter[str] = Counter()
         self.mentioned: Counter[str] = Counter()
-        self.dangerous: set[str] = set()
+        self.verdicts: dict[str, Verdict] = {}
         self.unsupported: Counter[str] = Counter()
         self._builders = builders
         self._persistent_load = persistent_load
@@ -534,8 +534,10 @@ class Unpickler:
             renamed = IMPORT_MAPPING.get(module, module), name
         dotted = ".".join(renamed)
         escaped = _ODD_CHARACTER.sub(_escaped, dotted)
-        if is_dangerous(*renamed) or escaped != dotted:
-            self.dangerous.add(escaped)
+        verdict = judge(*renamed)
+        if escaped != dotted:
+            verdict = Verdict.DANGEROUS
+        self.verdicts[escaped] = verdict
         return Inert(escaped)
 
     def _global_of_lines(self) -> None:

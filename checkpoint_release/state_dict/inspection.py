@@ -37,7 +37,8 @@ class Inspection:
         notes: what else a reader should know, one sentence each.
         unsafe_globals: dotted name of code that the pickle names and that could do harm
             → how often it would have been called.
-        other_globals: the same of other code. None of either was run.
+        unknown_globals: the same of code of which nothing is known.
+        other_globals: the same of what is known to be inert. None of them was run.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Inspection:
     training: dict[str, Any]
     notes: tuple[str, ...] = ()
     unsafe_globals: Mapping[str, int] = field(default_factory=dict)
+    unknown_globals: Mapping[str, int] = field(default_factory=dict)
     other_globals: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -67,7 +69,9 @@ class Inspection:
         lines += _section("training", facts)
         unsafe = _counted(self.unsafe_globals)
         lines += _section("code that could do harm, not run", unsafe)
-        lines += _section("other code, not run", _counted(self.other_globals))
+        unknown = _counted(self.unknown_globals)
+        lines += _section("code of which nothing is known, not run", unknown)
+        lines += _section("inert types", _counted(self.other_globals))
         lines += _section("notes", self.notes)
         return "\n".join(lines)
 
@@ -120,6 +124,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
         training_facts(checkpoint.entries, weights),
         tuple(notes),
         checkpoint.left_out.get("dangerous", {}),
+        checkpoint.left_out.get("unknown", {}),
         checkpoint.left_out.get("harmless", {}),
     )
 

@@ -118,7 +118,7 @@ def test_a_config_object_of_an_unknown_class_comes_as_its_fields(
     torch.save(value, "mine.pth")
     facts = run(value)
     assert facts.training["config"] == {"learning_rate": 1e-3, "layers": [1, 2]}
-    assert facts.left_out["harmless"] == {"their_training.Config": 1}
+    assert facts.left_out["unknown"] == {"their_training.Config": 1}
 
 
 def test_text_that_no_file_can_hold_comes_with_escapes(run: Run) -> None:

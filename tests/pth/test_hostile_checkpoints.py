@@ -169,7 +169,7 @@ def test_dangerous_names_stop_the_load_with_the_list(tmp_path: Path) -> None:
     assert checkpoint.value["weight"].numpy().tolist() == [1, 2, 3, 4]
 
 
-def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
+def test_config_classes_are_unknown_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "config.pth"
     config = Call("project.config.TrainConfig", state={"lr": 0.1})
     path.write_bytes(
@@ -178,7 +178,8 @@ def test_config_classes_are_harmless_and_counted(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
     assert checkpoint.left_out == {
-        "harmless": {"project.config.TrainConfig": 2},
+        "harmless": {},
+        "unknown": {"project.config.TrainConfig": 2},
         "dangerous": {},
     }
 

@@ -282,7 +282,7 @@ def test_weights_saved_on_a_gpu_are_read_without_one(tmp_path: Path) -> None:
         (tmp_path / "gpu.pth").write_bytes(container)
         checkpoint = read_checkpoint(tmp_path / "gpu.pth")
         assert checkpoint.value["weight"].numpy().tolist() == [1, 2, 3, 4]
-        assert checkpoint.left_out == {"harmless": {}, "dangerous": {}}
+        assert checkpoint.left_out == {"harmless": {}, "unknown": {}, "dangerous": {}}
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_pickled_module_gives_its_state_dict(
     assert_same(checkpoint.value, wrap(dict(model.state_dict())))
     assert "Tied was pickled whole" in checkpoint.notes[0]
     assert checkpoint.left_out["dangerous"] == {}
-    assert checkpoint.left_out["harmless"]["tests.pth.test_reader.Tied"] == 1
+    assert checkpoint.left_out["unknown"]["tests.pth.test_reader.Tied"] == 1
 
 
 # Records and what they mean
@@ -686,6 +686,7 @@ def test_calls_that_stay_records_are_counted_even_of_names_that_are_allowed(
     assert isinstance(checkpoint.value["x"], Inert)
     assert checkpoint.left_out == {
         "harmless": {"builtins.bytearray": 1},
+        "unknown": {},
         "dangerous": {},
     }
 

@@ -85,7 +85,8 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
         training: what the checkpoint says of its training.
         origin: where the weights come from.
         lora: the adapter that was merged; None: there was none.
-        left_out: "harmless" and "dangerous" → global named by the pickle → how often.
+        left_out: "harmless", "unknown" and "dangerous" → global named by the pickle →
+            how often.
     """
 
     model: dict[str, Any]
