@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from checkpoint_release.core.artifacts.config import (
@@ -12,8 +11,7 @@ from checkpoint_release.core.artifacts.config import (
     read_config,
 )
 from checkpoint_release.core.errors import ArtifactError
-
-_INSIDE = f"/extra/{CONFIG}"  # where torch keeps the extra files of its archives
+from checkpoint_release.runtimes.torch_archive import read_extra
 
 
 def find_config(path: Path) -> ModelConfig | None:
@@ -26,13 +24,13 @@ def find_config(path: Path) -> ModelConfig | None:
         ArtifactError: it is damaged.
     """
     config = read_config(_folder_of(path))
-    if config is not None or not path.is_file() or not zipfile.is_zipfile(path):
+    if config is not None or not path.is_file():
         return config
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(_INSIDE):
-                return parse_config(archive.read(name), f"{path}: {name}")
-    return None
+    inside = read_extra(path, CONFIG)
+    if inside is None:
+        return None
+    name, content = inside
+    return parse_config(content, f"{path}: {name}")
 
 
 def require_config(path: Path) -> ModelConfig:

@@ -1,0 +1,199 @@
+"""The program in a .pt2: the names, texts and expressions of its JSON.
+
+Its schema is torch/_export/serde/schema.py. Names become Python, which torch executes;
+operators are looked up; expressions are evaluated. Each has a form that torch.export
+writes, and anything else is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from checkpoint_release.runtimes.computing_operators import COMPUTING, HIGHER_ORDER
+from checkpoint_release.runtimes.torch_export_expressions import is_expression, is_guard
+
+_MAX_SHOWN = 80
+
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
+_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f'\"\\\u2028\u2029]*")
+_KEY = re.compile(r"[\w./ -]*")
+_SYMBOL = re.compile(r"[a-z]{1,4}\d{1,6}", re.ASCII)
+_UNBACKED = ("u", "zuf")  # symbols that are counted up to their number
+
+_OPERATOR_FUNCTIONS = frozenset(
+    """
+    abs add and_ eq floordiv ge getitem gt index inv invert le lshift lt mod mul ne neg
+    not_ or_ pos pow rshift sub truediv xor
+    """.split()
+)
+_MATH_FUNCTIONS = frozenset(
+    """
+    acos asin atan ceil cos cosh exp floor log log2 pow sin sinh sqrt tan tanh trunc
+    """.split()
+)
+_TORCH_FUNCTIONS = frozenset(
+    """
+    sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt sym_sum _sym_acos
+    _sym_asin _sym_atan _sym_cos _sym_cosh _sym_log2 _sym_sin _sym_sinh _sym_sqrt
+    _sym_tan _sym_tanh
+    """.split()
+)
+_NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "_quantized"})
+
+_STRUCTURES = frozenset(
+    """
+    builtins.dict builtins.list builtins.tuple collections.OrderedDict collections.deque
+    torch.Size torch.fx.immutable_collections.immutable_dict
+    torch.fx.immutable_collections.immutable_list
+    """.split()
+)
+_FACTORIES = frozenset({"dict", "float", "int", "list", "set", "str", "tuple"})
+
+_NAMES = frozenset({"name", "as_name"})
+_OPERATORS = frozenset({"target", "as_operator"})
+_SPECS = frozenset({"in_spec", "out_spec"})
+
+
+def program_problems(program: Any) -> Iterator[str]:
+    """What a program names that torch.export doesn't write for what only computes.
+
+    Args:
+        program: the JSON of an ExportedProgram.
+
+    Yields:
+        A clause for each thing, perhaps one several times.
+    """
+    pending: list[tuple[str, Any]] = [("", program)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            for name, part in value.items():
+                yield from _key_problems(key, name)
+                if name != "metadata" or not _is_metadata(part):
+                    pending.append((name, part))
+        elif isinstance(value, list):
+            pending.extend((key, part) for part in value)
+        elif isinstance(value, str):
+            yield from _text_problems(key, value)
+
+
+def _is_metadata(value: Any) -> bool:
+    """Whether a value is a node's metadata: texts for people, such as stack traces."""
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(text, str) for text in value.values())
+
+
+def _key_problems(parent: str, name: str) -> Iterator[str]:
+    """What is wrong with a key of the JSON: some become names of the program."""
+    if name in ("as_custom_obj", "custom_obj"):
+        yield "it uses an object of a class of its own"
+    elif parent == "range_constraints" and name.startswith(_UNBACKED):
+        if not _SYMBOL.fullmatch(name):
+            yield f"it has a symbol {name!r:.{_MAX_SHOWN}}"
+    elif not _TEXT.fullmatch(name):
+        yield f"it has a name {name!r:.{_MAX_SHOWN}}"
+
+
+def _text_problems(key: str, text: str) -> Iterator[str]:
+    """What is wrong with a text, by the key that it is found under."""
+    if key in _OPERATORS:
+        if not computes(text):
+            yield f"it names the operator {text!r:.{_MAX_SHOWN}}"
+    elif key == "expr_str":
+        if not is_expression(text):
+            yield f"it has the expression {text!r:.{_MAX_SHOWN}}"
+    elif key == "guards_code":
+        if not is_guard(text):
+            yield f"it has the guard {text!r:.{_MAX_SHOWN}}"
+    elif key in _SPECS:
+        yield from structure_problems(text)
+    elif key in _NAMES or key == "forward_arg_names":
+        if text and not _IDENTIFIER.fullmatch(text):
+            yield f"it has a name {text!r:.{_MAX_SHOWN}}"
+    elif not _TEXT.fullmatch(text):
+        yield f"it has the text {text!r:.{_MAX_SHOWN}}"
+
+
+def computes(target: str) -> bool:
+    """Whether a node's target is an operator that only computes.
+
+    Args:
+        target: dotted, as in "torch.ops.aten.add.Tensor" or "_operator.mul".
+    """
+    parts = target.split(".")
+    match parts:
+        case ["torch", "ops", "higher_order", name]:
+            return name in HIGHER_ORDER
+        case ["torch", "ops", namespace, name, overload]:
+            if namespace not in _NAMESPACES or not _IDENTIFIER.fullmatch(overload):
+                return False
+            return not overload.startswith("__") and name in COMPUTING[namespace]
+        case ["torch", "ops", "quantized_decomposed", _, _]:
+            return all(_IDENTIFIER.fullmatch(part) for part in parts)
+        case ["torch", name]:
+            return name in _TORCH_FUNCTIONS
+        case ["_operator", name]:
+            return name in _OPERATOR_FUNCTIONS
+        case ["math", name]:
+            return name in _MATH_FUNCTIONS
+    return False
+
+
+def structure_problems(text: str) -> Iterator[str]:
+    """What the structure of inputs or outputs names beyond containers.
+
+    Args:
+        text: JSON in the JSON, as torch.utils._pytree.treespec_dumps writes it.
+    """
+    if not text:
+        return
+    try:
+        _, spec = json.loads(text)
+        pending = [spec]
+        while pending:
+            node = pending.pop()
+            yield from _node_problems(node["type"], node["context"])
+            pending.extend(node["children_spec"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        yield f"it has inputs or outputs of the structure {text!r:.{_MAX_SHOWN}}"
+
+
+def _node_problems(kind: Any, context: Any) -> Iterator[str]:
+    """What a container of inputs names.
+
+    Args:
+        kind: the dotted name of its type, None for a leaf.
+        context: what belongs to the type; for most JSON once more, of a dict its keys.
+
+    Raises:
+        ValueError, TypeError: the context is no JSON.
+    """
+    if kind is None and context is None:
+        return
+    if kind == "collections.defaultdict":
+        parts = dict(context)
+        module, name = parts["default_factory_module"], parts["default_factory_name"]
+        if module != "builtins" or name not in _FACTORIES:
+            yield f"its inputs or outputs call {module}.{name}"
+        context = parts["dict_context"]
+    elif kind == "collections.namedtuple":
+        context = [context]  # the name of a class that has to be known already
+    elif kind not in _STRUCTURES:
+        yield f"its inputs or outputs are of the type {kind!r:.{_MAX_SHOWN}}"
+        return
+    keys = json.loads(context) if isinstance(context, str) else context
+    if not isinstance(keys, list):
+        keys = [keys]
+    if not all(map(_is_key, keys)):
+        yield f"its inputs or outputs have the keys {context!r:.{_MAX_SHOWN}}"
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a key of a container can be written into Python without being code."""
+    if value is None or type(value) in (int, bool, float):
+        return True
+    return isinstance(value, str) and _KEY.fullmatch(value) is not None
