@@ -14,13 +14,13 @@ one needs trust until the operator is added.
 from __future__ import annotations
 
 
-def _names(text: str) -> frozenset[str]:
+def names_in(text: str) -> frozenset[str]:
     """The names in a text, with blanks or line breaks between them."""
     return frozenset(text.split())
 
 
 COMPUTING: dict[str, frozenset[str]] = {
-    "aten": _names(
+    "aten": names_in(
         """
         Bool Complex ComplexImplicit Float FloatImplicit Generator Int IntImplicit
         ScalarImplicit Size __and__ __contains__ __derive_index __getitem__ __iand__
@@ -321,7 +321,7 @@ COMPUTING: dict[str, frozenset[str]] = {
         wait warn where xlogy xlogy_ zero zero_ zeros zeros_like zfill
         """
     ),
-    "prim": _names(
+    "prim": names_in(
         """
         AutogradAdd AutogradAllNonZero AutogradAllZero AutogradAnyNonZero
         AutogradZero BroadcastMKLDNNTensors ConstantChunk ConstantMKLDNNTensor
@@ -337,7 +337,7 @@ COMPUTING: dict[str, frozenset[str]] = {
         unchecked_cast unchecked_unwrap_optional
         """
     ),
-    "prims": _names(
+    "prims": names_in(
         """
         abs acos acosh add amax amin as_strided as_strided_scatter asin asinh atan
         atan2 atanh bessel_i0 bessel_i0e bessel_i1 bessel_i1e bessel_j0 bessel_j1
@@ -354,7 +354,7 @@ COMPUTING: dict[str, frozenset[str]] = {
         trunc uniform var view_of view_of_dtype where xor_sum zeta
         """
     ),
-    "quantized": _names(
+    "quantized": names_in(
         """
         add add_out add_relu add_relu_out add_scalar add_scalar_out add_scalar_relu
         add_scalar_relu_out batch_norm batch_norm1d batch_norm1d_relu batch_norm2d
@@ -400,7 +400,7 @@ COMPUTING: dict[str, frozenset[str]] = {
         quantized_rnn_tanh_cell_dynamic relu6 sigmoid softmax threshold
         """
     ),
-    "_quantized": _names(
+    "_quantized": names_in(
         """
         _wrapped_linear_prepack _wrapped_quantized_linear_prepacked add conv2d
         conv2d_prepack conv2d_relu conv3d conv3d_prepack conv3d_relu
@@ -411,12 +411,12 @@ COMPUTING: dict[str, frozenset[str]] = {
         wrapped_fbgemm_pack_gemm_matrix_fp16 wrapped_quantized_linear
         """
     ),
-    "mkldnn_prepacked": _names(
+    "mkldnn_prepacked": names_in(
         """
         conv2d_prepack conv2d_run
         """
     ),
-    "quantization": _names(
+    "quantization": names_in(
         """
         _Bfloat16QuantizedToFloat _FloatToBfloat16Quantized
         """
@@ -425,7 +425,7 @@ COMPUTING: dict[str, frozenset[str]] = {
 """Namespace → its operators that only compute."""
 
 # What torch.ops.higher_order holds: control flow over graphs of the same file.
-HIGHER_ORDER = _names(
+HIGHER_ORDER = names_in(
     """
     associative_scan auto_functionalized_v2 checkpoint cond flex_attention
     invoke_subgraph map_impl scan strict_mode tag_activation_checkpoint while_loop

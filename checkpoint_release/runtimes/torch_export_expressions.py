@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from checkpoint_release.runtimes.computing_operators import names_in
+
 MAX_LENGTH = 20_000  # characters
 _MAX_DEPTH = 90  # brackets; Python itself takes 200
 _MAX_POWER = 4096  # product of the exponents of an expression
 
 # What sympy writes with srepr, and torch's own functions of shapes.
-_EXPRESSION_NAMES = frozenset(
+_EXPRESSION_NAMES = names_in(
     """
     Abs Add And BooleanFalse BooleanTrue CeilDiv CeilToInt CleanDiv Equality Eq Float
     FloatPow FloatTrueDiv FloorDiv FloorToInt Ge GreaterThan Gt Half Identity Infinity
@@ -27,7 +29,7 @@ _EXPRESSION_NAMES = frozenset(
     ceiling false floor nan oo int_oo sqrt true
     True False None integer nonnegative negative nonpositive positive precision real
     evaluate finite zero nonzero
-    """.split()
+    """
 )
 _EXPRESSION = re.compile(
     r"(?P<text>'[^'\\\n]*')|(?P<name>[A-Za-z_]\w*)|(?P<number>\d{1,20}(\.\d{1,30})?)"
@@ -49,12 +51,12 @@ _GUARD = re.compile(
     r"|(?P<symbol>\*\*|[-+*/%(),=<>! ])",
     re.ASCII,
 )
-_GUARD_NAMES = frozenset(
+_GUARD_NAMES = names_in(
     """
     CeilDiv CeilToInt CleanDiv Eq False FloorDiv FloorToInt IntTrueDiv FloatTrueDiv Max
     Min Mod ModularIndexing Ne PythonMod ToFloat True and float if else int max min not
     or
-    """.split()
+    """
 )
 
 

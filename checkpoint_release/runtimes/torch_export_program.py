@@ -12,7 +12,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from checkpoint_release.runtimes.computing_operators import COMPUTING, HIGHER_ORDER
+from checkpoint_release.runtimes.computing_operators import (
+    COMPUTING,
+    HIGHER_ORDER,
+    names_in,
+)
 from checkpoint_release.runtimes.torch_export_expressions import is_expression, is_guard
 
 _MAX_SHOWN = 80
@@ -23,36 +27,39 @@ _KEY = re.compile(r"[\w./ -]*")
 _SYMBOL = re.compile(r"[a-z]{1,4}\d{1,6}", re.ASCII)
 _UNBACKED = ("u", "zuf")  # symbols that are counted up to their number
 
-_OPERATOR_FUNCTIONS = frozenset(
+_OPERATOR_FUNCTIONS = names_in(
     """
     abs add and_ eq floordiv ge getitem gt index inv invert le lshift lt mod mul ne neg
     not_ or_ pos pow rshift sub truediv xor
-    """.split()
+    """
 )
-_MATH_FUNCTIONS = frozenset(
+_MATH_FUNCTIONS = names_in(
     """
     acos asin atan ceil cos cosh exp floor log log2 pow sin sinh sqrt tan tanh trunc
-    """.split()
+    """
 )
-_TORCH_FUNCTIONS = frozenset(
+_TORCH_FUNCTIONS = names_in(
     """
     sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt sym_sum _sym_acos
     _sym_asin _sym_atan _sym_cos _sym_cosh _sym_log2 _sym_sin _sym_sinh _sym_sqrt
     _sym_tan _sym_tanh
-    """.split()
+    """
 )
 _NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "_quantized"})
 
-_STRUCTURES = frozenset(
+_STRUCTURES = names_in(
     """
     builtins.dict builtins.list builtins.tuple collections.OrderedDict collections.deque
     torch.Size torch.fx.immutable_collections.immutable_dict
     torch.fx.immutable_collections.immutable_list
-    """.split()
+    """
 )
 _FACTORIES = frozenset({"dict", "float", "int", "list", "set", "str", "tuple"})
 
-_NAMES = frozenset({"name", "as_name"})
+_NAMES = frozenset({"name", "as_name", "forward_arg_names"})
+_KINDS = {"expr_str": "expression", "guards_code": "guard"} | dict.fromkeys(
+    _NAMES, "name"
+)
 _OPERATORS = frozenset({"target", "as_operator"})
 _SPECS = frozenset({"in_spec", "out_spec"})
 
@@ -103,19 +110,21 @@ def _text_problems(key: str, text: str) -> Iterator[str]:
     if key in _OPERATORS:
         if not computes(text):
             yield f"it names the operator {text!r:.{_MAX_SHOWN}}"
-    elif key == "expr_str":
-        if not is_expression(text):
-            yield f"it has the expression {text!r:.{_MAX_SHOWN}}"
-    elif key == "guards_code":
-        if not is_guard(text):
-            yield f"it has the guard {text!r:.{_MAX_SHOWN}}"
     elif key in _SPECS:
         yield from structure_problems(text)
-    elif key in _NAMES or key == "forward_arg_names":
-        if text and not _IDENTIFIER.fullmatch(text):
-            yield f"it has a name {text!r:.{_MAX_SHOWN}}"
-    elif not _TEXT.fullmatch(text):
-        yield f"it has the text {text!r:.{_MAX_SHOWN}}"
+    elif not _has_form(key, text):
+        yield f"it has the {_KINDS.get(key, 'text')} {text!r:.{_MAX_SHOWN}}"
+
+
+def _has_form(key: str, text: str) -> bool:
+    """Whether a text has the form of what is found under a key."""
+    if key == "expr_str":
+        return is_expression(text)
+    if key == "guards_code":
+        return is_guard(text)
+    if key in _NAMES:
+        return not text or _IDENTIFIER.fullmatch(text) is not None
+    return _TEXT.fullmatch(text) is not None
 
 
 def computes(target: str) -> bool:

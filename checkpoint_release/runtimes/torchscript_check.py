@@ -14,7 +14,11 @@ from collections.abc import Iterable, Iterator
 
 from checkpoint_release.core.errors import first_few
 from checkpoint_release.pth.archive import Entry
-from checkpoint_release.runtimes.computing_operators import ANY_NAMESPACE, COMPUTING
+from checkpoint_release.runtimes.computing_operators import (
+    ANY_NAMESPACE,
+    COMPUTING,
+    names_in,
+)
 from checkpoint_release.runtimes.torch_archive import TorchArchive, globals_of_pickle
 from checkpoint_release.runtimes.torchscript_words import (
     UnreadableProgramError,
@@ -29,27 +33,27 @@ _ROOTS = frozenset({"torch", "ops", "__torch__", "CONSTANTS"})
 """What an archive's code begins a dotted name with; torch/csrc/jit/serialization/
 import_source.cpp defines them."""
 
-_KEYWORDS = frozenset(
+_KEYWORDS = names_in(
     """
     None True False and as assert break class continue def del elif else for if import
     in is not or pass raise return while with
-    """.split()
+    """
 )
-_FUNCTIONS = frozenset(
+_FUNCTIONS = names_in(
     """
     Exception NamedTuple abs all annotate any awaitable bin bool complex dict divmod
     enumerate float fork getattr hasattr hash hex int isinstance len list max min oct
     ord print range round set slice sorted str sum super tuple unchecked_cast
     uninitialized zip
-    """.split()
+    """
 )
-_TYPES = frozenset(
+_TYPES = names_in(
     """
     Any AnyClassType AnyEnumType AnyListType AnyTupleType Await Capsule Device Dict Enum
     Final Function Future Generator Interface InterfaceType Layout List MemoryFormat
     Module NoneType NotImplemented Optional PyObject QScheme RRef ScalarType Set Storage
     Stream StreamObj Tensor Tuple Union float16 number
-    """.split()
+    """
 )
 _NUMBERS = frozenset({"inf", "nan", "infj", "nanj"})
 _KNOWN = _KEYWORDS | _FUNCTIONS | _TYPES | _NUMBERS | {"__annotations__"}
@@ -115,7 +119,7 @@ def _member_problems(
 
 
 def foreign_globals(names: Iterable[str]) -> list[str]:
-    """The globals of a TorchScript pickle that aren't classes of the archive or data."""
+    """The globals of a TorchScript pickle that aren't its own classes or data."""
     return sorted(name for name in names if not _PICKLED.fullmatch(name))
 
 
@@ -183,9 +187,13 @@ def _root_problems(words: list[Word], at: int) -> Iterator[str]:
         namespace = parts[1]
         if namespace not in COMPUTING or len(parts) < 3:
             yield f"it names the operator {'.'.join(parts)}"
-    elif parts[:3] == ["__torch__", "torch", "classes"]:
-        if len(parts) < 4 or parts[3] not in _CLASSES:
-            yield f"it uses the class {'.'.join(parts[1:])}"
+    elif parts[:3] == ["__torch__", "torch", "classes"] and not _is_weights(parts):
+        yield f"it uses the class {'.'.join(parts[1:])}"
+
+
+def _is_weights(parts: list[str]) -> bool:
+    """Whether a class of C++ is one of packed weights, by the parts of its name."""
+    return len(parts) > 3 and parts[3] in _CLASSES
 
 
 def _dotted(words: list[Word], at: int) -> str:
@@ -206,7 +214,7 @@ def _bare(words: list[Word]) -> set[str]:
 
     Left out are roots, and names of arguments in a call (`name=value`).
     """
-    found = set()
+    found: set[str] = set()
     for at, word in enumerate(words):
         if word.kind != "name" or word.text in _ROOTS:
             continue
@@ -246,7 +254,7 @@ def _bound(words: list[Word]) -> set[str]:
 
 def _parameters(words: list[Word]) -> set[str]:
     """The parameters in the head of a function."""
-    found = set()
+    found: set[str] = set()
     for at, word in enumerate(words):
         if _is_argument(words, at, ":"):
             found.add(word.text)
@@ -262,7 +270,7 @@ def _is_argument(words: list[Word], at: int, mark: str) -> bool:
 
 def _names_up_to(words: list[Word], marks: tuple[str, ...]) -> set[str]:
     """The names of a list of targets that ends at a mark; none where it isn't one."""
-    found = set()
+    found: set[str] = set()
     for word in words:
         if word.text in marks:
             return found
@@ -275,7 +283,7 @@ def _names_up_to(words: list[Word], marks: tuple[str, ...]) -> set[str]:
 
 def _after_as(words: list[Word]) -> set[str]:
     """The names that a with statement gives."""
-    found = set()
+    found: set[str] = set()
     for at in range(1, len(words)):
         if words[at - 1].text == "as" and words[at].kind == "name":
             found.add(words[at].text)
