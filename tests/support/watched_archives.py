@@ -1,10 +1,11 @@
 """Opens archives while an audit hook watches, and prints what came of each: `python -m
-tests.support.watched_archives TRUST FOLDER…`.
+tests.support.watched_archives TRUST HONEST FOLDER…`.
 
-Each folder holds a model file and its config.json. TRUST is "none", or "everything":
-the control, in which the archives do what they were made to. Without trust the process
-may read files, and import what the project is made of; whatever else raises an audit
-event (another file, a process, a compilation of a text) is reported.
+Each folder holds a model file and its config.json; the honest one is opened first, to
+import what is imported once. TRUST is "none", or "everything": the control, in which
+the archives do what they were made to. Without trust the process may read files, and
+import what the project is made of; whatever else raises an audit event (another file, a
+process, a compilation of a text) is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import torch
 
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS
-from checkpoint_release.runtimes import eager_runtime, torch_files  # noqa: F401 - now
 from checkpoint_release.runtimes.detect import detect
 from checkpoint_release.runtimes.open import open_with
 from checkpoint_release.runtimes.runtime import Options
@@ -60,17 +60,17 @@ def define_custom_operator() -> None:
     operator.register_fake(lambda x, path: torch.empty_like(x))
 
 
-def use(folder: Path, options: Options) -> str:
-    """Open the model in a folder and run it; what went wrong."""
+def use(folder: Path, options: Options) -> None:
+    """Open the model in a folder and run it."""
     found = detect(next(path for path in folder.iterdir() if path.suffix == ".bin"))
     runtime = open_with(found.format, found.path, options)
     runtime.run({"x": np.ones((3, 4), np.float32)})
-    return ""
 
 
-def main(trust: str, folders: list[str]) -> None:
+def main(trust: str, honest: str, folders: list[str]) -> None:
     define_custom_operator()
     options = Options(trust=OWN_ARTIFACTS if trust == "everything" else NO_TRUST)
+    use(Path(honest), options)
     if trust == "none":
         sys.addaudithook(hook)
     results = {}
@@ -81,7 +81,8 @@ def main(trust: str, folders: list[str]) -> None:
         sys.modules.pop("tests.support.leaves_canary", None)
         watching[:] = [True]
         try:
-            error = use(folder, options)
+            use(folder, options)
+            error = ""
         except CheckpointReleaseError as problem:
             error = f"{type(problem).__name__}: {problem}"
         except BaseException:
@@ -96,4 +97,4 @@ def main(trust: str, folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
