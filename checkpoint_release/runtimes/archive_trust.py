@@ -12,7 +12,10 @@ from checkpoint_release.core.artifacts.formats import TORCHSCRIPT
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.runtimes.torch_archive import TorchArchive, damage_named
 from checkpoint_release.runtimes.torch_export_check import torch_export_problems
-from checkpoint_release.runtimes.torchscript_check import torchscript_problems
+from checkpoint_release.runtimes.torchscript_check import (
+    Operators,
+    torchscript_problems,
+)
 from checkpoint_release.tensors.tensor import MappedFile
 
 _MAX_LISTED = 3
@@ -58,14 +61,14 @@ def _problems(format: str, file: Path) -> list[str]:
     return torch_export_problems(archive)
 
 
-def _operators() -> frozenset[str]:
-    """The names, without namespace, of torch's own operators: those of aten and prim.
-
-    A method of a tensor means one of them.
-    """
-    names = set()
+def _operators() -> Operators:
+    """The operators of aten and prim that this torch has."""
+    functions, methods = set(), set()
     for schema in torch._C._jit_get_all_schemas():
         namespace, _, name = schema.name.partition("::")
-        if namespace in ("aten", "prim"):
-            names.add(name)
-    return frozenset(names)
+        if namespace not in ("aten", "prim"):
+            continue
+        functions.add(name)
+        if any(argument.name == "self" for argument in schema.arguments):
+            methods.add(name)
+    return Operators(frozenset(functions), frozenset(methods))

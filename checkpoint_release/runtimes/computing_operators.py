@@ -112,7 +112,7 @@ COMPUTING: dict[str, frozenset[str]] = {
         argwhere as_strided as_strided_ as_strided_copy as_strided_scatter as_tensor
         asin asin_ asinh asinh_ atan atan2 atan2_ atan_ atanh atanh_ atleast_1d
         atleast_2d atleast_3d avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d
-        avg_pool3d_backward baddbmm baddbmm_ bartlett_window batch_norm
+        avg_pool3d_backward backward baddbmm baddbmm_ bartlett_window batch_norm
         batch_norm_backward batch_norm_backward_elemt batch_norm_backward_reduce
         batch_norm_elemt batch_norm_gather_stats batch_norm_gather_stats_with_counts
         batch_norm_stats batch_norm_update_stats bernoulli bernoulli_ bilinear bin

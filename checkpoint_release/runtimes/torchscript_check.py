@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from checkpoint_release.core.errors import first_few
 from checkpoint_release.pth.archive import Entry
@@ -53,8 +54,8 @@ _TYPES = names_in(
     """
     Any AnyClassType AnyEnumType AnyListType AnyTupleType Await Capsule Device Dict Enum
     Final Function Future Generator Interface InterfaceType Layout List MemoryFormat
-    Module NoneType NotImplemented Optional PyObject QScheme RRef ScalarType Set Storage
-    Stream StreamObj Tensor Tuple Union float16 number
+    Module ModuleInterface NoneType NotImplemented Optional PyObject QScheme RRef
+    ScalarType Set Storage Stream StreamObj Tensor Tuple Union float16 number
     """
 )
 _NUMBERS = frozenset({"inf", "nan", "infj", "nanj"})
@@ -80,13 +81,24 @@ _PICKLED = re.compile(
 """What torch's reader of TorchScript pickles builds without calling anything else."""
 
 
-def torchscript_problems(archive: TorchArchive, operators: frozenset[str]) -> list[str]:
+class Operators(NamedTuple):
+    """The names, without namespace, of torch's own operators (of aten and prim).
+
+    Attributes:
+        functions: all of them, which code calls as torch.name or ops.aten.name.
+        methods: those that a value has as methods: they have an argument `self`.
+    """
+
+    functions: frozenset[str]
+    methods: frozenset[str]
+
+
+def torchscript_problems(archive: TorchArchive, operators: Operators) -> list[str]:
     """What an archive of torch.jit.save holds beyond computing.
 
     Args:
         archive: nothing in it is compiled or run.
-        operators: the names, without namespace, of the operators of aten and prim that
-            this torch has: what a method or torch.name can mean.
+        operators: those that this torch has.
 
     Returns:
         A clause for each thing, without doubles; none where it only computes.
@@ -97,6 +109,8 @@ def torchscript_problems(archive: TorchArchive, operators: frozenset[str]) -> li
     problems: dict[str, None] = {}
     code_size = 0
     for name, entry in archive.members.items():
+        if name.startswith("extra/"):  # handed out as they are, to those who ask
+            continue
         if name == "model.json":
             problems["it is of torch 1.0, whose archives are read another way"] = None
         if name.endswith(".py"):
@@ -110,7 +124,7 @@ def torchscript_problems(archive: TorchArchive, operators: frozenset[str]) -> li
 
 
 def _member_problems(
-    archive: TorchArchive, name: str, entry: Entry, operators: frozenset[str]
+    archive: TorchArchive, name: str, entry: Entry, operators: Operators
 ) -> Iterator[str]:
     """What one member holds beyond computing: code and pickles are looked into."""
     if name.endswith(".py"):
@@ -126,7 +140,7 @@ def foreign_globals(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if not _PICKLED.fullmatch(name))
 
 
-def program_problems(code: bytes, operators: frozenset[str]) -> Iterator[str]:
+def program_problems(code: bytes, operators: Operators) -> Iterator[str]:
     """What a program names beyond what computes.
 
     Args:
@@ -149,24 +163,27 @@ def program_problems(code: bytes, operators: frozenset[str]) -> Iterator[str]:
         yield f"its code can't be understood without running it: {error}"
 
 
-def _statement_problems(words: list[Word], operators: frozenset[str]) -> Iterator[str]:
+def _statement_problems(words: list[Word], operators: Operators) -> Iterator[str]:
     """What the words of a statement name, one after another."""
     by_text = any(word.text in ("getattr", "hasattr") for word in words)
     for at, word in enumerate(words):
         if word.kind == "string":
-            if by_text and _does_more(word.text[1:-1], operators):
+            if by_text and _does_more(word.text[1:-1], operators.functions):
                 yield f"it looks up {word.text}"
         elif word.kind != "name":
             continue
         elif at and words[at - 1].text == ".":
-            if _does_more(word.text, operators):
-                yield f"it names the operator {_dotted(words, at)}"
+            dotted = _dotted(words, at)
+            is_method = not dotted.startswith(("torch.", "ops."))
+            known = operators.methods if is_method else operators.functions
+            if _does_more(word.text, known):
+                yield f"it names the operator {dotted}"
         elif word.text in _ROOTS:
             yield from _root_problems(words, at)
 
 
 def _does_more(name: str, operators: frozenset[str]) -> bool:
-    """Whether a name behind a dot is that of an operator that does more than compute.
+    """Whether a name is that of an operator that does more than compute.
 
     What no operator is called is an attribute, a method or a class of the archive: its
     code is looked through too.
@@ -178,14 +195,13 @@ def _root_problems(words: list[Word], at: int) -> Iterator[str]:
     """What is wrong with a dotted name that begins with one of _ROOTS.
 
     A root that isn't followed by a dot is given another name, or is the name of
-    something else: then words wouldn't mean what they are taken for.
+    something else: then words wouldn't mean what they are taken for. torch.autograd
+    stands for torch once more.
     """
     root = words[at].text
     parts = _dotted(words, at).split(".")
-    if root == "torch" and parts == ["torch"]:
-        yield "it gives torch another name"
-    elif root != "torch" and len(parts) < 2:
-        yield f"it gives {root} another name"
+    if len(parts) < 2 or parts == ["torch", "autograd"]:
+        yield f"it gives {'.'.join(parts)} another name"
     elif root == "ops":
         namespace = parts[1]
         if namespace not in COMPUTING or len(parts) < 3:
@@ -259,7 +275,7 @@ def _parameters(words: list[Word]) -> set[str]:
     """The parameters in the head of a function."""
     found: set[str] = set()
     for at, word in enumerate(words):
-        if _is_argument(words, at, ":"):
+        if any(_is_argument(words, at, mark) for mark in (":", ",", ")", "=")):
             found.add(word.text)
     return found
 

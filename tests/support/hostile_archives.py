@@ -139,6 +139,12 @@ def torchscript_roads() -> dict[str, Maker]:
         "saves": in_code('torch.save(x, "PATH")'),
         "saves_under_another_name": in_code('f = torch.save\n    f(x, "PATH")'),
         "saves_through_autograd": in_code('torch.autograd.save(x, "PATH")'),
+        "saves_through_autograd_under_another_name": in_code(
+            'a = torch.autograd\n    a.save(x, "PATH")'
+        ),
+        "saves_through_ops_under_another_name": in_code(
+            'a = ops.aten\n    a.save(x, "PATH")'
+        ),
         "saves_through_ops": in_code('ops.aten.save(x, "PATH")'),
         "saves_with_blanks": in_code('torch . \t save (x, "PATH")'),
         "saves_over_lines": in_code('(torch\n .\n # x\n save(x, "PATH"))'),
