@@ -69,6 +69,18 @@ def _operators() -> Operators:
         if namespace not in ("aten", "prim"):
             continue
         functions.add(name)
-        if any(argument.name == "self" for argument in schema.arguments):
+        if any(map(_is_receiver, schema.arguments)):
             methods.add(name)
     return Operators(frozenset(functions), frozenset(methods))
+
+
+def _is_receiver(argument: torch._C.Argument) -> bool:
+    """Whether a value that computes can stand for an operator's argument as `x` does in
+    `x.method()`.
+
+    A generator's methods change nothing but the program's own generator, and references
+    to other processes can't be made without a function that does more than compute.
+    """
+    if argument.name != "self":
+        return False
+    return not str(argument.type).startswith(("Generator", "RRef"))

@@ -60,6 +60,9 @@ _NAMES = frozenset({"name", "as_name", "forward_arg_names"})
 _KINDS = {"expr_str": "expression", "guards_code": "guard"} | dict.fromkeys(
     _NAMES, "name"
 )
+_Path = tuple[str, ...]
+_ARGUMENT = ("nodes", "inputs", "arg", "as_string")
+"""Where a text may be anything: torch writes it into Python as a literal."""
 _OPERATORS = frozenset({"target", "as_operator"})
 _SPECS = frozenset({"in_spec", "out_spec"})
 
@@ -73,32 +76,34 @@ def program_problems(program: Any) -> Iterator[str]:
     Yields:
         A clause for each thing, perhaps one several times.
     """
-    pending: list[tuple[str, Any]] = [("", program)]
+    pending: list[tuple[_Path, Any]] = [((), program)]
     while pending:
-        key, value = pending.pop()
+        path, value = pending.pop()
         if isinstance(value, dict):
             for name, part in value.items():
-                yield from _key_problems(key, name)
-                if name != "metadata" or not _is_metadata(part):
-                    pending.append((name, part))
+                yield from _key_problems(path[-1:], name)
+                if not _is_metadata(path, name, part):
+                    pending.append(((*path[-3:], name), part))
         elif isinstance(value, list):
-            pending.extend((key, part) for part in value)
-        elif isinstance(value, str):
-            yield from _text_problems(key, value)
+            pending.extend((path, part) for part in value)
+        elif isinstance(value, str) and path != _ARGUMENT:
+            yield from _text_problems(path[-1] if path else "", value)
 
 
-def _is_metadata(value: Any) -> bool:
-    """Whether a value is a node's metadata: texts for people, such as stack traces."""
+def _is_metadata(path: _Path, name: str, value: Any) -> bool:
+    """Whether a value is metadata of a node or program: texts such as stack traces."""
+    if name != "metadata" or path[-1:] not in (("nodes",), ("graph_module",)):
+        return False
     if not isinstance(value, dict):
         return False
     return all(isinstance(text, str) for text in value.values())
 
 
-def _key_problems(parent: str, name: str) -> Iterator[str]:
+def _key_problems(parent: _Path, name: str) -> Iterator[str]:
     """What is wrong with a key of the JSON: some become names of the program."""
     if name in ("as_custom_obj", "custom_obj"):
         yield "it uses an object of a class of its own"
-    elif parent == "range_constraints" and name.startswith(_UNBACKED):
+    elif parent == ("range_constraints",) and name.startswith(_UNBACKED):
         if not _SYMBOL.fullmatch(name):
             yield f"it has a symbol {name!r:.{_MAX_SHOWN}}"
     elif not _TEXT.fullmatch(name):

@@ -331,6 +331,13 @@ def keyword(program: dict[str, Any], canary: str) -> None:
     signature["in_spec"] = json.dumps([1, both])
 
 
+def constant_input(program: dict[str, Any], canary: str) -> None:
+    """A text that the program was exported for becomes part of a guard."""
+    graph = program["graph_module"]["graph"]
+    text = f"' or open('{canary}', 'w') or '"
+    graph["inputs"].append({"as_string": text})
+
+
 def enum_of_a_module(program: dict[str, Any], canary: str) -> None:
     """An enum among the keys is imported."""
     named_module = {
@@ -443,6 +450,7 @@ def shut_roads() -> dict[str, Maker]:
         "name_of_a_node": edited(node_name),
         "name_of_an_argument": edited(argument_name),
         "name_of_a_keyword": edited(keyword),
+        "constant_input": edited(constant_input),
         "os_in_torch": target("torch.os.mkdir", "PATH"),
         "os_through_modules": target("torch.functional.torch.os.mkdir", "PATH"),
     }

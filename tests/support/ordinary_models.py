@@ -4,6 +4,8 @@ and export.
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -145,6 +147,7 @@ class Complicated(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         order = x.argsort(dim=-1, descending=True)
         picked = torch.gather(x, -1, order)
+        count = 3
         parts = picked.chunk(2, dim=-1)
         grid = torch.stack(torch.meshgrid(parts[0][0], parts[1][0], indexing="ij"))
         return [grid.flip(0), picked.new_zeros(2, 3).fill_(1.0), x.unfold(-1, 2, 1)]
@@ -234,6 +237,94 @@ class Coder(nn.Module):
         return self.head(self.layer(x, x, tgt_mask=mask, memory_mask=mask))
 
 
+class Colour(enum.Enum):
+    RED = 1
+    GREEN = 2
+
+
+class Language(nn.Module):
+    """TorchScript's language: enums, dicts, texts, threads, loops, messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colour = Colour.GREEN
+        self.sizes = {"a": 1, "b": 2}
+        self.missing: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.colour == Colour.RED:
+            return x
+        started = torch.jit.fork(torch.relu, x)
+        x = x + torch.jit.wait(started)
+        for name, size in self.sizes.items():
+            x = x + size + len(name)
+        with torch.no_grad():
+            x = x * 2
+        count = 3
+        parts = "x%dy".replace("%d", str(count)).upper().split("X")
+        numbers = {1: [1.0, float("inf"), -float("inf")]}
+        while count > 0:
+            if count == 2:
+                x = x - 1
+            count -= 1
+        print("shape", x.shape)
+        assert len(parts) > 0, "it's empty"
+        return x + numbers[1][0] + x.shape[-1] // 2 + int(x.size(0) ** 2)
+
+
+class OddNames(nn.Module):
+    """Names of layers that are no identifiers, or are those of operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {"a b": nn.Linear(8, 8), "lambda": nn.ReLU(), "save": nn.Tanh()}
+        self.layers = nn.ModuleDict(layers)
+        self.seed = nn.Parameter(torch.zeros(8))
+        self.backward_layer = nn.BatchNorm1d(8)
+        self.turn = torch.complex(torch.ones(8), torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers.values():
+            x = layer(x)
+        return self.backward_layer(x + self.seed) * self.turn.real
+
+
+class Branches(nn.Module):
+    """Control flow that depends on values, without gradients and in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+        with torch.no_grad():
+            x = x + 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = x @ x.T
+        return x.float()
+
+
+class Counts(nn.Module):
+    """Sizes that only the values tell, and what has to hold of them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        count = x.sum().to(torch.int64).item()
+        torch._check(count >= 0)
+        torch._check(count < 100)
+        return torch.zeros(count + 1), torch.nonzero(x)
+
+
+class Sizes(nn.Module):
+    """Arithmetic with sizes."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows = x.shape[0]
+        return [
+            x.new_ones(rows**2 + x.shape[1] ** 3),
+            x.sum() / math.sqrt(rows),
+            torch.arange(0, rows, 2),
+            x[: rows // 2 + 1],
+            F.interpolate(x[None, None], scale_factor=1.7),
+        ]
+
+
 _IMAGE = (torch.rand(2, 3, 16, 16),)
 _PLANES = (torch.rand(2, 4, 8, 8),)
 _TOKENS = (torch.randint(0, 20, (2, 6)),)
@@ -263,5 +354,10 @@ ORDINARY: dict[str, Example] = {
     "squeeze": (Squeeze, _PLANES),
     "loss": (Loss, _ROWS),
     "coder": (Coder, _TOKENS),
+    "language": (Language, _ROWS),
+    "odd_names": (OddNames, _ROWS),
+    "branches": (Branches, _ROWS),
+    "counts": (Counts, _ROWS),
+    "sizes": (Sizes, _ROWS),
 }
 """Name → what builds the model, and example inputs."""
