@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_WORD = 1 << 20  # characters in a text or a number
+# torch's parser calls itself for each of these, and overflows the stack at some ten
+# thousand; what torch writes has some dozens
+MAX_DEPTH = 200  # brackets
+MAX_RUN = 4000  # words without a comma
+MAX_BRANCHES = 1000  # of one if, or all in a file
+MAX_INDENT = 1000  # blanks before a statement
 _MAX_SHOWN = 40
 
 _WORD = re.compile(
@@ -63,17 +69,18 @@ def statements(code: bytes) -> Iterator[list[Word]]:
             f"byte {found.start()} is {found[0]!r}, which torch doesn't write there"
         )
     line: list[Word] = []
-    depth = 0
+    depth = run = branches = 0
     for word in _words(code.decode("ascii")):
         if word.kind == "newline":
             if line and depth == 0:
                 yield line
-                line = []
+                line, run = [], 0
             continue
-        if word.text in _OPENING:
-            depth += 1
-        elif word.text in _CLOSING:
-            depth = max(0, depth - 1)
+        depth = max(0, depth + (word.text in _OPENING) - (word.text in _CLOSING))
+        run = 0 if word.text == "," else run + 1
+        branches += word.text == "elif"
+        if depth > MAX_DEPTH or run > MAX_RUN or branches > MAX_BRANCHES:
+            raise UnreadableProgramError("it is nested too deeply")
         line.append(word)
     if line:
         yield line
@@ -97,8 +104,9 @@ def _words(text: str) -> Iterator[Word]:
             kind = "string"
         if kind == "string" and previous == "name":
             raise UnreadableProgramError(f"a text has a prefix at character {at}")
-        if len(match[0]) > MAX_WORD:
-            raise UnreadableProgramError(f"a word has {len(match[0])} characters")
+        length = len(match[0])
+        if length > MAX_WORD or (kind == "blank" and length > MAX_INDENT):
+            raise UnreadableProgramError(f"a word has {length} characters")
         if kind not in ("blank", "comment"):
             yield Word(kind, match[0])
         previous = kind

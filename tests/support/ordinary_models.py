@@ -147,7 +147,6 @@ class Complicated(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         order = x.argsort(dim=-1, descending=True)
         picked = torch.gather(x, -1, order)
-        count = 3
         parts = picked.chunk(2, dim=-1)
         grid = torch.stack(torch.meshgrid(parts[0][0], parts[1][0], indexing="ij"))
         return [grid.flip(0), picked.new_zeros(2, 3).fill_(1.0), x.unfold(-1, 2, 1)]
