@@ -22,6 +22,8 @@ from checkpoint_release.tensors.tensor import MappedFile
 
 REMEDY = "it is damaged or was tampered with: export or download it again"
 MAX_EXTRA = 16 << 20  # bytes of a config.json inside an archive
+_MAX_DEPTH = 500  # a module of a module and so on takes a few levels each
+_MAX_VISITS = 20_000_000
 _EXTRA = "extra/"  # where torch keeps the extra files of its archives
 
 
@@ -86,7 +88,7 @@ def globals_of_pickle(data: memoryview) -> set[str]:
         CheckpointError: it is none.
     """
     reader = Unpickler(data, {}, _storage)
-    reader.load()
+    _check_depth(reader.load())
     return set(reader.mentioned)
 
 
@@ -148,6 +150,44 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise ArtifactError(f"{path}: {error.problem}", REMEDY) from None
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what contains itself, or is nested so deeply that torch's reader of
+    TorchScript, which is recursive, would overflow the stack.
+
+    Level for level: a value that is shared is on as many levels as paths lead to it.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    level = [value]
+    visits = 0
+    for _ in range(_MAX_DEPTH):
+        below = {id(part): part for whole in level for part in _parts(whole)}
+        visits += len(below)
+        if visits > _MAX_VISITS:
+            break
+        if not below:
+            return
+        level = list(below.values())
+    raise CheckpointError("a pickle in it is nested too deeply", REMEDY)
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What a value holds that may hold something else."""
+    match value:
+        case list() | tuple():
+            held: list[Any] = list(value)
+        case dict():
+            held = list(value.values())
+        case Inert():
+            held = [value.args, value.state, value.items, value.entries]
+        case _:
+            return
+    for part in held:
+        if isinstance(part, list | tuple | dict | Inert):
+            yield part
 
 
 def _storage(pid: tuple[Any, ...]) -> Inert:

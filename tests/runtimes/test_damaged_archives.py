@@ -127,6 +127,8 @@ def torchscript_faults() -> dict[str, bytes]:
     content = torchscript()
     honest = packed(content)
     code = "hostile_archives.py"
+    in_itself = b"\x80\x02]q\x00h\x00a."
+    deep = b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b"."
     return {
         "encrypted": encrypted(honest),
         "cut": honest[:-40],
@@ -137,6 +139,10 @@ def torchscript_faults() -> dict[str, bytes]:
         "other_case": packed(twice(content, code, str.upper)),
         "two_roots": packed({**content, "other/code/x.py": b""}),
         "no_pickle": packed(changed(content, "data.pkl", b"\x80\x02")),
+        "deep_pickle": packed(changed(content, "data.pkl", deep)),
+        "pickle_in_itself": packed(
+            changed(content, "data.pkl", b"\x80\x02]q\x00h\x00a.")
+        ),
         "garbage_pickle": packed(changed(content, "data.pkl", b"\xff" * 100)),
         "no_utf8_name": honest.replace(
             b"hostile_archives.py", b"hostile_\xff\xferchives.p"

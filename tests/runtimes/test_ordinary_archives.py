@@ -58,10 +58,7 @@ def test_traced_models_need_no_trust(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", names(NOT_SCRIPTED))
 def test_scripted_and_frozen_models_need_no_trust(name: str, tmp_path: Path) -> None:
     scripted = torch.jit.script(ORDINARY[name][0]().eval())
-    modules = [scripted]
-    if name != "language":  # torch 2.13 fails to freeze it
-        modules.append(torch.jit.freeze(scripted))
-    for module in modules:
+    for module in (scripted, torch.jit.freeze(scripted)):
         torch.jit.save(module, str(tmp_path / "model.pt"))
         opened("torchscript", tmp_path / "model.pt")
 

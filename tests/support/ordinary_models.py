@@ -252,7 +252,7 @@ class Language(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.colour == Colour.RED:
-            return x
+            x = -x
         started = torch.jit.fork(torch.relu, x)
         x = x + torch.jit.wait(started)
         for name, size in self.sizes.items():
