@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 import zipfile
@@ -65,7 +64,7 @@ def deflated(content: Members, name: str, chunk: bytes, times: int) -> bytes:
         opened.filelist.append(info)
         opened.NameToInfo[name] = info
         opened.start_dir = archive.tell()
-        opened._didModify = True
+        opened._didModify = True  # type: ignore[attr-defined]
     return archive.getvalue()
 
 
@@ -123,68 +122,57 @@ def with_checksum_of_another(archive: bytes) -> bytes:
     return archive.replace(b"torch.relu", b"torch.tanh")
 
 
-def torchscript_faults() -> dict[str, bytes]:
-    content = torchscript()
-    honest = packed(content)
-    code = "hostile_archives.py"
-    in_itself = b"\x80\x02]q\x00h\x00a."
-    deep = b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b"."
-    return {
-        "encrypted": encrypted(honest),
-        "cut": honest[:-40],
-        "bytes_before": b"PK\x03\x04" + honest,
-        "bytes_behind": honest + b"x",
-        "checksum": with_checksum_of_another(honest),
-        "two_names": renamed_in_directory(honest),
-        "other_case": packed(twice(content, code, str.upper)),
-        "two_roots": packed({**content, "other/code/x.py": b""}),
-        "no_pickle": packed(changed(content, "data.pkl", b"\x80\x02")),
-        "deep_pickle": packed(changed(content, "data.pkl", deep)),
-        "pickle_in_itself": packed(
-            changed(content, "data.pkl", b"\x80\x02]q\x00h\x00a.")
-        ),
-        "garbage_pickle": packed(changed(content, "data.pkl", b"\xff" * 100)),
-        "no_utf8_name": honest.replace(
-            b"hostile_archives.py", b"hostile_\xff\xferchives.p"
-        ),
-    }
+def put(ending: str, data: bytes) -> Callable[[Members], bytes]:
+    """The archive with another content of the member that ends so."""
+    return lambda content: packed(changed(content, ending, data))
 
 
-def torch_export_faults() -> dict[str, bytes]:
-    content = torch_export()
-    program, weights = "models/model.json", "weights_config.json"
-    values = {
-        "nothing": b"",
-        "no_json": b"{",
-        "no_text": b"\xff\xfe",
-        "deep": b"[" * 100_000,
-        "digits": b"9" * 5000,
-    }
-    faults = {
-        f"program_{name}": packed(changed(content, program, value))
-        for name, value in values.items()
-    }
-    for name, value in {
-        "list": [],
-        "null": None,
-        "path": {"config": {"a": {}}},
-    }.items():
-        text = json.dumps(value).encode()
-        faults[f"weights_{name}"] = packed(changed(content, weights, text))
-        faults[f"program_{name}"] = packed(changed(content, program, text))
-    escaping = {"config": {"a": {"path_name": "../x", "use_pickle": True}}}
-    text = json.dumps(escaping).encode()
-    faults["escaping"] = packed(changed(content, weights, text))
-    inputs = changed(content, "sample_inputs/model.pt", b"PK\x03\x04x")
-    return {**faults, "sample_inputs": packed(inputs)}
+IN_ITSELF = b"\x80\x02]q\x00h\x00a."
+DEEP = b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b"."
+CODE_FILE = "hostile_archives.py"
+PROGRAM, WEIGHTS = "models/model.json", "weights_config.json"
+
+TORCHSCRIPT_FAULTS: dict[str, Callable[[Members], bytes]] = {
+    "encrypted": lambda content: encrypted(packed(content)),
+    "cut": lambda content: packed(content)[:-40],
+    "bytes_before": lambda content: b"PK\x03\x04" + packed(content),
+    "bytes_behind": lambda content: packed(content) + b"x",
+    "checksum": lambda content: with_checksum_of_another(packed(content)),
+    "two_names": lambda content: renamed_in_directory(packed(content)),
+    "other_case": lambda content: packed(twice(content, CODE_FILE, str.upper)),
+    "two_roots": lambda content: packed({**content, "other/code/x.py": b""}),
+    "no_pickle": put("data.pkl", b"\x80\x02"),
+    "deep_pickle": put("data.pkl", DEEP),
+    "pickle_in_itself": put("data.pkl", IN_ITSELF),
+    "garbage_pickle": put("data.pkl", b"\xff" * 100),
+    "no_text_as_a_name": lambda content: packed(content).replace(
+        b"hostile_arch", b"hostile_\xff\xfech"
+    ),
+}
+ESCAPING = b'{"config": {"a": {"path_name": "../x", "use_pickle": true}}}'
+TORCH_EXPORT_FAULTS: dict[str, Callable[[Members], bytes]] = {
+    "program_empty": put(PROGRAM, b""),
+    "program_cut": put(PROGRAM, b"{"),
+    "program_not_text": put(PROGRAM, b"\xff\xfe"),
+    "program_deep": put(PROGRAM, b"[" * 100_000),
+    "program_of_digits": put(PROGRAM, b"9" * 5000),
+    "program_list": put(PROGRAM, b"[]"),
+    "program_null": put(PROGRAM, b"null"),
+    "weights_list": put(WEIGHTS, b"[]"),
+    "weights_null": put(WEIGHTS, b"null"),
+    "weights_without_a_path": put(WEIGHTS, b'{"config": {"a": {}}}'),
+    "weights_elsewhere": put(WEIGHTS, ESCAPING),
+    "sample_inputs": put("sample_inputs/model.pt", b"PK\x03\x04x"),
+}
 
 
-FAULTS = torchscript_faults() | torch_export_faults()
-
-
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*TORCHSCRIPT_FAULTS, *TORCH_EXPORT_FAULTS])
 def test_a_damaged_archive_gives_one_error(fault: str, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", FAULTS[fault])
+    if fault in TORCHSCRIPT_FAULTS:
+        archive = TORCHSCRIPT_FAULTS[fault](torchscript())
+    else:
+        archive = TORCH_EXPORT_FAULTS[fault](torch_export())
+    folder = written(tmp_path / "model", archive)
     with pytest.raises(CheckpointReleaseError) as caught:
         load(folder / "model.bin")
     assert "Traceback" not in str(caught.value)

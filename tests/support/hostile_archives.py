@@ -65,7 +65,12 @@ def scripted(module: nn.Module) -> bytes:
 
 def torchscript() -> Members:
     """The members of an honest TorchScript archive."""
-    return members(scripted(Honest()))
+    return members(_scripted_once())
+
+
+@functools.cache
+def _scripted_once() -> bytes:
+    return scripted(Honest())
 
 
 def torch_export() -> Members:
@@ -319,7 +324,7 @@ def keyword(program: dict[str, Any], canary: str) -> None:
     """Names of keyword arguments become names in Python code as well."""
     signature = program["graph_module"]["module_call_graph"][0]["signature"]
     signature["forward_arg_names"] = None
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     arguments = {"type": "builtins.tuple", "context": "null", "children_spec": []}
     key = f"x': (None if open('{canary}', 'w') else None), 'y"
     keywords = {
@@ -346,7 +351,7 @@ def enum_of_a_module(program: dict[str, Any], canary: str) -> None:
         "name": "x",
     }
     signature = program["graph_module"]["module_call_graph"][0]["signature"]
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     out = {
         "type": "builtins.dict",
         "context": json.dumps([named_module]),
@@ -358,7 +363,7 @@ def enum_of_a_module(program: dict[str, Any], canary: str) -> None:
 def default_factory(program: dict[str, Any], canary: str) -> None:
     """The default factory of a defaultdict is imported."""
     signature = program["graph_module"]["module_call_graph"][0]["signature"]
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     context = {
         "default_factory_module": "tests.support.leaves_canary",
         "default_factory_name": "Enum",

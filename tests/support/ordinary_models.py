@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.RNNBase]) -> None:
         super().__init__()
         self.embed = nn.Embedding(50, 8, padding_idx=0)
         self.rnn = kind(8, 8, num_layers=2, batch_first=True, bidirectional=True)
@@ -304,7 +304,7 @@ class Counts(nn.Module):
     """Sizes that only the values tell, and what has to hold of them."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        count = x.sum().to(torch.int64).item()
+        count = int(x.sum().to(torch.int64).item())
         torch._check(count >= 0)
         torch._check(count < 100)
         return torch.zeros(count + 1), torch.nonzero(x)
