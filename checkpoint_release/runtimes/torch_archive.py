@@ -54,9 +54,8 @@ class TorchArchive:
                 )
             self.members[member] = entry
         # before torch 2.8 a .pt2 had no root folder
-        if len(roots) > 1 and "" not in roots:
+        if len(roots - {""}) > 1:
             raise CheckpointError("its entries lie in more than one folder", REMEDY)
-        self.rooted = "" not in roots
 
     def bytes(self, entry: Entry) -> memoryview:
         """A member's content, which has the checksum that it should.

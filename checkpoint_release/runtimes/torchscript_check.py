@@ -28,7 +28,7 @@ from checkpoint_release.runtimes.torchscript_words import (
     statements,
 )
 
-MAX_CODE = 128 << 20  # bytes of all the code of an archive
+MAX_CODE = 32 << 20  # bytes of all the code of an archive
 _MAX_PROBLEMS = 20  # that are looked for in one member
 _MAX_LISTED = 5
 
@@ -166,18 +166,21 @@ def program_problems(code: bytes, operators: Operators) -> Iterator[str]:
 def _statement_problems(words: list[Word], operators: Operators) -> Iterator[str]:
     """What the words of a statement name, one after another."""
     by_text = any(word.text in ("getattr", "hasattr") for word in words)
+    root = ""
     for at, word in enumerate(words):
+        behind_dot = at > 0 and words[at - 1].text == "."
+        if not (behind_dot and at > 1 and words[at - 2].is_name) and word.text != ".":
+            root = word.text if not behind_dot else ""
         if word.kind == "string":
             if by_text and _does_more(word.text[1:-1], operators.functions):
                 yield f"it looks up {word.text}"
         elif word.kind != "name":
             continue
-        elif at and words[at - 1].text == ".":
-            dotted = _dotted(words, at)
-            is_method = not dotted.startswith(("torch.", "ops."))
-            known = operators.methods if is_method else operators.functions
+        elif behind_dot:
+            is_function = root in ("torch", "ops")
+            known = operators.functions if is_function else operators.methods
             if _does_more(word.text, known):
-                yield f"it names the operator {dotted}"
+                yield f"it names the operator {_dotted(words, at)}"
         elif word.text in _ROOTS:
             yield from _root_problems(words, at)
 
@@ -200,7 +203,8 @@ def _root_problems(words: list[Word], at: int) -> Iterator[str]:
     """
     root = words[at].text
     parts = _dotted(words, at).split(".")
-    if len(parts) < 2 or parts == ["torch", "autograd"]:
+    stands_for_torch = root in ("torch", "ops") and parts[-1] == "autograd"
+    if len(parts) < 2 or stands_for_torch:
         yield f"it gives {'.'.join(parts)} another name"
     elif root == "ops":
         namespace = parts[1]

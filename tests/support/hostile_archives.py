@@ -147,6 +147,13 @@ def torchscript_roads() -> dict[str, Maker]:
         "saves_through_autograd_under_another_name": in_code(
             'a = torch.autograd\n    a.save(x, "PATH")'
         ),
+        "saves_through_autograd_of_autograd": in_code(
+            'a = torch.autograd.autograd\n    a.save(x, "PATH")'
+        ),
+        "saves_through_autograd_of_ops": in_code(
+            'a = ops.aten.autograd\n    a.save(x, "PATH")'
+        ),
+        "saves_in_brackets": in_code('(torch.autograd).save(x, "PATH")'),
         "saves_through_ops_under_another_name": in_code(
             'a = ops.aten\n    a.save(x, "PATH")'
         ),
