@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -304,7 +304,7 @@ class Counts(nn.Module):
     """Sizes that only the values tell, and what has to hold of them."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        count = int(x.sum().to(torch.int64).item())
+        count: Any = x.sum().to(torch.int64).item()
         torch._check(count >= 0)
         torch._check(count < 100)
         return torch.zeros(count + 1), torch.nonzero(x)
