@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(own)
         own.set_defaults(command=command, parser=own)
     asked = parser.parse_args(arguments)
-    if getattr(asked, "trust", None):
-        # What is trusted by name may lie here; it comes last, and replaces nothing.
+    if any(":" in name for name in getattr(asked, "trust", ())):
+        # A trusted factory may lie here; it comes last, and replaces nothing.
         sys.path.append(str(Path.cwd()))
     try:
         code: int = asked.command.run(asked, asked.parser)

@@ -18,6 +18,11 @@ from checkpoint_release.core.errors import UntrustedCodeError
 _OWN_FACTORY = re.compile(r"checkpoint_release\.models\.[a-z0-9_]+:build")
 
 
+def is_own_factory(name: str) -> bool:
+    """Whether a name is the factory of a family that comes with the library."""
+    return _OWN_FACTORY.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class Trust:
     """The code from elsewhere that the user lets run.
@@ -44,7 +49,7 @@ class Trust:
         """Whether code of that name may run; the library's own factories always may."""
         if self.everything or name in self.names:
             return True
-        return _OWN_FACTORY.fullmatch(name) is not None
+        return is_own_factory(name)
 
     def require(self, name: str, problem: str) -> None:
         """Make sure that code may run before it does.

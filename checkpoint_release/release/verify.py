@@ -231,7 +231,7 @@ def _read_evidence(folder: Path, release: Release) -> Evidence:
 
     Raises:
         ArtifactError: a file of it is missing or broken, or there is nothing to check:
-            no format, no output, or a verdict that wasn't good.
+            no format, no output, no value in one, or a verdict that wasn't good.
     """
     if not release.formats:
         raise ArtifactError(f"{RELEASE} lists no format, so nothing computes", REMAKE)
@@ -242,6 +242,8 @@ def _read_evidence(folder: Path, release: Release) -> Evidence:
     )
     if not evidence.outputs:
         raise ArtifactError(f"{release.sample.outputs} holds no output", REMAKE)
+    if not any(array.size for array in evidence.outputs.values()):
+        raise ArtifactError(f"{release.sample.outputs} holds no value", REMAKE)
     if not evidence.parity.passed:
         raise ArtifactError(f"{RELEASED_REPORT} says that the check failed", REMAKE)
     return evidence

@@ -13,11 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.architecture import Architecture, family_module
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
-from checkpoint_release.core.errors import ModelError, first_few
+from checkpoint_release.core.errors import (
+    ArchitectureError,
+    ModelError,
+    ParamsError,
+    first_few,
+)
 from checkpoint_release.core.signature import Signature
-from checkpoint_release.core.trust import Trust
+from checkpoint_release.core.trust import Trust, is_own_factory
 
 _MAX_LISTED = 3  # names in a message
 
@@ -39,9 +44,12 @@ def build_eager(checkpoint: Path, trust: Trust) -> tuple[nn.Module, Signature]:
     """
     folder = CheckpointFolder.open(checkpoint, trust)
     architecture = folder.architecture
+    architecture.find_factory()  # asks for trust before anything else is looked at
+    weights = load_file(folder.weights)
+    _require_sizes_of(architecture, weights)
     with _NoRandomParameters():
         model = build_model(architecture)
-    load_weights(model, load_file(folder.weights))
+    load_weights(model, weights)
     return model, architecture.signature
 
 
@@ -220,12 +228,46 @@ def load_model(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.
         weights: the state dict.
 
     Raises:
-        ModelError: as build_model and load_weights.
+        UntrustedCodeError, ModelError: as build_model and load_weights.
     """
+    architecture.find_factory()  # asks for trust before anything else is looked at
+    _require_sizes_of(architecture, weights)
     with _NoRandomParameters():
         model = build_model(architecture)
     load_weights(model, weights, assign=True)
     return model
+
+
+def _require_sizes_of(
+    architecture: Architecture, weights: Mapping[str, Tensor]
+) -> None:
+    """Hold a library's own model's arguments against the weights before it is built.
+
+    They come from a file, which may ask for more layers than memory has room for.
+
+    Args:
+        architecture: whose code may run; of another model, nothing is known.
+        weights: the state dict.
+
+    Raises:
+        ModelError: the arguments aren't those of a model with these weights.
+    """
+    if not is_own_factory(architecture.factory):
+        return
+    family = family_module(architecture.factory, architecture.trust)
+    shapes = {}
+    for name, tensor in weights.items():
+        # which precision it is doesn't matter here, and loading the weights checks it
+        dtype = "F32" if tensor.is_floating_point() else "I64"
+        shapes[name] = (dtype, tuple(tensor.shape))
+    try:
+        family.read_architecture(shapes, architecture.kwargs)
+    except (ArchitectureError, ParamsError) as error:
+        raise ModelError(
+            f"the arguments of {architecture.factory} and the weights don't belong"
+            f" together: {error.problem}",
+            "get both files again, from one release",
+        ) from None
 
 
 class _NoRandomParameters(TorchFunctionMode):

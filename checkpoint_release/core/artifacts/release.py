@@ -143,6 +143,12 @@ def read_release(folder: Path) -> Release:
             paths.append(runnable.path)
     for name in paths:
         _require_inside(name, path)
+    for name in (release.sample.inputs, release.sample.outputs):
+        if name not in release.files:
+            raise ArtifactError(
+                f"{path} has {name!r} as the sample, and doesn't list that file",
+                "get the release again",
+            )
     _require_digests(release, path)
     return release
 
@@ -193,10 +199,16 @@ def _require_inside(name: str, source: Path) -> None:
             f"{source} names {name!r}, which leads out of the release",
             "get the release again",
         )
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # JSON can hold half a character, which no file name can
+    if not _can_be_a_file_name(name):
         raise ArtifactError(
             f"{source} names {name!r}, which no file can be called",
             "get the release again",
-        ) from None
+        )
+
+
+def _can_be_a_file_name(name: str) -> bool:
+    """Whether it holds neither NUL nor half a character, which JSON can hold."""
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:
+        return False
