@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
+from checkpoint_release.core.text import for_terminal, printable
+
 
 class CheckpointReleaseError(Exception):
     """An expected failure: one message, and no traceback.
@@ -56,7 +58,7 @@ class CheckpointReleaseError(Exception):
         return self._spelled(self._remedy, str)
 
     def message(self, spell: Callable[[str], str] = str) -> str:
-        """The whole message.
+        """The whole message, fit for a terminal (`text.for_terminal`).
 
         Args:
             spell: an option's name, such as "checkpoint.state_dict" → how the reader
@@ -64,7 +66,8 @@ class CheckpointReleaseError(Exception):
         """
         problem = self._spelled(self._problem, spell)
         remedy = self._spelled(self._remedy, spell)
-        return f"{problem}\n  what to do: {remedy}" if remedy else problem
+        whole = f"{problem}\n  what to do: {remedy}" if remedy else problem
+        return for_terminal(whole)
 
     def renamed(self, name: Callable[[str], str]) -> Self:
         """The same error, its options under the names that another caller has.
@@ -182,10 +185,10 @@ def first_few(names: Sequence[str], most: int) -> str:
     """Names for a message: the first ones, separated by commas, and … for the rest.
 
     Args:
-        names: in the order in which they are shown.
+        names: in the order in which they are shown; as files have them.
         most: how many are shown.
     """
-    shown = ", ".join(names[:most])
+    shown = ", ".join(printable(name) for name in names[:most])
     return f"{shown}, …" if len(names) > most else shown
 
 
@@ -196,4 +199,4 @@ def one_line(error: BaseException, longest: int = 500) -> str:
         error: whose message.
         longest: how many characters of it are kept.
     """
-    return " ".join(str(error).split())[:longest]
+    return printable(" ".join(str(error).split()), longest)
