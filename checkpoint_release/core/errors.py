@@ -22,8 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-from checkpoint_release.core.text import for_terminal, printable
-
 
 class CheckpointReleaseError(Exception):
     """An expected failure: one message, and no traceback.
@@ -67,6 +65,8 @@ class CheckpointReleaseError(Exception):
         problem = self._spelled(self._problem, spell)
         remedy = self._spelled(self._remedy, spell)
         whole = f"{problem}\n  what to do: {remedy}" if remedy else problem
+        from checkpoint_release.core.text import for_terminal
+
         return for_terminal(whole)
 
     def renamed(self, name: Callable[[str], str]) -> Self:
@@ -188,6 +188,8 @@ def first_few(names: Sequence[str], most: int) -> str:
         names: in the order in which they are shown; as files have them.
         most: how many are shown.
     """
+    from checkpoint_release.core.text import printable
+
     shown = ", ".join(printable(name) for name in names[:most])
     return f"{shown}, …" if len(names) > most else shown
 
@@ -199,4 +201,6 @@ def one_line(error: BaseException, longest: int = 500) -> str:
         error: whose message.
         longest: how many characters of it are kept.
     """
+    from checkpoint_release.core.text import printable
+
     return printable(" ".join(str(error).split()), longest)

@@ -1,7 +1,8 @@
 """Text that comes from files, made fit for a terminal.
 
-A tensor's name or a key of a file is whatever its author wrote: it may clear the screen,
-turn the direction of writing round, or hold a line that looks like one of ours. So:
+A tensor's name or a key of a file is whatever its author wrote: it may clear the
+screen, turn the direction of writing round, or hold a line that looks like one of ours.
+So:
 
 - where such text becomes part of a message, `printable` makes one visible line of it;
 - where a whole message is printed, `for_terminal` escapes what was forgotten, and keeps
@@ -40,7 +41,7 @@ def for_terminal(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """The text with what has no visible form (`str.isprintable`) as Python's escapes."""
+    """The text, with Python's escapes for what has no visible form."""
     if text.isprintable():
         return text
     return "".join(

@@ -13,18 +13,17 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.tensors.tensor import MappedFile
+from checkpoint_release.pth.budget import Budget
+from checkpoint_release.tensors.tensor import FAULT_AROUND, MappedFile
 
 MAX_DIRECTORY = 64 << 20  # bytes; about half a million tensors
 MAX_NAME = 1000  # characters in an entry's name; torch itself needs some twenty
-# Compressed entries may claim this many times the file's size, besides a fixed
-# allowance; torch.save itself never compresses.
-MAX_INFLATED = 20
-INFLATED_ALLOWANCE = 64 << 20  # bytes
+_ENTRY = 300  # bytes charged for an entry: its record, its name, its place in the table
 
 _STORED, _DEFLATED = 0, 8  # methods (APPNOTE.TXT 4.4.5)
 _ENCRYPTED, _SIZES_FOLLOW = 1, 8  # flags (4.4.4): bit 0 and bit 3
@@ -121,7 +120,7 @@ class _Directory:
         return self.start + self.size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _DirectoryEntry:
     """What the directory says of an entry.
 
@@ -144,7 +143,7 @@ class _DirectoryEntry:
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of the archive.
 
@@ -168,13 +167,20 @@ class Entry:
 class Archive:
     """A zip file's entries by name.
 
+    Args:
+        file: the archive.
+        budget: of the file; entries, and what is inflated, are charged to it.
+
     Raises:
-        CheckpointError: the file is cut short or contradicts itself.
+        CheckpointError: the file is cut short or contradicts itself, or the budget is
+            spent.
     """
 
-    def __init__(self, file: MappedFile) -> None:
+    def __init__(self, file: MappedFile, budget: Budget | None = None) -> None:
         self._file = file
         self._view = file.view
+        self._budget = budget or Budget(len(file.view))
+        self._touched = 0
         try:
             self.entries = self._read()
         except (struct.error, UnicodeDecodeError) as error:
@@ -183,18 +189,20 @@ class Archive:
     def data(self, entry: Entry) -> MappedFile:
         """The entry's bytes: mapped where they are stored, otherwise inflated.
 
-        No more than a byte beyond the claimed size is inflated, and the claims of all
-        entries were bounded before (`_check_inflated`).
+        No more than a byte beyond the claimed size is inflated, and that is charged
+        before. Inflated bytes are compared with their checksum at once.
 
         Args:
             entry: one of this archive's.
 
         Raises:
-            CheckpointError: they don't inflate to the size that the entry claims.
+            CheckpointError: they don't inflate to the size that the entry claims, don't
+                have its checksum, or the budget is spent.
         """
         stored = self._view[entry.start : entry.start + entry.packed]
         if not entry.deflated:
             return MappedFile(stored)
+        self._budget.charge(entry.size)
         try:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             data = inflater.decompress(stored, entry.size + 1)
@@ -205,21 +213,37 @@ class Archive:
                 f"{entry.name} inflates to another size than the {entry.size} bytes it"
                 " claims"
             )
+        self._require_checksum(entry, memoryview(data))
         return MappedFile(memoryview(data))
 
     def checked(self, entry: Entry) -> memoryview:
         """The entry's bytes, compared with their checksum.
 
-        For the pickle. Storages aren't compared: that would read the whole file once
-        more, and a reader of the pickle alone needs none of them.
+        For the pickle. The checksums of storages are compared when their bytes are
+        read (`tensors.tensor.Storage`): a reader of the pickle alone needs none.
 
         Raises:
             CheckpointError: they haven't it.
         """
         data = self.data(entry).view
-        if zlib.crc32(data) != entry.crc:
-            raise _damaged(f"{entry.name} doesn't have the checksum that it should")
+        if not entry.deflated:
+            self._require_checksum(entry, data)
         return data
+
+    @cached_property
+    def has_checksums(self) -> bool:
+        """Whether whoever wrote the archive computed checksums.
+
+        torch writes zeros for all of them where it is set not to compute any
+        (torch.serialization.set_crc32_options). One that is zero among others is a
+        checksum like them.
+        """
+        return any(entry.crc for entry in self.entries.values())
+
+    def _require_checksum(self, entry: Entry, data: memoryview) -> None:
+        """Raise CheckpointError where the entry's bytes haven't its checksum."""
+        if self.has_checksums and zlib.crc32(data) != entry.crc:
+            raise _damaged(f"{entry.name} doesn't have the checksum that it should")
 
     def _read(self) -> dict[str, Entry]:
         """All entries, checked against each other and against the directory.
@@ -245,6 +269,7 @@ class Archive:
                 raise _damaged(
                     f"its directory ends before all of its {directory.count} entries"
                 )
+            self._budget.charge(_ENTRY)
             listed = self._directory_entry(at, directory)
             entry = self._entry(listed, directory)
             if entry.name in entries:
@@ -431,7 +456,7 @@ class Archive:
                 f"{listed.name} claims {listed.packed} bytes at byte {start}, beyond"
                 f" the end of the data at {limit}"
             )
-        self._file.drop(at, at + 1)
+        self._touch(at)
         return Entry(
             listed.name,
             start,
@@ -445,19 +470,29 @@ class Archive:
         """Raise CheckpointError where the compressed entries together are too large.
 
         deflate reaches a thousandfold: 10 MB of file would become 10 GB of memory. The
-        limit is compared with the claims, before anything is inflated.
+        budget is compared with the claims, before anything is inflated.
         """
-        inflated = 0
-        for entry in entries:
-            if entry.deflated:
-                inflated += entry.size
-        if inflated > INFLATED_ALLOWANCE + MAX_INFLATED * len(self._view):
+        inflated = sum(entry.size for entry in entries if entry.deflated)
+        if inflated > self._budget.limit:
             raise CheckpointError(
-                f"the checkpoint's compressed entries claim {inflated} bytes in a file"
-                f" of {len(self._view)}",
+                "the memory budget is exceeded: the checkpoint's compressed entries"
+                f" claim {inflated} bytes in a file of {len(self._view)}",
                 "do not load it: it looks like a zip bomb; if it is yours, unzip it and"
                 " pack it again with zip -0",
             )
+
+    def _touch(self, at: int) -> None:
+        """Note that a header was read, and give back the memory of those far before it.
+
+        Between two headers lies a tensor, and the system maps a part of it with each;
+        small ones share a part, which is kept until the headers lie behind it.
+
+        Args:
+            at: where the header begins.
+        """
+        if abs(at - self._touched) >= FAULT_AROUND:
+            self._file.drop(self._touched, self._touched + 1)
+            self._touched = at
 
 
 def _headers_agree(local: _LocalHeader, listed: _DirectoryEntry) -> bool:

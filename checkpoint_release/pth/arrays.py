@@ -21,6 +21,7 @@ from checkpoint_release.tensors.tensor import (
 
 MAX_TEXT = 1 << 16  # bytes of a numpy string, which is copied wherever it is named
 MAX_DIMENSIONS = 64  # numpy's own limit
+MAX_SIZE = 1 << 59  # elements of up to 16 bytes: numpy counts bytes in 63 bits
 
 _RECONSTRUCT = (
     "numpy.core.multiarray._reconstruct",
@@ -181,8 +182,11 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
     for size in shape:
         if type(size) is not int:
             raise Unsupported
-        if size < 0:  # two negative sizes would have a harmless product
+        # two negative sizes would have a harmless product, and zero hides a huge one
+        if not 0 <= size < MAX_SIZE:
             raise Unsupported
+    if math.prod(max(size, 1) for size in shape) >= MAX_SIZE:
+        raise Unsupported
     return shape
 
 

@@ -62,7 +62,7 @@ def _ordered_dict(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         case (dict() as entries,):
             return entries
         case (list() as pairs,):
-            unpickler.charge(128 * len(pairs))
+            unpickler.charge(120 * len(pairs))
             return _dict_of_pairs(unpickler, pairs)
     raise Unsupported
 
@@ -81,8 +81,8 @@ def _dict_of_pairs(unpickler: Unpickler, pairs: list[Any]) -> dict[Any, Any]:
             raise Unsupported
         if len(pair) != 2:
             raise Unsupported
-    for key, _ in pairs:
-        unpickler.check_key(key)
+    for number, (key, _) in enumerate(pairs):
+        unpickler.check_key(key, number)
     return dict(pairs)
 
 

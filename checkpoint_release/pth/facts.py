@@ -8,7 +8,7 @@ from typing import Any
 from checkpoint_release.pth.json_values import Limits, to_json_value
 
 _FACTS = Limits(
-    values=1_000_000,
+    values=100_000,
     depth=6,
     items=64,
     characters=2000,
@@ -34,7 +34,7 @@ def training_facts(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any
         leave_out: top-level keys to leave out, such as that of the weights.
 
     Returns:
-        Key → what JSON holds of the value; no more than a million values in all.
+        Key → what JSON holds of the value; no more than 100,000 values in all.
     """
     if not isinstance(value, dict):
         return {}

@@ -11,7 +11,8 @@ from typing import Any
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.tensors.tensor import Tensor
 
-_MAX_NESTED = 200  # containers and records within each other: Python's stack is finite
+_MAX_NESTED = 100  # containers and records within each other: Python's stack is finite
+_MAX_TUPLE = 2000  # characters of a key that is a tuple
 _CUT = "…"  # stands for what is beyond a limit, so that a reader sees that it was cut
 _LEFT_OUT = object()  # a result of its own, since None is a value
 _UNKNOWN = object()  # a meaning of its own, for the same reason
@@ -226,11 +227,13 @@ class _Converter:
             return {}
         converted: dict[str, Any] = {}
         for key, item in entries.items():
+            if self._left < 0:
+                break
             name = self._key(key, depth)
             value = self.convert(item, depth, summarize)
             if value is _LEFT_OUT:
                 continue
-            if name in converted:  # such as 1 and "1"
+            while name in converted:  # such as 1 and "1"
                 name = repr(name)
             converted[name] = value
         return converted or _LEFT_OUT
@@ -238,10 +241,13 @@ class _Converter:
     def _key(self, key: Any, depth: int) -> str:
         """A dict's key as text: an enum member as its value, others as Python's str.
 
-        It counts by its length, as text does.
+        It counts by its length, as text does. Of a long tuple there is only its length:
+        it may repeat a long text.
         """
         if isinstance(key, Inert):
             key = self.convert(key, depth, True)
+        if isinstance(key, tuple) and _length(key) > _MAX_TUPLE:
+            key = f"a tuple of {len(key)} parts"
         name = escape_surrogates(str(key))
         self._left -= len(name) >> 6
         return name
@@ -259,13 +265,22 @@ class _Converter:
             depth: its own.
             summarize: as of convert.
         """
-        converted = []
+        converted: list[Any] = []
         for item in items:
+            if self._left < 0:
+                converted.append(_CUT)
+                break
             value = self.convert(item, depth, summarize)
             if value is _LEFT_OUT:
                 return _LEFT_OUT
             converted.append(value)
         return converted
+
+
+def _length(key: tuple[Any, ...]) -> int:
+    """About how many characters a tuple of simple values has as text."""
+    texts = [part for part in key if isinstance(part, str | bytes)]
+    return 20 * len(key) + sum(map(len, texts))
 
 
 def _meaning(record: Inert) -> Any:

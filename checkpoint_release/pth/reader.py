@@ -7,6 +7,7 @@ from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError, UnsafeCheckpointError
 from checkpoint_release.pth.archive import Archive
+from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.builders import ALLOWED_GLOBALS, builders
 from checkpoint_release.pth.file_kind import (
     FileKind,
@@ -25,6 +26,7 @@ from checkpoint_release.tensors.tensor import MappedFile
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
+_NO_CHECKSUMS = "the file has no checksums, so damage to its tensors can't be seen"
 _MAX_LISTED = 10  # dangerous globals in a message
 
 
@@ -48,11 +50,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from None
     try:
         zipped = is_zip(file)
-        value, unpickler = _read_zip(file) if zipped else _read_legacy(file)
-        value, modules = resolve(value)
+        budget = Budget(len(file.view))
+        read = _read_zip if zipped else _read_legacy
+        value, unpickler, notes = read(file, budget)
+        value, modules = resolve(value, budget)
     except CheckpointError as error:
         raise error.within(str(path)) from None
-    notes = [
+    except (MemoryError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: there is not enough memory to read it ({type(error).__name__})",
+            "give this process more memory, or close others",
+        ) from None
+    notes += [
         f"the module {name} was pickled whole: its tensors were taken, its code was not"
         for name in sorted(set(modules))
     ]
@@ -95,9 +104,13 @@ def _require_checkpoint(kind: FileKind) -> None:
         )
 
 
-def _read_zip(file: MappedFile) -> tuple[Any, Unpickler]:
+_Read = tuple[Any, Unpickler, list[str]]
+"""A pickle's value, what read it, and notes for the user."""
+
+
+def _read_zip(file: MappedFile, budget: Budget) -> _Read:
     """The format since 1.6: data.pkl and an entry for each storage."""
-    archive = Archive(file)
+    archive = Archive(file, budget)
     _require_checkpoint(identify_archive(archive))
     (name,) = checkpoint_pickles(archive)
     root = name.removesuffix("data.pkl")
@@ -106,8 +119,10 @@ def _read_zip(file: MappedFile) -> tuple[Any, Unpickler]:
         archive.checked(archive.entries[name]),
         builders(len(file.view)),
         storages.persistent_load,
+        budget,
     )
-    return unpickler.load(), unpickler
+    notes = [] if archive.has_checksums else [_NO_CHECKSUMS]
+    return unpickler.load(), unpickler, notes
 
 
 def _is_big_endian(archive: Archive, root: str) -> bool:
@@ -120,7 +135,7 @@ def _is_big_endian(archive: Archive, root: str) -> bool:
     return order == b"big"
 
 
-def _read_legacy(file: MappedFile) -> tuple[Any, Unpickler]:
+def _read_legacy(file: MappedFile, budget: Budget) -> _Read:
     """The format before 1.6: five pickles, and then the storages.
 
     The pickles are a magic number, the version, the system, the object, and the keys of
@@ -128,7 +143,9 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Unpickler]:
     """
     _require_checkpoint(identify_bytes(file.view))
     storages = LegacyStorages(file)
-    unpickler = Unpickler(file.view, builders(len(file.view)), storages.persistent_load)
+    unpickler = Unpickler(
+        file.view, builders(len(file.view)), storages.persistent_load, budget
+    )
     if unpickler.load() != LEGACY_MAGIC:
         raise CheckpointError(
             "the file is a pickle, but torch.save didn't write it",
@@ -139,7 +156,7 @@ def _read_legacy(file: MappedFile) -> tuple[Any, Unpickler]:
     value = unpickler.load()
     keys = unpickler.load()
     storages.locate(unpickler.at, keys)
-    return value, unpickler
+    return value, unpickler, []
 
 
 def _check_version(version: Any) -> None:

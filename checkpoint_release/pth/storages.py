@@ -13,7 +13,7 @@ from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth.archive import Archive
 from checkpoint_release.pth.records import Inert
-from checkpoint_release.tensors.tensor import MappedFile, Storage, Tensor
+from checkpoint_release.tensors.tensor import Checksum, MappedFile, Storage, Tensor
 
 DTYPE_OF_STORAGE = {
     "BFloat16Storage": "BF16",
@@ -36,7 +36,7 @@ DTYPE_OF_STORAGE = {
 MAX_KEY = 100  # characters in a storage's key, which torch makes of a number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Reference:
     """A storage as a persistent id refers to it.
 
@@ -104,9 +104,12 @@ class ZipStorages:
                 "copy or save it again",
             )
         mapping, start = self._file, entry.start
+        checksum: Checksum | None = Checksum(entry.name, entry.crc)
         if entry.deflated:
             mapping, start = self._archive.data(entry), 0
-        storage = Storage(key, mapping, start, entry.size, self._big_endian)
+        if entry.deflated or not self._archive.has_checksums:
+            checksum = None
+        storage = Storage(key, mapping, start, entry.size, self._big_endian, checksum)
         self._storages[key] = storage
         return storage
 

@@ -15,11 +15,13 @@ from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
 from checkpoint_release.tensors.tensor import Tensor
 
 MAX_DIMENSIONS = 64  # torch's own limit
+MAX_NBYTES = (1 << 63) - 1  # of a tensor, sizes of zero counted as one
 MAX_NUMBER = 1 << 62  # in a shape, strides or an offset, which have 64 bits in torch
 # A file's tensors may claim this many times its size, besides a fixed allowance: views,
-# ties and expanded tensors repeat bytes.
-MAX_CLAIM = 64
-CLAIM_ALLOWANCE = 1 << 30  # bytes
+# ties and expanded tensors repeat bytes, and each is written out.
+MAX_CLAIM = 16
+CLAIM_ALLOWANCE = 256 << 20  # bytes
+_DIMENSION = 48  # bytes charged for each: its checks take about a microsecond
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,25 @@ class _Layout:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    def check_addressable(self, width: int) -> None:
+        """Require that its size can be counted in 64 bits, as safetensors does.
+
+        Also of a tensor without elements: of (2**61, 2**61, 0) others multiply the
+        first sizes before they see the last.
+
+        Args:
+            width: of an element, in bytes.
+
+        Raises:
+            ValueError: it can't.
+        """
+        sizes = [max(size, 1) for size in self.shape]
+        if math.prod(sizes) * width > MAX_NBYTES:
+            raise ValueError(
+                f"no tensor can have the shape {list(self.shape)}: its size has more"
+                " than 63 bits"
+            )
 
     @property
     def end(self) -> int:
@@ -109,7 +130,7 @@ class TensorBuilders:
         """
         if len(args) != 4:
             raise Unsupported
-        return self._view(args)
+        return self._view(unpickler, args)
 
     def _rebuild_tensor_v2(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         """_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks).
@@ -122,7 +143,7 @@ class TensorBuilders:
         """
         if len(args) not in (6, 7):
             raise Unsupported
-        return self._view(args[:4], metadata=args[6:])
+        return self._view(unpickler, args[:4], metadata=args[6:])
 
     def _rebuild_tensor_v3(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
         """_rebuild_tensor_v3: the same with a dtype before the metadata.
@@ -135,10 +156,11 @@ class TensorBuilders:
         """
         if len(args) not in (7, 8):
             raise Unsupported
-        return self._view(args[:4], dtype=args[6], metadata=args[7:])
+        return self._view(unpickler, args[:4], dtype=args[6], metadata=args[7:])
 
     def _view(
         self,
+        unpickler: Unpickler,
         view: tuple[Any, ...],
         *,
         dtype: Any = None,
@@ -147,6 +169,7 @@ class TensorBuilders:
         """A strided look at a storage, checked to lie within it.
 
         Args:
+            unpickler: is charged for the time that many dimensions take.
             view: storage, offset, shape, strides.
             dtype: the record of a torch dtype; None: the storage's.
             metadata: nothing, or the flags of a lazy conjugate or negative.
@@ -160,20 +183,24 @@ class TensorBuilders:
         if type(shape) is not tuple or type(strides) is not tuple:
             raise Unsupported
         name = base.dtype if dtype is None else _dtype_name(dtype)
+        unpickler.charge(_DIMENSION * len(shape))
         layout = _Layout(offset, shape, strides)
+        layout.check_addressable(DTYPES[name].bits // 8)
         begin = _check_within(base, name, layout)
         self._claim(layout.size * DTYPES[name].bits // 8)
         flags = {}
         if metadata and type(metadata[0]) is dict:
             flags = metadata[0]
+        conjugate, negate = bool(flags.get("conj")), bool(flags.get("neg"))
+        _check_signs(name, conjugate, negate)
         return Tensor(
             name,
             layout.shape,
             layout.strides,
             begin + layout.offset,
             base.storage,
-            conjugate=bool(flags.get("conj")),
-            negate=bool(flags.get("neg")),
+            conjugate=conjugate,
+            negate=negate,
         )
 
     def _claim(self, nbytes: int) -> None:
@@ -193,6 +220,21 @@ class TensorBuilders:
             raise ValueError(
                 f"its tensors claim more than {MAX_CLAIM} times the size of the file"
             )
+
+
+def _check_signs(dtype: str, conjugate: bool, negate: bool) -> None:
+    """Require that a lazy conjugate or negative is of a dtype that has one.
+
+    torch sets the bits on complex tensors and on their floating-point views.
+
+    Raises:
+        ValueError: it isn't; changing the signs would change what was saved.
+    """
+    kind = DTYPES[dtype].kind
+    if conjugate and kind != "complex":
+        raise ValueError(f"a tensor of {dtype} is marked as a complex conjugate")
+    if negate and kind not in ("half", "float", "complex"):
+        raise ValueError(f"a tensor of {dtype} is marked as a negative")
 
 
 def _require_storage(storage: Any) -> Tensor:

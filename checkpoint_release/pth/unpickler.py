@@ -2,8 +2,8 @@
 
 Python's own differ from this one where it matters: here a global is an `Inert` record,
 a call is looked up among the builders of values that can be made safely, and whatever
-has no builder stays a record. Every opcode is charged for the memory it may take, so
-that a small file can't ask for a large one.
+has no builder stays a record. Every opcode is charged for the memory and time that it
+may take before it runs, so that a small file can't ask for much of either.
 Opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.pth.unsafe_globals import Verdict, judge
 from checkpoint_release.tensors.tensor import Tensor
@@ -26,20 +27,14 @@ from checkpoint_release.tensors.tensor import Tensor
 # loads the codec now: reading a file must import nothing
 b"-".decode("raw-unicode-escape")
 
-MEMORY = 512 << 20  # bytes that a pickle's values may take, besides GROWTH
-# times a pickle's own length: a tensor is charged about 12 times what its pickle takes
-GROWTH = 16
 # bytes; the largest integers that real checkpoints hold are 128-bit random states
 MAX_INTEGER = 256
 MAX_NUMBER = 700  # characters of a number that is written as text
 MAX_LINE = 1 << 20  # bytes of a text that ends with its line
 MAX_NAME = 400  # characters in a global's dotted name
 MAX_GLOBALS = 10_000  # different ones; the largest trainers save some hundreds
-# keys whose hashes a file can choose to collide: tuples, and integers of more than
-# SAFE_BITS bits
-MAX_ODD_KEYS = 5000
-SAFE_BITS = 60
 MAX_KEY_PARTS = 64  # of a tuple that is a key
+MAX_NESTED_CALLS = 4  # builders that call builders; torch's own need two
 NEWEST_PROTOCOL = 5
 
 Builder = Callable[["Unpickler", tuple[Any, ...]], Any]
@@ -53,7 +48,6 @@ _MALFORMED = (
     ValueError,
     struct.error,
     OverflowError,
-    MemoryError,
 )
 
 
@@ -77,6 +71,7 @@ class Unpickler:
         builders: dotted name → what makes the value of a call of it.
         persistent_load: makes a storage (as a one-dimensional Tensor) of a persistent
             id, or raises ValueError.
+        budget: of the file; every opcode is charged to it. None: that of the data.
 
     Attributes:
         at: where the next pickle begins, in bytes.
@@ -91,6 +86,7 @@ class Unpickler:
         data: memoryview,
         builders: dict[str, Builder],
         persistent_load: Callable[[tuple[Any, ...]], Any],
+        budget: Budget | None = None,
     ) -> None:
         self.data = data
         self.at = 0
@@ -100,8 +96,8 @@ class Unpickler:
         self.unsupported: Counter[str] = Counter()
         self._builders = builders
         self._persistent_load = persistent_load
-        self._left = MEMORY + GROWTH * len(data)
-        self._odd_keys = 0
+        self._budget = budget or Budget(len(data))
+        self._nested_calls = 0
         self._globals: dict[tuple[str, str], Inert] = {}
 
     def load(self) -> Any:
@@ -122,14 +118,15 @@ class Unpickler:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         operations, costs, data = _OPERATIONS, _COSTS, self.data
+        budget = self._budget
         opcode = -1
         try:
             while True:
                 opcode = data[self.at]
                 self.at += 1
-                self._left -= costs[opcode]
-                if self._left < 0:
-                    self._too_large()
+                budget.left -= costs[opcode]
+                if budget.left < 0:
+                    raise budget.exceeded()
                 operations[opcode](self)
         except _Stop:
             return self.stack.pop()
@@ -154,17 +151,15 @@ class Unpickler:
         )
 
     def charge(self, size: int) -> None:
-        """Account for memory that a value takes beyond its opcode's own charge.
+        """Account for what a value takes beyond its opcode's own charge.
 
         Args:
             size: in bytes.
 
         Raises:
-            CheckpointError: the pickle takes more than it may.
+            CheckpointError: the budget is spent.
         """
-        self._left -= size
-        if self._left < 0:
-            self._too_large()
+        self._budget.charge(size)
 
     def take(self, size: int) -> memoryview:
         """The next bytes of the pickle, which are passed over.
@@ -202,57 +197,90 @@ class Unpickler:
         if not isinstance(args, tuple):
             args = (args,)
         if function.args is not None:  # the pickle calls the result of a call
-            return Inert(f"{function.name}()", args)
+            return Inert(self._name_of_result(function.name), args)
         self.charge(8 * len(args))
         self.called[function.name] += 1
         builder = self._builders.get(function.name)
         if builder is None:
             return Inert(function.name, args)
         try:
-            return builder(self, args)
+            return self._built(builder, args)
         except Unsupported as problem:
             self.unsupported[function.name] += 1
             return Inert(function.name, args, reason=str(problem))
 
-    def check_key(self, key: Any) -> None:
-        """Refuse what can't be a dict's key, and many keys whose hashes could collide.
+    def _name_of_result(self, name: str) -> str:
+        """The name of a call's result, where that is called in turn: "x.y()".
 
-        Hashes of integers and of tuples are known to whoever writes the file, and a
-        hundred thousand keys of the same hash keep a dict busy for minutes. So these
-        are counted, but for integers below 2^60: each of them is its own hash.
+        However often it goes on like this, the name stays the same: one that grew by
+        each call would take the square of the file's size.
+        """
+        if name.endswith("()"):
+            return name
+        self.charge(len(name))
+        return f"{name}()"
+
+    def _built(self, builder: Builder, args: tuple[Any, ...]) -> Any:
+        """What a builder makes of a call's arguments.
+
+        Some builders call others, as deep as the file says.
+
+        Raises:
+            Unsupported: it can't make anything, or it is called by too many others.
+        """
+        if self._nested_calls == MAX_NESTED_CALLS:
+            raise Unsupported
+        self._nested_calls += 1
+        try:
+            return builder(self, args)
+        finally:
+            self._nested_calls -= 1
+
+    def check_key(self, key: Any, entries: int) -> None:
+        """Refuse what can't be a dict's key, and charge for what is slow as one.
+
+        Whoever writes the file can choose numbers and tuples that all lead to the same
+        places of a dict's table (their hashes are known, and so is the order in which
+        a dict looks for room), and then each of them has to pass all before it. Text
+        and bytes are hashed by a secret, and small integers, below twice as many as
+        there are entries, have a place each.
 
         Args:
             key: what the pickle wants to set an item under.
+            entries: how many the dict has.
 
         Raises:
-            CheckpointError: it is of another type than checkpoints have, or the file
-                has more of the odd ones than MAX_ODD_KEYS.
+            CheckpointError: it is of another type than checkpoints have, or the budget
+                is spent.
         """
-        if type(key) in _SAFE_KEYS:
-            return
-        if type(key) is int:
-            if -(1 << SAFE_BITS) < key < 1 << SAFE_BITS:
-                return
-        elif type(key) is tuple and len(key) <= MAX_KEY_PARTS:
+        kind = type(key)
+        if kind is str or kind is bytes:
+            if len(key) > _LONG_KEY:  # whoever walks the dict reads it again
+                self.charge(len(key))
+        elif kind is int or kind is float:
+            dense = kind is int and -_DENSE <= key <= _DENSE + 2 * entries
+            if not dense:
+                self.charge(entries // _ENTRIES_A_BYTE)
+        elif kind is tuple and len(key) <= MAX_KEY_PARTS:
             self._check_parts(key)
-        else:
-            self._damaged(f"a key of a dict is a {type(key).__name__}")
-        self._odd_keys += 1
-        if self._odd_keys > MAX_ODD_KEYS:
-            self._damaged(
-                f"more than {MAX_ODD_KEYS} keys of dicts are tuples or huge integers"
-            )
+            self.charge((1 + len(key)) * (16 + entries // _ENTRIES_A_BYTE))
+        elif kind not in _SAFE_KEYS:
+            self._damaged(f"a key of a dict is a {kind.__name__}")
 
     def _check_parts(self, key: tuple[Any, ...]) -> None:
         """Refuse a tuple whose parts aren't simple keys: tuples could nest without end.
 
         Raises:
-            CheckpointError: a part is of another type than keys have.
+            CheckpointError: a part is of another type than keys have, or the budget is
+                spent.
         """
         for part in key:
-            if type(part) not in _SAFE_KEYS and type(part) is not int:
+            kind = type(part)
+            if kind is str or kind is bytes:
+                self.charge(len(part))
+            elif kind not in _SAFE_KEYS:
                 self._damaged(
-                    f"a key of a dict is a tuple with a {type(part).__name__} in it"
+                    f"a key of a dict is a tuple with a {kind.__name__} in it"
                 )
 
     # Opcodes, in the order of pickletools: numbers and strings,
@@ -267,6 +295,18 @@ class Unpickler:
             self.stack.append(text == b"01")
         else:
             self.stack.append(int(text))
+
+    def _int1(self) -> None:
+        """BININT1: a number of one byte.
+
+        Stack: … → …, number.
+
+        Raises:
+            IndexError: the pickle ends before it.
+        """
+        at = self.at
+        self.at = at + 1
+        self.stack.append(self.data[at])
 
     def _long(self) -> None:
         """LONG: a number on a line, with Python 2's L behind it.
@@ -316,21 +356,23 @@ class Unpickler:
             raise ValueError("a string has no quotes")
         if b"\\" in text:
             raise ValueError("a string has escapes, which torch never wrote")
-        self.stack.append(_text_or_bytes(text[1:-1]))
+        self.stack.append(self._text_or_bytes(text[1:-1]))
 
     def _old_string(self, size: int) -> None:
         """BINSTRING and SHORT_BINSTRING: a Python 2 string.
 
         Stack: … → …, text or bytes.
         """
-        self.stack.append(_text_or_bytes(bytes(self.take(size))))
+        self.stack.append(self._text_or_bytes(self._copied(size)))
 
     def _unicode(self) -> None:
         """UNICODE: text on a line.
 
         Stack: … → …, text.
         """
-        self.stack.append(str(self._line(MAX_LINE), "raw-unicode-escape"))
+        text = self._line(MAX_LINE)
+        self.charge(_DECODED * len(text))
+        self.stack.append(text.decode("raw-unicode-escape"))
 
     def _text(self, size: int) -> None:
         """BINUNICODE and its like: UTF-8, perhaps with lone surrogates.
@@ -339,14 +381,42 @@ class Unpickler:
 
         Stack: … → …, text.
         """
-        self.stack.append(str(self.take(size), "utf-8", "surrogatepass"))
+        text = self._copied(size)
+        if not text.isascii():
+            self.charge(_DECODED * size)
+        self.stack.append(text.decode("utf-8", "surrogatepass"))
 
     def _bytes(self, size: int) -> None:
         """BINBYTES and its like, BYTEARRAY8 among them.
 
         Stack: … → …, bytes.
         """
-        self.stack.append(bytes(self.take(size)))
+        self.stack.append(self._copied(size))
+
+    def _copied(self, size: int) -> bytes:
+        """The next bytes of the pickle, copied.
+
+        Charged once for the copy, and once for the text that may be made of it.
+
+        Raises:
+            CheckpointError: there are fewer, or the budget is spent.
+        """
+        data = self.take(size)
+        self.charge(2 * size)
+        return bytes(data)
+
+    def _text_or_bytes(self, data: bytes) -> str | bytes:
+        """A Python 2 string: text where it is UTF-8, torch.load's default, else bytes.
+
+        Raises:
+            CheckpointError: the budget is spent.
+        """
+        if not data.isascii():
+            self.charge(_DECODED * len(data))
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data
 
     # lists, tuples, dicts and sets (lists and tuples here, in the file's order, so that
     # nothing is hashed),
@@ -434,8 +504,10 @@ class Unpickler:
             raise TypeError
         if len(values) % 2:
             raise TypeError
-        for key in values[::2]:
-            self.check_key(key)
+        count = len(entries)
+        self.charge(_ITEM * len(values) // 2)
+        for number, key in enumerate(values[::2]):
+            self.check_key(key, count + number)
         entries.update(zip(values[::2], values[1::2], strict=True))
 
     # the stack and the memo,
@@ -487,6 +559,30 @@ class Unpickler:
         """
         self.stack.append(self.memo[index])
 
+    def _get1(self) -> None:
+        """BINGET: a value that was memorized under a number of one byte.
+
+        Stack: … → …, value.
+
+        Raises:
+            IndexError: the pickle ends before the number.
+        """
+        at = self.at
+        self.at = at + 1
+        self.stack.append(self.memo[self.data[at]])
+
+    def _put1(self) -> None:
+        """BINPUT: memorize the last value under a number of one byte.
+
+        Stack: …, value → …, value.
+
+        Raises:
+            IndexError: the pickle ends before the number.
+        """
+        at = self.at
+        self.at = at + 1
+        self.memo[self.data[at]] = self.stack[-1]
+
     def _put(self, index: int) -> None:
         """PUT and its like: memorize the last value.
 
@@ -506,6 +602,7 @@ class Unpickler:
         """
         record = self._globals.get((module, name))
         if record is None:
+            self.charge(_NEW_GLOBAL)
             record = self._new_global(module, name)
             self._globals[module, name] = record
         self.mentioned[record.name] += 1
@@ -573,7 +670,7 @@ class Unpickler:
         """NEWOBJ_EX: a call with keyword arguments as well.
 
         No builder takes keywords. A record keeps them as its entries, where whoever
-        looks at it finds them.
+        looks at it finds them. They aren't copied: a thousand calls can share a dict.
 
         Stack: …, class, arguments, keywords → …, value or record.
 
@@ -585,7 +682,7 @@ class Unpickler:
             raise TypeError
         result = self.call(cls, args)
         if keywords and isinstance(result, Inert):
-            result.entries.update(keywords)
+            result.entries = keywords
         self.stack.append(result)
 
     def _obj(self) -> None:
@@ -715,6 +812,7 @@ class Unpickler:
             end = window.find(b"\n")
             if end >= 0:
                 self.at += end + 1
+                self.charge(end)
                 return window[:end]
             if len(window) < size or size > limit:
                 self._damaged(f"a line at byte {self.at} has no end")
@@ -726,23 +824,14 @@ class Unpickler:
             f"the pickle is damaged: {how}", "copy or download the checkpoint again"
         )
 
-    def _too_large(self) -> NoReturn:
-        """Raise CheckpointError, because the pickle's charges exceed what it may take.
-
-        The message names the limit, by which the owner of a large and honest file can
-        judge what to do.
-        """
-        limit = (MEMORY + GROWTH * len(self.data)) >> 20
-        raise CheckpointError(
-            f"the pickle's values would take more than {limit} MiB of memory, besides"
-            " its tensors",
-            "do not load it: it looks like a pickle bomb; if it is yours, save tensors"
-            " rather than Python lists",
-        )
-
 
 # What no dotted name of Python has; "<" and ">" are in "<locals>" and "<lambda>".
 _ODD_CHARACTER = re.compile(r"[^\w.<>-]")
+
+
+# bytes for each of a text's that isn't ASCII: it takes four in memory, and some more
+# while it is decoded
+_DECODED = 6
 
 
 def _escaped(character: re.Match[str]) -> str:
@@ -750,89 +839,95 @@ def _escaped(character: re.Match[str]) -> str:
     return ascii(character[0])[1:-1]
 
 
-def _text_or_bytes(data: bytes) -> str | bytes:
-    """A Python 2 string: text where it is UTF-8, torch.load's default, else bytes."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
-
-
-# hashed by a secret, by identity, or into few values
-_SAFE_KEYS = {str, bytes, float, bool, type(None), Inert, Tensor}
+# what keys can be, beside tuples; records and tensors are hashed by identity
+_SAFE_KEYS = {str, bytes, int, float, bool, type(None), Inert, Tensor}
+_LONG_KEY = 256  # characters; names of tensors have some fifty
+_DENSE = 1000  # integers up to here are no danger to a dict of any size
+_ENTRIES_A_BYTE = 8  # a dict passes so many of its entries in the time of one byte
 # what builders and opcodes make, beside records
 _BUILT = (dict, list, tuple, Tensor, str, int, float, bytes)
 
+_PLACE = 16  # a pointer on the stack and one in a list, with the room that lists keep
+_TEXT = 80
+_LIST = 72 + _PLACE
+_DICT = 80 + _PLACE
+_TUPLE = 64 + _PLACE
+_ITEM = 120  # of a dict
+_MEMO = 130
+_CALL = 320  # a record with its list and dict; a tensor takes 300
+_NEW_GLOBAL = 2000  # judging a name takes some 40 µs
+
 _OPERATIONS: list[Callable[[Unpickler], Any]] = [Unpickler._unsupported] * 256
-# bytes charged for an opcode; the least also bounds how many there can be
-_COSTS = [64] * 256
+# Bytes charged for an opcode: what CPython 3.11 takes for its value and its place on
+# the stack or in a container, and not less than its time is worth (see budget).
+_COSTS = [_PLACE] * 256
 
 for _opcodes, _cost, _operation in (
     # numbers and strings
-    (b"I", 64, Unpickler._int),
+    (b"I", 48 + _PLACE, Unpickler._int),
     (
         b"J",
-        64,
+        32 + _PLACE,
         lambda m: m.stack.append(int.from_bytes(m.take(4), "little", signed=True)),
     ),
-    (b"K", 64, lambda m: m.stack.append(m.take(1)[0])),
-    (b"M", 64, lambda m: m.stack.append(m._number(2))),
-    (b"L", 64, Unpickler._long),
-    (b"\x8a", 64, Unpickler._long1),
-    (b"\x8b", 64, Unpickler._long4),
-    (b"F", 64, lambda m: m.stack.append(float(m._line(MAX_NUMBER)))),
-    (b"G", 64, lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0])),
-    (b"N", 64, lambda m: m.stack.append(None)),
-    (b"\x88", 64, lambda m: m.stack.append(True)),
-    (b"\x89", 64, lambda m: m.stack.append(False)),
-    (b"S", 64, Unpickler._string),
-    (b"T", 64, lambda m: m._old_string(m._number(4))),
-    (b"U", 64, lambda m: m._old_string(m._number(1))),
-    (b"V", 64, Unpickler._unicode),
-    (b"X", 64, lambda m: m._text(m._number(4))),
-    (b"\x8c", 64, lambda m: m._text(m._number(1))),
-    (b"\x8d", 64, lambda m: m._text(m._number(8))),
-    (b"B", 64, lambda m: m._bytes(m._number(4))),
-    (b"C", 64, lambda m: m._bytes(m._number(1))),
-    (b"\x8e\x96", 64, lambda m: m._bytes(m._number(8))),
+    (b"K", _PLACE, Unpickler._int1),
+    (b"M", 32 + _PLACE, lambda m: m.stack.append(m._number(2))),
+    (b"L", 64 + _PLACE, Unpickler._long),
+    (b"\x8a", 64 + _PLACE, Unpickler._long1),
+    (b"\x8b", 64 + _PLACE, Unpickler._long4),
+    (b"F", 64 + _PLACE, lambda m: m.stack.append(float(m._line(MAX_NUMBER)))),
+    (b"G", 24 + _PLACE, lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0])),
+    (b"N", _PLACE, lambda m: m.stack.append(None)),
+    (b"\x88", _PLACE, lambda m: m.stack.append(True)),
+    (b"\x89", _PLACE, lambda m: m.stack.append(False)),
+    (b"S", _TEXT, Unpickler._string),
+    (b"T", _TEXT, lambda m: m._old_string(m._number(4))),
+    (b"U", _TEXT, lambda m: m._old_string(m._number(1))),
+    (b"V", _TEXT, Unpickler._unicode),
+    (b"X", _TEXT, lambda m: m._text(m._number(4))),
+    (b"\x8c", _TEXT, lambda m: m._text(m._number(1))),
+    (b"\x8d", _TEXT, lambda m: m._text(m._number(8))),
+    (b"B", _TEXT, lambda m: m._bytes(m._number(4))),
+    (b"C", _TEXT, lambda m: m._bytes(m._number(1))),
+    (b"\x8e\x96", _TEXT, lambda m: m._bytes(m._number(8))),
     # containers
-    (b"]\x8f", 128, lambda m: m.stack.append([])),
-    (b"}", 256, lambda m: m.stack.append({})),
-    (b")", 64, lambda m: m.stack.append(())),
-    (b"a", 64, Unpickler._append),
-    (b"e\x90", 64, Unpickler._appends),
-    (b"l", 128, lambda m: m._collect(list)),
-    (b"t\x91", 128, lambda m: m._collect(tuple)),
-    (b"\x85", 128, lambda m: m._tuple(1)),
-    (b"\x86", 128, lambda m: m._tuple(2)),
-    (b"\x87", 128, lambda m: m._tuple(3)),
-    (b"d", 256, Unpickler._dict),
-    (b"s", 128, Unpickler._setitem),
-    (b"u", 128, lambda m: m._set(m._to_mark())),
+    (b"]\x8f", _LIST, lambda m: m.stack.append([])),
+    (b"}", _DICT, lambda m: m.stack.append({})),
+    (b")", 3 * _PLACE, lambda m: m.stack.append(())),
+    (b"a", 2 * _PLACE, Unpickler._append),
+    (b"e\x90", 32, Unpickler._appends),
+    (b"l", _LIST, lambda m: m._collect(list)),
+    (b"t\x91", _TUPLE, lambda m: m._collect(tuple)),
+    (b"\x85", _TUPLE, lambda m: m._tuple(1)),
+    (b"\x86", _TUPLE, lambda m: m._tuple(2)),
+    (b"\x87", _TUPLE, lambda m: m._tuple(3)),
+    (b"d", _DICT, Unpickler._dict),
+    (b"s", 32, Unpickler._setitem),
+    (b"u", 32, lambda m: m._set(m._to_mark())),
     # stack and memo
-    (b"0", 64, Unpickler._pop),
-    (b"1", 64, Unpickler._to_mark),
-    (b"2", 64, lambda m: m.stack.append(m.stack[-1])),
-    (b"(", 128, Unpickler._mark),
-    (b"g", 64, lambda m: m._get(int(m._line(20)))),
-    (b"h", 64, lambda m: m._get(m._number(1))),
-    (b"j", 64, lambda m: m._get(m._number(4))),
-    (b"p", 128, lambda m: m._put(int(m._line(20)))),
-    (b"q", 64, lambda m: m._put(m._number(1))),
-    (b"r", 128, lambda m: m._put(m._number(4))),
-    (b"\x94", 128, lambda m: m._put(len(m.memo))),
+    (b"0", _PLACE, Unpickler._pop),
+    (b"1", 32, Unpickler._to_mark),
+    (b"2", _PLACE, lambda m: m.stack.append(m.stack[-1])),
+    (b"(", 96, Unpickler._mark),
+    (b"g", 48, lambda m: m._get(int(m._line(20)))),
+    (b"h", _PLACE, Unpickler._get1),
+    (b"j", 2 * _PLACE, lambda m: m._get(m._number(4))),
+    (b"p", _MEMO, lambda m: m._put(int(m._line(20)))),
+    (b"q", _PLACE, Unpickler._put1),
+    (b"r", _MEMO, lambda m: m._put(m._number(4))),
+    (b"\x94", _MEMO, lambda m: m._put(len(m.memo))),
     # code
     (b"c", 128, Unpickler._global_of_lines),
-    (b"\x93", 128, Unpickler._stack_global),
-    (b"R\x81", 512, Unpickler._reduce),
-    (b"\x92", 512, Unpickler._newobj_ex),
-    (b"o", 512, Unpickler._obj),
-    (b"i", 512, Unpickler._inst),
-    (b"b", 64, Unpickler._build),
-    (b"Q", 512, Unpickler._persistent_id),
-    (b"\x80", 64, Unpickler._proto),
-    (b"\x95", 64, Unpickler._frame),
-    (b".", 64, Unpickler._stop),
+    (b"\x93", 48, Unpickler._stack_global),
+    (b"R\x81", _CALL, Unpickler._reduce),
+    (b"\x92", _CALL, Unpickler._newobj_ex),
+    (b"o", _CALL, Unpickler._obj),
+    (b"i", _CALL, Unpickler._inst),
+    (b"b", 32, Unpickler._build),
+    (b"Q", _CALL, Unpickler._persistent_id),
+    (b"\x80", _PLACE, Unpickler._proto),
+    (b"\x95", 32, Unpickler._frame),
+    (b".", _PLACE, Unpickler._stop),
 ):
     for _opcode in _opcodes:
         _OPERATIONS[_opcode] = _operation

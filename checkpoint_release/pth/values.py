@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.text import printable
 from checkpoint_release.pth.arrays import array_of, is_array
+from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.tensors.tensor import Tensor
 
@@ -21,16 +23,15 @@ MAX_DEPTH = 200
 # Values that a walk meets, what is shared counted each time: thirty lists that each
 # hold the one before twice are a few bytes in a pickle and a billion values to a walk.
 MAX_NODES = 10_000_000
-# Characters in the names of pickled modules' tensors and in arrays kept as text, all
-# together: these are the texts that are copied here and were shared in the file.
-MAX_COPIED = 64 << 20
+_NAME = 250  # bytes that a name of a module's tensor takes, besides its prefix
+_NOTE = 400  # bytes that the walk keeps of a container or record
 MAX_ATTRIBUTE_NAME = 200  # characters in the name of a module's parameter or the like
 
 _CONTAINERS = frozenset({dict, list, tuple})
 _COMPOSED = _CONTAINERS | {Inert}
 
 
-def resolve(root: Any) -> tuple[Any, list[str]]:
+def resolve(root: Any, budget: Budget) -> tuple[Any, list[str]]:
     """The finished nest, and the class names of the pickled modules in it.
 
     Containers and records are changed in place, so that what was shared stays shared.
@@ -39,12 +40,13 @@ def resolve(root: Any) -> tuple[Any, list[str]]:
 
     Args:
         root: a pickle's value, as the Unpickler makes it.
+        budget: of the file; the walk's own notes are charged to it.
 
     Raises:
         CheckpointError: the nest contains itself, is more than 200 deep, or walks as
-            more than ten million values.
+            more than ten million values; or the budget is spent.
     """
-    resolver = _Resolver()
+    resolver = _Resolver(budget)
     root = resolver.resolve(root)
     while resolver.waiting:
         record = resolver.waiting.pop()
@@ -55,7 +57,7 @@ def resolve(root: Any) -> tuple[Any, list[str]]:
     return root, resolver.modules
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Size:
     """As how many values something walks, and how deep it is.
 
@@ -68,7 +70,7 @@ class _Size:
     depth: int
 
 
-_LEAF = _Size(1, 0)  # a number, a text, a tensor; also a record, whose insides wait
+_EMPTY = _Size(1, 1)  # a container
 
 
 @dataclass(frozen=True)
@@ -117,21 +119,25 @@ class _Resolver:
     Attributes:
         waiting: the records that were met and not yet walked.
         modules: class names of the pickled modules that were met.
+
+    Args:
+        budget: of the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.waiting: list[Inert] = []
         self.modules: list[str] = []
         self._results: dict[int, Any] = {}  # by the id of what they stand for
         self._sizes: dict[int, _Size] = {}
         self._kept: list[Any] = []  # keeps every id above from being used again
-        self._copies_left = MAX_COPIED
+        self._budget = budget
 
     def resolve(self, root: Any) -> Any:
         """Resolve everything below `root`, children before what holds them.
 
-        The walk has a stack of its own, because a file chooses how deep it goes. A
-        container is on it twice: to be opened, and, below its children, to be finished.
+        The walk has a stack of its own, because a file chooses how deep it goes. On it
+        are the containers that hold the one at hand, each with those of its children
+        that are still to be looked at.
 
         Args:
             root: anything; a container is changed in place.
@@ -142,31 +148,55 @@ class _Resolver:
         Raises:
             CheckpointError: a container contains itself, or is too deep or too wide.
         """
-        above: set[int] = set()  # ids of the containers that hold the one at hand
-        todo = [(root, False)]
-        while todo:
-            node, finished = todo.pop()
-            if finished:
-                above.discard(id(node))
+        if id(root) in self._results:
+            return self._results[id(root)]
+        above: dict[int, tuple[Any, Iterator[Any]]] = {}
+        self._enter(root, above)
+        while above:
+            node, children = next(reversed(above.values()))
+            child = self._next_unresolved(children)
+            if child is None:
+                del above[id(node)]
                 self._finish(node)
-            elif id(node) in self._results:
-                continue
-            elif id(node) in above:
-                raise CheckpointError(
-                    f"the checkpoint holds a {type(node).__name__} that contains"
-                    " itself",
-                    "save a state dict of tensors instead",
-                )
-            elif type(node) is Inert:
-                self._kept.append(node)
-                self._results[id(node)] = self._stands_for(node)
-            elif type(node) in _CONTAINERS:
-                above.add(id(node))
-                if len(above) > MAX_DEPTH:
-                    raise _too_large(f"is {len(above)} levels deep")
-                todo.append((node, True))
-                todo.extend(_composed_children(node))
+            else:
+                self._enter(child, above)
         return self._results.get(id(root), root)
+
+    def _next_unresolved(self, children: Iterator[Any]) -> Any:
+        """The next child that may hold others and wasn't met before; None: no more.
+
+        Most values are numbers, text and tensors, and are passed over.
+        """
+        for child in children:
+            if type(child) in _COMPOSED and child and id(child) not in self._results:
+                return child
+        return None
+
+    def _enter(self, node: Any, above: dict[int, tuple[Any, Iterator[Any]]]) -> None:
+        """Find what a record stands for, or put a container on top of `above`.
+
+        Args:
+            node: met for the first time.
+            above: id → container that is being walked, and its children to come.
+
+        Raises:
+            CheckpointError: the container contains itself or is too deep, a record
+                can't be walked, or the budget is spent.
+        """
+        if id(node) in above:
+            raise CheckpointError(
+                f"the checkpoint holds a {type(node).__name__} that contains itself",
+                "save a state dict of tensors instead",
+            )
+        if type(node) is Inert:
+            self._budget.charge(_NOTE)
+            self._kept.append(node)
+            self._results[id(node)] = self._stands_for(node)
+        elif type(node) in _CONTAINERS and node:  # an empty one holds nothing
+            self._budget.charge(_NOTE + 2 * len(node))
+            above[id(node)] = node, iter(_children(node))
+            if len(above) > MAX_DEPTH:
+                raise _too_large(f"is {len(above)} levels deep")
 
     def _finish(self, node: Any) -> None:
         """Put what the children stand for in their places, now that all are resolved.
@@ -180,16 +210,18 @@ class _Resolver:
         Raises:
             CheckpointError: the container walks as more values or levels than allowed.
         """
-        result = self._with_results(node)
-        size = self._measure(result)
+        size, changed = self._measure(node)
         if size.depth > MAX_DEPTH:
             raise _too_large(f"is {size.depth} levels deep")
         if size.nodes > MAX_NODES:
             raise _too_large(f"unfolds into {size.nodes} values")
-        self._kept += [node, result]
+        result = self._with_results(node) if changed else node
+        if result is not node:
+            self._kept += [node, result]
+            self._results[id(result)] = result
+            self._sizes[id(result)] = size
         self._results[id(node)] = result
-        self._results[id(result)] = result
-        self._sizes[id(result)] = size
+        self._sizes[id(node)] = size
 
     def _with_results(self, node: Any) -> Any:
         """The container with what its children stand for in their places.
@@ -198,8 +230,7 @@ class _Resolver:
             node: a dict (whose keys hold nothing to resolve), list or tuple.
 
         Returns:
-            The same dict or list, changed; the same tuple where nothing changes, so
-            that it stays shared, otherwise a new one.
+            The same dict or list, changed; a new tuple.
         """
         results = self._results
         if type(node) is dict:
@@ -207,31 +238,36 @@ class _Resolver:
                 node[key] = results.get(id(child), child)
             return node
         resolved = [results.get(id(child), child) for child in node]
-        if type(node) is list:
-            node[:] = resolved
-            return node
-        for new, old in zip(resolved, node, strict=True):
-            if new is not old:
-                return tuple(resolved)
-        return node  # unchanged
+        if type(node) is tuple:
+            return tuple(resolved)
+        node[:] = resolved
+        return node
 
-    def _measure(self, container: Any) -> _Size:
+    def _measure(self, container: Any) -> tuple[_Size, bool]:
         """The size of a container whose children have been measured.
 
-        What is shared counts each time, as a walk would meet it.
+        What is shared counts each time, as a walk would meet it. A record is one value:
+        its insides are walked later.
 
         Args:
-            container: a dict, list or tuple, its children already replaced by what
-                they stand for.
+            container: a dict, list or tuple.
+
+        Returns:
+            The size, and whether some of its children stand for something else.
         """
-        nodes, depth = 1, 0
+        results, sizes = self._results, self._sizes
+        nodes, depth, changed = 1 + len(container), 0, False
         for child in _children(container):
-            below = _LEAF
-            if type(child) in _CONTAINERS:
-                below = self._sizes.get(id(child), _LEAF)
-            nodes += below.nodes
-            depth = max(depth, below.depth)
-        return _Size(nodes, depth + 1)
+            if type(child) not in _COMPOSED:
+                continue
+            result = results.get(id(child), child)
+            changed = changed or result is not child
+            if type(result) in _CONTAINERS:
+                below = sizes.get(id(result), _EMPTY)
+                nodes += below.nodes - 1
+                if below.depth > depth:
+                    depth = below.depth
+        return _Size(nodes, depth + 1), changed
 
     def _stands_for(self, record: Inert) -> Any:
         """A tensor for an array, a state dict for a module, otherwise the record.
@@ -271,24 +307,8 @@ class _Resolver:
         state = record.state if isinstance(record.state, tuple) else ()
         for part in state[:8]:  # numpy's own has five parts
             if type(part) is str:
-                self._charge(record, len(part))
+                self._budget.charge(len(part))
         return array_of(record) or self._wait(record)
-
-    def _charge(self, record: Inert, characters: int) -> None:
-        """Account for text that a record makes the reader copy.
-
-        Args:
-            record: named in the error.
-            characters: as many as are copied.
-
-        Raises:
-            CheckpointError: more than MAX_COPIED all together.
-        """
-        self._copies_left -= characters
-        if self._copies_left < 0:
-            raise CheckpointError(
-                f"what {record.name} stands for is repeated too often in the checkpoint"
-            )
 
     def _state_dict(self, root: Inert) -> dict[str, Any]:
         """The state dict of a pickled module, in torch's order.
@@ -311,12 +331,20 @@ class _Resolver:
             members = _members(module)
             if members is None or depth > MAX_DEPTH:
                 raise CheckpointError(
-                    f"the pickled module {root.name} can't be walked at {prefix!r}",
+                    f"the pickled module {root.name} can't be walked at"
+                    f" {printable(prefix) or 'its top'}",
                     "save model.state_dict() instead of the model",
                 )
-            self._charge(root, (len(prefix) + 64) * (1 + len(members)))
+            self._budget.charge((len(prefix) + _NAME) * (1 + len(members)))
             for name, value in members.saved():
-                found[f"{prefix}{_attribute(name)}"] = self._tensor(value)
+                full_name = f"{prefix}{_attribute(name)}"
+                if full_name in found:
+                    raise CheckpointError(
+                        f"the pickled module {root.name} has two tensors named"
+                        f" {printable(full_name)}",
+                        "save model.state_dict() instead of the model",
+                    )
+                found[full_name] = self._tensor(value)
             for name, submodule in reversed(members.modules.items()):
                 if submodule is None:
                     continue
@@ -343,16 +371,6 @@ def _children(container: Any) -> Iterable[Any]:
     if type(container) is dict:
         return container.values()
     return container  # type: ignore[no-any-return]
-
-
-def _composed_children(container: Any) -> Iterator[tuple[Any, bool]]:
-    """The children that may hold others, each marked as not yet resolved.
-
-    Most values are numbers, text and tensors; the walk never sees these.
-    """
-    for child in _children(container):
-        if type(child) in _COMPOSED:
-            yield child, False
 
 
 def _members(record: Any) -> _Members | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError, first_few
+from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 StateDict = dict[str, TensorLike]
 """Name → tensor."""
+
+_Found = StateDict | CheckpointError
+"""A mapping's tensors; the error for those that can't be released."""
 
 # What lies beside the weights in a training checkpoint and may hold tensors of its own.
 _NOT_WEIGHTS = re.compile(
@@ -20,15 +25,14 @@ _NOT_WEIGHTS = re.compile(
 # Levels of mappings searched: trainers nest the weights once or twice, as in
 # "model.ema"; further down, mappings of tensors are the state of something else.
 _MAX_DEPTH = 3
+MAX_STATE_DICTS = 1000  # in a file; trainers save two or three
 # A message stays readable, whatever keys a file has: it shows so many of them, and so
 # many characters of each.
 _MAX_LISTED = 12
 _MAX_KEY_SHOWN = 60
 
 
-def candidates(
-    value: Any, key: str = "", depth: int = _MAX_DEPTH
-) -> Iterator[tuple[str, StateDict]]:
+def candidates(value: Any) -> Iterator[tuple[str, StateDict]]:
     """Every state dict in a nest of mappings, with its dotted key.
 
     Keys that name an optimizer, a scheduler, random states or callbacks are passed
@@ -37,29 +41,79 @@ def candidates(
 
     Args:
         value: what a checkpoint holds; anything but a mapping holds no state dict.
-        key: the dotted key that led to it; "" at the top.
-        depth: how many levels of mappings are searched below it.
 
     Yields:
-        The dotted key and the tensors (name → tensor), outer mappings before inner.
+        The dotted key ("" at the top) and the tensors (name → tensor), outer mappings
+        before inner.
 
     Raises:
-        CheckpointError: as tensors_in.
+        CheckpointError: as tensors_in; or there are more than a thousand.
     """
-    if not isinstance(value, Mapping):
-        return
-    tensors = tensors_in(value)
-    if tensors:
-        yield key, tensors
-    if depth == 0:
-        return
-    prefix = f"{key}." if key else ""
-    for name, item in value.items():
-        if not isinstance(name, str):
-            continue
-        if _NOT_WEIGHTS.search(name):
-            continue
-        yield from candidates(item, f"{prefix}{name}", depth - 1)
+    for key, found in _Search().below(value, _MAX_DEPTH):
+        if isinstance(found, CheckpointError):
+            raise found
+        yield key, found
+
+
+class _Search:
+    """Looks into each mapping once, however many places of the file share it.
+
+    Two hundred dicts that each hold the same two hundred dicts are a few kilobytes in a
+    pickle, and forty thousand places.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: dict[int, _Found] = {}  # by the mapping's id
+        self._below: dict[tuple[int, int], list[tuple[str, _Found]]] = {}
+
+    def below(self, value: Any, depth: int) -> list[tuple[str, _Found]]:
+        """The state dicts in a mapping: dotted key, as seen from there, and tensors.
+
+        Args:
+            value: a mapping, which whoever searches keeps; anything else holds none.
+            depth: how many levels of mappings are searched below it.
+
+        Raises:
+            CheckpointError: there are too many.
+        """
+        if not isinstance(value, Mapping):
+            return []
+        known = self._below.get((id(value), depth))
+        if known is not None:
+            return known
+        found: list[tuple[str, _Found]] = []
+        tensors = self._of(value)
+        if tensors:
+            found.append(("", tensors))
+        for name, item in value.items() if depth else ():
+            if not isinstance(item, Mapping):
+                continue
+            if not isinstance(name, str) or _NOT_WEIGHTS.search(name):
+                continue
+            for key, inner in self.below(item, depth - 1):
+                found.append((f"{name}.{key}" if key else name, inner))
+            if len(found) > MAX_STATE_DICTS:
+                raise _too_many()
+        self._below[id(value), depth] = found
+        return found
+
+    def _of(self, mapping: Mapping[Any, Any]) -> _Found:
+        """The mapping's own tensors: the same dict for each place that shares it."""
+        if id(mapping) not in self._tensors:
+            try:
+                self._tensors[id(mapping)] = tensors_in(mapping)
+            except CheckpointError as error:
+                self._tensors[id(mapping)] = error
+        return self._tensors[id(mapping)]
+
+
+def _too_many() -> CheckpointError:
+    """The error for a file in which state dicts are shared or multiplied endlessly."""
+    return CheckpointError(
+        f"the checkpoint holds more than {MAX_STATE_DICTS} state dicts",
+        "name the one to release in {checkpoint.state_dict}",
+        options=["checkpoint.state_dict"],
+    )
 
 
 def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
@@ -99,12 +153,31 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
         name, reason = next(iter(unsupported.items()))
         raise CheckpointError(
             f"{len(unsupported)} of the checkpoint's tensors can't be released, the"
-            f" first of them {name}: {reason}",
+            f" first of them {printable(str(name))}: {printable(reason)}",
             "make them dense (such as tensor.to_dense() or tensor.dequantize()) before"
             " saving, or name another state dict in {checkpoint.state_dict}",
             options=["checkpoint.state_dict"],
         )
     return tensors if len(tensors) > facts else {}
+
+
+def key_for_message(key: Any, longest: int) -> str:
+    """A key of a checkpoint's dict, visible and cut.
+
+    Args:
+        key: of any type that keys have; a tuple may hold texts of any length.
+        longest: how many characters are shown.
+    """
+    match key:
+        case str():
+            text = key
+        case int() | float() | None:
+            text = str(key)
+        case Inert():
+            text = key.name
+        case _:
+            text = f"a {type(key).__name__}"
+    return printable(text, longest)
 
 
 def _unsupported(mapping: Mapping[Any, Any]) -> dict[Any, str]:
@@ -140,5 +213,7 @@ def outline(value: Any) -> str:
         return f"it is a {type(value).__name__}"
     if not value:
         return "it is empty"
-    keys = [str(key)[:_MAX_KEY_SHOWN] for key in value]
+    keys = [
+        key_for_message(key, _MAX_KEY_SHOWN) for key in islice(value, _MAX_LISTED + 1)
+    ]
     return f"its keys are {first_few(keys, _MAX_LISTED)}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
 from checkpoint_release.state_dict.candidates import (
     StateDict,
@@ -39,6 +41,7 @@ USUAL_KEYS = (
     "state_dict_ema",
     "params_ema",
 )
+_MAX_LISTED = 20  # state dicts in a message
 _SAVE_WEIGHTS = (  # instead of an object that holds them
     "save the weights themselves in the code that wrote it, by"
     " torch.save(model.state_dict(), …): no class of the file is run here"
@@ -86,6 +89,12 @@ def find_state_dict(value: Any, key: str | None) -> FoundStateDict:
     state_dicts: dict[str, StateDict] = {}
     adapters: list[str] = []
     for name, tensors in candidates(value):
+        if name in state_dicts or name in adapters:
+            raise CheckpointError(
+                "the checkpoint holds two state dicts under the key"
+                f" {printable(name)}: one of its parts has a dot in it",
+                "save the weights alone, by torch.save(model.state_dict(), …)",
+            )
         if is_adapter(tensors):
             adapters.append(name)
         else:
@@ -114,9 +123,14 @@ def _only_name(state_dicts: Mapping[str, StateDict]) -> str:
     usual = [name for name in state_dicts if name.rpartition(".")[2] in USUAL_KEYS]
     if len(usual) == 1:
         return usual[0]
-    listed = [f"    {name}: {_size(weights)}" for name, weights in state_dicts.items()]
+    listed = [
+        f"    {printable(name)}: {_size(weights)}"
+        for name, weights in islice(state_dicts.items(), _MAX_LISTED)
+    ]
+    if len(state_dicts) > _MAX_LISTED:
+        listed.append("    …")
     raise CheckpointError(
-        f"the checkpoint holds {len(listed)} state dicts:\n" + "\n".join(listed),
+        f"the checkpoint holds {len(state_dicts)} state dicts:\n" + "\n".join(listed),
         "name the one to release in {checkpoint.state_dict}",
         options=["checkpoint.state_dict"],
     )
@@ -133,7 +147,7 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
         adapters: keys of the LoRA adapters in it; "" where the whole file is one.
     """
     if adapters:
-        place = adapters[0] or "the whole file"
+        place = printable(adapters[0]) or "the whole file"
         return CheckpointError(
             f"the checkpoint holds a LoRA adapter ({place}) and no base weights",
             "give the base checkpoint in {checkpoint.path} and this file in"

@@ -6,6 +6,7 @@ import numpy as np
 
 from checkpoint_release.core.dtypes import HALF
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.text import printable
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.tensors.tensor import TensorLike
 from checkpoint_release.tensors.wrappers import Computed
@@ -32,7 +33,8 @@ def cast_half(weights: StateDict, policy: str) -> StateDict:
         return weights
     if policy == "refuse":
         raise CheckpointError(
-            f"{len(half)} of {len(weights)} tensors are in half precision ({half[0]}:"
+            f"{len(half)} of {len(weights)} tensors are in half precision"
+            f" ({printable(half[0])}:"
             f" {weights[half[0]].dtype})",
             "set {checkpoint.half_precision} to keep, or to cast for float32",
             options=["checkpoint.half_precision"],

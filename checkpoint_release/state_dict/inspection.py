@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.text import for_terminal, printable
 from checkpoint_release.pth import Checkpoint
 from checkpoint_release.pth.facts import training_facts
 from checkpoint_release.pth.file_kind import Kind
@@ -62,10 +63,7 @@ class Inspection:
             lines += _state_dict_lines(key, tensors)
         facts = []
         for key, value in self.training.items():
-            fact = f"{key}: {value}"
-            if len(fact) > _WIDTH:
-                fact = f"{fact[: _WIDTH - 1]}…"
-            facts.append(fact)
+            facts.append(printable(f"{key}: {value}", _WIDTH - 1))
         lines += _section("training", facts)
         unsafe = _counted(self.unsafe_globals)
         lines += _section("code that could do harm, not run", unsafe)
@@ -144,17 +142,20 @@ def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:
 def _state_dict_lines(key: str, tensors: TensorShapes) -> list[str]:
     """A state dict in the report: how large it is, and a line for each tensor.
 
+    Names are a file's own text; each is one visible line here, and complete.
+
     Args:
         key: where in the file it is.
         tensors: name → dtype and shape.
     """
-    width = max(map(len, tensors), default=0)
+    names = {name: printable(name, len(name)) for name in tensors}
+    width = min(_WIDTH, max(map(len, names.values()), default=0))
     rows = []
     elements = 0
     for name, (dtype, shape) in tensors.items():
-        rows.append(f"{name:{width}}  {dtype} {list(shape)}")
+        rows.append(f"{names[name]:{width}}  {dtype} {list(shape)}")
         elements += math.prod(shape)
-    title = f"state dict {key}" if key else "state dict"
+    title = f"state dict {printable(key)}" if key else "state dict"
     return _section(f"{title}: {len(tensors)} tensors, {elements:,} values", rows)
 
 
@@ -172,4 +173,4 @@ def _section(title: str, rows: list[str] | tuple[str, ...]) -> list[str]:
     """
     if not rows:
         return []
-    return [title, *(f"  {row}" for row in rows)]
+    return [title, *(f"  {for_terminal(row)}" for row in rows)]

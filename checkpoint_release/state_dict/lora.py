@@ -7,6 +7,7 @@ state dict beside the layers' own weights, which are then named X.base_layer.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +17,23 @@ import numpy as np
 
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.errors import CheckpointError, first_few
+from checkpoint_release.core.text import printable
 from checkpoint_release.pth import to_json_value
 from checkpoint_release.state_dict.candidates import StateDict, candidates, outline
 from checkpoint_release.state_dict.prefixes import without_prefix
-from checkpoint_release.tensors.tensor import TensorLike
+from checkpoint_release.tensors.safetensors import nbytes
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
 from checkpoint_release.tensors.wrappers import Computed
 
 # PEFT's model has X.lora_A.default.weight ("default" is the adapter's name), PEFT's
 # adapter files X.lora_A.weight; a script that keeps a factor as a parameter, X.lora_A.
 _FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<factor>A|B)(\.default)?(\.weight)?$")
 _PEFT_PREFIX = "base_model.model."
+_BLOCK = 1 << 17  # elements of a layer that are merged at a time
+# A file's merges may take this many multiplications, and so many more for each byte of
+# the factors and layers: a rank of 512 for a layer in half precision.
+MAX_PRODUCTS = 1 << 29
+PRODUCTS_A_BYTE = 256
 _OWN_BASE = "give the adapter's own base checkpoint"
 
 
@@ -66,7 +74,7 @@ def refuse_adapter_beside(adapter: str, path: str) -> None:
     if adapter:
         raise CheckpointError(
             f"{path} holds weights without adapters, and a LoRA adapter beside them"
-            f" ({adapter})",
+            f" ({printable(adapter)})",
             "to leave it out, name the weights in {checkpoint.state_dict}; to merge it,"
             f" set both {{checkpoint.path}} and {{checkpoint.adapter}} to {path}",
             options=["checkpoint.state_dict", "checkpoint.path", "checkpoint.adapter"],
@@ -90,7 +98,7 @@ def find_adapter(value: Any) -> StateDict:
     if len(adapters) == 1:
         return found[adapters[0]]
     if adapters:
-        holds = f"{len(adapters)} LoRA adapters ({', '.join(adapters)})"
+        holds = f"{len(adapters)} LoRA adapters ({first_few(adapters, 12)})"
     else:
         for name, tensors in found.items():
             _refuse_mixed(name, tensors)
@@ -116,7 +124,7 @@ def _refuse_mixed(name: str, tensors: StateDict) -> None:
         return
     others = [tensor for tensor in tensors if not _FACTOR.match(tensor)]
     raise CheckpointError(
-        f"the adapter file's {name or 'state dict'} holds LoRA factors and"
+        f"the adapter file's {printable(name) or 'state dict'} holds LoRA factors and"
         f" {len(others)} other tensors: {first_few(others, 3)}",
         "only lora_A and lora_B can be merged: save the adapter without the others; if"
         " they are a model's weights with its LoRA injected, give the file as"
@@ -172,11 +180,24 @@ def _lora_config(value: Any) -> Mapping[str, Any]:
 
 
 def _number(config: Mapping[str, Any], *keys: str) -> float | None:
-    """What the first of the keys with a number holds; True and False are none."""
+    """What the first of the keys with a number holds; True and False are none.
+
+    Raises:
+        CheckpointError: it is beyond what a float holds.
+    """
     for key in keys:
         value = config.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise CheckpointError(
+                    f"lora_config's {key} is a number of {value.bit_length()} bits,"  # type: ignore[union-attr]
+                    " and no scale or rank can be that large",
+                    "state alpha in {checkpoint.lora_alpha}, and save the file again"
+                    " without this number",
+                    options=["checkpoint.lora_alpha"],
+                ) from None
     return None
 
 
@@ -195,7 +216,7 @@ def _check_rank(rank: float, weights: Mapping[str, TensorLike]) -> None:
             continue
         if tensor.shape[:1] != (rank,):
             raise CheckpointError(
-                f"lora_config says rank {rank:g}, and {name} has shape"
+                f"lora_config says rank {rank:g}, and {printable(name)} has shape"
                 f" {list(tensor.shape)}",
                 "the file contradicts itself: export it again where it was trained",
             )
@@ -229,17 +250,26 @@ def merge_lora(
         if _FACTOR.match(name):
             injected[name] = tensor
         else:
-            merged[name.replace(".base_layer.", ".")] = tensor
+            own_name = name.replace(".base_layer.", ".")
+            if own_name in merged:
+                raise CheckpointError(
+                    f"two of the checkpoint's tensors would be named"
+                    f" {printable(own_name)}: one under this name, and one under"
+                    " base_layer, which an adapter puts between",
+                    "remove the one that isn't the model's, and save the file again",
+                )
+            merged[own_name] = tensor
     layers = _pair_factors(_all_factors(injected, adapter))
     if not layers:
         return merged, None
     if alpha is None:
         raise CheckpointError(
-            f"{len(layers)} layers have LoRA factors ({next(iter(layers))}, …), and the"
-            " file doesn't say their alpha",
+            f"{len(layers)} layers have LoRA factors ({first_few(list(layers), 1)}),"
+            " and the file doesn't say their alpha",
             "state the alpha it was trained with in {checkpoint.lora_alpha}",
             options=["checkpoint.lora_alpha"],
         )
+    _check_work(layers, merged)
     for layer, factors in layers.items():
         name = f"{layer}.weight"
         _check_fit(layer, factors, merged)
@@ -263,7 +293,7 @@ def _all_factors(
         return injected
     if injected:
         raise CheckpointError(
-            f"the checkpoint holds LoRA factors ({next(iter(injected))}, …), and"
+            f"the checkpoint holds LoRA factors ({first_few(list(injected), 1)}), and"
             " {checkpoint.adapter} adds others",
             "leave {checkpoint.adapter} unset, or give a base checkpoint without"
             " adapters",
@@ -286,15 +316,23 @@ def _pair_factors(tensors: Mapping[str, TensorLike]) -> dict[str, _Factors]:
         match = _FACTOR.match(name)
         if match is None:
             raise CheckpointError(
-                f"the LoRA adapter holds {name}, which is no LoRA factor",
+                f"the LoRA adapter holds {printable(name)}, which is no LoRA factor",
                 "give lora_A and lora_B only",
             )
-        by_layer.setdefault(match["layer"], {})[match["factor"]] = tensor
+        factors = by_layer.setdefault(match["layer"], {})
+        if match["factor"] in factors:
+            raise CheckpointError(
+                f"two tensors are the factor lora_{match['factor']} of"
+                f" {printable(match['layer'])}, one of them {printable(name)}",
+                "leave one of them out, and save the file again",
+            )
+        factors[match["factor"]] = tensor
     paired = {}
     for layer, pair in by_layer.items():
         if len(pair) != 2:
             raise CheckpointError(
-                f"{layer} has lora_{next(iter(pair))} and not the other factor",
+                f"{printable(layer)} has lora_{next(iter(pair))} and not the other"
+                " factor",
                 "give a complete adapter",
             )
         paired[layer] = _Factors(pair["A"], pair["B"])
@@ -312,14 +350,15 @@ def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
     base = weights.get(f"{layer}.weight")
     if base is None:
         raise CheckpointError(
-            f"the LoRA adapter adapts {layer}, and the base has no {layer}.weight",
+            f"the LoRA adapter adapts {printable(layer)}, and the base has no"
+            f" {printable(layer)}.weight",
             _OWN_BASE,
         )
     a, b = factors.a.shape, factors.b.shape
     shapes = f"lora_A {list(a)}, lora_B {list(b)}, base {list(base.shape)}"
     if not len(a) == len(b) == len(base.shape) == 2:
         raise CheckpointError(
-            f"{layer}: only Linear layers can be merged: {shapes}",
+            f"{printable(layer)}: only Linear layers can be merged: {shapes}",
             "merge it where it was trained",
         )
     rank, inputs = a
@@ -327,7 +366,35 @@ def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
     fit = b[1] == rank and base.shape == (outputs, inputs)
     if rank == 0 or not fit:  # of rank 0 there is no scale alpha / rank
         raise CheckpointError(
-            f"{layer}: the LoRA factors don't fit: {shapes}", _OWN_BASE
+            f"{printable(layer)}: the LoRA factors don't fit: {shapes}", _OWN_BASE
+        )
+
+
+def _check_work(layers: Mapping[str, _Factors], weights: StateDict) -> None:
+    """Raise CheckpointError where merging takes longer than the file's size explains.
+
+    With a stride of zero a few bytes are a factor of any rank, and its product with
+    another one would take hours.
+
+    Args:
+        layers: name → its factors; not yet checked whether they fit.
+        weights: the model's.
+    """
+    products = 0
+    stored: dict[object, int] = {}
+    for layer, factors in layers.items():
+        products += math.prod(factors.a.shape) * math.prod(factors.b.shape[:1])
+        for tensor in (factors.a, factors.b, weights.get(f"{layer}.weight")):
+            if isinstance(tensor, Tensor):
+                stored[id(tensor.storage)] = tensor.storage.nbytes
+            elif tensor is not None:  # computed, such as widened from half precision
+                stored[id(tensor)] = nbytes(tensor)
+    if products > MAX_PRODUCTS + PRODUCTS_A_BYTE * sum(stored.values()):
+        raise CheckpointError(
+            f"the work budget is exceeded: merging the LoRA factors of {len(layers)}"
+            f" layers would take {products:.2g} multiplications, more than"
+            f" {sum(stored.values())} bytes of weights explain",
+            "merge it where it was trained",
         )
 
 
@@ -343,16 +410,35 @@ def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
     def compute() -> np.ndarray[Any, Any]:
         left = factors.b.numpy().astype(np.float64)
         right = factors.a.numpy().astype(np.float64)
-        # One rank after another: a BLAS product may add in an order that depends on the
-        # machine and its threads.
-        update = np.zeros(base.shape)
-        for rank in range(factors.rank):
-            update += np.multiply.outer(left[:, rank], right[rank])
         weight = base.numpy()
-        merged = weight.astype(np.float64) + scale * update
-        return np.asarray(merged.astype(weight.dtype))
+        merged = np.empty_like(weight, order="C")
+        # Some rows at a time: all of a large layer in float64 would take several times
+        # its file.
+        rows = max(1, _BLOCK // max(1, weight.shape[1]))
+        for at in range(0, weight.shape[0], rows):
+            some = slice(at, at + rows)
+            update = _product(left[some], right)
+            merged[some] = weight[some].astype(np.float64) + scale * update
+        return merged
 
     return Computed(base.dtype, base.shape, compute)
+
+
+def _product(
+    left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """left · right in float64, one rank after another.
+
+    A BLAS product may add in an order that depends on the machine and its threads.
+
+    Args:
+        left: [rows, rank].
+        right: [rank, columns].
+    """
+    product = np.zeros((left.shape[0], right.shape[1]))
+    for rank, row in enumerate(right):
+        product += np.multiply.outer(left[:, rank], row)
+    return product
 
 
 def _merged_lora(layers: Mapping[str, _Factors], alpha: float) -> MergedLora:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.dtypes import HALF
+from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Checkpoint
+from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.find import find_state_dict
 from checkpoint_release.state_dict.half_precision import cast_half
@@ -17,6 +19,8 @@ from checkpoint_release.state_dict.lora import (
     refuse_adapter_beside,
 )
 from checkpoint_release.state_dict.selection import Selection, select
+from checkpoint_release.tensors.safetensors import nbytes
+from checkpoint_release.tensors.tensor import Tensor
 
 _ALL = Selection()
 
@@ -83,6 +87,7 @@ def read_model_weights(
             doesn't fit.
     """
     found = find_state_dict(checkpoint.value, state_dict)
+    _check_size(found.weights)
     selected = select(found.weights, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of
     # the sum.
@@ -93,6 +98,35 @@ def read_model_weights(
         merged, lora = merge_lora(tensors, None, alpha)
     else:
         factors = find_adapter(adapter.value)
+        _check_size(factors)
         alpha = lora_alpha(adapter.value, alpha, factors)
         merged, lora = merge_lora(tensors, factors, alpha)
     return ModelWeights(merged, found.key, selected.prefix, lora, selected.left_out)
+
+
+def _check_size(weights: StateDict) -> None:
+    """Require that the weights aren't many times what the file stores of them.
+
+    A tensor that goes by a million names is a few bytes for each of them in a
+    checkpoint, and is written out for each of them.
+
+    Args:
+        weights: name → tensor, as they lie in the file.
+
+    Raises:
+        CheckpointError: they would be written much larger.
+    """
+    written = 0
+    stored: dict[int, int] = {}
+    for tensor in weights.values():
+        written += nbytes(tensor)
+        if isinstance(tensor, Tensor):
+            stored[id(tensor.storage)] = tensor.storage.nbytes
+    allowed = CLAIM_ALLOWANCE + MAX_CLAIM * sum(stored.values())
+    if written > allowed:
+        raise CheckpointError(
+            f"the budget of written bytes is exceeded: the weights would take"
+            f" {written:,} bytes, and the file stores {sum(stored.values()):,} for them"
+            f" ({CLAIM_ALLOWANCE >> 20} MiB and {MAX_CLAIM} times as many are allowed)",
+            "save each tensor once, without views that repeat elements",
+        )

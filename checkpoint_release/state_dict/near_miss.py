@@ -16,6 +16,7 @@ from checkpoint_release.state_dict.selection import Selection
 
 _COUNTERS = ("*total_ops", "*total_params")  # thop's, in every module that it profiled
 _MAX_TRIED = 100  # selections, each of which is held against the model
+_MAX_PATTERNS = 10  # to leave out; with more of them it isn't a near miss
 _OPTIONS = ("checkpoint.prefix", "checkpoint.leave_out")
 
 T = TypeVar("T")
@@ -84,14 +85,17 @@ def _nearby(names: Collection[str]) -> Iterator[Selection]:
     """
     counters = [name for name in _COUNTERS if any(fnmatchcase(n, name) for n in names)]
     for prefix in ("", *_beginnings(names)):
-        inside, outside = [], list(counters)
+        inside: list[str] = []
+        outside = dict.fromkeys(counters)  # in order, without duplicates
         for name in names:
             if _matches_any(name, counters):
                 continue
             if name.startswith(prefix):
                 inside.append(name.removeprefix(prefix))
-            elif _pattern(name) not in outside:
-                outside.append(_pattern(name))
+            else:
+                outside[_pattern(name)] = None
+        if len(outside) > _MAX_PATTERNS:
+            continue
         yield Selection(tuple(outside), prefix or None)
         for part in _small_parts(inside):
             yield Selection((*outside, f"{prefix}{part}"), prefix or None)

@@ -17,7 +17,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
-from checkpoint_release.pth.file_kind import Kind, identify
+from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
     ShardName,
@@ -54,9 +54,13 @@ def read_source(path: Path) -> Checkpoint:
         CheckpointError: it can't be read, is one shard of several, an incomplete set,
             or a folder whose weights can't be told apart or are of another kind.
     """
-    if path.is_dir():
-        return _read_folder(path)
-    if path.name.endswith(INDEX_SUFFIX) and path.is_file():
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        is_index = path.name.endswith(INDEX_SUFFIX) and path.is_file()
+    except OSError:  # such as a name that is too long; the reader says what is wrong
+        is_index = False
+    if is_index:
         return _read_shards(indexed_set(path))
     refuse_single_shard(path)
     return read_file(path)
@@ -85,9 +89,10 @@ def read_file(path: Path) -> Checkpoint:
 
 def _is_safetensors(path: Path) -> bool:
     try:
-        return identify(MappedFile.of_file(path)).kind is Kind.SAFETENSORS
-    except (OSError, CheckpointError):
+        file = MappedFile.of_file(path)
+    except OSError:
         return False  # the reader of checkpoints says what is wrong
+    return not is_zip(file) and identify_bytes(file.view).kind is Kind.SAFETENSORS
 
 
 def _read_shards(shards: ShardSet) -> Checkpoint:

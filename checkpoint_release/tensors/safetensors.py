@@ -19,6 +19,7 @@ from typing import Any
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
 from checkpoint_release.core.files import REMAKE, DigestedFile, FileEntry
+from checkpoint_release.core.text import printable
 from checkpoint_release.tensors.tensor import (
     MappedFile,
     Storage,
@@ -28,6 +29,14 @@ from checkpoint_release.tensors.tensor import (
 )
 
 MAX_HEADER = 100_000_000  # the library refuses a larger one
+MAX_DIMENSIONS = 64  # torch's and numpy's own limit
+MAX_NBYTES = 1 << 63  # of a tensor; sizes of zero count as one
+# Bytes of memory that reading a header may take, and as many more for each of the
+# file's: its text, and what is made of it.
+HEADER_MEMORY = 48 << 20
+HEADER_GROWTH = 3.5
+_VALUE = 200  # bytes that a value in a header takes once it is read, with its name
+_TENSOR = 1000
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
 
 
@@ -134,10 +143,11 @@ def _check_names_and_dtypes(tensors: Mapping[str, TensorLike]) -> None:
     for name, tensor in tensors.items():
         if not DTYPES[tensor.dtype].in_safetensors:
             raise CheckpointError(
-                f"tensor {name!r} has dtype {tensor.dtype}, which safetensors can't"
-                " hold",
+                f"tensor '{printable(name)}' has dtype {tensor.dtype}, which"
+                " safetensors can't hold",
                 "cast it before saving, or leave it out",
             )
+        _require_addressable_to_write(name, tensor)
         if name == "__metadata__":
             raise CheckpointError(
                 "a tensor is named '__metadata__', which safetensors reserves for"
@@ -148,9 +158,40 @@ def _check_names_and_dtypes(tensors: Mapping[str, TensorLike]) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise CheckpointError(
-                f"the tensor name {name!r} is not valid Unicode",
+                f"the tensor name '{printable(name)}' is not valid Unicode",
                 "rename it before saving",
             ) from None
+
+
+def _require_addressable_to_write(name: str, tensor: TensorLike) -> None:
+    """Require a shape that the safetensors library can read.
+
+    Raises:
+        CheckpointError: it refuses it.
+    """
+    try:
+        _require_addressable(name, tensor.shape, tensor.dtype)
+    except ValueError as error:
+        raise CheckpointError(
+            str(error), "leave the tensor out of what is saved"
+        ) from None
+
+
+def _require_addressable(name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Require that a tensor's size fits into 63 bits.
+
+    Also of one without elements: the safetensors library multiplies the sizes one after
+    another, and refuses (2**61, 2**61, 0) before it sees the zero.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    size = math.prod(max(size, 1) for size in shape)
+    if DTYPES[dtype].nbytes(size) >= MAX_NBYTES:
+        raise ValueError(
+            f"'{printable(name)}' has the shape {list(shape)}, and no tensor can: its"
+            " size takes more than 63 bits"
+        )
 
 
 def _header(
@@ -204,7 +245,7 @@ def _write_tensor(file: DigestedFile, name: str, tensor: TensorLike) -> None:
         written += piece.nbytes
     if written != nbytes(tensor):
         raise CheckpointError(
-            f"tensor {name!r} gave {written} bytes, and its shape takes"
+            f"tensor '{printable(name)}' gave {written} bytes, and its shape takes"
             f" {nbytes(tensor)}"
         )
 
@@ -348,7 +389,8 @@ def read_index(path: Path) -> dict[str, str]:
         for name in shard_of.values():
             if Path(name).name != name:
                 raise ArtifactError(
-                    f"{path} names {name!r}, which is not a file beside it", REMAKE
+                    f"{path} names '{printable(name)}', which is not a file beside it",
+                    REMAKE,
                 )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(
@@ -398,8 +440,8 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
         tensor = Tensor(entry["dtype"], shape, contiguous_strides(shape), 0, storage)
         if start != end or stop - start != tensor.nbytes:
             raise ValueError(
-                f"{name!r} lies at {start} to {stop}, not the {tensor.nbytes} bytes"
-                f" from {end}"
+                f"'{printable(name)}' lies at {start} to {stop}, not the"
+                f" {tensor.nbytes} bytes from {end}"
             )
         end = stop
         tensors[name] = tensor
@@ -420,11 +462,36 @@ def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
         raise ValueError(f"its header claims {length} bytes, the file has {len(view)}")
-    text = str(view[8 : 8 + length], "utf-8")
+    raw = bytes(view[8 : 8 + length])
+    _check_memory(raw, len(view))
+    text = raw.decode()
     header = json.loads(text, object_pairs_hook=_without_duplicates)
     if type(header) is not dict:
         raise ValueError("its header is not a JSON object")
     return header, 8 + length
+
+
+def _check_memory(header: bytes, file_size: int) -> None:
+    """Require that reading a header takes no more than the file's size explains.
+
+    A tensor without elements takes some fifty bytes of a header, and twenty times as
+    many once it is read.
+
+    Args:
+        header: as it is written; it isn't read yet.
+        file_size: in bytes.
+
+    Raises:
+        ValueError: it would take more.
+    """
+    values = header.count(b",") + header.count(b"[") + header.count(b":")
+    needed = 5 * len(header) + _VALUE * values + _TENSOR * header.count(b"{")
+    allowed = HEADER_MEMORY + int(HEADER_GROWTH * file_size)
+    if needed > allowed:
+        raise ValueError(
+            f"the memory budget is exceeded: to read its header of {len(header):,}"
+            f" bytes would take more than {allowed >> 20} MiB"
+        )
 
 
 def _data_offsets(item: tuple[str, Any]) -> Any:
@@ -446,12 +513,20 @@ def _data_span(name: str, entry: dict[str, Any]) -> tuple[int, int]:
     """
     start, stop = entry["data_offsets"]
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"{name!r} has the unknown dtype {entry['dtype']!r}")
-    for number in (start, stop, *entry["shape"]):
-        if type(number) is not int or number < 0:
+        raise ValueError(
+            f"'{printable(name)}' has an unknown dtype,"
+            f" {printable(str(entry['dtype']), 20)}"
+        )
+    shape = entry["shape"]
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"'{printable(name)}' has {len(shape)} dimensions")
+    for number in (start, stop, *shape):
+        if type(number) is not int or not 0 <= number < MAX_NBYTES:
             raise ValueError(
-                f"{name!r} has the shape {entry['shape']} at {entry['data_offsets']}"
+                f"'{printable(name)}' has a number in its shape or its place that no"
+                " tensor can have"
             )
+    _require_addressable(name, tuple(shape), entry["dtype"])
     return start, stop
 
 

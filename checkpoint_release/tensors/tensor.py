@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import mmap
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from checkpoint_release.core.dtypes import DTYPES, of_numpy
+from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.text import printable
 
 # bytes handed on at a time: they fit the cache; larger ones are copied more slowly
 CHUNK = 256 << 10
 
 # bytes that Linux may map around a byte that is touched: a large folio
-_FAULT_AROUND = 2 << 20
+FAULT_AROUND = 2 << 20
 
 
 class TensorLike(Protocol):
@@ -69,7 +72,11 @@ class MappedFile:
         """
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is not a regular file")
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except ValueError:  # NUL, or what the system's encoding lacks
+            raise OSError(errno.EINVAL, "no file can have this name") from None
+        with opened as file:
             if path.stat().st_size == 0:  # mmap refuses to map nothing
                 return cls(memoryview(b""))
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -90,13 +97,26 @@ class MappedFile:
             return
         if not hasattr(mmap, "MADV_DONTNEED"):
             return
-        first = start - start % _FAULT_AROUND
-        end = stop + -stop % _FAULT_AROUND
+        first = start - start % FAULT_AROUND
+        end = stop + -stop % FAULT_AROUND
         length = min(end, len(self.view)) - first
         self._pages.madvise(mmap.MADV_DONTNEED, first, length)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What the bytes of a storage are compared with when they are read.
+
+    Attributes:
+        name: of the archive's entry that holds them, for messages.
+        crc: their CRC-32.
+    """
+
+    name: str
+    crc: int
+
+
+@dataclass(eq=False, slots=True)
 class Storage:
     """A run of bytes that one or more tensors look at.
 
@@ -105,6 +125,8 @@ class Storage:
             share memory.
         start, nbytes: where the bytes lie within `mapping`.
         big_endian: whether elements are stored most significant byte first.
+        checksum: not yet compared with the bytes; None where there is none, or where
+            it has been.
     """
 
     key: str
@@ -112,14 +134,69 @@ class Storage:
     start: int
     nbytes: int
     big_endian: bool = False
+    checksum: Checksum | None = None
 
     @property
     def view(self) -> memoryview:
         """The bytes as they lie in the file."""
         return self.mapping.view[self.start : self.start + self.nbytes]
 
+    def check(self) -> None:
+        """Compare all of the bytes with the checksum, the first time.
 
-@dataclass(frozen=True, eq=False)
+        Raises:
+            CheckpointError: they are damaged.
+        """
+        if self.checksum is not None:
+            for _ in self.pieces(self.start, self.start + self.nbytes):
+                pass
+
+    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Bytes [start, stop) of the mapping, in pieces of CHUNK or less.
+
+        Where they are all bytes of the storage, its checksum is computed while they go
+        by, piece by piece, as each is about to be used; otherwise all of the storage
+        has to be read for it, before the first piece is handed out. Memory behind a
+        piece is given back when the next one is asked for.
+
+        Args:
+            start, stop: within the storage.
+
+        Raises:
+            CheckpointError: the storage is damaged.
+        """
+        whole = (start, stop) == (self.start, self.start + self.nbytes)
+        if not whole:
+            self.check()
+        expected = self.checksum
+        crc = 0
+        for at in range(start, stop, CHUNK):
+            end = min(at + CHUNK, stop)
+            piece = self.mapping.view[at:end]
+            if expected is not None:
+                crc = zlib.crc32(piece, crc)
+                if end == stop:
+                    self._compare(expected, crc)
+            yield piece
+            self.mapping.drop(at, end)
+
+    def _compare(self, expected: Checksum, crc: int) -> None:
+        """Compare the checksum with that of the bytes; it needn't be done again.
+
+        Raises:
+            CheckpointError: they differ.
+        """
+        if crc != expected.crc:
+            raise CheckpointError(
+                f"the checkpoint's storage {printable(expected.name)} is damaged: its"
+                f" bytes have the checksum {crc:08x}, and the archive states"
+                f" {expected.crc:08x}",
+                "copy or download the checkpoint again",
+            )
+        self.checksum = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
     """A strided look at a storage, as in torch; offset and strides count elements.
 
@@ -200,10 +277,12 @@ class Tensor:
 
         Raises:
             TypeError: numpy can't hold the dtype (F4, C32).
+            CheckpointError: the storage is damaged.
         """
         dtype = DTYPES[self.dtype]
         if dtype.numpy is None:
             raise TypeError(f"numpy has no type for {self.dtype}")
+        self.storage.check()
         converted = self.storage.big_endian or self._changes_sign
         if self.size and not converted:
             return self._strided(dtype.numpy, 1)
@@ -219,6 +298,10 @@ class Tensor:
         Returns:
             Pieces of about CHUNK bytes; a file's own bytes where they lie in this
             order, otherwise copies.
+
+        Raises:
+            CheckpointError: the storage is damaged; before the last piece is handed out
+                at the latest.
         """
         if self.size == 0:
             return iter(())
@@ -235,13 +318,8 @@ class Tensor:
 
     def _stored_chunks(self) -> Iterator[memoryview]:
         """The bytes as they lie in the file; of a contiguous tensor."""
-        mapping = self.storage.mapping
         start = self.storage.start + self.offset * DTYPES[self.dtype].bits // 8
-        end = start + self.nbytes
-        for at in range(start, end, CHUNK):
-            stop = min(at + CHUNK, end)
-            yield mapping.view[at:stop]
-            mapping.drop(at, stop)
+        return self.storage.pieces(start, start + self.nbytes)
 
     def _converted_chunks(self) -> Iterator[memoryview]:
         """Copies of one block after the other, put in order.
@@ -252,6 +330,7 @@ class Tensor:
         are kept until the end.
         """
         storage = self.storage
+        storage.check()
         address = byte_bounds(np.frombuffer(storage.view, np.uint8))[0]
         to_file = storage.start - address
         for block in _blocks(self._units()):
@@ -269,7 +348,8 @@ class Tensor:
 
         Returns:
             A view of the tensor's shape. A complex number is two integers, its real and
-            its imaginary part, on a further, last axis.
+            its imaginary part, on a further, last axis; dimensions of one are left out
+            then.
         """
         dtype = DTYPES[self.dtype]
         parts = 2 if dtype.kind == "complex" else 1
@@ -288,7 +368,10 @@ class Tensor:
         shape = self.shape
         strides = tuple(stride * step for stride in self.strides)
         if parts == 2:
-            shape, strides = (*shape, 2), (*strides, dtype.itemsize)
+            # numpy has as many dimensions as torch: without those of one there is room
+            long = [axis for axis, size in enumerate(shape) if size != 1]
+            shape = (*(shape[axis] for axis in long), 2)
+            strides = (*(strides[axis] for axis in long), dtype.itemsize)
         offset = self.offset * step
         return np.ndarray(shape, dtype, self.storage.view, offset, strides)
 

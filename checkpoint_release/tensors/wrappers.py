@@ -14,6 +14,7 @@ import numpy as np
 
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError, ExportError
+from checkpoint_release.core.text import printable
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 
@@ -99,8 +100,9 @@ class Cast:
             overflowed = np.isfinite(values) & ~np.isfinite(cast)
             if overflowed.any():
                 raise ExportError(
-                    f"{self.name} {list(self.shape)} holds {values[overflowed][0]},"
-                    f" which is beyond what {self.dtype} can hold",
+                    f"{printable(self.name)} {list(self.shape)} holds"
+                    f" {values[overflowed][0]}, which is beyond what {self.dtype} can"
+                    " hold",
                     "set {safetensors.dtype} to bfloat16, which has float32's range, or"
                     " to keep",
                     options=["safetensors.dtype"],
@@ -156,8 +158,8 @@ class Finite:
             return
         nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
         raise CheckpointError(
-            f"{self.name} {list(self.shape)} holds at least {nan} NaN and {infinite}"
-            " infinite values",
+            f"{printable(self.name)} {list(self.shape)} holds at least {nan} NaN and"
+            f" {infinite} infinite values",
             "release a checkpoint from before training diverged, or set"
             " {checkpoint.non_finite} to keep if they are meant (such as the -inf of an"
             " attention mask)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHES = ("checkpoint", "exports", "loader", "pipeline")
+BENCHES = ("checkpoint", "hostile", "exports", "loader", "pipeline")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, read_manifest
 from checkpoint_release.core.artifacts.typed import Record, read_record
 from checkpoint_release.core.errors import first_few
+from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 
 CHECKPOINT = "checkpoint"
@@ -104,7 +105,7 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
     def describe(self) -> list[str]:
         """What was read, merged and left out, for people: a line each."""
         tensors, lora = self.tensors, self.lora
-        state_dict = self.origin.state_dict or "a bare state dict"
+        state_dict = printable(self.origin.state_dict) or "a bare state dict"
         megabytes = tensors.bytes / 1e6
         lines = [
             f"{self.origin.container}, {state_dict}: {tensors.count} tensors,"
@@ -123,7 +124,7 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
         for harm, names in self.left_out.items():
             if names:
                 listed = [f"{name} ×{count}" for name, count in names.items()]
-                lines.append(f"left out, not run ({harm}): {', '.join(listed)}")
+                lines.append(f"left out, not run ({harm}): {first_few(listed, 50)}")
         return lines
 
 
