@@ -21,6 +21,7 @@ from typing import Protocol
 
 from checkpoint_release.commands import inspect, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.terminal import print_any_text
 
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="checkpoint-release",
         description="Run, inspect and verify models and their releases.",

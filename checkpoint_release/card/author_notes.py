@@ -12,7 +12,6 @@ it:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_result
 
 from checkpoint_release.card.markdown import code, split_sections
 from checkpoint_release.core.errors import CardError
+from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.params import CardParams
 
 NOTES_FILE = "notes.md"
@@ -160,7 +160,7 @@ def _read_results(path: Path) -> tuple[EvalResult, ...]:
     if not path.exists():
         return ()
     try:
-        value: Any = json.loads(_read_text(path))
+        value: Any = parse_json(_read_text(path))
         _, results = model_index_to_eval_results([{"name": "", "results": value}])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CardError(

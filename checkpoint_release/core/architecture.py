@@ -42,12 +42,16 @@ from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from checkpoint_release.core.errors import (
+    ArtifactError,
     CheckpointReleaseError,
     ModelError,
     ParamsError,
     one_line,
 )
+from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS, Trust
@@ -57,6 +61,15 @@ if TYPE_CHECKING:
 
 TensorShapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name → (safetensors dtype such as "F32", shape)."""
+
+
+class _StatedArchitecture(msgspec.Struct):
+    """An architecture as a JSON file has it, beside whatever else is there."""
+
+    factory: str
+    kwargs: dict[str, Any]
+    signature: Any
+    described: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,14 +107,20 @@ class Architecture:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Architecture:
-        """Read what to_json wrote."""
-        signature = read_signature(value["signature"])
-        return cls(
-            value["factory"],
-            dict(value["kwargs"]),
-            signature,
-            value.get("described", False),
-        )
+        """Read what to_json wrote; whoever wrote it, its code isn't trusted.
+
+        Raises:
+            ArtifactError: a key is missing or of another type.
+        """
+        try:
+            stated = msgspec.convert(value, _StatedArchitecture)
+            signature = read_signature(stated.signature)
+        except msgspec.ValidationError as error:
+            raise ArtifactError(f"doesn't describe a model: {error}", REMAKE) from None
+        except ParamsError as error:
+            own = error.renamed(lambda option: option.removeprefix("model."))
+            raise ArtifactError(f"is broken: {own.problem}", REMAKE) from None
+        return cls(stated.factory, stated.kwargs, signature, stated.described)
 
     def hook(self, name: str, default: Any = None) -> Any:
         """What the factory's module calls by that name, if it described the model.

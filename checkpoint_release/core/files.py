@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
 from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.json_text import MAX_SIZE, JsonError, parse_json
 
 _BLOCK = 1 << 20  # bytes
 REMAKE = "make it again, or get a whole copy of it"
@@ -40,14 +41,46 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of an artifact.
 
     Raises:
-        ArtifactError: the file is missing or isn't JSON.
+        ArtifactError: the file is missing, can't be read, or isn't JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            return parse_json(file.read(MAX_SIZE + 1))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", REMAKE) from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not JSON: {error}", REMAKE) from None
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error.strerror}", REMAKE) from None
+    except JsonError as error:
+        raise ArtifactError(f"{path} is {error}", REMAKE) from None
+
+
+def require_inside(name: str, source: Path) -> None:
+    """Require that a path in a JSON file names a file beside it, or further inside.
+
+    Whoever wrote the file may have put any path there, and whoever opens or copies what
+    it names would follow it.
+
+    Args:
+        name: the path, in POSIX form.
+        source: the file that names it, for the message.
+
+    Raises:
+        ArtifactError: the path leads out of the folder, or no file can have it.
+    """
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or not path.parts
+    if outside or "\\" in name or PureWindowsPath(name).drive:
+        raise ArtifactError(
+            f"{source} names {name!r}, which leads out of the folder", REMAKE
+        )
+    try:
+        possible = b"\0" not in name.encode()
+    except UnicodeEncodeError:  # JSON can hold half a character
+        possible = False
+    if not possible:
+        raise ArtifactError(
+            f"{source} names {name!r}, which no file can be called", REMAKE
+        )
 
 
 def replace_file(path: Path, content: bytes) -> None:

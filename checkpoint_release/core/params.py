@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from checkpoint_release.core.artifacts.formats import FORMATS, OPSETS
 from checkpoint_release.core.errors import ParamsError
@@ -27,11 +27,17 @@ _VERSION = (  # v and https://semver.org's own expression
     r"(-((0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
     r"(\+([0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*))?\Z"
 )
+# A letter, digit or underscore at both ends, and neither -- nor .. within.
+_HUB_NAME = r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_MAX_SIZE = 1 << 20  # bytes of params.yaml
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 # The description states what a pattern or a range allows, in the message about a value
 # that it refuses.
-Text = Annotated[str, Meta(min_length=1)]
+Text = Annotated[
+    str,
+    Meta(min_length=1, pattern=r"^[^\x00]*\Z"),
+]
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
@@ -53,7 +59,7 @@ Factory = Annotated[
 Size = Annotated[
     str,
     Meta(
-        pattern=r"^[1-9][0-9]*(KB|MB|GB|TB)?\Z",
+        pattern=r"^[1-9][0-9]{0,17}(KB|MB|GB|TB)?\Z",
         description="a number of bytes, or of KB, MB, GB or TB",
     ),
 ]
@@ -74,7 +80,7 @@ Language = Annotated[
 HubId = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_.-]{1,96}(/[A-Za-z0-9_.-]{1,96})?\Z",
+        pattern=rf"^{_HUB_NAME}(/{_HUB_NAME})?\Z",
         description="organisation/name on the Hub",
     ),
 ]
@@ -86,7 +92,12 @@ Repository = Annotated[
     ),
 ]
 Branch = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*\Z", description="a branch's name")
+    str,
+    Meta(
+        # https://git-scm.com/docs/git-check-ref-format
+        pattern=r"^(?!.*(\.\.|//|/\.|\.lock(/|\Z)|[./]\Z))[A-Za-z0-9][A-Za-z0-9_.+/-]*\Z",
+        description="a branch's name",
+    ),
 ]
 Version = Annotated[
     str, Meta(pattern=_VERSION, description="v and a semantic version, such as v1.2.0")
@@ -268,6 +279,23 @@ class Params(Section, frozen=True):
             yield "formats", f"no format is enabled; set one of {names} to true"
 
 
+def _read_text(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        OSError, UnicodeDecodeError: it can't be read.
+        ParamsError: it is no file that a person wrote.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MAX_SIZE + 1)
+    if len(content) > _MAX_SIZE:
+        raise ParamsError(
+            f"{path} is longer than {_MAX_SIZE:,} bytes",
+            "start from the params.yaml that comes with the project",
+        )
+    return content.decode("utf-8-sig")
+
+
 def load_params(path: Path = PATH) -> Params:
     """Read and validate params.yaml.
 
@@ -280,12 +308,20 @@ def load_params(path: Path = PATH) -> Params:
             what is allowed.
     """
     try:
-        value = YAML(typ="safe").load(path)
+        # The parser in C ends the process on a file that is nested deeply enough.
+        value = YAML(typ="safe", pure=True).load(_read_text(path))
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is missing", "run this in the project's root folder"
         ) from None
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ParamsError(
+            f"{path} can't be read: {error.strerror}", "make it a readable file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
+    except (YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # ValueError: a number with more digits than Python converts
         raise ParamsError(
             f"{path} is not YAML: {' '.join(str(error).split())}",
             "correct that line",

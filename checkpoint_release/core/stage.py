@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
+from checkpoint_release.core.terminal import print_any_text
 
 ARTIFACTS = Path("artifacts")
 ARTIFACT_HINT = (
@@ -39,6 +40,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     turns off DVC's run cache.) An exception that is neither an expected error nor the
     system's is a bug, of this project or of the model's code, and keeps its traceback.
     """
+    print_any_text()
     signal.signal(signal.SIGTERM, _exit)
     gc.set_threshold(_GC_THRESHOLD)
     try:

@@ -40,7 +40,7 @@ def require_token() -> str:
     """The token of the environment (HF_TOKEN) or of `hf auth login`.
 
     Raises:
-        PublishError: there is none.
+        PublishError: there is none, or it can't be one.
     """
     token = stored_token()
     if not token:
@@ -48,6 +48,11 @@ def require_token() -> str:
             "there is no token for the Hub",
             "set HF_TOKEN, or run `hf auth login`, with a token that may write to the"
             " repository",
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise PublishError(
+            "the token for the Hub holds a character that no token has",
+            "set HF_TOKEN to the token alone, or run `hf auth login` again",
         )
     return token
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,7 +13,8 @@ import onnxruntime
 
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
-from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.core.errors import ArtifactError, InferenceError, ParamsError
+from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.signature import (
     Array,
     Arrays,
@@ -122,12 +122,28 @@ def _signature(file: Path, session: Any) -> Signature:
     if config is not None:
         signature = config.signature
     elif own:
-        signature = read_signature(json.loads(own))
+        signature = _stated_in(file, own)
     else:
         signature = _graph_signature(file, session)
     _require_names(file, "inputs", session.get_inputs(), signature.input_names)
     _require_names(file, "outputs", session.get_outputs(), signature.output_names)
     return signature
+
+
+def _stated_in(file: Path, text: str) -> Signature:
+    """The signature in the file's metadata.
+
+    Raises:
+        ArtifactError: it isn't one.
+    """
+    try:
+        return read_signature(parse_json(text))
+    except (JsonError, ParamsError) as error:
+        reason = error.problem if isinstance(error, ParamsError) else error
+        raise ArtifactError(
+            f"{file} holds a signature in its metadata that is none: {reason}",
+            "export it again, or put the config.json beside it that belongs to it",
+        ) from None
 
 
 def _require_names(

@@ -18,7 +18,13 @@ from typing import Any
 
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
-from checkpoint_release.core.files import REMAKE, DigestedFile, FileEntry
+from checkpoint_release.core.files import (
+    REMAKE,
+    DigestedFile,
+    FileEntry,
+    read_json,
+    require_inside,
+)
 from checkpoint_release.core.text import printable
 from checkpoint_release.tensors.tensor import (
     MappedFile,
@@ -384,18 +390,23 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         ArtifactError: it isn't an index, or names a file outside its folder.
     """
-    try:
-        shard_of = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-        for name in shard_of.values():
-            if Path(name).name != name:
-                raise ArtifactError(
-                    f"{path} names '{printable(name)}', which is not a file beside it",
-                    REMAKE,
-                )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    index = read_json(path)
+    shard_of = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shard_of, dict):
         raise ArtifactError(
-            f"{path} is not an index of shards: {error}", REMAKE
-        ) from None
+            f"{path} is not an index of shards: it has no weight_map", REMAKE
+        )
+    for tensor, name in shard_of.items():
+        if not isinstance(name, str):
+            raise ArtifactError(
+                f"{path} is not an index of shards: it has {name!r} for {tensor!r}",
+                REMAKE,
+            )
+        if "/" in name:
+            raise ArtifactError(
+                f"{path} names {name!r}, which is not a file beside it", REMAKE
+            )
+        require_inside(name, path)
     return shard_of
 
 

@@ -339,10 +339,14 @@ def test_all_that_is_harmless_in_torch_s_modules_is_inert() -> None:
         tuple,
         dict,
     )
-    homes = ("typing", "typing_extensions", "collections", "collections.abc")
-    homes += ("torch.nn.parameter", "torch.utils.hooks", "torch.nn.modules._functions")
-    homes += ("torch.nn.modules.lazy", "torch.nn.modules.linear_cross_entropy_options")
-    homes += ("torch.autograd.function", "torch", "builtins")
+    homes = names_in(
+        """
+        typing typing_extensions collections collections.abc builtins torch
+        torch.nn.parameter torch.utils.hooks torch.nn.modules._functions
+        torch.nn.modules.lazy torch.nn.modules.linear_cross_entropy_options
+        torch.autograd.function
+        """
+    )
     judged = 0
     for module, name, value in listed_as_whole_modules():
         if judge(module, name) is not Verdict.HARMLESS or not callable(value):

@@ -329,7 +329,7 @@ def test_a_manifest_that_leads_out_of_the_release_is_refused(
     described = read_release(release)
     described.built.files[path] = FileEntry(1, "0" * 64)
     described.write(release / "release.json")
-    with pytest.raises(ArtifactError, match="leads out of the release"):
+    with pytest.raises(ArtifactError, match="leads out of the folder"):
         verify(release)
 
 

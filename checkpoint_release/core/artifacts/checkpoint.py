@@ -11,7 +11,8 @@ import msgspec
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, read_manifest
 from checkpoint_release.core.artifacts.typed import Record, read_record
-from checkpoint_release.core.errors import first_few
+from checkpoint_release.core.errors import ArtifactError, first_few
+from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 
@@ -99,8 +100,15 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
 
     @property
     def architecture(self) -> Architecture:
-        """Everything needed to build the model and to call it."""
-        return Architecture.from_json(self.model)
+        """Everything needed to build the model and to call it.
+
+        Raises:
+            ArtifactError: it isn't as it was written.
+        """
+        try:
+            return Architecture.from_json(self.model)
+        except ArtifactError as error:
+            raise ArtifactError(f"{FACTS_FILE} {error.problem}", REMAKE) from None
 
     def describe(self) -> list[str]:
         """What was read, merged and left out, for people: a line each."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.errors import ArtifactError, ParamsError
+from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import canonical_json, read_json, write_json
+from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.signature import Signature
 
 CONFIG = "config.json"
@@ -67,11 +67,9 @@ def parse_config(text: str | bytes, source: str) -> ModelConfig | None:
         ArtifactError: it isn't JSON, or not as this project writes it.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(
-            f"{source} is not JSON: {error}", "get the file again"
-        ) from None
+        value = parse_json(text)
+    except JsonError as error:
+        raise ArtifactError(f"{source} is {error}", "get the file again") from None
     return config_of(value, source)
 
 
@@ -86,19 +84,20 @@ def config_of(value: Any, source: str) -> ModelConfig | None:
         ArtifactError: it has a factory or a signature, and not all that belongs to
             them.
     """
-    if not isinstance(value, Mapping) or not value.keys() & {"factory", "signature"}:
+    if not isinstance(value, Mapping):
+        raise ArtifactError(
+            f"{source} holds a {type(value).__name__} and no object",
+            "use the config.json that was exported with the model",
+        )
+    if not value.keys() & {"factory", "signature"}:
         return None
-    remedy = "use the config.json that was exported with the model"
     try:
         architecture = Architecture.from_json(value)
-    except KeyError as error:
-        problem = f"{source} has no {error.args[0]!r}"
-        raise ArtifactError(problem, remedy) from None
-    except ParamsError as error:
-        own = error.renamed(lambda option: option.removeprefix("model."))
-        raise ArtifactError(f"{source} is broken: {own.problem}", remedy) from None
-    except TypeError as error:
-        raise ArtifactError(f"{source} is broken: {error}", remedy) from None
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{source} {error.problem}",
+            "use the config.json that was exported with the model",
+        ) from None
     others = dict(value)
     for key in architecture.to_json():
         others.pop(key, None)

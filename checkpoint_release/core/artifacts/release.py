@@ -8,7 +8,7 @@ states it, is evidence of the one machine that it names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from checkpoint_release.core.artifacts.parity import Machine
@@ -19,6 +19,7 @@ from checkpoint_release.core.files import (
     checksums,
     joint_sha256,
     read_json,
+    require_inside,
 )
 
 RELEASE = "release.json"
@@ -142,7 +143,7 @@ def read_release(folder: Path) -> Release:
         if runnable.path:  # otherwise it lies in the release's root
             paths.append(runnable.path)
     for name in paths:
-        _require_inside(name, path)
+        require_inside(name, path)
     for name in (release.sample.inputs, release.sample.outputs):
         if name not in release.files:
             raise ArtifactError(
@@ -178,37 +179,3 @@ def _require_digests(release: Release, source: Path) -> None:
             f"{source} lists {min(both)} as built and as evidence",
             "get the release again",
         )
-
-
-def _require_inside(name: str, source: Path) -> None:
-    """Require that a path names a file of the release, whatever its author wrote.
-
-    A release from elsewhere may name any path, and whoever opens or copies its files
-    would follow it.
-
-    Args:
-        name: the path, relative to the release and in POSIX form.
-        source: the file that names it, for the message.
-
-    Raises:
-        ArtifactError: the path leads out of the folder, or no file can have it.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ArtifactError(
-            f"{source} names {name!r}, which leads out of the release",
-            "get the release again",
-        )
-    if not _can_be_a_file_name(name):
-        raise ArtifactError(
-            f"{source} names {name!r}, which no file can be called",
-            "get the release again",
-        )
-
-
-def _can_be_a_file_name(name: str) -> bool:
-    """Whether it holds neither NUL nor half a character, which JSON can hold."""
-    try:
-        return b"\0" not in name.encode()
-    except UnicodeEncodeError:
-        return False
