@@ -24,6 +24,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CheckpointParams, load_params
+from checkpoint_release.core.parity_sizes import possible_sizes
 from checkpoint_release.pth import (
     Checkpoint,
     escape_surrogates,
@@ -101,6 +102,8 @@ def main() -> None:
             )
     for line in (*facts.describe(), *checkpoint.notes):
         print(f"{checkpoint.path}: {line}")
+    for note in possible_sizes(architecture.signature, params.parity.sizes)[1]:
+        print(f"note: {note}")
     if weights.rounds_lora:
         print(
             "note: LoRA's update is rounded to half precision;"

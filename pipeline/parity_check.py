@@ -32,10 +32,11 @@ from checkpoint_release.core.artifacts.parity import METRICS, PARITY_FOLDER, REP
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder, sha256
 from checkpoint_release.core.params import ParityParams, load_params
+from checkpoint_release.core.parity_sizes import possible_sizes
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import find_candidates
-from checkpoint_release.parity.cases import Case, draw_cases, unknown_dimensions
+from checkpoint_release.parity.cases import Case, draw_cases
 from checkpoint_release.parity.check import check_parity
 from checkpoint_release.parity.failure import parity_error
 from checkpoint_release.parity.machine import this_machine
@@ -86,9 +87,9 @@ def main() -> None:
 
 
 def _draw(signature: Signature, params: ParityParams) -> list[Case]:
-    for name in unknown_dimensions(signature, params.sizes):
-        dimensions = list(signature.dimensions)
-        print(f"note: parity.sizes names {name!r}; this model has {dimensions}")
+    sizes, notes = possible_sizes(signature, params.sizes)
+    for note in notes:
+        print(f"note: {note}")
     outputs = [spec.name for spec in signature.outputs]
     unknown = [name for name in params.tolerances if name not in outputs]
     if unknown:
@@ -99,7 +100,7 @@ def _draw(signature: Signature, params: ParityParams) -> list[Case]:
     return draw_cases(
         signature,
         seed=params.seed,
-        sizes=params.sizes,
+        sizes=sizes,
         magnitudes=params.magnitudes,
         repeats=params.repeats,
     )

@@ -95,6 +95,15 @@ class CheckpointReleaseError(Exception):
             f"{place}: {self._problem}", self._remedy, options=self.options
         )
 
+    def advising(self, remedy: str, options: Iterable[str]) -> Self:
+        """The same problem with another remedy.
+
+        Args:
+            remedy: an imperative sentence.
+            options: those that it names in braces.
+        """
+        return type(self)(self._problem, remedy, options={*self.options, *options})
+
     @classmethod
     def combined(cls, errors: Sequence[CheckpointReleaseError]) -> Self:
         """One error with the problems of all, and the remedy of the last.

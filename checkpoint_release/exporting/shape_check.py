@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from checkpoint_release.core.errors import ExportError, one_line
+from checkpoint_release.core.errors import ExportError, first_few, one_line
 from checkpoint_release.core.signature import (
     Array,
     Dimension,
@@ -27,9 +27,32 @@ Run = Callable[[Sequence[Array]], Sequence[Array]]
 Sizes = dict[str, int]
 """Name of a dynamic dimension → its size."""
 
+
+class BakedError(ExportError):
+    """Something that should follow the inputs became a constant of the graph."""
+
+    def explained(self, decisions: Sequence[str]) -> ExportError:
+        """The error with its remedy, by what is known of the model.
+
+        Args:
+            decisions: lines of the model's code that may decide by values of tensors.
+        """
+        if not decisions:
+            return ExportError(
+                self.problem, _BAKED_DIMENSION, options=["model.signature"]
+            )
+        return ExportError(
+            f"{self.problem}; forward turns values of tensors into Python's"
+            f" ({first_few(decisions, _MAX_LISTED)}), and a graph keeps what its"
+            " example had there",
+            "compute both ways and choose with torch.where, or keep numbers in tensors",
+        )
+
+
 # Relative to the largest output: arithmetic differs by less, a baked dimension by much
 # more.
 _TOLERANCE = 1e-2
+_MAX_LISTED = 3  # lines of code in a message
 _BAKED_DIMENSION = (
     "the exporter took a size of its example for a constant: compute sizes from"
     " tensors' shapes in forward, without int(), len() or a cache; or state the"
@@ -79,7 +102,11 @@ def check_sizes(signature: Signature) -> Iterator[Sizes]:
 
 
 def check_shapes(
-    export_name: str, signature: Signature, exported: Run, eager: Run | None = None
+    export_name: str,
+    signature: Signature,
+    exported: Run,
+    eager: Run | None = None,
+    decisions: Sequence[str] = (),
 ) -> None:
     """Run the export at several sizes and compare its outputs with the signature and
     with the eager model.
@@ -89,10 +116,26 @@ def check_shapes(
         signature: what it takes and gives.
         exported: runs it.
         eager: runs the model that was exported; None where that would need torch.
+        decisions: lines of the model's code that may decide by values of tensors.
 
     Raises:
         ExportError: it fails at some sizes, or an output's dtype, shape or values are
             not what they should be.
+    """
+    try:
+        _check_all_sizes(export_name, signature, exported, eager)
+    except BakedError as error:
+        raise error.explained(decisions) from error.__cause__
+
+
+def _check_all_sizes(
+    export_name: str, signature: Signature, exported: Run, eager: Run | None
+) -> None:
+    """As check_shapes.
+
+    Raises:
+        BakedError: the export isn't the model at some sizes.
+        ExportError: an output's dtype isn't the signature's, or the model fails.
     """
     for sizes in check_sizes(signature):
         place = f"{export_name} at {_sizes_text(sizes)}"
@@ -202,9 +245,9 @@ def _check_against_model(place: str, output: Array, expected: Array) -> None:
         raise _baked_dimension(f"{place} is off the eager model's by {error:.3g}")
 
 
-def _baked_dimension(problem: str) -> ExportError:
-    """An error with the remedy for a size that became a constant."""
-    return ExportError(problem, _BAKED_DIMENSION, options=["model.signature"])
+def _baked_dimension(problem: str) -> BakedError:
+    """An error about a size that became a constant."""
+    return BakedError(problem)
 
 
 def _sizes_text(sizes: Sizes) -> str:

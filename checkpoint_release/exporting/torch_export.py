@@ -58,6 +58,7 @@ def write_torch_export(traceable: Traceable, file: Path, config: str) -> None:
         traceable.signature,
         lambda inputs: run(loaded, inputs),
         traceable.run,
+        traceable.behaviour.decisions,
     )
 
 

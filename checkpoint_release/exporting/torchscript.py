@@ -60,6 +60,7 @@ def write_torchscript(traceable: Traceable, file: Path, config: str) -> None:
             traceable.signature,
             lambda inputs: run(loaded, inputs),
             traceable.run,
+            traceable.behaviour.decisions,
         )
 
 

@@ -24,7 +24,11 @@ from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, 
 from checkpoint_release.core.signature import Array, Signature, sample_inputs
 from checkpoint_release.exporting.shape_check import example_sizes
 from checkpoint_release.runtimes.eager import ExportModule, load_model
+from checkpoint_release.runtimes.model_check import Behaviour, check_model
 
+# Bytes of weights from which on an export doesn't widen them all to try the model in
+# float64. parity-check does, whatever the size.
+_LARGE = 1 << 30
 _KNOWN_WARNINGS = (
     # chosen by opset, see checkpoint_release.onnx.routes
     "You are using the legacy TorchScript-based ONNX export",
@@ -56,26 +60,40 @@ class Traceable:
             tuple.
         signature: what it takes and gives.
         arguments: example inputs.
+        behaviour: what was seen of it before it is exported.
     """
 
     model: nn.Module
     module: ExportModule
     signature: Signature
     arguments: tuple[Tensor, ...]
+    behaviour: Behaviour
 
     @classmethod
     def open(cls, checkpoint: CheckpointFolder) -> Traceable:
-        """Build the checkpoint's model; its weights stay in the mapped file.
+        """Build the checkpoint's model, and run it alone before it is exported; its
+        weights stay in the mapped file.
 
         Raises:
-            ModelError: the model can't be built, or the weights don't fit.
+            ModelError: the model can't be built, the weights don't fit, or it doesn't
+                do what its signature says.
         """
-        signature = checkpoint.architecture.signature
-        weights = load_file(checkpoint.weights)
-        model = load_model(checkpoint.architecture, weights).requires_grad_(False)
+        architecture = checkpoint.architecture
+        signature = architecture.signature
+        # A model of its own: what a call leaves behind, such as a cache, would be
+        # traced.
+        behaviour = check_model(
+            _build(checkpoint),
+            architecture,
+            double=checkpoint.facts.tensors.bytes < _LARGE,
+        )
+        for note in behaviour.notes:
+            print(f"note: {note}", file=sys.stderr)
+        model = _build(checkpoint)
         inputs = sample_inputs(signature, example_sizes(signature), seed=0)
         arguments = tuple(torch.from_numpy(array) for array in inputs.values())
-        return cls(model, ExportModule(model, signature).eval(), signature, arguments)
+        module = ExportModule(model, signature).eval()
+        return cls(model, module, signature, arguments, behaviour)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Compute the outputs eagerly."""
@@ -98,6 +116,12 @@ class Traceable:
                 if name in dims:
                     shapes[-1][axis] = dims[name]
         return tuple(shapes)
+
+
+def _build(checkpoint: CheckpointFolder) -> nn.Module:
+    """The checkpoint's model, without gradients, over a mapping of its own."""
+    weights = load_file(checkpoint.weights)
+    return load_model(checkpoint.architecture, weights).requires_grad_(False)
 
 
 def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
@@ -166,7 +190,7 @@ def silence_known_warnings() -> Iterator[None]:
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)  # reports that torchvision isn't installed
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_graphs_on_failure():
         for message in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("always", category=TracerWarning)
@@ -177,18 +201,47 @@ def silence_known_warnings() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _print_tracer_warnings(show: Callable[..., None]) -> Callable[..., None]:
-    """Print what the tracer can't follow in one line each; whether it matters, the
-    shape check and the measurement of parity find.
+@contextmanager
+def _no_graphs_on_failure() -> Iterator[None]:
+    """Keep the tracing exporter from printing the whole graph where it fails.
+
+    It prints where logging was enabled before, and takes the function that tells so,
+    which is always true, for its result.
     """
+    name = "_jit_is_onnx_log_enabled"
+    asked = getattr(torch._C, name, None)
+    setattr(torch._C, name, None)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, asked)
+
+
+def _print_tracer_warnings(show: Callable[..., None]) -> Callable[..., None]:
+    """Print what the tracer can't follow in one line each, and each once; whether it
+    matters, the shape check and the measurement of parity find.
+    """
+    printed: set[str] = set()
 
     def note(
         message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any
     ) -> None:
         if issubclass(category, TracerWarning):
             summary = str(message).partition(". ")[0]
-            print(f"note: {Path(filename).name}:{lineno}: {summary}", file=sys.stderr)
+            if _is_torchs(filename):
+                # its layers say the same on many lines
+                line = f"note: {Path(filename).name}: {summary}"
+            else:
+                line = f"note: {Path(filename).name}:{lineno}: {summary}"
+            if line not in printed:
+                print(line, file=sys.stderr)
+            printed.add(line)
         else:
             show(message, category, filename, lineno, *rest)
 
     return note
+
+
+def _is_torchs(filename: str) -> bool:
+    """Whether a warning comes from a layer of torch's own."""
+    return Path(filename).is_relative_to(Path(torch.__file__).parent)

@@ -36,6 +36,7 @@ def check_onnx(
     opset: int,
     ir_version: int,
     eager: Run | None = None,
+    decisions: Sequence[str] = (),
 ) -> None:
     """Check the file from its first byte to its outputs.
 
@@ -45,6 +46,7 @@ def check_onnx(
         opset: the version of the default domain that it must import.
         ir_version: the IR version that it must have.
         eager: runs the model that was exported; None where that would need torch.
+        decisions: lines of the model's code that may decide by values of tensors.
 
     Raises:
         OpsetError: opset or IR version aren't the asked ones.
@@ -66,7 +68,7 @@ def check_onnx(
     # Past 2 GB the weights stay in the mapped file; running would bring all of them in.
     # The parity check runs every file.
     if not is_external:
-        check_shapes(path.name, signature, run, eager)
+        check_shapes(path.name, signature, run, eager, decisions)
 
 
 def _exporter_bug(problem: str) -> ExportError:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -24,6 +25,7 @@ from checkpoint_release.onnx.routes import (
     ExportedGraph,
     Plan,
     export_graph,
+    other_plans,
     plan_export,
 )
 from checkpoint_release.onnx.variants import VARIANT_FILES, make_variant
@@ -124,6 +126,7 @@ class _Writer:
             self.plan.opset,
             self.plan.ir_version,
             exported.eager,
+            exported.decisions,
         )
 
 
@@ -147,9 +150,39 @@ def _export_by_first_route(
                 leftover.unlink()
         else:
             return route, exported
-    if len(failures) == 1:
-        raise failures[0]
-    raise ExportError.combined(failures)
+    raise _with_alternative(ExportError.combined(failures), checkpoint, plan)
+
+
+def _with_alternative(
+    error: ExportError, checkpoint: CheckpointFolder, plan: Plan
+) -> ExportError:
+    """The error, with an exporter and an opset that can export the model, if any can.
+
+    Only what was tried is advised.
+
+    Args:
+        error: about all routes of the plan.
+        checkpoint: the model and its weights.
+        plan: what failed.
+    """
+    for other in other_plans(checkpoint.architecture, plan):
+        (route,) = other.routes
+        with TemporaryDirectory() as folder:
+            signature = checkpoint.architecture.signature
+            writer = _Writer(Path(folder), signature, other)
+            try:
+                exported = export_graph(route, checkpoint, other.opset)
+                writer.write(ONNX.file, exported, {"exporter": route})
+            except CheckpointReleaseError:
+                continue
+        remedy = f"set {{onnx.exporter}} to {route}, which exports this model"
+        if other.opset != plan.opset:
+            remedy = (
+                f"set {{onnx.opset}} to {other.opset}, with {{onnx.exporter}} auto or"
+                f" {route}: the {route} exporter exports this model there"
+            )
+        return error.advising(remedy, options=["onnx.opset", "onnx.exporter"])
+    return error
 
 
 def _versions(route: str) -> dict[str, str]:

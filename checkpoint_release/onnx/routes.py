@@ -12,7 +12,8 @@ A route gives a graph without weights (see file.py) and the arrays that belong i
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from checkpoint_release.core.errors import (
     ExportError,
     ModelError,
     OpsetError,
+    first_few,
 )
 from checkpoint_release.core.signature import Array
 from checkpoint_release.exporting.shape_check import Run
@@ -38,11 +40,13 @@ from checkpoint_release.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from checkpoint_release.exporting.tracing import Traceable
+    from checkpoint_release.runtimes.model_check import Behaviour
 
 AUTO = "auto"
 DIRECT = "direct"
 TORCH_OPSETS = {"torchscript": range(14, 21), "dynamo": range(18, 26)}
 """Route through torch.onnx.export → the opsets that it writes."""
+_MAX_LISTED = 3  # lines of code in a message
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,13 @@ class ExportedGraph:
         weights: name → array, or tensor in a mapped file, for every initialiser without
             data.
         eager: runs the torch model that was exported; None on the direct route.
+        decisions: lines of the model's code that may decide by values of tensors.
     """
 
     model: ModelProto
     weights: NamedArrays
     eager: Run | None = None
+    decisions: tuple[str, ...] = ()
 
 
 def plan_export(
@@ -159,6 +165,19 @@ def _ir_version(opset: int, asked: int | None) -> int:
     return asked
 
 
+def other_plans(architecture: Architecture, plan: Plan) -> Iterator[Plan]:
+    """The routes that a plan leaves out, each at the opset nearest to the plan's.
+
+    Args:
+        architecture: the model.
+        plan: what was tried.
+    """
+    for route, opsets in opsets_of(architecture).items():
+        if route not in plan.routes:
+            opset = min(max(plan.opset, opsets[0]), opsets[-1])
+            yield Plan(opset, _ir_version(opset, None), [route])
+
+
 def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
     """Take one route.
 
@@ -171,38 +190,79 @@ def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> Export
         ExportError: the route can't export this model; the message names the cause and
             what to try.
     """
-    exporters: dict[str, Callable[[CheckpointFolder, int], ExportedGraph]] = {
-        DIRECT: _direct,
-        "torchscript": _through_torchscript,
-        "dynamo": _through_dynamo,
-    }
-    try:
-        return exporters[route](checkpoint, opset)
-    except CheckpointReleaseError:
-        raise
-    except (Exception, SystemExit) as error:
-        # torch's exporters raise whatever the model met
-        raise _route_error(route, opset, error) from error
+    if route == DIRECT:
+        with _route_errors(route, opset):
+            return _direct(checkpoint, opset)
+    from checkpoint_release.exporting.tracing import Traceable
+
+    exporters = {"torchscript": _through_torchscript, "dynamo": _through_dynamo}
+    traceable = Traceable.open(checkpoint)
+    with _route_errors(route, opset, traceable.behaviour):
+        return exporters[route](traceable, opset)
 
 
-def _route_error(route: str, opset: int, error: BaseException) -> ExportError:
-    """A route failed; other exporters of torch that write the opset may not.
+@contextmanager
+def _route_errors(
+    route: str, opset: int, behaviour: Behaviour | None = None
+) -> Iterator[None]:
+    """One error for whatever a route raises; torch's exporters raise what they meet.
 
     Args:
         route: the route.
         opset: the asked opset.
-        error: what it raised.
+        behaviour: what was seen of the model, where it ran.
+
+    Raises:
+        ExportError: the route can't export the model.
     """
-    remedies = []
-    for other, opsets in TORCH_OPSETS.items():
-        if other != route and opset in opsets:
-            remedies.append(f"set {{onnx.exporter}} to {other}")
-    remedies.append("change what forward does there")
-    return ExportError(
-        f"the {route} route can't export the model at opset {opset}: {_cause(error)}",
-        " or ".join(remedies),
-        options=["onnx.exporter"],
-    )
+    try:
+        yield
+    except CheckpointReleaseError:
+        raise
+    except (Exception, SystemExit) as error:
+        why, remedy = _explanation(error, behaviour)
+        raise ExportError(
+            f"the {route} route can't export the model at opset {opset}:"
+            f" {_cause(error)}{why}",
+            f"{remedy}, or set {{formats.onnx}} to false",
+            options=["formats.onnx"],
+        ) from error
+
+
+def _explanation(error: BaseException, behaviour: Behaviour | None) -> tuple[str, str]:
+    """Why a route of torch's failed, as far as the model explains it, and the remedy.
+
+    Args:
+        error: what the route raised.
+        behaviour: what was seen of the model.
+
+    Returns:
+        A clause to put behind the cause, or "", and an imperative clause.
+    """
+    if behaviour is not None and behaviour.decisions and _is_data_dependent(error):
+        lines = first_few(behaviour.decisions, _MAX_LISTED)
+        return (
+            f"; forward turns values of tensors into Python's ({lines}), and a graph"
+            " can't decide by them",
+            "compute both ways and choose with torch.where",
+        )
+    if behaviour is not None and behaviour.complex_at:
+        lines = first_few(behaviour.complex_at, _MAX_LISTED)
+        return (
+            f"; forward computes with complex numbers ({lines}), and ONNX has none",
+            "compute with real and imaginary parts in forward",
+        )
+    return "", "change what forward does there"
+
+
+def _is_data_dependent(error: BaseException) -> bool:
+    """Whether torch.export met a decision by values."""
+    link: BaseException | None = error
+    while link is not None:
+        if "DataDependent" in type(link).__name__ or "data-dependent" in str(link):
+            return True
+        link = link.__cause__
+    return False
 
 
 def _cause(error: BaseException) -> str:
@@ -256,13 +316,12 @@ class MappedArrays(Mapping[str, Array]):
         return len(self._tensors)
 
 
-def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+def _through_torchscript(traceable: Traceable, opset: int) -> ExportedGraph:
     """The graph of torch.onnx.export by tracing, cleaned."""
     import torch
 
-    from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
+    from checkpoint_release.exporting.tracing import silence_known_warnings
 
-    traceable = Traceable.open(checkpoint)
     file = io.BytesIO()
     with silence_known_warnings(), torch.no_grad():
         torch.onnx.export(
@@ -285,14 +344,13 @@ def _through_torchscript(checkpoint: CheckpointFolder, opset: int) -> ExportedGr
     return _cleaned(onnx.load_from_string(file.getvalue()), traceable)
 
 
-def _through_dynamo(checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+def _through_dynamo(traceable: Traceable, opset: int) -> ExportedGraph:
     """The graph of torch.onnx.export by torch.export, cleaned."""
     import onnx_ir
     import torch
 
-    from checkpoint_release.exporting.tracing import Traceable, silence_known_warnings
+    from checkpoint_release.exporting.tracing import silence_known_warnings
 
-    traceable = Traceable.open(checkpoint)
     with silence_known_warnings(), torch.no_grad():
         # Given a module, torch.onnx.export falls back on ways that quietly make
         # constants of dynamic sizes.
@@ -336,4 +394,5 @@ def _cleaned(model: ModelProto, traceable: Traceable) -> ExportedGraph:
     weights = {name: tensor.numpy() for name, tensor in state_dict.items()}
     title = type(traceable.model).__name__
     cleaned = clean(model, traceable.signature, weights, title)
-    return ExportedGraph(cleaned, weights, traceable.run)
+    decisions = traceable.behaviour.decisions
+    return ExportedGraph(cleaned, weights, traceable.run, decisions)

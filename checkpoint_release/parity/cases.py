@@ -89,8 +89,8 @@ def draw_cases(
     Args:
         signature: what the model takes.
         seed: of the random values.
-        sizes: further sizes to try, by dimension; names that the model doesn't have are
-            passed over.
+        sizes: further sizes to try, by dimension, as possible_sizes returns them; names
+            that the model doesn't have are passed over.
         magnitudes: of float inputs, beside the nominal ones, which are normal with
             standard deviation 1.
         repeats: how often every case is drawn, each time with other values.
@@ -108,21 +108,6 @@ def draw_cases(
             case_seed = (seed + 1) * SEED_STRIDE + draw * len(plans) + number
             cases.append(_draw(signature, plan, case_seed, draw))
     return cases
-
-
-def unknown_dimensions(
-    signature: Signature, sizes: Mapping[str, Sequence[int]]
-) -> list[str]:
-    """The dimensions that no input of this model has.
-
-    Args:
-        signature: what the model takes.
-        sizes: further sizes to try, by dimension.
-
-    Returns:
-        Names in the order of the sizes, for a warning; they may be misspelt.
-    """
-    return [name for name in sizes if name not in signature.dimensions]
 
 
 def _plans(

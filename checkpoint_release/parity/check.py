@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,15 +16,17 @@ from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.judge import Verdict, judge
+from checkpoint_release.parity.model_first import require_sound_model
 from checkpoint_release.parity.reference import Reference, measure_reference
 from checkpoint_release.parity.rules import Limits
 from checkpoint_release.parity.weights import compare_by_name
 from checkpoint_release.parity.workers import Job, JobResult, run_isolated
 from checkpoint_release.tensors.safetensors import open_sharded
 
-DType = Literal["float64", "float32"]
-EAGER: tuple[DType, ...] = ("float64", "float32")
+DType = Literal["float64", "own"]
+EAGER: tuple[DType, ...] = ("float64", "own")
 """What the checkpoint's own model is run in."""
+_NAMES = {"float64": "float64", "own": "its own dtypes"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def check_parity(
         process, is a candidate that is wrong.
 
     Raises:
-        ModelError: the checkpoint's own model fails, or gives NaN or infinity.
+        ModelError: the checkpoint's own model fails, gives NaN or infinity, or isn't
+            sound; see require_sound_model.
     """
     jobs: dict[str, Job] = {}
     for dtype in EAGER:
@@ -83,7 +87,10 @@ def check_parity(
         compared = checkpoint if candidate.rule == NOISE else None
         job = Job(candidate.format, candidate.path, checkpoint=compared)
         jobs[candidate.name] = job
-    results = run_isolated(jobs, cases)
+    with ThreadPoolExecutor(1) as pool:
+        alone = pool.submit(require_sound_model, checkpoint)
+        results = run_isolated(jobs, cases)
+        alone.result()
     reference = _reference(results, cases)
     verdicts = []
     for candidate in candidates:
@@ -123,8 +130,8 @@ def _reference(results: Mapping[str, JobResult], cases: Sequence[Case]) -> Refer
         _require_success(results[dtype], dtype)
         for case, outputs in zip(cases, results[dtype].outputs, strict=True):
             _require_finite(outputs, case, dtype)
-    float64, float32 = (results[dtype].outputs for dtype in EAGER)
-    return measure_reference(cases, float64, float32)
+    float64, own = (results[dtype].outputs for dtype in EAGER)
+    return measure_reference(cases, float64, own)
 
 
 def _require_success(result: JobResult, dtype: str) -> None:
@@ -141,7 +148,8 @@ def _require_success(result: JobResult, dtype: str) -> None:
         return
     where = f" in the case {result.failed_case!r}" if result.failed_case else ""
     raise ModelError(
-        f"the checkpoint's own model, in {dtype}, fails{where}: {result.failure}",
+        f"the checkpoint's own model, in {_NAMES[dtype]}, fails{where}:"
+        f" {result.failure}",
         "correct the bounds in {model.signature} to what the model takes",
         options=["model.signature"],
     )
@@ -164,7 +172,7 @@ def _require_finite(outputs: Arrays, case: Case, dtype: str) -> None:
             broken.append(name)
     if broken:
         raise ModelError(
-            f"the checkpoint's own model, in {dtype}, gives NaN or infinity for"
+            f"the checkpoint's own model, in {_NAMES[dtype]}, gives NaN or infinity for"
             f" {broken} in the case {case.name!r}",
             "look at its weights; if only that magnitude is too much for it, take it"
             " out of {parity.magnitudes}",

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from checkpoint_release.core.signature import Array
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.eager import ExportModule, build_eager
+from checkpoint_release.runtimes.precision import double_precision, widen
 
 
 def record_eager(
@@ -29,7 +30,7 @@ def record_eager(
         the value, in the order of computation; and the outputs, in the signature's.
     """
     model, signature = build_eager(checkpoint, OWN_ARTIFACTS)
-    model.double()
+    widen(model)
     tensors = []
     for spec in signature.inputs:
         tensor = torch.tensor(inputs[spec.name])
@@ -38,7 +39,7 @@ def record_eager(
         tensors.append(tensor)
     recorder = _Recorder()
     recorder.follow(model)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), double_precision(), recorder:
         outputs = ExportModule(model, signature)(*tensors)
     return recorder.values, [tensor.numpy() for tensor in outputs]
 

@@ -53,14 +53,15 @@ class Job:
 
     Attributes:
         format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
-        dtype: what to compute in; float64 for the eager formats only.
+        dtype: what to compute in: the artifact's own dtypes, or float64, which is for
+            the eager formats only.
         checkpoint: folder whose weights the artifact's own are compared with; None:
             don't.
     """
 
     format: str
     path: Path
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["own", "float64"] = "own"
     checkpoint: Path | None = None
 
     @property

@@ -25,10 +25,11 @@ from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.trust import Trust, is_own_factory
 
 _MAX_LISTED = 3  # names in a message
+_MAX_LEAVES = 8  # outputs in a message
 
 
 def build_eager(checkpoint: Path, trust: Trust) -> tuple[nn.Module, Signature]:
-    """The checkpoint's model in float32 and evaluation mode, and its signature.
+    """The checkpoint's model in its own dtypes and evaluation mode, and its signature.
 
     Args:
         checkpoint: the folder of a checkpoint that was read.
@@ -114,7 +115,7 @@ def _check_forward(model: nn.Module, signature: Signature) -> None:
 def load_weights(
     model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False
 ) -> None:
-    """Copy the weights in; half precision is widened, which is exact.
+    """Copy the weights in, each in the dtype that the model has for it.
 
     Args:
         model: what build_model returned.
@@ -122,7 +123,8 @@ def load_weights(
         assign: take the tensors themselves where they have the model's dtype.
 
     Raises:
-        ModelError: names or shapes don't fit, or a float64 weight would be rounded.
+        ModelError: names or shapes don't fit, or a weight isn't one that the model's
+            dtype holds: it would be rounded, or lose its imaginary part.
     """
     own = model.state_dict()
     _require_exact(weights, own)
@@ -137,7 +139,7 @@ def load_weights(
 
 
 def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse float64 weights of a model that computes in less.
+    """Refuse weights that the model's own dtypes don't hold.
 
     Args:
         weights: the checkpoint's.
@@ -146,17 +148,44 @@ def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
     Raises:
         ModelError: there are some.
     """
-    rounded = []
+    lossy = []
     for name, tensor in weights.items():
-        computed = own.get(name, tensor).dtype
-        if tensor.dtype == torch.float64 and computed != torch.float64:
-            rounded.append(name)
-    if rounded:
+        if name in own and not _holds(own[name].dtype, tensor):
+            lossy.append(name)
+    if not lossy:
+        return
+    first = lossy[0]
+    found, computed = (_dtype_name(each[first]) for each in (weights, own))
+    count = f"{len(lossy)} weights are" if len(lossy) > 1 else "a weight is"
+    if weights[first].is_complex() and not own[first].is_complex():
         raise ModelError(
-            f"{len(rounded)} weights are float64, {rounded[0]} the first, and the model"
-            " computes in float32",
-            "save the checkpoint in float32: rounding is the author's decision",
+            f"{count} complex, {first} the first ({found}), and the model has"
+            f" {computed} there: their imaginary parts would be lost",
+            "set {model.factory} and {model.kwargs} to the model that was trained",
+            options=["model.factory", "model.kwargs"],
         )
+    raise ModelError(
+        f"{count} {found}, {first} the first, and the model computes in {computed}",
+        f"save the checkpoint in {computed}: rounding is the author's decision",
+    )
+
+
+def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
+    """Whether a dtype has every value of a tensor, or of the tensor's dtype.
+
+    Integers are looked at, since most float dtypes have all of those that occur.
+    """
+    if torch.promote_types(tensor.dtype, dtype) != dtype:
+        return False
+    floats = dtype.is_floating_point or dtype.is_complex
+    if not floats or tensor.is_floating_point() or tensor.is_complex():
+        return True
+    return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    """torch's name of a tensor's dtype."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _require_fit(
@@ -344,15 +373,64 @@ class ExportModule(nn.Module):
             ModelError: it doesn't return as many tensors as the signature names.
         """
         named = dict(zip(self.names, inputs, strict=True))
-        leaves = tuple(flatten(self.model(**named)))
+        returned = self.model(**named)
+        leaves = tuple(flatten(returned))
         if len(leaves) != len(self.outputs):
-            raise ModelError(
-                f"the model returned {len(leaves)} tensors, and the signature names"
-                f" {self.outputs}",
-                "name every output, in the order of the returned tuple or dict, nested"
-                " ones in place",
-            )
+            raise _wrong_count(returned, self.outputs)
         return leaves
+
+
+def _wrong_count(returned: Any, outputs: Sequence[str]) -> ModelError:
+    """An error about a model that returns more or fewer tensors than are named.
+
+    Args:
+        returned: what forward returned.
+        outputs: the names in the signature.
+    """
+    tensors: list[str] = []
+    absent: list[str] = []
+    for place, value in _leaves(returned, ""):
+        (absent if value is None else tensors).append(place or "the result")
+    found = f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
+    details = []
+    if len(tensors) > 1:
+        details.append(f"they are {first_few(tensors, _MAX_LEAVES)}")
+    details += [f"{place} was None" for place in absent]
+    seen = f" ({'; '.join(details)})" if details else ""
+    return ModelError(
+        f"the model returned {found}, and the signature names {outputs}{seen}",
+        "name every tensor in {model.signature}.outputs, in the order of the returned"
+        " tuple or dict, nested ones in place, and none that is None",
+        options=["model.signature"],
+    )
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Tensor | None]]:
+    """Where the tensors and Nones stand in what a model returned, in order.
+
+    Args:
+        value: a nest of containers.
+        place: where it stands itself; "" at the top.
+    """
+    if value is None or isinstance(value, Tensor):
+        yield place, value
+        return
+    members = list(_members(value))
+    names = [f"{place}[{i}]" for i in range(len(members))]
+    fields = _field_names(value)
+    if fields:
+        names = [f"{place}.{name}".removeprefix(".") for name in fields]
+    for name, member in zip(names, members, strict=True):
+        yield from _leaves(member, name)
+
+
+def _field_names(value: Any) -> list[str]:
+    """The names of a container's members, where they have names."""
+    if isinstance(value, Mapping):
+        return [str(key) for key in value]
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value)]
+    return list(getattr(value, "_fields", ()))
 
 
 def flatten(value: Any) -> Iterator[Tensor]:

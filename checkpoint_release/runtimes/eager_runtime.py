@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.runtimes.eager import ExportModule, build_eager, load_model
 from checkpoint_release.runtimes.model_config import require_config
+from checkpoint_release.runtimes.precision import double_precision, widen
 from checkpoint_release.runtimes.runtime import Options, Runtime
 from checkpoint_release.runtimes.torch_runtime import prepare_torch, torch_runtime
 from checkpoint_release.tensors.safetensors import find_weight_files
@@ -81,15 +81,27 @@ def _eager_runtime(
 
     Args:
         format, path: the runtime's.
-        module: is moved to the options' device and dtype.
+        module: is moved to the options' device, and widened where they ask for float64;
+            otherwise it computes in the dtypes that it has.
         signature: which of forward's inputs to take, and the outputs.
         options: how to run it.
     """
-    dtype = getattr(torch, options.dtype)
-    exported = ExportModule(module.to(options.device, dtype).eval(), signature)
+    module = module.to(options.device).eval()
+    exported = ExportModule(module, signature)
+    if options.dtype == "float64":
+        exported = _DoubleModule(widen(module), signature)
     if options.aligned:
         _align(exported)
     return torch_runtime(format, path, exported, signature, options)
+
+
+class _DoubleModule(ExportModule):
+    """The model in double precision throughout."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """As ExportModule's, whatever dtypes the model's forward names."""
+        with double_precision():
+            return super().forward(*inputs)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def open_runtime(
     threads: int | None = None,
     device: str = "cpu",
     providers: Sequence[str] | None = None,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: Literal["own", "float64"] = "own",
     aligned: bool = True,
     trust: Trust = NO_TRUST,
 ) -> Runtime:
@@ -56,7 +56,8 @@ def open_runtime(
             process's number.
         device: a torch device; for ONNX "cuda" puts that provider first.
         providers: ONNX Runtime's execution providers, in order; overrides device.
-        dtype: what the eager formats (checkpoint and safetensors) compute in.
+        dtype: what the eager formats (checkpoint and safetensors) compute in: the
+            model's own dtypes, or float64 throughout.
         aligned: whether the eager formats' weights are copied to where kernels round
             alike whatever file they are from; otherwise they stay mapped.
         trust: the code from elsewhere that may run.

@@ -1,0 +1,122 @@
+"""What an eager model computes in: the dtypes that it has, or double precision.
+
+A model's own dtypes are part of it: complex weights, a float64 buffer, half precision
+that forward widens where it matters. So a model runs as it is. Its reference runs in
+double precision throughout: every float is float64 and every complex number complex128,
+also where forward names a narrower dtype, makes a tensor without naming one, or uses a
+tensor that is neither parameter nor buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+DOUBLE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+"""Dtype → the one of the same kind in double precision, which holds all its values."""
+
+_CASTS = {
+    "half": "double",
+    "bfloat16": "double",
+    "float": "double",
+    "chalf": "cdouble",
+    "cfloat": "cdouble",
+}
+"""Method of a tensor that casts it → the one that casts to double precision."""
+_REINTERPRETING = (Tensor.view,)  # whose dtype says how to read bits
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def widen(module: M) -> M:
+    """Bring parameters and buffers to double precision, in place; integers stay."""
+    module._apply(_widened)  # type: ignore[no-untyped-call]
+    return module
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Let everything that torch computes meanwhile be in double precision."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _Double(TorchFunctionMode):
+    """Widens what torch's functions are given, and the dtypes that they are asked for.
+
+    What a function writes to stays itself: a copy of it would be lost.
+    """
+
+    def __torch_function__(
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a torch function in double precision.
+
+        Args:
+            function: any function of torch that is called in the mode's context.
+            types: not used.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What the function returns.
+        """
+        kwargs = kwargs or {}
+        if function in _REINTERPRETING:
+            return function(*args, **kwargs)
+        name = getattr(function, "__name__", "")
+        if name in _CASTS and function is getattr(Tensor, name):
+            function = getattr(Tensor, _CASTS[name])
+        written = args[:1] if _writes(function) else ()
+        read = args[len(written) :]
+        wide = {name: _wide(value) for name, value in kwargs.items() if name != "out"}
+        if "out" in kwargs:
+            wide["out"] = kwargs["out"]
+        return function(*written, *_wide(read), **wide)
+
+
+def _writes(function: Any) -> bool:
+    """Whether a function changes its first argument, or reads an attribute of it."""
+    name: str = getattr(function, "__name__", "")
+    if name in ("__setitem__", "__get__", "__set__", "__delete__"):
+        return True
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _wide(value: Any) -> Any:
+    """A function's argument in double precision: tensors, dtypes, and lists of them."""
+    if isinstance(value, Tensor):
+        return _widened(value)
+    if isinstance(value, torch.dtype):
+        return DOUBLE.get(value, value)
+    if type(value) in (list, tuple):
+        return type(value)(map(_wide, value))
+    return value
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """The tensor in double precision; itself, where it holds neither floats nor complex
+    numbers, or is double already.
+    """
+    wide = DOUBLE.get(tensor.dtype)
+    return tensor if wide is None else tensor.to(wide)
