@@ -106,7 +106,7 @@ class CheckpointReleaseError(Exception):
 
     @classmethod
     def combined(cls, errors: Sequence[CheckpointReleaseError]) -> Self:
-        """One error with the problems of all, and the remedy of the last.
+        """One error with the problems of all, each once, and the remedy of the last.
 
         Args:
             errors: at least one.
@@ -114,7 +114,8 @@ class CheckpointReleaseError(Exception):
         problems: list[str] = []
         options: set[str] = set()
         for error in errors:
-            problems.append(error._problem)
+            if error._problem not in problems:
+                problems.append(error._problem)
             options.update(error.options)
         remedy = errors[-1]._remedy
         return cls("; ".join(problems), remedy, options=sorted(options))

@@ -7,13 +7,14 @@ caught while it is still clear which export did so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from checkpoint_release.core.errors import ExportError, first_few, one_line
 from checkpoint_release.core.signature import (
     Array,
+    Arrays,
     Dimension,
     Signature,
     TensorSpec,
@@ -53,6 +54,8 @@ class BakedError(ExportError):
 # more.
 _TOLERANCE = 1e-2
 _MAX_LISTED = 3  # lines of code in a message
+_MORE_SEEDS = 7  # so that a decision by a sign comes out both ways, but once in 64
+_SCALES = (0.0, 100.0)  # of float inputs, beside 1
 _BAKED_DIMENSION = (
     "the exporter took a size of its example for a constant: compute sizes from"
     " tensors' shapes in forward, without int(), len() or a cache; or state the"
@@ -122,14 +125,39 @@ def check_shapes(
         ExportError: it fails at some sizes, or an output's dtype, shape or values are
             not what they should be.
     """
+    samples = list(_samples(signature, decisions))
     try:
-        _check_all_sizes(export_name, signature, exported, eager)
+        _check_samples(export_name, signature, samples, exported, eager)
     except BakedError as error:
         raise error.explained(decisions) from error.__cause__
 
 
-def _check_all_sizes(
-    export_name: str, signature: Signature, exported: Run, eager: Run | None
+def _samples(
+    signature: Signature, decisions: Sequence[str]
+) -> Iterator[tuple[Sizes, Arrays]]:
+    """The inputs to compare at: at each size, and of a model that may decide by values
+    also other values.
+
+    Args:
+        signature: what the model takes.
+        decisions: lines of its code that may decide by values of tensors.
+    """
+    for sizes in check_sizes(signature):
+        yield sizes, sample_inputs(signature, sizes, seed=0)
+    if decisions:
+        sizes = example_sizes(signature)
+        for seed in range(1, _MORE_SEEDS):
+            yield sizes, sample_inputs(signature, sizes, seed)
+        for scale in _SCALES:
+            yield sizes, sample_inputs(signature, sizes, 0, scale)
+
+
+def _check_samples(
+    export_name: str,
+    signature: Signature,
+    samples: Iterable[tuple[Sizes, Arrays]],
+    exported: Run,
+    eager: Run | None,
 ) -> None:
     """As check_shapes.
 
@@ -137,9 +165,9 @@ def _check_all_sizes(
         BakedError: the export isn't the model at some sizes.
         ExportError: an output's dtype isn't the signature's, or the model fails.
     """
-    for sizes in check_sizes(signature):
+    for sizes, sample in samples:
         place = f"{export_name} at {_sizes_text(sizes)}"
-        inputs = list(sample_inputs(signature, sizes, seed=0).values())
+        inputs = list(sample.values())
         expected = None if eager is None else _run_eager(place, eager, inputs)
         outputs = _run_export(place, exported, inputs)
         pairs = zip(signature.outputs, outputs, strict=True)

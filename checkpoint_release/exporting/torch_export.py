@@ -14,6 +14,7 @@ from checkpoint_release.exporting.shape_check import check_shapes
 from checkpoint_release.exporting.torch_archive import check_archive, rewrite
 from checkpoint_release.exporting.tracing import (
     Traceable,
+    export_program,
     model_export,
     run,
     silence_known_warnings,
@@ -38,14 +39,14 @@ def write_torch_export(traceable: Traceable, file: Path, config: str) -> None:
     """
     raw = file.with_name("raw.pt2")
     with (
-        model_export("torch_export", traceable.model),
+        model_export("torch_export", traceable),
         silence_known_warnings(),
         torch.no_grad(),
     ):
-        program = torch.export.export(
+        program = export_program(
             _with_signature(traceable),
             traceable.arguments,
-            dynamic_shapes=traceable.dynamic_shapes(),
+            traceable.dynamic_shapes(),
         )
         _strip(program)
         torch.export.save(program, str(raw), extra_files={"config.json": config})

@@ -45,7 +45,7 @@ def write_torchscript(traceable: Traceable, file: Path, config: str) -> None:
             model does at other sizes, or takes inputs of other names.
     """
     raw = file.with_name("raw.pt")
-    with model_export("torchscript", traceable.model), silence_known_warnings():
+    with model_export("torchscript", traceable), silence_known_warnings():
         torch.jit.save(trace(traceable), str(raw), _extra_files={"config.json": config})
         rewrite(raw, file, drop=is_debugging, edit=rename_classes)
         raw.unlink()

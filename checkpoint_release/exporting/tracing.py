@@ -5,11 +5,12 @@ sizes, one error for whatever they raise, and silence about what is known.
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
 from checkpoint_release.core.signature import Array, Signature, sample_inputs
+from checkpoint_release.exporting.export_failure import explanation
 from checkpoint_release.exporting.shape_check import example_sizes
 from checkpoint_release.runtimes.eager import ExportModule, load_model
 from checkpoint_release.runtimes.model_check import Behaviour, check_model
@@ -42,6 +45,12 @@ _KNOWN_WARNINGS = (
     "The feature will be removed. Please remove usage of this function",
     # of LSTMs; the shape check runs other sizes
     "Exporting a model to ONNX with a batch_size other than 1",
+)
+_KNOWN_LOGGERS = (
+    # that torchvision isn't installed
+    "torch.onnx._internal.exporter._registration",
+    # of an error that follows
+    "torch.fx.experimental.symbolic_shapes",
 )
 
 
@@ -140,6 +149,29 @@ def run(module: Any, inputs: Sequence[Array]) -> list[Array]:
     return [tensor.numpy() for tensor in outputs]
 
 
+def export_program(
+    module: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any
+) -> ExportedProgram:
+    """torch.export.export, which prints no graph where it fails.
+
+    Args:
+        module: takes tensors by position.
+        arguments: example inputs.
+        dynamic_shapes: as torch.export takes them.
+    """
+    printed = io.StringIO()
+    graph = ""
+    try:
+        with redirect_stderr(printed):
+            return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        graph = str(getattr(error, "partial_fx_graph", ""))
+        raise
+    finally:
+        rest = printed.getvalue()
+        sys.stderr.write(rest.replace(graph, "").lstrip() if graph else rest)
+
+
 def with_argument_names(
     forward: Callable[..., Any], signature: Signature
 ) -> Callable[..., Any]:
@@ -159,13 +191,13 @@ def with_argument_names(
 
 
 @contextmanager
-def model_export(format: str, model: nn.Module) -> Iterator[None]:
+def model_export(format: str, traceable: Traceable) -> Iterator[None]:
     """One error for whatever an exporter raises, because it runs the model's own code;
     this project's errors pass.
 
     Args:
         format: the key of the format under `formats`.
-        model: what is exported.
+        traceable: what is exported.
 
     Raises:
         ExportError: the exporter, or the model's code, raised something else.
@@ -176,10 +208,13 @@ def model_export(format: str, model: nn.Module) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         option = f"formats.{format}"
+        why, remedy = explanation(error, traceable.behaviour)
+        # the rest of a long message hides the explanation
+        cause = one_line(error, 200 if why else 400)
         raise ExportError(
-            f"{format}: exporting {type(model).__name__} failed:"
-            f" {type(error).__name__}: {one_line(error, 400)}",
-            f"change what forward does there, or set {{{option}}} to false",
+            f"{format}: exporting {type(traceable.model).__name__} failed:"
+            f" {type(error).__name__}: {cause}{why}",
+            f"{remedy}, or set {{{option}}} to false",
             options=[option],
         ) from error
 
@@ -187,9 +222,10 @@ def model_export(format: str, model: nn.Module) -> Iterator[None]:
 @contextmanager
 def silence_known_warnings() -> Iterator[None]:
     """Silence torch's warnings about what is dealt with here, and no others."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # reports that torchvision isn't installed
+    loggers = [logging.getLogger(name) for name in _KNOWN_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), _no_graphs_on_failure():
         for message in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
@@ -198,7 +234,8 @@ def silence_known_warnings() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -28,9 +29,9 @@ from checkpoint_release.core.errors import (
     ExportError,
     ModelError,
     OpsetError,
-    first_few,
 )
 from checkpoint_release.core.signature import Array
+from checkpoint_release.exporting.export_failure import explanation
 from checkpoint_release.exporting.shape_check import Run
 from checkpoint_release.onnx.clean import clean
 from checkpoint_release.onnx.file import NamedArrays
@@ -39,6 +40,8 @@ from checkpoint_release.tensors.safetensors import open_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from checkpoint_release.exporting.tracing import Traceable
     from checkpoint_release.runtimes.model_check import Behaviour
 
@@ -46,7 +49,6 @@ AUTO = "auto"
 DIRECT = "direct"
 TORCH_OPSETS = {"torchscript": range(14, 21), "dynamo": range(18, 26)}
 """Route through torch.onnx.export → the opsets that it writes."""
-_MAX_LISTED = 3  # lines of code in a message
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,26 @@ def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> Export
 
     exporters = {"torchscript": _through_torchscript, "dynamo": _through_dynamo}
     traceable = Traceable.open(checkpoint)
+    _refuse_bfloat16(traceable.model)
     with _route_errors(route, opset, traceable.behaviour):
         return exporters[route](traceable, opset)
+
+
+def _refuse_bfloat16(model: nn.Module) -> None:
+    """Refuse a model that works in bfloat16: ONNX Runtime's CPU kernels don't.
+
+    Raises:
+        ExportError: a parameter or buffer is bfloat16.
+    """
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if str(tensor.dtype) == "torch.bfloat16":
+            raise ExportError(
+                f"the model works in bfloat16 ({name} the first), and ONNX Runtime has"
+                " no kernels for it on a CPU, where the file is checked",
+                "let {model.factory} build the model in float32, which holds all"
+                " bfloat16 weights; or set {formats.onnx} to false",
+                options=["model.factory", "formats.onnx"],
+            )
 
 
 @contextmanager
@@ -220,49 +240,15 @@ def _route_errors(
     except CheckpointReleaseError:
         raise
     except (Exception, SystemExit) as error:
-        why, remedy = _explanation(error, behaviour)
+        why, remedy = "", "change what forward does there"
+        if behaviour is not None:
+            why, remedy = explanation(error, behaviour, has_complex=False)
         raise ExportError(
             f"the {route} route can't export the model at opset {opset}:"
             f" {_cause(error)}{why}",
             f"{remedy}, or set {{formats.onnx}} to false",
             options=["formats.onnx"],
         ) from error
-
-
-def _explanation(error: BaseException, behaviour: Behaviour | None) -> tuple[str, str]:
-    """Why a route of torch's failed, as far as the model explains it, and the remedy.
-
-    Args:
-        error: what the route raised.
-        behaviour: what was seen of the model.
-
-    Returns:
-        A clause to put behind the cause, or "", and an imperative clause.
-    """
-    if behaviour is not None and behaviour.decisions and _is_data_dependent(error):
-        lines = first_few(behaviour.decisions, _MAX_LISTED)
-        return (
-            f"; forward turns values of tensors into Python's ({lines}), and a graph"
-            " can't decide by them",
-            "compute both ways and choose with torch.where",
-        )
-    if behaviour is not None and behaviour.complex_at:
-        lines = first_few(behaviour.complex_at, _MAX_LISTED)
-        return (
-            f"; forward computes with complex numbers ({lines}), and ONNX has none",
-            "compute with real and imaginary parts in forward",
-        )
-    return "", "change what forward does there"
-
-
-def _is_data_dependent(error: BaseException) -> bool:
-    """Whether torch.export met a decision by values."""
-    link: BaseException | None = error
-    while link is not None:
-        if "DataDependent" in type(link).__name__ or "data-dependent" in str(link):
-            return True
-        link = link.__cause__
-    return False
 
 
 def _cause(error: BaseException) -> str:
@@ -349,15 +335,16 @@ def _through_dynamo(traceable: Traceable, opset: int) -> ExportedGraph:
     import onnx_ir
     import torch
 
-    from checkpoint_release.exporting.tracing import silence_known_warnings
+    from checkpoint_release.exporting.tracing import (
+        export_program,
+        silence_known_warnings,
+    )
 
     with silence_known_warnings(), torch.no_grad():
         # Given a module, torch.onnx.export falls back on ways that quietly make
         # constants of dynamic sizes.
-        exported = torch.export.export(
-            traceable.module,
-            traceable.arguments,
-            dynamic_shapes=(traceable.dynamic_shapes(),),
+        exported = export_program(
+            traceable.module, traceable.arguments, (traceable.dynamic_shapes(),)
         )
         program = torch.onnx.export(
             exported,

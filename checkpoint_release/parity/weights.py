@@ -31,6 +31,7 @@ from checkpoint_release.tensors.tensor import Tensor
 
 # the share of equal elements from which two tensors are the same one, damaged
 NEARLY = 0.5
+_ROUNDED_KINDS = ("f", "c")  # of numpy: floats and complex numbers
 HALVES = {name: BY_TORCH_NAME[name].numpy for name in ("float16", "bfloat16")}
 
 
@@ -71,7 +72,7 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> WeightsRepor
     used = set(chain.from_iterable(homes.values()))
     rest = {}
     for name, array in held.items():
-        if name not in used and array.dtype.kind == "f":
+        if name not in used and array.dtype.kind in _ROUNDED_KINDS:
             rest[name] = array
     wrong = _changed_namesakes(expected, homes, rest)
     found = len(expected)
@@ -275,7 +276,7 @@ def _orientations(array: Array) -> list[Array]:
     A matrix may be transposed: exporters turn x·Wᵀ into a product with Wᵀ itself. Of
     integers, there is none that is looked for.
     """
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in _ROUNDED_KINDS:
         return []
     return [array, array.T] if array.ndim == 2 else [array]
 
@@ -321,7 +322,11 @@ def _damage(array: Array, other: Array) -> str | None:
     """
     if array.shape != other.shape:
         return None
+    if array.dtype.kind == "c" and np.array_equal(array.real, other):
+        return "lost its imaginary part"
     for half, dtype in HALVES.items():
+        if array.dtype.kind == "c":
+            break  # no format has complex numbers in half precision
         widened_again = _rounded(array, dtype).astype(array.dtype)
         if np.array_equal(widened_again, other):
             return f"was rounded to {half}"

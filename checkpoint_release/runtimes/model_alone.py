@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ Sizes = dict[str, int]
 """Name of a dynamic dimension → its size."""
 Outputs = tuple[Tensor, ...]
 _TORCH = str(Path(torch.__file__).parent)
+_ROOM = str(Path(__file__).parent)  # what calls the model
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -186,14 +186,6 @@ def _line(error: BaseException) -> str:
     """The line of the model's code that an error left by, in parentheses, or empty."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         file = frame.f_code.co_filename
-        if not file.startswith(_TORCH) and not _is_own(file):
-            return f" ({Path(file).name}, line {line})"
+        if not file.startswith((_TORCH, _ROOM)):
+            return f" ({Path(file).name}:{line})"
     return ""
-
-
-_OWN: Iterable[str] = (__file__, ExportModule.forward.__code__.co_filename)
-
-
-def _is_own(file: str) -> bool:
-    """Whether a file is of what calls the model."""
-    return file in _OWN

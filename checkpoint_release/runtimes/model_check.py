@@ -56,7 +56,7 @@ class Behaviour:
 
     Attributes:
         decisions: lines of its code that turn values of tensors into Python's, such as
-            "my_model.py, line 14"; an `if` there may depend on the data.
+            "my_model.py:14"; an `if` there may depend on the data.
         complex_at: lines of its code that compute complex numbers.
         notes: what couldn't be tried, a sentence each.
     """
@@ -232,10 +232,11 @@ def _require_same(
     if any(module.training for module in alone.model.modules()):
         raise _training_error(alone, f"the same inputs give other outputs: {outputs}")
     if _is_random(alone, sizes, watch):
-        draws = first_few(list(watch.draws), _LISTED) or "outside of torch"
+        draws = first_few(list(watch.draws), _LISTED)
+        by = f"by {draws}" if draws else "outside of torch"
         raise alone.error(
             "the model draws random numbers in forward, so that the same inputs give"
-            f" other outputs: {outputs}; drawn by {draws}",
+            f" other outputs: {outputs}; they are drawn {by}",
             "draw them in training alone (`if self.training`), or let them come in as"
             " an input",
         )
@@ -343,14 +344,16 @@ def _try_largest(alone: ModelAlone, odd: Sizes) -> Iterator[str]:
     smallest = smallest_sizes(alone.signature)
     for name, dimension in alone.signature.dimensions.items():
         size = odd[name]
-        while dimension.maximum is not None and size < dimension.maximum:
-            size = min(size * _GROWTH, dimension.maximum)
+        # without a maximum, one that is far from the example
+        largest = dimension.maximum or size * _GROWTH
+        while size < largest:
+            size = min(size * _GROWTH, largest)
             sizes = smallest | {name: size}
             if not _took_little(alone, sizes):
-                if size < dimension.maximum:
+                if size < largest:
                     yield (
                         f"{name} was tried up to {size}, where the model takes long,"
-                        f" and not up to its maximum, {dimension.maximum}"
+                        f" and not up to its maximum, {largest}"
                     )
                 break
 

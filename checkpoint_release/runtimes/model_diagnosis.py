@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def explain(alone: ModelAlone, sizes: Sizes, failure: ForwardError) -> ModelErro
     example = example_sizes(alone.signature)
     if sizes != example and alone.runs(example):
         return _wrong_size(alone, example, sizes, failure)
-    for diagnose in (_wrong_range, _wrong_dtype, _wrong_shape):
+    for diagnose in _DIAGNOSES:
         found = diagnose(alone, sizes, failure)
         if found is not None:
             return found
@@ -65,21 +66,60 @@ def _wrong_size(
         sizes: at which it failed.
         failure: what forward raised.
     """
+    found = _must_agree(alone, sizes, failure)
+    if found is not None:
+        return found
     for name, size in sizes.items():
         if not alone.runs(example | {name: size}):
             return _wrong_bound(alone, name, size, failure)
-    names = " and ".join(repr(name) for name in sizes)
-    largest = max(sizes.values())
-    if alone.runs(dict.fromkeys(sizes, largest)):
-        return alone.error(
-            f"{alone.key('dimensions')} has {names}, and the model fails where they"
-            f" differ ({sizes_text(sizes)}): {failure.cause}",
-            "give one name to the dimensions that must have one size",
-        )
     return alone.error(
         f"the model by itself fails at {sizes_text(sizes)}: {failure.cause}",
         f"correct the bounds in {alone.key('dimensions')} to what the model takes",
     )
+
+
+def _must_agree(
+    alone: ModelAlone, sizes: Sizes, failure: ForwardError
+) -> ModelError | None:
+    """Two dimensions that must have one size; None: it isn't that.
+
+    Args:
+        alone: the model.
+        sizes: at which it failed, different ones.
+        failure: what forward raised.
+    """
+    for first, second in combinations(sizes, 2):
+        same = sizes | {second: sizes[first]}
+        if same != sizes and alone.runs(same):
+            return alone.error(
+                f"{alone.key('dimensions')}: {first} and {second} are two dimensions,"
+                f" and the model fails where they differ ({sizes_text(sizes)}):"
+                f" {failure.cause}",
+                f"write {first} in the place of {second} in the shapes of the inputs",
+            )
+    return None
+
+
+def _only_some_size(
+    alone: ModelAlone, sizes: Sizes, failure: ForwardError
+) -> ModelError | None:
+    """A dimension whose example the model doesn't take; None: it isn't that.
+
+    Args:
+        alone: the model.
+        sizes: of the examples.
+        failure: what forward raised.
+    """
+    for name, stated in sizes.items():
+        for size in parameter_sizes(alone.model):
+            if alone.runs(sizes | {name: size}):
+                return alone.error(
+                    f"{alone.key(f'dimensions.{name}')} is {stated} in examples, and"
+                    f" the model fails there: {failure.cause}",
+                    f"write {size} in its place in the shapes of the inputs, or state"
+                    f" `example: {size}` and its bounds: with {size} the model runs",
+                )
+    return None
 
 
 def _wrong_bound(
@@ -268,3 +308,7 @@ def _wrong_shape(
                         f"state {shape}, with which it runs",
                     )
     return None
+
+
+_DIAGNOSES = (_wrong_range, _wrong_dtype, _wrong_shape, _must_agree, _only_some_size)
+"""What may be wrong with a signature whose own examples a model doesn't take."""

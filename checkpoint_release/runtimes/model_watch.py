@@ -61,9 +61,9 @@ class Watch(TorchFunctionMode):
     """Notes random draws and decisions by values, with the line of the model's code.
 
     Attributes:
-        draws: such as "torch.randn_like (my_model.py, line 12)".
+        draws: such as "randn_like (my_model.py:12)".
         decisions: lines that turn a tensor's values into Python's, such as
-            "my_model.py, line 14", where an `if` may depend on them.
+            "my_model.py:14", where an `if` may depend on them.
         complex_at: lines that compute complex numbers.
     """
 
@@ -128,7 +128,7 @@ def _caller() -> str:
     frame = sys._getframe(2)
     while frame.f_back and frame.f_code.co_filename.startswith(_TORCH):
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 # --------------------------------------------------------------------------------------

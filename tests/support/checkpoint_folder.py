@@ -17,6 +17,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
     Origin,
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.tensors.safetensors import write_safetensors
@@ -63,9 +64,12 @@ def state_dict(
     from checkpoint_release.runtimes.eager import build_model
 
     torch.manual_seed(seed)
-    return {
-        name: tensor.numpy().copy()
-        for name, tensor in build_model(architecture.trusting(OWN_ARTIFACTS))
-        .state_dict()
-        .items()
-    }
+    arrays = {}
+    model = build_model(architecture.trusting(OWN_ARTIFACTS))
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype == torch.bfloat16:  # which torch doesn't give to numpy
+            bits = tensor.view(torch.int16).numpy().copy()
+            arrays[name] = bits.view(DTYPES["BF16"].numpy)
+        else:
+            arrays[name] = tensor.numpy().copy()
+    return arrays
