@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.architecture import read_architecture
+from checkpoint_release.core.architecture import Architecture, read_architecture
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -22,6 +22,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
     Origin,
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
@@ -31,6 +32,12 @@ from checkpoint_release.pth import (
     refuse_dangerous,
 )
 from checkpoint_release.pth.facts import training_facts
+from checkpoint_release.state_dict.buffers import (
+    recomputed,
+    rounded_buffers,
+    rounding_note,
+)
+from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.model_weights import read_model_weights
 from checkpoint_release.state_dict.near_miss import with_advice
 from checkpoint_release.state_dict.selection import Selection
@@ -66,6 +73,7 @@ def main() -> None:
         tensors = weights.tensors
         shapes = {name: (each.dtype, each.shape) for name, each in tensors.items()}
         architecture = with_advice(partial(read_architecture, params.model), shapes)
+        tensors, buffers = _recompute(architecture, tensors, options)
         check_weights = architecture.hook("check_weights")
         if check_weights:
             check_weights(architecture.kwargs, tensors)
@@ -84,6 +92,7 @@ def main() -> None:
                 left_out=[escape_surrogates(name) for name in weights.left_out],
                 half_precision=options.half_precision,
                 adapter=adapter.sha256() if adapter else None,
+                recomputed_buffers=buffers,
             )
             facts = CheckpointFacts(
                 model=architecture.to_json(),
@@ -109,6 +118,32 @@ def main() -> None:
             "note: LoRA's update is rounded to half precision;"
             " checkpoint.half_precision: cast keeps all of it"
         )
+
+
+def _recompute(
+    architecture: Architecture, tensors: StateDict, options: CheckpointParams
+) -> tuple[StateDict, list[str]]:
+    """Compute rounded buffers anew where that is asked for; otherwise note them.
+
+    Returns:
+        The weights, and the names of those that were computed.
+    """
+    hook = architecture.hook("computed_buffers")
+    if hook is None and options.recompute_buffers:
+        raise ParamsError(
+            "checkpoint.recompute_buffers is true, and"
+            f" {architecture.factory.partition(':')[0]} has no computed_buffers",
+            "set it to false, or add that function to the module",
+        )
+    exact = hook(architecture.kwargs) if hook else {}
+    rounded = rounded_buffers(tensors, exact)
+    if not rounded:
+        return tensors, []
+    if not options.recompute_buffers:
+        print(f"note: {rounding_note(rounded)}")
+        return tensors, []
+    wanted = {name: exact[name] for name in rounded}
+    return recomputed(tensors, wanted), sorted(rounded)
 
 
 def _read(path: str, options: CheckpointParams) -> Checkpoint:

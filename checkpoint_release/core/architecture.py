@@ -14,6 +14,9 @@ optional.
     check_weights(kwargs, weights)
         Raises ArchitectureError for values that no such model has, such as a buffer
         that a conversion lost.
+    computed_buffers(kwargs) -> dict
+        Name → float64 values of the buffers that the architecture determines; see
+        checkpoint_release.state_dict.buffers.
     onnx_graph(kwargs, weights, signature, opset)
         An ONNX graph, built without tracing; see checkpoint_release.onnx.routes.
     ONNX_OPSETS

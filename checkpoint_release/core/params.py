@@ -129,6 +129,7 @@ class CheckpointParams(Section, frozen=True):
     lora_alpha: Positive | None
     salvage: bool
     half_precision: Literal["keep", "cast", "refuse"]
+    recompute_buffers: bool
     non_finite: Literal["refuse", "keep"]
 
 

@@ -324,9 +324,8 @@ def _damage(array: Array, other: Array) -> str | None:
         return None
     if array.dtype.kind == "c" and np.array_equal(array.real, other):
         return "lost its imaginary part"
-    for half, dtype in HALVES.items():
-        if array.dtype.kind == "c":
-            break  # no format has complex numbers in half precision
+    halves = {} if array.dtype.kind == "c" else HALVES
+    for half, dtype in halves.items():
         widened_again = _rounded(array, dtype).astype(array.dtype)
         if np.array_equal(widened_again, other):
             return f"was rounded to {half}"

@@ -52,6 +52,8 @@ class Origin(Record, frozen=True, kw_only=True):
         left_out: the names of tensors that aren't the model's.
         half_precision: what was done with half-precision weights: keep, cast or refuse.
         adapter: sha256 of the LoRA adapter's file, where there was one.
+        recomputed_buffers: the names of those that were computed anew, rather than
+            taken from the file.
     """
 
     sha256: str
@@ -62,6 +64,7 @@ class Origin(Record, frozen=True, kw_only=True):
     half_precision: str
     adapter: str | None = None
     left_out: list[str] = msgspec.field(default_factory=list)
+    recomputed_buffers: list[str] = msgspec.field(default_factory=list)
 
 
 class MergedLora(Record, frozen=True, kw_only=True):

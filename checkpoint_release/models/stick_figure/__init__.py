@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoint_release.core.signature import Array, Signature
 from checkpoint_release.models.stick_figure.architecture import (
     check_weights,
+    computed_buffers,
     read_architecture,
 )
 from checkpoint_release.models.stick_figure.description import describe
@@ -44,6 +45,7 @@ __all__ = [
     "ONNX_OPSETS",
     "build",
     "check_weights",
+    "computed_buffers",
     "config",
     "describe",
     "generation_config",

@@ -120,6 +120,21 @@ def read_architecture(tensors: TensorShapes, overrides: Kwargs) -> dict[str, Any
     return kwargs
 
 
+def computed_buffers(kwargs: Kwargs) -> dict[str, Array]:
+    """The frequencies of the rotary embeddings: 1 / 10000^(2i / head_dim), float64.
+
+    Args:
+        kwargs: what read_architecture returned.
+
+    Returns:
+        Name of each layer's inv_freq → its values, of the shape (head_dim / 2).
+    """
+    head_dim = kwargs["d_model"] // kwargs["nhead"]
+    frequencies = 1.0 / 10000.0 ** (np.arange(0, head_dim, 2) / head_dim)
+    names = [INV_FREQ.format(layer) for layer in range(kwargs["num_layers"])]
+    return dict.fromkeys(names, frequencies)
+
+
 def check_weights(kwargs: Kwargs, weights: Mapping[str, TensorLike]) -> None:
     """Check what names and shapes don't show: the frequencies in the rotary buffers.
 
@@ -136,9 +151,7 @@ def check_weights(kwargs: Kwargs, weights: Mapping[str, TensorLike]) -> None:
             been widened.
     """
     head_dim = kwargs["d_model"] // kwargs["nhead"]
-    expected = 1.0 / 10000.0 ** (np.arange(0, head_dim, 2) / head_dim)
-    for layer in range(kwargs["num_layers"]):
-        name = INV_FREQ.format(layer)
+    for name, expected in computed_buffers(kwargs).items():
         found = weights[name].numpy().astype(np.float64)
         wrong = np.flatnonzero(~_is_rounding(found, expected))
         if wrong.size:
