@@ -117,7 +117,7 @@ class ModelAlone:
         """
         if self.architecture.described:
             module = self.architecture.factory.partition(":")[0]
-            return f"{name}, in what {module}.signature returns,"
+            return f"{name} in what {module}.signature returns"
         return f"{{{OPTION}}}.{name}"
 
     def error(self, problem: str, remedy: str) -> ModelError:

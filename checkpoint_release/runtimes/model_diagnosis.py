@@ -89,7 +89,9 @@ def _must_agree(
         failure: what forward raised.
     """
     for first, second in combinations(sizes, 2):
-        same = sizes | {second: sizes[first]}
+        # the larger one for both: a bound that is too high would still fail
+        larger = max(sizes[first], sizes[second])
+        same = sizes | {first: larger, second: larger}
         if same != sizes and alone.runs(same):
             return alone.error(
                 f"{alone.key('dimensions')}: {first} and {second} are two dimensions,"
