@@ -217,3 +217,14 @@ class Regularised(Head):
         x = functional.dropout(x, 0.5, self.training)
         x, _ = self.attention(x, x, x)
         return self.norm(x.transpose(1, 2))
+
+
+class Differences(Head):
+    """Computes what torch's dynamo exporter has for ONNX, and its tracing one hasn't.
+
+    GPT-2 of transformers 5 does, to find where packed sequences begin.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.head(features)
+        return x + torch.diff(x, dim=-1, prepend=x[..., :1])
