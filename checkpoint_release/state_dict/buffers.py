@@ -71,9 +71,9 @@ def rounding_note(rounded: Mapping[str, float]) -> str:
     count = f"{len(rounded)} buffers" if len(rounded) > 1 else "a buffer"
     names = first_few(list(rounded), _MAX_LISTED)
     return (
-        f"{count} that the architecture determines ({names}) were rounded to half"
-        f" precision, off by up to {max(rounded.values()):.1e} of a value, unlike those"
-        f" of the model in training; {OPTION}: true computes them anew"
+        f"{count} that the architecture determines ({names}) have the digits of"
+        f" half precision, off by up to {max(rounded.values()):.1e} of a value, unlike"
+        f" those of the model in training; {OPTION}: true computes them anew"
     )
 
 

@@ -28,6 +28,9 @@ from checkpoint_release.tensors.wrappers import Computed
 # PEFT's model has X.lora_A.default.weight ("default" is the adapter's name), PEFT's
 # adapter files X.lora_A.weight; a script that keeps a factor as a parameter, X.lora_A.
 _FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<factor>A|B)(\.default)?(\.weight)?$")
+# Float32 would round each of the sums; the result is rounded once, to the weight's
+# dtype.
+_PRECISION = np.float64
 _PEFT_PREFIX = "base_model.model."
 _BLOCK = 1 << 17  # elements of a layer that are merged at a time
 # A file's merges may take this many multiplications, and so many more for each byte of
@@ -408,8 +411,8 @@ def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
     """
 
     def compute() -> np.ndarray[Any, Any]:
-        left = factors.b.numpy().astype(np.float64)
-        right = factors.a.numpy().astype(np.float64)
+        left = factors.b.numpy().astype(_PRECISION)
+        right = factors.a.numpy().astype(_PRECISION)
         weight = base.numpy()
         merged = np.empty_like(weight, order="C")
         # Some rows at a time: all of a large layer in float64 would take several times
@@ -418,7 +421,7 @@ def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
         for at in range(0, weight.shape[0], rows):
             some = slice(at, at + rows)
             update = _product(left[some], right)
-            merged[some] = weight[some].astype(np.float64) + scale * update
+            merged[some] = weight[some].astype(_PRECISION) + scale * update
         return merged
 
     return Computed(base.dtype, base.shape, compute)
@@ -435,7 +438,7 @@ def _product(
         left: [rows, rank].
         right: [rank, columns].
     """
-    product = np.zeros((left.shape[0], right.shape[1]))
+    product = np.zeros((left.shape[0], right.shape[1]), _PRECISION)
     for rank, row in enumerate(right):
         product += np.multiply.outer(left[:, rank], row)
     return product

@@ -16,13 +16,15 @@ import pytest
 import torch
 from torch import nn
 
+from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.tracing import silence_known_warnings
 from checkpoint_release.runtimes.eager import build_eager
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.runtimes.open import open_runtime
-from tests.support import models
+from tests.support import models, unsound_models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 from tests.support.exports import (
     TORCH_FORMATS,
@@ -246,3 +248,36 @@ def test_the_trace_fixes_no_device(
     recurrent = models.checkpoint(tmp_path / "checkpoint", models.Recurrent)
     export_with_torch("torchscript", recurrent, tmp_path / "recurrent")
     assert "model.pt makes tensors on the device cpu" in capsys.readouterr().out
+
+
+def test_what_torch_s_own_layers_note_is_printed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = models.checkpoint(tmp_path / "checkpoint", models.Recurrent)
+    export_with_torch("torchscript", checkpoint, tmp_path / "torchscript")
+    notes = [line for line in capsys.readouterr().err.splitlines() if "rnn.py" in line]
+    assert len(notes) == len(set(notes)) == 1
+
+
+def test_torch_prints_no_graph_where_an_export_fails(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for kind, format in (
+        (unsound_models.DecidesByValue, "torch_export"),
+        (models.FourierTransform, "onnx"),
+    ):
+        stated = {**models.SIGNATURES[models.FourierTransform], "outputs": ["out"]}
+        architecture = Architecture(
+            f"{kind.__module__}:{kind.__name__}", {}, read_signature(stated)
+        )
+        checkpoint = write_checkpoint(
+            tmp_path / kind.__name__, architecture, state_dict(architecture)
+        )
+        with pytest.raises(ExportError) as error:
+            if format == "onnx":
+                export_to_onnx(checkpoint, tmp_path / format)
+            else:
+                export_with_torch(format, checkpoint, tmp_path / format)
+        printed = "".join(capfd.readouterr())
+        assert "graph(" not in printed and "def forward" not in printed
+        assert len(str(error.value).splitlines()) == 2

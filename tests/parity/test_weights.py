@@ -12,7 +12,11 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.parity.weights import compare_weights
+from checkpoint_release.tensors.safetensors import write_safetensors
+from checkpoint_release.tensors.tensor import Tensor
 from tests.support.parity_world import World, no_warnings
 
 
@@ -39,6 +43,26 @@ def change_one_weight(format: str, folder: Path, name: str, index: int = 3) -> N
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         onnx.save(model, folder / "model.onnx")
     write_manifest(folder, format)
+
+
+def test_complex_weights_are_found_by_their_content(tmp_path: Path) -> None:
+    spectrum = np.array([[1 + 2j, 3 - 1j], [0.5j, -2 + 1j]], np.complex64)
+    tensors = {"spectrum": Tensor.of_numpy(spectrum)}
+    write_safetensors(tmp_path / WEIGHTS_FILE, tensors, {"format": "pt"})
+
+    def found(held: np.ndarray) -> tuple[int, list[str]]:
+        report = compare_weights({"renamed": held}, tmp_path)
+        return report.found, report.wrong
+
+    assert found(spectrum) == (1, [])
+    assert found(spectrum.T) == (1, [])
+    assert found(np.ones((2, 2), np.float32)) == (0, [])
+    (lost,) = found(spectrum.real.copy())[1]
+    assert lost == "spectrum (there: renamed) lost its imaginary part"
+    damaged = spectrum.copy()
+    damaged[0, 1] = 3 + 1j
+    (wrong,) = found(damaged)[1]
+    assert "differs in 1 of 4 elements, first at [0, 1]" in wrong
 
 
 # Of the last, a change by a thousandth disappears in float32's rounding of the outputs.

@@ -161,6 +161,29 @@ def test_half_precision_is_kept_or_cast(run: Run) -> None:
     )
 
 
+def test_frequencies_that_half_precision_rounded_are_noted_and_computed_anew(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [name for name in weights() if name.endswith("inv_freq")]
+    half = {name: tensor.half() for name, tensor in weights().items()}
+    assert run(half).origin.recomputed_buffers == []
+    printed = capsys.readouterr().out
+    assert f"note: {len(names)} buffers that the architecture determines" in printed
+    assert "checkpoint.recompute_buffers: true computes them anew" in printed
+
+    facts = run(half, checkpoint__recompute_buffers=True)
+    assert facts.origin.recomputed_buffers == sorted(names)
+    assert "that the architecture determines" not in capsys.readouterr().out
+    for name, tensor in weights().items():
+        expected = tensor if name in names else half[name]
+        assert written()[name].dtype == expected.dtype
+        torch.testing.assert_close(written()[name], expected, rtol=2e-7, atol=0)
+
+    run(weights(), checkpoint__recompute_buffers=True)  # nothing is rounded there
+    assert "that the architecture determines" not in capsys.readouterr().out
+    assert torch.equal(written()[names[0]], weights()[names[0]])
+
+
 class Payload:
     def __reduce__(self) -> tuple[Any, ...]:
         return (exec, ("open('ran', 'w')",))

@@ -87,7 +87,8 @@ def test_widening_keeps_imaginary_parts_and_integers() -> None:
     module.register_buffer("table", torch.tensor([1 + 2j]))
     widen(module)
     assert module.weight.dtype == torch.float64
-    assert module.table.dtype == torch.complex128 and module.table.imag.item() == 2
+    table = module.get_buffer("table")
+    assert table.dtype == torch.complex128 and table.imag.item() == 2
     assert module.num_batches_tracked is not None
     assert module.num_batches_tracked.dtype == torch.int64
 
