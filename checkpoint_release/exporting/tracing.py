@@ -248,6 +248,7 @@ def _no_graphs_on_failure() -> Iterator[None]:
     name = "_jit_is_onnx_log_enabled"
     asked = getattr(torch._C, name, None)
     setattr(torch._C, name, None)
+    torch._C._jit_set_onnx_log_enabled(False)
     try:
         yield
     finally:

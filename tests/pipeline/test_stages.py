@@ -27,15 +27,16 @@ EXCESS = {
     """,
     "export-safetensors": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.trust exporting.path_leaks exporting.shape_check
-        exporting.torch_archive exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes exporting.tracing tensors.statistics
+        core.extras core.parity_sizes core.trust exporting.export_failure
+        exporting.path_leaks exporting.shape_check exporting.torch_archive
+        exporting.torch_export exporting.torchscript exporting.torchscript_classes
+        exporting.tracing tensors.statistics
     """,
     "export-onnx": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.trust exporting.torch_archive exporting.torch_export
-        exporting.torchscript exporting.torchscript_classes exporting.weights
-        runtimes.description runtimes.detect runtimes.eager_runtime
+        core.extras core.parity_sizes core.trust exporting.torch_archive
+        exporting.torch_export exporting.torchscript exporting.torchscript_classes
+        exporting.weights runtimes.description runtimes.detect runtimes.eager_runtime
         runtimes.hub_snapshot runtimes.loader runtimes.model_config
         runtimes.onnx_runtime runtimes.open runtimes.pth_model runtimes.runtime
         runtimes.torch_files runtimes.torch_runtime runtimes.training_nodes
@@ -43,24 +44,24 @@ EXCESS = {
     """,
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.trust exporting.weights runtimes.description
+        core.extras core.parity_sizes core.trust exporting.weights runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
         runtimes.loader runtimes.model_config runtimes.onnx_graph
         runtimes.onnx_runtime runtimes.open runtimes.pth_model runtimes.runtime
         runtimes.torch_files runtimes.torch_runtime runtimes.training_nodes
     """,
     "parity-check": """
-        core.artifacts.receipt core.artifacts.release core.trust parity.preload
+        core.artifacts.receipt core.artifacts.release parity.preload
         runtimes.description runtimes.detect runtimes.hub_snapshot
         runtimes.loader runtimes.pth_model tensors.statistics tensors.wrappers
     """,
     "model-card": """
-        core.artifacts.receipt core.extras core.trust
+        core.artifacts.receipt core.extras core.parity_sizes core.trust
     """,
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config
-        core.dtypes core.extras core.signature core.stated_signature core.trust
-        release.differences release.verify
+        core.dtypes core.extras core.parity_sizes core.signature core.stated_signature
+        core.trust release.differences release.verify
     """,
 }
 
