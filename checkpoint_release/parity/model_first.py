@@ -10,6 +10,7 @@ from pathlib import Path
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import CheckpointReleaseError, ModelError
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.workers import WorkerError, call_isolated
 
 
@@ -41,8 +42,10 @@ def _check(checkpoint: Path) -> CheckpointReleaseError | None:
     from checkpoint_release.runtimes.model_check import check_model
 
     try:
-        model, _ = build_eager(checkpoint)
-        check_model(model, CheckpointFolder.open(checkpoint).architecture)
+        model, _ = build_eager(checkpoint, OWN_ARTIFACTS)
+        check_model(
+            model, CheckpointFolder.open(checkpoint, OWN_ARTIFACTS).architecture
+        )
     except CheckpointReleaseError as error:
         return error
     return None

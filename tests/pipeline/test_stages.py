@@ -23,18 +23,18 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 EXCESS = {
     "load": """
         core.artifacts.config core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.extras core.trust state_dict.inspection
+        core.artifacts.release core.extras state_dict.inspection
     """,
     "export-safetensors": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes core.trust exporting.export_failure
+        core.extras core.parity_sizes exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript exporting.torchscript_classes
         exporting.tracing tensors.statistics
     """,
     "export-onnx": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes core.trust exporting.torch_archive
+        core.extras core.parity_sizes exporting.torch_archive
         exporting.torch_export exporting.torchscript exporting.torchscript_classes
         exporting.weights runtimes.description runtimes.detect runtimes.eager_runtime
         runtimes.hub_snapshot runtimes.loader runtimes.model_config
@@ -44,7 +44,7 @@ EXCESS = {
     """,
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes core.trust exporting.weights runtimes.description
+        core.extras core.parity_sizes exporting.weights runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
         runtimes.loader runtimes.model_config runtimes.onnx_graph
         runtimes.onnx_runtime runtimes.open runtimes.pth_model runtimes.runtime
@@ -56,7 +56,7 @@ EXCESS = {
         runtimes.loader runtimes.pth_model tensors.statistics tensors.wrappers
     """,
     "model-card": """
-        core.artifacts.receipt core.extras core.parity_sizes core.trust
+        core.artifacts.receipt core.extras core.parity_sizes
     """,
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.eager import load_weights
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.runtimes.open import open_runtime
@@ -104,10 +106,11 @@ def test_the_checkpoint_and_its_reference_are_the_model(
     with torch.inference_mode():
         own = built(kind)(x).numpy()
     inputs = {"features": x.numpy()}
-    found = open_runtime("checkpoint", folder).run(inputs)["out"]
+    opened = partial(open_runtime, "checkpoint", folder, trust=OWN_ARTIFACTS)
+    found = opened().run(inputs)["out"]
     assert found.dtype == own.dtype
     np.testing.assert_array_equal(found, own)
-    double = open_runtime("checkpoint", folder, dtype="float64").run(inputs)["out"]
+    double = opened(dtype="float64").run(inputs)["out"]
     assert double.dtype == np.float64
     half = kind in (number_models.BFloat16, number_models.Float16)
     error = np.abs(double - own).max()
