@@ -14,10 +14,10 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
-from checkpoint_release.runtimes.eager import load_weights
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.runtimes.open import open_runtime
 from checkpoint_release.runtimes.precision import double_precision, widen
+from checkpoint_release.runtimes.weights_loading import load_weights
 from tests.support import number_models
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
 
