@@ -139,7 +139,7 @@ def _export_by_first_route(
     Raises:
         ExportError: none does.
     """
-    failures: list[CheckpointReleaseError] = []
+    failures: list[ExportError] = []
     for route in plan.routes:
         try:
             exported = export_graph(route, checkpoint, plan.opset)
@@ -150,7 +150,9 @@ def _export_by_first_route(
                 leftover.unlink()
         else:
             return route, exported
-    raise _with_alternative(ExportError.combined(failures), checkpoint, plan)
+    first, *others = failures
+    failure = ExportError.combined(failures) if others else first
+    raise _with_alternative(failure, checkpoint, plan)
 
 
 def _with_alternative(

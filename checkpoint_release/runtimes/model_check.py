@@ -36,8 +36,11 @@ from checkpoint_release.runtimes.model_repeats import refuse_training, require_s
 from checkpoint_release.runtimes.model_watch import Watch
 from checkpoint_release.runtimes.precision import double_precision, widen
 
-_GROWTH = 4  # from one tried size to the next, on the way to the largest
-_PATIENCE = 2.0  # seconds that a run may have taken for a larger one to be tried
+_FAR = 4  # times an odd size, where a dimension has no maximum
+# From one size to the next on the way to the largest; attention takes 4 times the
+# memory.
+_GROWTH = 2
+_PATIENCE = 0.25  # seconds that a run may take for a larger one to be tried
 
 
 @dataclass(frozen=True)
@@ -217,18 +220,16 @@ def _try_largest(alone: ModelAlone, odd: Sizes) -> Iterator[str]:
     smallest = smallest_sizes(alone.signature)
     for name, dimension in alone.signature.dimensions.items():
         size = odd[name]
-        # without a maximum, one that is far from the example
-        largest = dimension.maximum or size * _GROWTH
-        while size < largest:
+        largest = dimension.maximum or size * _FAR
+        while size < largest and _took_little(alone, smallest | {name: size}):
             size = min(size * _GROWTH, largest)
-            sizes = smallest | {name: size}
-            if not _took_little(alone, sizes):
-                if size < largest:
-                    yield (
-                        f"{name} was tried up to {size}, where the model takes long,"
-                        f" and not up to its maximum, {largest}"
-                    )
-                break
+        if size == largest:
+            _took_little(alone, smallest | {name: size})
+        elif dimension.maximum:
+            yield (
+                f"{name} was tried up to {size}, where the model takes long, and not up"
+                f" to its maximum, {largest}"
+            )
 
 
 def _took_little(alone: ModelAlone, sizes: Sizes) -> bool:

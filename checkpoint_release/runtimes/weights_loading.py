@@ -66,7 +66,9 @@ def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
         )
     raise ModelError(
         f"{count} {found}, {first} the first, and the model computes in {computed}",
-        f"save the checkpoint in {computed}: rounding is the author's decision",
+        f"save the checkpoint in {computed}: rounding is the author's decision; or let"
+        f" {{model.factory}} build the model in {found}",
+        options=["model.factory"],
     )
 
 
