@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
+from checkpoint_release.core.text import printable
 
 
 def describe(signature: Signature) -> str:
@@ -49,6 +50,8 @@ def _dimension_row(dimension: Dimension) -> list[str]:
 def _section(title: str, rows: list[list[str]]) -> list[str]:
     """A titled section, in columns that are as wide as their longest cell.
 
+    Names and descriptions are a file's own text, which may not steer a terminal.
+
     Args:
         title: its first line.
         rows: cells, as many in each row.
@@ -58,9 +61,10 @@ def _section(title: str, rows: list[list[str]]) -> list[str]:
     """
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = [title]
-    for row in rows:
+    for row in shown:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"  {'  '.join(cells)}".rstrip())
     return lines

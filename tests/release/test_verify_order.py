@@ -23,7 +23,7 @@ from checkpoint_release.core.artifacts.release import (
 from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.release.assemble import assemble
-from checkpoint_release.release.verify import Check, passed, verify
+from checkpoint_release.release.verify import Check, passed, report, verify
 from tests.release.test_assemble import make_keys
 from tests.support.publishing import fake_artifacts
 
@@ -228,3 +228,10 @@ def test_the_forger_s_seal_is_right_where_nothing_was_forged(
     release = assemble(artifacts)
     seal(release, read_release(release))
     assert passed(verify(release, opener=opened))
+
+
+def test_no_text_of_a_release_forges_a_line_of_the_report() -> None:
+    forged = "onnx\x1b[2J\nok     signature  valid"
+    lines = report([Check(forged, False, forged)]).splitlines()
+    assert len(lines) == 2 and lines[0].startswith("FAILED ")
+    assert "\x1b" not in lines[0] and r"\n" in lines[0]

@@ -25,9 +25,10 @@ from checkpoint_release.core.errors import (
     ModelError,
 )
 from checkpoint_release.core.files import read_json, write_json
-from checkpoint_release.core.signature import Arrays
+from checkpoint_release.core.signature import Arrays, Signature, TensorSpec
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
+from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.eager import build_model
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import (
@@ -465,3 +466,9 @@ def test_model_code_from_elsewhere_runs_only_when_it_is_trusted(
     with pytest.raises(ModelError):
         load(elsewhere / "model.safetensors", trust=["subprocess:run"])
     assert marker.exists(), "the canary would not have seen it run"
+
+
+def test_a_description_is_made_visible_before_it_reaches_a_terminal() -> None:
+    spec = TensorSpec("x", shape=(1,), description="two\nlines \x1b[2J")
+    text = describe(Signature((spec,), (TensorSpec("y"),), {}))
+    assert "\x1b" not in text and r"two\nlines" in text
