@@ -83,22 +83,17 @@ def _nearby(names: Collection[str]) -> Iterator[Selection]:
     Args:
         names: of all tensors.
     """
-    counters = [name for name in _COUNTERS if any(fnmatchcase(n, name) for n in names)]
+    counters = [each for each in _COUNTERS if any(fnmatchcase(n, each) for n in names)]
+    wanted = [name for name in names if not _matches_any(name, counters)]
     for prefix in ("", *_beginnings(names)):
-        inside: list[str] = []
-        outside = dict.fromkeys(counters)  # in order, without duplicates
-        for name in names:
-            if _matches_any(name, counters):
-                continue
-            if name.startswith(prefix):
-                inside.append(name.removeprefix(prefix))
-            else:
-                outside[_pattern(name)] = None
-        if len(outside) > _MAX_PATTERNS:
-            continue
-        yield Selection(tuple(outside), prefix or None)
-        for part in _small_parts(inside):
-            yield Selection((*outside, f"{prefix}{part}"), prefix or None)
+        inside = [name for name in wanted if name.startswith(prefix)]
+        outside = {
+            _pattern(name): None for name in wanted if not name.startswith(prefix)
+        }
+        left_out = (*counters, *outside)
+        yield Selection(left_out, prefix or None)
+        for part in _small_parts([name.removeprefix(prefix) for name in inside]):
+            yield Selection((*left_out, f"{prefix}{part}"), prefix or None)
 
 
 def advice(selection: Selection) -> str:

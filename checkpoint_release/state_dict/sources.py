@@ -133,28 +133,44 @@ def _read_weights(folder: Path, files: list[Path]) -> Checkpoint:
         CheckpointError: there are none, or several.
     """
     for suffix in _SUFFIXES:
-        index = _only(
-            folder, [f for f in files if f.name.endswith(suffix + INDEX_SUFFIX)]
-        )
-        if index is not None:
-            return _read_shards(indexed_set(index))
-        weights = [
-            file
-            for file in files
-            if file.suffix == suffix and file.name not in _NOT_WEIGHTS
-        ]
-        shards = [file for file in weights if _is_shard(file)]
-        if shards:
-            return _read_shards(named_set(shards))
-        single = _only(folder, weights)
-        if single is not None:
-            return read_file(single)
+        found = _read_weights_of_kind(folder, files, suffix)
+        if found is not None:
+            return found
     listed = first_few([file.name for file in files], 5) or "nothing"
     raise CheckpointError(
         f"{folder} holds no weights that can be read: it holds {listed}",
         "give the folder or the file that holds the weights in {checkpoint.path}",
         options=["checkpoint.path"],
     )
+
+
+def _read_weights_of_kind(
+    folder: Path, files: Iterable[Path], suffix: str
+) -> Checkpoint | None:
+    """The weights in the files of one suffix; None where there are none.
+
+    Args:
+        folder: for messages.
+        files: all files of the folder.
+        suffix: one of _SUFFIXES.
+
+    Raises:
+        CheckpointError: there are several.
+    """
+    indexes, weights = [], []
+    for file in files:
+        if file.name.endswith(suffix + INDEX_SUFFIX):
+            indexes.append(file)
+        elif file.suffix == suffix and file.name not in _NOT_WEIGHTS:
+            weights.append(file)
+    index = _only(folder, indexes)
+    if index is not None:
+        return _read_shards(indexed_set(index))
+    shards = [file for file in weights if _is_shard(file)]
+    if shards:
+        return _read_shards(named_set(shards))
+    single = _only(folder, weights)
+    return None if single is None else read_file(single)
 
 
 def _is_shard(file: Path) -> bool:
