@@ -83,17 +83,36 @@ def _nearby(names: Collection[str]) -> Iterator[Selection]:
     Args:
         names: of all tensors.
     """
-    counters = [each for each in _COUNTERS if any(fnmatchcase(n, each) for n in names)]
-    wanted = [name for name in names if not _matches_any(name, counters)]
+    counters, wanted = _set_counters_aside(names)
     for prefix in ("", *_beginnings(names)):
-        inside = [name for name in wanted if name.startswith(prefix)]
-        outside = {
-            _pattern(name): None for name in wanted if not name.startswith(prefix)
-        }
-        left_out = (*counters, *outside)
+        inside, outside = _split(wanted, prefix)
+        left_out = (*counters, *dict.fromkeys(_pattern(name) for name in outside))
         yield Selection(left_out, prefix or None)
-        for part in _small_parts([name.removeprefix(prefix) for name in inside]):
+        for part in _small_parts(inside):
             yield Selection((*left_out, f"{prefix}{part}"), prefix or None)
+
+
+def _set_counters_aside(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The patterns of profilers' counters that occur, and the names without them."""
+    patterns: dict[str, None] = {}
+    others = []
+    for name in names:
+        matching = [each for each in _COUNTERS if fnmatchcase(name, each)]
+        patterns |= dict.fromkeys(matching)
+        if not matching:
+            others.append(name)
+    return list(patterns), others
+
+
+def _split(names: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
+    """The names with the prefix, without it; and the others."""
+    inside, outside = [], []
+    for name in names:
+        if name.startswith(prefix):
+            inside.append(name.removeprefix(prefix))
+        else:
+            outside.append(name)
+    return inside, outside
 
 
 def advice(selection: Selection) -> str:
