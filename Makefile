@@ -11,6 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: release env test test-slow test-all check bench
 
 release: env
+	python -m checkpoint_release.core.dvc_files
 	dvc repro
 
 env: $(VENV)/installed

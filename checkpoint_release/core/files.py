@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.json_text import MAX_SIZE, JsonError, parse_json
+from checkpoint_release.core.leftovers import follow_umask, held, sweep_leftovers
 
 _BLOCK = 1 << 20  # bytes
 REMAKE = "make it again, or get a whole copy of it"
@@ -91,13 +92,14 @@ def require_inside(name: str, source: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file by renaming, so that readers see either the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file, held(file.fileno()):
             file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            follow_umask(temporary)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -132,28 +134,40 @@ def joint_sha256(digests: Mapping[str, str]) -> str:
 def artifact_folder(path: Path) -> Iterator[Path]:
     """An empty folder to write to, which replaces `path` at the end.
 
-    After an error it is removed, and `path` stays as it was.
+    After an error it is removed, and `path` stays as it was. What a run that was killed
+    left of it is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    handle = os.open(temporary, os.O_RDONLY)
     try:
-        temporary.chmod(0o755)
-        yield temporary
-        retired = temporary.with_name(temporary.name + ".old")
-        if path.exists():
-            # A folder can't be renamed over one that holds files, so the old one steps
-            # aside first.
-            path.rename(retired)
-        try:
-            temporary.rename(path)
-        except BaseException:
-            if retired.exists():
-                retired.rename(path)
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
+        with held(handle):
+            yield temporary
+            follow_umask(temporary)
+            _exchange(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another, or leave both as they are.
+
+    A folder can't be renamed over one that holds files, so the old one steps aside.
+    """
+    retired = temporary.with_name(temporary.name + ".old")
+    if path.exists():
+        path.rename(retired)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        if retired.exists():
+            retired.rename(path)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -241,3 +255,24 @@ def copy_file(source: Path, destination: Path) -> FileEntry:
     with source.open("rb") as read, DigestedFile(destination) as write:
         shutil.copyfileobj(read, write, _BLOCK)
     return write.entry
+
+
+def require_room(folder: Path, size: int, what: str) -> None:
+    """Require room on a disk before anything is written to it.
+
+    Some libraries end the process when a disk is full, and then nobody says why.
+
+    Args:
+        folder: where it will be written.
+        size: in bytes.
+        what: is written, for the message.
+
+    Raises:
+        ArtifactError: the disk has less left.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise ArtifactError(
+            f"{what} takes {size:,} bytes, and the disk of {folder} has {free:,} left",
+            "make room, and run it again",
+        )

@@ -7,14 +7,16 @@ restores the outputs of the last good run of the stage NAME.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
@@ -42,6 +44,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
     print_any_text()
     signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(_GC_THRESHOLD)
     try:
         main()
@@ -68,13 +71,36 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 def _print_error(error: CheckpointReleaseError | OSError) -> None:
     """Print one message; options are spelled as the keys of params.yaml."""
     if isinstance(error, OSError):
-        error = CheckpointReleaseError(
-            str(error),
-            "check that the disk isn't full, and that the file may be read and written",
-        )
+        error = _explained(error)
     print(f"error: {error.message()}", file=sys.stderr)
     if isinstance(error, ArtifactError):
         print(ARTIFACT_HINT, file=sys.stderr)
+
+
+def _explained(error: OSError) -> CheckpointReleaseError:
+    """What the system says, with the state of the disk where that is why."""
+    problem = str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(".").free
+        problem += f": the disk of {Path.cwd()} has {free:,} bytes left"
+        return CheckpointReleaseError(problem, "make room on it, and run it again")
+    return CheckpointReleaseError(
+        problem, "check that the file may be read and written"
+    )
+
+
+def exit_while_importing() -> None:
+    """End without a traceback on a signal that comes before `run` is reached.
+
+    Imports take seconds, and DVC has deleted the stage's outputs by then.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _restore_and_exit)
+
+
+def _restore_and_exit(number: int, frame: FrameType | None) -> NoReturn:
+    _restore_last_good()
+    os._exit(128 + number)
 
 
 def _restore_last_good() -> None:
@@ -103,7 +129,6 @@ def restore(name: str) -> None:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    out = None
     try:
         # Not by `dvc checkout`: the running `dvc repro` holds the repository's lock.
         with Repo() as repo:
@@ -111,18 +136,37 @@ def restore(name: str) -> None:
                 if out.hash_info and not out.exists:
                     # DVC's run cache also keeps the outputs that git tracks.
                     out.use_cache = True
-                    out.checkout()
-                    print(
-                        f"{out.def_path} restored from the last good run",
-                        file=sys.stderr,
-                    )
+                    _restore(out)
+    except (DvcException, OSError):
+        return  # there was no good run
+
+
+def _restore(out: Any) -> None:
+    """Restore one output whole, or leave nothing of it.
+
+    Args:
+        out: DVC's output, which isn't there.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        out.checkout()
+        message = f"{out.def_path} restored from the last good run"
     except (DvcException, OSError) as error:
-        if out is not None:  # otherwise there was no good run
-            print(
-                f"{out.def_path} could not be restored ({error}); `dvc repro` makes it"
-                " again",
-                file=sys.stderr,
-            )
+        _remove(Path(out.fs_path))
+        message = (
+            f"{out.def_path} could not be restored ({error}) and is gone; `dvc repro`"
+            " makes it again"
+        )
+    print(message, file=sys.stderr)
+
+
+def _remove(path: Path) -> None:
+    """Remove what a checkout that failed left of an output."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

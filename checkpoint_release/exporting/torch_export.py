@@ -16,6 +16,7 @@ from checkpoint_release.exporting.tracing import (
     Traceable,
     export_program,
     model_export,
+    require_room_for,
     run,
     silence_known_warnings,
     with_argument_names,
@@ -49,6 +50,7 @@ def write_torch_export(traceable: Traceable, file: Path, config: str) -> None:
             traceable.dynamic_shapes(),
         )
         _strip(program)
+        require_room_for(file, traceable.model)
         torch.export.save(program, str(raw), extra_files={"config.json": config})
         rewrite(raw, file)
         raw.unlink()

@@ -24,6 +24,7 @@ from checkpoint_release.exporting.torchscript_classes import rename_classes
 from checkpoint_release.exporting.tracing import (
     Traceable,
     model_export,
+    require_room_for,
     run,
     silence_known_warnings,
     with_argument_names,
@@ -46,7 +47,9 @@ def write_torchscript(traceable: Traceable, file: Path, config: str) -> None:
     """
     raw = file.with_name("raw.pt")
     with model_export("torchscript", traceable), silence_known_warnings():
-        torch.jit.save(trace(traceable), str(raw), _extra_files={"config.json": config})
+        traced = trace(traceable)
+        require_room_for(file, traceable.model)
+        torch.jit.save(traced, str(raw), _extra_files={"config.json": config})
         rewrite(raw, file, drop=is_debugging, edit=rename_classes)
         raw.unlink()
         loaded = torch.jit.load(str(file))  # type: ignore[no-untyped-call]

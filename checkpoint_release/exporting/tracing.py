@@ -23,6 +23,7 @@ from torch.jit._trace import TracerWarning
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
+from checkpoint_release.core.files import require_room
 from checkpoint_release.core.signature import Array, Signature, sample_inputs
 from checkpoint_release.exporting.export_failure import explanation
 from checkpoint_release.exporting.shape_check import example_sizes
@@ -31,6 +32,7 @@ from checkpoint_release.runtimes.model_check import Behaviour, check_model
 
 # Bytes of weights from which on an export doesn't widen them all to try the model in
 # float64. parity-check does, whatever the size.
+_GRAPH = 16 << 20  # bytes of a graph beside its weights, at most for the most part
 _LARGE = 1 << 30
 _KNOWN_WARNINGS = (
     # chosen by opset, see checkpoint_release.onnx.routes
@@ -283,3 +285,17 @@ def _print_tracer_warnings(show: Callable[..., None]) -> Callable[..., None]:
 def _is_torchs(filename: str) -> bool:
     """Whether a warning comes from a layer of torch's own."""
     return Path(filename).is_relative_to(Path(torch.__file__).parent)
+
+
+def require_room_for(file: Path, model: nn.Module) -> None:
+    """Require room for a file with the model's weights and its canonical copy.
+
+    torch ends the whole process on a disk that is full.
+
+    Raises:
+        ArtifactError: there isn't enough.
+    """
+    weights = 0
+    for tensor in (*model.parameters(), *model.buffers()):
+        weights += tensor.numel() * tensor.element_size()
+    require_room(file.parent, 2 * weights + _GRAPH, f"writing {file.name}")

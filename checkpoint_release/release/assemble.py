@@ -273,6 +273,5 @@ def _not_writable(
         problem += f" (it takes {size:,} bytes)"
     return PublishError(
         problem,
-        "make room on the disk or check it, and assemble the release again; nothing was"
-        " changed",
+        "make room on the disk or check it, and assemble the release again",
     )
