@@ -37,15 +37,20 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, canonical_json(value).encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, max_size: int = MAX_SIZE) -> Any:
     """Read a JSON file of an artifact.
 
+    Args:
+        path: of the file.
+        max_size: bytes that are read at most.
+
     Raises:
-        ArtifactError: the file is missing, can't be read, or isn't JSON.
+        ArtifactError: the file is missing, can't be read, or isn't JSON within the
+            bounds of parse_json.
     """
     try:
         with path.open("rb") as file:
-            return parse_json(file.read(MAX_SIZE + 1))
+            return parse_json(file.read(max_size + 1), max_size)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", REMAKE) from None
     except OSError as error:

@@ -17,7 +17,12 @@ MALFORMED: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',
     "infinity": b'{"a": -Infinity}',
     "5,000 digits": b'{"a": ' + b"9" * 5000 + b"}",
+    "1,001 digits": b'{"a": ' + b"9" * 1001 + b"}",
     "a huge exponent": b'{"a": 1e99999}',
+    "the last of 20,000 names twice": b"{"
+    + b",".join(b'"%d":0' % number for number in range(20_000))
+    + b',"19999":1}',
+    "a million empty objects": b"[" + b"{}," * 1_000_000 + b"{}]",
     "100,000 brackets": b"[" * 100_000,
     "100,000 closed brackets": b"[" * 100_000 + b"]" * 100_000,
     "5,000 objects": b'{"a":' * 5000 + b"1" + b"}" * 5000,
