@@ -43,6 +43,7 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Array
+from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.differences import differences
@@ -60,6 +61,7 @@ class Runtime(Protocol):
         """Compute the outputs, by name."""
 
 
+_LONGEST = 2000  # characters of a finding in the report
 Opener = Callable[[str, Path, Trust], Runtime]
 
 
@@ -203,13 +205,15 @@ def passed(checks: Sequence[Check]) -> bool:
 
 def report(checks: Sequence[Check]) -> str:
     """Render the checks, one row each, and the conclusion."""
-    width = max(len(check.name) for check in checks)
+    # Names come from the release: a line end in one would make a row of its own.
+    names = [printable(check.name) for check in checks]
+    width = max(map(len, names))
     lines = []
     failed = 0
-    for check in checks:
+    for check, name in zip(checks, names, strict=True):
         mark = "ok    " if check.passed else "FAILED"
         failed += not check.passed
-        lines.append(f"{mark} {check.name:{width}}  {check.message}")
+        lines.append(f"{mark} {name:{width}}  {printable(check.message, _LONGEST)}")
     conclusion = "the release is what was published"
     if failed:
         conclusion = f"{failed} of {len(checks)} checks failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
+from checkpoint_release.core.text import printable
 
 
 def describe(signature: Signature) -> str:
@@ -13,7 +14,8 @@ def describe(signature: Signature) -> str:
 
     Returns:
         Sections with the inputs, outputs and dynamic dimensions, one a line, in
-        columns; a section without rows is left out.
+        columns; a section without rows is left out. Names that the file's author chose
+        are escaped where they have no visible form.
     """
     inputs = [_tensor_row(spec) for spec in signature.inputs]
     outputs = [_tensor_row(spec) for spec in signature.outputs]
@@ -58,9 +60,10 @@ def _section(title: str, rows: list[list[str]]) -> list[str]:
     """
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    visible = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*visible, strict=True)]
     lines = [title]
-    for row in rows:
+    for row in visible:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"  {'  '.join(cells)}".rstrip())
     return lines

@@ -465,3 +465,16 @@ def test_model_code_from_elsewhere_runs_only_when_it_is_trusted(
     with pytest.raises(ModelError):
         load(elsewhere / "model.safetensors", trust=["subprocess:run"])
     assert marker.exists(), "the canary would not have seen it run"
+
+
+def test_names_and_descriptions_of_a_file_cannot_steer_a_terminal(
+    tiny_release: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny_release / "onnx", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["signature"]["inputs"][0]["description"] = "x\nok   forged\x1b[2J\u202e"
+    (folder / "config.json").write_text(json.dumps(config))
+    described = load(folder).describe()
+    assert r"x\nok   forged\x1b[2J\u202e" in described
+    assert all(line.isprintable() for line in described.splitlines())
