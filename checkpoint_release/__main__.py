@@ -22,6 +22,7 @@ from typing import Protocol
 from checkpoint_release.commands import inspect, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
+from checkpoint_release.core.text import for_terminal
 
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {for_terminal(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_results
 
-from checkpoint_release.card.markdown import code, split_sections
-from checkpoint_release.core.errors import CardError
+from checkpoint_release.card.markdown import code, split_sections, unclosed_block
+from checkpoint_release.core.errors import CardError, one_line
 from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.params import CardParams
+from checkpoint_release.core.text import shown
 
 NOTES_FILE = "notes.md"
 CITATION_FILE = "citation.bib"
@@ -31,6 +32,7 @@ EXPECTED_SECTIONS = ("Description", "Intended use", "Out of scope", "Training da
 """Sections that every card should have, and only its author can write."""
 STANDARD_SECTIONS = (*EXPECTED_SECTIONS, "Evaluation", "Limitations")
 """Headings of notes.md that the card has a place for."""
+MAX_SIZE = 1 << 20  # bytes of a file of the author's
 SHORT_DIGEST = 16  # hexadecimal digits
 
 
@@ -118,7 +120,8 @@ def _read_sections(path: Path) -> dict[str, str]:
     heading belongs to the description. Sections of the same heading are joined.
 
     Raises:
-        CardError: it isn't UTF-8, or begins with front matter.
+        CardError: it isn't UTF-8, begins with front matter, or ends inside a block that
+            the rest of the card would become part of.
     """
     notes = _read_text(path)
     if notes.startswith("---\n"):
@@ -126,6 +129,14 @@ def _read_sections(path: Path) -> dict[str, str]:
             f"{path} begins with front matter, which the card has already",
             "set these keys as options under {card}",
             options=["card"],
+        )
+    line = unclosed_block(notes)
+    if line is not None:
+        raise CardError(
+            f"{path}: the block that begins in line {line} is never closed, and would"
+            " take in the rest of the card",
+            "close it: a code block with the fence that it began with, HTML with its"
+            " end",
         )
     standard = {heading.casefold(): heading for heading in STANDARD_SECTIONS}
     standard[""] = "Description"
@@ -141,12 +152,20 @@ def _read_text(path: Path) -> str:
     """The file's text; empty if there is no such file.
 
     Raises:
-        CardError: it isn't UTF-8.
+        CardError: it isn't UTF-8, or longer than MAX_SIZE.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
         return ""
+    if len(content) > MAX_SIZE:
+        raise CardError(
+            f"{path} is longer than {MAX_SIZE:,} bytes",
+            "shorten it: the Hub shows the card as one page",
+        )
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise CardError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
 
@@ -164,7 +183,8 @@ def _read_results(path: Path) -> tuple[EvalResult, ...]:
         _, results = model_index_to_eval_results([{"name": "", "results": value}])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CardError(
-            f"{path} is not a list of results: {error!r}",
+            f"{path} is not a list of results: {type(error).__name__}:"
+            f" {one_line(error)}",
             'write a list of {"task": {"type"}, "dataset": {"type", "name"}, "metrics":'
             ' [{"type", "value"}]}, as in the results of the Hub\'s model-index',
         ) from None
@@ -186,7 +206,7 @@ def _require_number_or_text(result: EvalResult, path: Path) -> None:
     value = result.metric_value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise CardError(
-            f"{path}: {result.metric_type} is {value!r}",
+            f"{path}: {shown(result.metric_type)} is {shown(value)}",
             "give a number or a short text",
         )
 
@@ -227,8 +247,9 @@ def missing_items(
             )
         ]
     params = notes.params
-    notes_file = code(f"{params.notes_dir}/{NOTES_FILE}")
-    citation_file = code(f"{params.notes_dir}/{CITATION_FILE}")
+    # The folder's name isn't given: it may be a path of the author's own machine.
+    notes_file = f"{code(NOTES_FILE)} in the folder `card.notes_dir`"
+    citation_file = f"{code(CITATION_FILE)} in the folder `card.notes_dir`"
     wanted: list[tuple[object, str, str]] = []
     for heading in EXPECTED_SECTIONS:
         where = f"`## {heading}` in {notes_file}"

@@ -115,6 +115,24 @@ def split_sections(text: str) -> list[Section]:
     return sections
 
 
+def unclosed_block(text: str) -> int | None:
+    """The line, counted from 1, of a block that would take in whatever follows it.
+
+    A code block without its closing fence does, and HTML such as a comment or <pre>
+    without its end.
+
+    Returns:
+        None: there is none.
+
+    Source: CommonMark 0.31, sections 4.5 and 4.6.
+    """
+    document = SyntaxTreeNode(MarkdownIt("commonmark").parse(f"{text}\n\n# end\n"))
+    last = document.children[-1]
+    if last.tag == "h1" or last.map is None:
+        return None
+    return last.map[0] + 1
+
+
 @dataclass(frozen=True)
 class _Heading:
     """A heading's text, its first line, and the line that follows it."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.core.text import printable
 
 if TYPE_CHECKING:
     from checkpoint_release.runtimes.loader import Model
@@ -177,4 +178,4 @@ def _compute(model: Model, inputs: Path, outputs: Path) -> None:
     tensors = {name: Tensor.of_numpy(array) for name, array in computed.items()}
     write_safetensors(outputs, tensors)
     for name, array in computed.items():
-        print(f"{name} {array.dtype} {list(array.shape)}")
+        print(f"{printable(name)} {array.dtype} {list(array.shape)}")

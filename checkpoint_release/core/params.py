@@ -14,11 +14,16 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from checkpoint_release.core.artifacts.formats import FORMATS, OPSETS
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.text import printable, shown
+from checkpoint_release.core.yaml_text import (
+    MAX_SIZE,
+    YamlError,
+    parse_yaml,
+    unsuitable_values,
+)
 
 PATH = Path("params.yaml")
 _LARGEST = sys.float_info.max  # below infinity
@@ -29,17 +34,16 @@ _VERSION = (  # v and https://semver.org's own expression
 )
 # A letter, digit or underscore at both ends, and neither -- nor .. within.
 _HUB_NAME = r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_MAX_SIZE = 1 << 20  # bytes of params.yaml
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 # The description states what a pattern or a range allows, in the message about a value
 # that it refuses.
-Text = Annotated[
-    str,
-    Meta(min_length=1, pattern=r"^[^\x00]*\Z"),
-]
-Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # as ONNX and runtimes index
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+Seconds = Annotated[
+    float, Meta(gt=0, le=1e6, description="a number of seconds up to a million")
+]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Opset = Annotated[
     int,
@@ -147,7 +151,7 @@ class ModelParams(Section, frozen=True):
             Meta(
                 min_length=2,
                 max_length=2,
-                description="[height, width], each at least 1",
+                description="[height, width], each at least 1 and below 2**31",
             ),
         ]
         | None
@@ -186,7 +190,7 @@ class OnnxParams(Section, frozen=True):
 
     opset: Opset
     exporter: Literal["auto", "direct", "torchscript", "dynamo"]
-    ir_version: Annotated[int, Meta(ge=3)] | None
+    ir_version: Annotated[int, Meta(ge=3, le=2**31 - 1)] | None
     variants: list[Literal["float16", "int8"]]
 
 
@@ -250,7 +254,7 @@ class PublishParams(Section, frozen=True):
     create_pr: bool
     dry_run: bool
     card: Literal["replace", "keep"]
-    timeout: Positive
+    timeout: Seconds
     sbom: bool
     signing_key: Text | None
 
@@ -280,23 +284,6 @@ class Params(Section, frozen=True):
             yield "formats", f"no format is enabled; set one of {names} to true"
 
 
-def _read_text(path: Path) -> str:
-    """The file's text.
-
-    Raises:
-        OSError, UnicodeDecodeError: it can't be read.
-        ParamsError: it is no file that a person wrote.
-    """
-    with path.open("rb") as file:
-        content = file.read(_MAX_SIZE + 1)
-    if len(content) > _MAX_SIZE:
-        raise ParamsError(
-            f"{path} is longer than {_MAX_SIZE:,} bytes",
-            "start from the params.yaml that comes with the project",
-        )
-    return content.decode("utf-8-sig")
-
-
 def load_params(path: Path = PATH) -> Params:
     """Read and validate params.yaml.
 
@@ -309,8 +296,8 @@ def load_params(path: Path = PATH) -> Params:
             what is allowed.
     """
     try:
-        # The parser in C ends the process on a file that is nested deeply enough.
-        value = YAML(typ="safe", pure=True).load(_read_text(path))
+        with path.open("rb") as file:
+            value = parse_yaml(file.read(MAX_SIZE + 1))
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is missing", "run this in the project's root folder"
@@ -319,17 +306,13 @@ def load_params(path: Path = PATH) -> Params:
         raise ParamsError(
             f"{path} can't be read: {error.strerror}", "make it a readable file"
         ) from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
-    except (YAMLError, ValueError, OverflowError, RecursionError) as error:
-        # ValueError: a number with more digits than Python converts
+    except YamlError as error:
         raise ParamsError(
-            f"{path} is not YAML: {' '.join(str(error).split())}",
-            "correct that line",
+            f"{path} is {error}", "correct that line, and save the file as UTF-8"
         ) from None
     if not isinstance(value, dict):
         raise ParamsError(
-            f"{path} holds {value!r}, not a mapping",
+            f"{path} holds {shown(value)}, not a mapping",
             "start from the params.yaml that comes with the project",
         )
     return parse_section(Params, value, path)
@@ -350,6 +333,8 @@ def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
         ParamsError: as load_params, of a file that can be read.
     """
     problems = _section_problems(kind, value, key="")
+    if not problems:
+        problems = list(unsuitable_values(value))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ParamsError(
@@ -376,13 +361,15 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     names = ", ".join(types)
     if not isinstance(value, dict):
-        return [f"{key}: found {value!r}: expected a section with {names}"]
+        return [f"{key}: found {shown(value)}: expected a section with {names}"]
     prefix = f"{key}." if key else ""
     problems = []
     for name in types | value:
         full_key = f"{prefix}{name}"
         if name not in types:
-            problems.append(f"{full_key}: unknown key; allowed here: {names}")
+            problems.append(
+                f"{prefix}{printable(str(name))}: unknown key; allowed here: {names}"
+            )
         elif name not in value:
             problems.append(f"{full_key}: missing; every key is required")
         else:
@@ -390,7 +377,7 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
     if problems:
         return problems
     for name, problem in msgspec.convert(value, kind).validate():
-        problems.append(f"{prefix}{name}: found {value[name]!r}: {problem}")
+        problems.append(f"{prefix}{name}: found {shown(value[name])}: {problem}")
     return problems
 
 
@@ -415,7 +402,7 @@ def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
         allowed = _allowed_values(kind)
         if allowed:
             reason = f"expected {allowed}"
-        return [f"{key}{place.removesuffix('`')}: found {value!r}: {reason}"]
+        return [f"{key}{place.removesuffix('`')}: found {shown(value)}: {reason}"]
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from msgspec import Meta
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
+from checkpoint_release.core.text import printable, shown
 
 OPTION = "model.signature"
 KEY = f"{{{OPTION}}}"
@@ -104,12 +106,14 @@ def _input(value: Any, key: str) -> TensorSpec:
     spec = _tensor(value, key)
     if spec.shape is None:
         raise _error(
-            key, f"({spec.name}) has no shape", "give one, such as [batch, 3, 224, 224]"
+            key,
+            f"({printable(spec.name)}) has no shape",
+            "give one, such as [batch, 3, 224, 224]",
         )
     if spec.is_integer and spec.high is None:
         raise _error(
             key,
-            f"({spec.name}) holds integers ({spec.dtype}) and has no range",
+            f"({printable(spec.name)}) holds integers ({spec.dtype}) and has no range",
             "state low (included) and high (excluded), so that samples are values the"
             " model accepts",
         )
@@ -130,7 +134,7 @@ def _tensor(value: Any, key: str) -> TensorSpec:
         value = {"name": value}
     stated = _convert(value, _StatedTensor, key)
     if stated.dtype not in SIGNATURE_DTYPES:
-        raise _error(f"{key}.dtype", f"is {stated.dtype!r}", _ALLOWED["dtype"])
+        raise _error(f"{key}.dtype", f"is {shown(stated.dtype)}", _ALLOWED["dtype"])
     spec = TensorSpec(
         stated.name,
         stated.dtype,
@@ -183,10 +187,13 @@ def _require_distinct(names: Sequence[str]) -> None:
     Raises:
         ParamsError: some have; the message lists those that occur more than once.
     """
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(names)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise _error(
-            KEY, f"names {repeated} more than once", "give each tensor its own name"
+            KEY,
+            f"names {shown(repeated)} more than once",
+            "give each tensor its own name",
         )
 
 
@@ -209,11 +216,15 @@ def _dimensions(
     dimensions: dict[str, Dimension] = {}
     for spec in inputs:
         for name in spec.dynamic_axes.values():
-            dimensions[name] = _dimension(name, stated.get(name), f"{key}.{name}")
+            dimensions[name] = _dimension(
+                name, stated.get(name), f"{key}.{printable(name)}"
+            )
     unused = [name for name in stated if name not in dimensions]
     if unused:
         raise _error(
-            key, f"names {unused}, which are in no input's shape", "use or remove it"
+            key,
+            f"names {shown(unused)}, which are in no input's shape",
+            "use or remove it",
         )
     return dimensions
 
@@ -272,7 +283,7 @@ def _convert(value: Any, kind: type[S], key: str) -> S:
         value = value[name] if name else value[int(index)]
         key += f".{name}" if name else f"[{index}]"
         allowed = _ALLOWED.get(name, allowed)
-    raise _error(key, f"is {value!r}: {reason}", allowed)
+    raise _error(key, f"is {shown(value)}: {reason}", allowed)
 
 
 def _error(key: str, problem: str, remedy: str) -> ParamsError:

@@ -30,6 +30,16 @@ def printable(text: str, longest: int = LONGEST) -> str:
     return _escaped(text)
 
 
+def shown(value: object, longest: int = LONGEST) -> str:
+    """A value from a file as part of a message: its repr, as printable has it.
+
+    Args:
+        value: what JSON or YAML held.
+        longest: how many characters of it are shown.
+    """
+    return printable(repr(value), longest)
+
+
 def for_terminal(text: str) -> str:
     """A whole message as it may be printed: only its line ends stay as they are.
 

@@ -31,6 +31,7 @@ from checkpoint_release.core.errors import (
     OpsetError,
 )
 from checkpoint_release.core.signature import Array
+from checkpoint_release.core.text import printable
 from checkpoint_release.exporting.export_failure import explanation
 from checkpoint_release.exporting.shape_check import Run
 from checkpoint_release.onnx.clean import clean
@@ -213,8 +214,8 @@ def _refuse_bfloat16(model: nn.Module) -> None:
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if str(tensor.dtype) == "torch.bfloat16":
             raise ExportError(
-                f"the model works in bfloat16 ({name} the first), and ONNX Runtime has"
-                " no kernels for it on a CPU, where the file is checked",
+                f"the model works in bfloat16 ({printable(name)} the first), and ONNX"
+                " Runtime has no kernels for it on a CPU, where the file is checked",
                 "let {model.factory} build the model in float32, which holds all"
                 " bfloat16 weights; or set {formats.onnx} to false",
                 options=["model.factory", "formats.onnx"],

@@ -9,6 +9,7 @@ the last index of every integer input, by zeros, and by tiny and large magnitude
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -22,6 +23,7 @@ from checkpoint_release.core.signature import (
     Dimension,
     Signature,
     TensorSpec,
+    resolve_shape,
     sample_inputs,
 )
 
@@ -32,6 +34,8 @@ SEED_STRIDE = 1_000_003
 # above the minimum: small enough to be cheap, large enough that its noise can be
 # estimated
 EXTREME_SIZE = 4
+MAX_CASE = 4 << 30
+"""Bytes that the inputs of one case may take."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,12 @@ def draw_cases(
         At least one case, those of the first draw first.
 
     Raises:
-        ParamsError: a size lies outside its dimension's bounds.
+        ParamsError: a size lies outside its dimension's bounds, or a case would hold
+            more than MAX_CASE.
     """
     plans = _plans(signature, sizes, magnitudes)
+    for plan in plans:
+        _require_room(signature, plan)
     cases = []
     for draw in range(repeats):
         for number, plan in enumerate(plans):
@@ -141,6 +148,32 @@ def _plans(
             name = f"magnitude {magnitude:g}" if magnitude else "zeros"
             plans.append(_Plan(name, name, small, magnitude))
     return plans
+
+
+def _require_room(signature: Signature, plan: _Plan) -> None:
+    """Require inputs that a machine has room for, before any are drawn.
+
+    Args:
+        signature: what the model takes.
+        plan: of the case.
+
+    Raises:
+        ParamsError: they would hold more than MAX_CASE.
+    """
+    size = 0
+    for spec in signature.inputs:
+        items = math.prod(resolve_shape(spec, plan.sizes))
+        size += items * np.dtype(spec.dtype).itemsize
+    if size > MAX_CASE:
+        listed = ", ".join(f"{name}={count}" for name, count in plan.sizes.items())
+        raise ParamsError(
+            f"{{parity.sizes}} and the dimensions of {{model.signature}} ask for a case"
+            f" of {listed}: its inputs would take {size:,} bytes, and"
+            f" {MAX_CASE:,} are allowed",
+            "choose smaller sizes in {parity.sizes}, or smaller examples and minima in"
+            " {model.signature}",
+            options=["parity.sizes", "model.signature"],
+        )
 
 
 def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:

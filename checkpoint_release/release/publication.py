@@ -21,6 +21,7 @@ from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_releas
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.params import PublishParams
+from checkpoint_release.core.text import printable
 from checkpoint_release.release.plan import LocalFile, Published, Survey, Target
 
 if TYPE_CHECKING:  # with it comes the Hub's whole client
@@ -239,12 +240,12 @@ def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:
     """
     plan = survey.plan
     for name in plan.added:
-        yield f"add    {name} ({files[name].size:,} bytes)"
+        yield f"add    {printable(name)} ({files[name].size:,} bytes)"
     for name in plan.changed:
         sizes = f"{survey.remote[name].size:,} to {files[name].size:,} bytes"
-        yield f"change {name} ({sizes})"
+        yield f"change {printable(name)} ({sizes})"
     for name in plan.deleted:
-        yield f"delete {name} ({survey.remote[name].size:,} bytes)"
+        yield f"delete {printable(name)} ({survey.remote[name].size:,} bytes)"
     line = f"{len(plan.unchanged)} files unchanged"
     yield f"{line}; nothing to upload" if plan.empty else line
 

@@ -61,8 +61,7 @@ class Runtime(Protocol):
         """Compute the outputs, by name."""
 
 
-_WIDTH = 1000  # characters of a finding in the report
-
+_LONGEST = 2000  # characters of a finding in the report
 Opener = Callable[[str, Path, Trust], Runtime]
 
 
@@ -206,15 +205,15 @@ def passed(checks: Sequence[Check]) -> bool:
 
 def report(checks: Sequence[Check]) -> str:
     """Render the checks, one row each, and the conclusion."""
+    # Names come from the release: a line end in one would make a row of its own.
     names = [printable(check.name) for check in checks]
     width = max(map(len, names))
     lines = []
     failed = 0
-    for name, check in zip(names, checks, strict=True):
+    for check, name in zip(checks, names, strict=True):
         mark = "ok    " if check.passed else "FAILED"
         failed += not check.passed
-        # A line of a file's own text could look like another check.
-        lines.append(f"{mark} {name:{width}}  {printable(check.message, _WIDTH)}")
+        lines.append(f"{mark} {name:{width}}  {printable(check.message, _LONGEST)}")
     conclusion = "the release is what was published"
     if failed:
         conclusion = f"{failed} of {len(checks)} checks failed"

@@ -14,7 +14,8 @@ def describe(signature: Signature) -> str:
 
     Returns:
         Sections with the inputs, outputs and dynamic dimensions, one a line, in
-        columns; a section without rows is left out.
+        columns; a section without rows is left out. Names that the file's author chose
+        are escaped where they have no visible form.
     """
     inputs = [_tensor_row(spec) for spec in signature.inputs]
     outputs = [_tensor_row(spec) for spec in signature.outputs]
@@ -50,8 +51,6 @@ def _dimension_row(dimension: Dimension) -> list[str]:
 def _section(title: str, rows: list[list[str]]) -> list[str]:
     """A titled section, in columns that are as wide as their longest cell.
 
-    Names and descriptions are a file's own text, which may not steer a terminal.
-
     Args:
         title: its first line.
         rows: cells, as many in each row.
@@ -61,10 +60,10 @@ def _section(title: str, rows: list[list[str]]) -> list[str]:
     """
     if not rows:
         return []
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    visible = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*visible, strict=True)]
     lines = [title]
-    for row in shown:
+    for row in visible:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"  {'  '.join(cells)}".rstrip())
     return lines

@@ -30,6 +30,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.signature import Array, Arrays, Signature
+from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.detect import (
@@ -87,12 +88,12 @@ class Model:
         return self._run({name: _array(name, value) for name, value in inputs.items()})
 
     def __repr__(self) -> str:
-        inputs = ", ".join(self.signature.input_names)
-        return f"<{self.format} model {self.path} of {inputs}>"
+        inputs = ", ".join(map(printable, self.signature.input_names))
+        return f"<{self.format} model {printable(self.path)} of {inputs}>"
 
     def describe(self) -> str:
         """Its inputs, outputs and dynamic dimensions, as a text for people."""
-        return f"{self.path}: {self.format}\n{describe(self.signature)}"
+        return f"{printable(self.path)}: {self.format}\n{describe(self.signature)}"
 
 
 def load(

@@ -11,6 +11,7 @@ from checkpoint_release.core.artifacts.config import (
     read_config,
 )
 from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.text import printable
 from checkpoint_release.runtimes.torch_archive import read_extra
 
 
@@ -30,7 +31,7 @@ def find_config(path: Path) -> ModelConfig | None:
     if inside is None:
         return None
     name, content = inside
-    return parse_config(content, f"{path}: {name}")
+    return parse_config(content, f"{path}: {printable(name)}")
 
 
 def require_config(path: Path) -> ModelConfig:

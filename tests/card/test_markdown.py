@@ -18,6 +18,7 @@ from checkpoint_release.card.markdown import (
     human_size,
     one_line,
     split_sections,
+    unclosed_block,
 )
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
@@ -129,3 +130,41 @@ def test_sizes_are_in_the_units_of_the_hub() -> None:
         "12.3 MB",
         "5.00 GB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("```", 1),
+        ("a\n\n~~~ python\nb\n```\n", 3),
+        ("````\n```\n", 1),
+        ("   ```\n## b", 1),
+        ("a\n\n<!-- b\n\nc", 3),
+        ("<pre>\nb\n\n", 1),
+        ("<script>", 1),
+        ("<![CDATA[", 1),
+    ],
+)
+def test_a_block_that_takes_in_what_follows_is_found(text: str, line: int) -> None:
+    assert unclosed_block(text) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "```\na\n```",
+        "~~~\n```\n~~~~\n",
+        "`````\n```\n`````",
+        "- ```\n  a",
+        "> ```\n> a",
+        "    ```\n",
+        "a ``` b",
+        "<!-- a -->",
+        "<div>\n\n**a**",
+        "[a]: /b",
+        "a\n===",
+    ],
+)
+def test_a_block_that_ends_is_no_fault(text: str) -> None:
+    assert unclosed_block(text) is None

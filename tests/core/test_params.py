@@ -112,6 +112,32 @@ def test_the_project_s_own_params_are_valid() -> None:
             ["card.language[0]: found ['English']", "ISO 639"],
         ),
         (
+            "  sizes: {sequence: [250]}",
+            "  sizes: {sequence: [99999999999]}",
+            ["parity.sizes", "99999999999", "<= 2147483647"],
+        ),
+        ("  opset: 17", "  opset: 017", ["017", "octal", "line 36"]),
+        (
+            "  datasets: []",
+            '  datasets: [".."]',
+            ["card.datasets[0]: found ['..']", "organisation/name"],
+        ),
+        (
+            "  adapter: null",
+            r'  adapter: "a\0b"',
+            [r"checkpoint.adapter: found 'a\x00b'", "without NUL"],
+        ),
+        (
+            "  title: Stick-figure motion restorer (demo)",
+            r'  title: "\ud800"',
+            [r"card.title: found '\ud800'", "half of one"],
+        ),
+        (
+            "  kwargs: {}",
+            "  kwargs: {since: 2020-01-01}",
+            ["model.kwargs.since: found datetime.date(2020, 1, 1)", "in quotes"],
+        ),
+        (
             "  factory: checkpoint_release.models.stick_figure:build",
             "  factory: build",
             ["model.factory", "'build'"],
@@ -125,6 +151,27 @@ def test_an_error_names_its_key_and_what_is_allowed(
         load(tmp_path, replaced(old, new))
     for part in parts:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/../../b", "main.lock", "a.lock/b", "a//b", "a/", "a.", "-a", "a@{b", "a b", ""],
+)
+def test_a_branch_is_named_as_git_allows(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ParamsError, match=r"publish\.revision.*a branch's name"):
+        load(tmp_path, replaced("  revision: main", f"  revision: '{name}'"))
+
+
+@pytest.mark.parametrize("name", ["main", "v1.0", "refs/pr/1", "feature/a-b_c.d+e"])
+def test_an_ordinary_branch_is_allowed(tmp_path: Path, name: str) -> None:
+    load(tmp_path, replaced("  revision: main", f"  revision: {name}"))
+
+
+def test_a_size_of_thousands_of_digits_is_not_repeated(tmp_path: Path) -> None:
+    text = f"  max_shard_size: '{'9' * 5000}'"
+    with pytest.raises(ParamsError, match=r"max_shard_size: found '9+…: ") as error:
+        load(tmp_path, replaced("  max_shard_size: 5GB", text))
+    assert len(str(error.value)) < 1000
 
 
 def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:

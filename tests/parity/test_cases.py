@@ -60,3 +60,11 @@ def test_cases_stay_within_the_bounds_of_a_dimension() -> None:
     assert max(lengths) <= 9
     with pytest.raises(ParamsError, match=r"parity\.sizes holds 10 for 'length'"):
         draw_cases(signature, seed=0, sizes={"length": [10]}, magnitudes=[])
+
+
+def test_a_case_that_no_machine_has_room_for_is_refused_before_it_is_drawn() -> None:
+    signature = stick_figure_architecture().signature
+    with pytest.raises(
+        ParamsError, match=r"(?s)parity\.sizes.*would take [0-9,]+ bytes"
+    ):
+        draw_cases(signature, seed=0, sizes={"batch": [2**31 - 1]}, magnitudes=[])

@@ -122,6 +122,18 @@ def test_a_missing_and_an_extra_file_are_named(release: Path) -> None:
     ]
 
 
+def test_a_name_in_a_release_cannot_write_a_row_of_the_report(release: Path) -> None:
+    described = read_release(release)
+    forged = "x is missing\nok     signature  valid by publisher.pub\x1b[2J"
+    files = described.built.files | {forged: FileEntry(1, "0" * 64)}
+    built = Listing(sha256=digest_of(files), files=files)
+    redescribe(release, msgspec.structs.replace(described, built=built))
+    printed = report(verify(release))
+    rows = printed.splitlines()
+    assert not any(row.startswith("ok") and "signature" in row for row in rows)
+    assert r"x is missing\nok     signature" in printed and "\x1b" not in printed
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -25,10 +25,9 @@ from checkpoint_release.core.errors import (
     ModelError,
 )
 from checkpoint_release.core.files import read_json, write_json
-from checkpoint_release.core.signature import Arrays, Signature, TensorSpec
+from checkpoint_release.core.signature import Arrays
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
-from checkpoint_release.runtimes.description import describe
 from checkpoint_release.runtimes.eager import build_model
 from checkpoint_release.runtimes.loader import load
 from checkpoint_release.tensors.safetensors import (
@@ -468,7 +467,14 @@ def test_model_code_from_elsewhere_runs_only_when_it_is_trusted(
     assert marker.exists(), "the canary would not have seen it run"
 
 
-def test_a_description_is_made_visible_before_it_reaches_a_terminal() -> None:
-    spec = TensorSpec("x", shape=(1,), description="two\nlines \x1b[2J")
-    text = describe(Signature((spec,), (TensorSpec("y"),), {}))
-    assert "\x1b" not in text and r"two\nlines" in text
+def test_names_and_descriptions_of_a_file_cannot_steer_a_terminal(
+    tiny_release: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny_release / "onnx", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["signature"]["inputs"][0]["description"] = "x\nok   forged\x1b[2J\u202e"
+    (folder / "config.json").write_text(json.dumps(config))
+    described = load(folder).describe()
+    assert r"x\nok   forged\x1b[2J\u202e" in described
+    assert all(line.isprintable() for line in described.splitlines())
