@@ -76,12 +76,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> TheirFolder:
     return theirs(tmp_path_factory.mktemp("downloaded") / "model", SHADOWS)
 
 
+# what isn't the name of a factory whose module lies in that folder
+OTHER_TRUST = (
+    "--trust",
+    "canary",
+    "--trust",
+    "torchscript",
+    "--trust",
+    "missing:build",
+)
 COMMANDS = [
-    ("run", ".", "--describe"),
-    ("run", "checkpoint", "--describe"),
     ("run", "checkpoint.pth", "--describe"),
-    ("run", ".", "--describe", "--trust", "torchscript"),
-    ("run", ".", "--describe", "--trust", "torch.nn:Identity"),
+    ("run", ".", "--describe", *OTHER_TRUST),
     ("inspect", "checkpoint.pth"),
     ("verify", "."),
     ("verify", ".", "--trust", "torch.nn:Identity", "--public-key", "theirs.pub"),
