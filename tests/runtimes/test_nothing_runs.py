@@ -21,6 +21,7 @@ from tests.support.hostile_models import (
     KINDS,
     ODD_NAMES,
     PLACES,
+    UNREADABLE,
     change_models,
     filled_in,
     write_honest_model,
@@ -118,6 +119,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         cases.add(f"{kind} honest", asking_for(kind, {}))
     for name, place in (PLACES | IGNORED).items():
         cases.add(name, placing(place))
+    for name, place in UNREADABLE.items():
+        cases.add(name, placing(place), CANARY)
     for kind in KINDS:
         for factory, kwargs in FACTORIES.items():
             change = cases.naming(kind, factory, kwargs)
@@ -170,6 +173,17 @@ def test_code_in_each_place_runs_once_it_is_trusted(
     outcome = outcomes[f"trusted {place}"]
     assert outcome.ran, outcome.message
     assert outcome.violations
+
+
+@pytest.mark.parametrize("place", UNREADABLE)
+def test_a_file_that_two_readers_could_read_in_two_ways_is_refused_though_trusted(
+    outcomes: dict[str, Outcome], place: str
+) -> None:
+    loaded, printed = outcomes[place], outcomes[f"run {place}"]
+    assert loaded.error == "ArtifactError", loaded.message
+    assert printed.message.startswith("exit code 1")
+    assert not (loaded.ran or printed.ran)
+    assert loaded.violations == printed.violations == []
 
 
 @pytest.mark.parametrize("place", IGNORED)

@@ -285,7 +285,7 @@ def with_auto_map(folder: Path) -> Path:
 
 
 def given_twice(folder: Path) -> Path:
-    """Readers of JSON take the last."""
+    """A check and a reader might not take the same one."""
     text = (folder / "config.json").read_text().rstrip().removesuffix("}")
     (folder / "config.json").write_text(f'{text}, "factory": {json.dumps(CANARY)}}}')
     return folder
@@ -324,17 +324,22 @@ PLACES: dict[str, Callable[[Path], Path]] = {
         beside_a_pth_in_a_checkpoint,
         beside_a_linked_pth,
         with_auto_map,
-        given_twice,
         escaped,
     )
 } | {
     "described": stated_as(described=True),
     "not described": stated_as(described=False),
-    "described by a text": stated_as(described="yes"),
     "with a huge number": stated_as(kwargs={"layers": 1 << 4000}),
+    "with dunder arguments": stated_as(kwargs={"__class__": 1, "__globals__": {}}),
+}
+
+
+# Files that are refused for what they are, trusted or not
+UNREADABLE: dict[str, Callable[[Path], Path]] = {
+    "given twice": given_twice,
+    "described by a text": stated_as(described="yes"),
     "with infinity": stated_as(kwargs={"scale": float("inf")}),
     "with a deep argument": stated_as(kwargs={"a": json.loads("[" * 200 + "]" * 200)}),
-    "with dunder arguments": stated_as(kwargs={"__class__": 1, "__globals__": {}}),
 }
 
 
