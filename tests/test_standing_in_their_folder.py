@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.hostile_models import (
-    CANARY,
-    OWN,
     change_models,
     write_honest_model,
 )
+from tests.support.hostile_names import CANARY, OWN
 from tests.support.project import ROOT
 
 COMMAND = (str(Path(sys.executable).with_name("checkpoint-release")),)

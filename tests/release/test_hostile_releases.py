@@ -14,11 +14,11 @@ from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.signing import sign
 from tests.release.test_assemble import make_keys
 from tests.support.hostile_models import (
-    CANARY,
     change_models,
     write_honest_model,
     write_modules,
 )
+from tests.support.hostile_names import CANARY
 from tests.support.hostile_releases import FORGED, as_it_is
 from tests.support.publishing import fake_artifacts
 from tests.support.watched_code import Case, Outcome, outcomes_of

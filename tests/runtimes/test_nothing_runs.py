@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 
 from tests.support.hostile_models import (
-    CANARY,
-    FACTORIES,
     IGNORED,
-    IMPOSSIBLE_ARGUMENTS,
     KINDS,
-    ODD_NAMES,
     PLACES,
     UNREADABLE,
     change_models,
     filled_in,
     write_honest_model,
     write_modules,
+)
+from tests.support.hostile_names import (
+    CANARY,
+    FACTORIES,
+    IMPOSSIBLE_ARGUMENTS,
+    ODD_NAMES,
 )
 from tests.support.watched_code import Case, Outcome, outcomes_of
 
