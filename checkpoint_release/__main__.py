@@ -16,6 +16,8 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -68,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(own)
         own.set_defaults(command=command, parser=own)
     asked = parser.parse_args(arguments)
-    if any(":" in name for name in getattr(asked, "trust", ())):
-        # A trusted factory may lie here; it comes last, and replaces nothing.
+    if any(_lies_only_here(name) for name in getattr(asked, "trust", ())):
+        # It comes last, and replaces nothing that is installed.
         sys.path.append(str(Path.cwd()))
     try:
         code: int = asked.command.run(asked, asked.parser)
@@ -86,6 +88,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _lies_only_here(trusted: str) -> bool:
+    """Whether a trusted factory's module is in the working folder and not installed.
+
+    Only then is the folder itself trusted: beside the factory's module, Python would
+    find there whatever an installed library imports on the chance that it is there.
+
+    Args:
+        trusted: what the user named in --trust.
+    """
+    module, colon, _ = trusted.partition(":")
+    package = module.partition(".")[0]
+    if not (colon and package.isidentifier()):
+        return False
+    if package in sys.modules or find_spec(package) is not None:
+        return False
+    return PathFinder.find_spec(package, [str(Path.cwd())]) is not None
 
 
 def _spelling(asked: argparse.Namespace) -> Callable[[str], str]:

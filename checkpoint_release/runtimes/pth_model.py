@@ -102,6 +102,7 @@ def open_pth(
     Raises:
         CheckpointError: it can't be read, or which weights are meant, or how they are
             merged, isn't known.
+        UntrustedCodeError: its model's code comes from elsewhere, and nobody trusts it.
         InferenceError: its model isn't known, or torch doesn't have the options.
         ModelError: the model can't be built.
     """
@@ -116,6 +117,7 @@ def open_pth(
     weights = read_model_weights(checkpoint, state_dict=state_dict, alpha=lora_alpha)
     stated = _architecture(path, weights.tensors)
     architecture = stated.trusting(options.trust)
+    architecture.find_factory()  # asks for trust before any weights are written
     module = _build(architecture, weights.tensors)
     return PthModel(path, module, architecture.signature, options)
 
