@@ -142,6 +142,40 @@ def two_at_once(project: Project) -> str:
         return project.dvc("repro", check=False).stderr
 
 
+def a_cut_lock(project: Project) -> str:
+    lock = project.path / "dvc.lock"
+    text = lock.read_text()
+    lock.write_text(text[: text.rindex("path:") + len("path:")] + "\n")
+    return project.dvc("repro", check=False).stderr
+
+
+def a_cut_table(project: Project) -> str:
+    (project.path / ".dvc/tmp/rwlock").write_text("")
+    return project.dvc("repro", check=False).stderr
+
+
+def a_shard(project: Project) -> str:
+    name = "checkpoints/model-00001-of-00002.bin"
+    torch.save(weights(), project.path / name)
+    project.set(checkpoint__path=name)
+    return stage(project, "load")
+
+
+def wrapped() -> dict[str, torch.Tensor]:
+    return {f"model.{name}": tensor for name, tensor in weights().items()}
+
+
+def a_flipped_bit(project: Project) -> str:
+    path = project.path / MINE
+    torch.save(weights(), path)
+    content = bytearray(path.read_bytes())
+    tensor = weights()["pose_decoder.3.bias"].numpy().tobytes()
+    content[content.index(tensor)] ^= 1
+    path.write_bytes(content)
+    project.set(checkpoint__path=MINE)
+    return stage(project, "load")
+
+
 @contextmanager
 def held(lock: Path) -> Iterator[None]:
     with lock.open("a") as file:
@@ -166,6 +200,9 @@ MESSAGES: dict[str, FromFolder] = {
     ),
     "and the file doesn't say their alpha": loading(with_lora),
     "and no base weights": loading(adapter),
+    "is shard … of": a_shard,
+    "the rest fits: set": loading(wrapped),
+    "is damaged: its bytes have the checksum": a_flipped_bit,
     "NaN and": loading(with_nan),
     "unknown key; allowed here": setting(onnx__opsett=20),
     "expected an integer from 14 to 25": setting(onnx__opset=9),
@@ -179,6 +216,8 @@ MESSAGES: dict[str, FromFolder] = {
     "Python leaves it where a module is imported": leftovers_of_python,
     "failed to reproduce 'load': …No such file or directory": a_missing_checkpoint,
     "Unable to acquire lock": two_at_once,
+    "dvc.lock' validation failed": a_cut_lock,
+    "Unable to read RWLock-file": a_cut_table,
     "there is no token for the Hub": no_token,
 }
 

@@ -23,18 +23,18 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 EXCESS = {
     "load": """
         core.artifacts.config core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.extras state_dict.inspection
+        core.artifacts.release core.dvc_files core.extras state_dict.inspection
     """,
     "export-safetensors": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes exporting.export_failure
+        core.dvc_files core.extras core.parity_sizes exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing tensors.statistics
     """,
     "export-onnx": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes exporting.torch_archive
+        core.dvc_files core.extras core.parity_sizes exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.weights runtimes.archive_trust
         runtimes.computing_operators runtimes.description runtimes.detect
@@ -49,29 +49,29 @@ EXCESS = {
     """,
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.extras core.parity_sizes exporting.weights runtimes.archive_trust
-        runtimes.computing_operators runtimes.description runtimes.detect
-        runtimes.eager_runtime runtimes.hub_snapshot runtimes.loader
-        runtimes.model_config runtimes.onnx_graph runtimes.onnx_runtime
-        runtimes.open runtimes.pth_model runtimes.runtime runtimes.torch_archive
-        runtimes.torch_export_check runtimes.torch_export_expressions
-        runtimes.torch_export_program runtimes.torch_files
-        runtimes.torch_runtime runtimes.torchscript_check
+        core.dvc_files core.extras core.parity_sizes exporting.weights
+        runtimes.archive_trust runtimes.computing_operators runtimes.description
+        runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
+        runtimes.loader runtimes.model_config runtimes.onnx_graph
+        runtimes.onnx_runtime runtimes.open runtimes.pth_model runtimes.runtime
+        runtimes.torch_archive runtimes.torch_export_check
+        runtimes.torch_export_expressions runtimes.torch_export_program
+        runtimes.torch_files runtimes.torch_runtime runtimes.torchscript_check
         runtimes.torchscript_words runtimes.training_nodes
     """,
     "parity-check": """
-        core.artifacts.receipt core.artifacts.release parity.preload pth.arrays
-        pth.builders pth.facts pth.json_values pth.reader pth.storages
-        pth.tensor_builders pth.values runtimes.description runtimes.detect
-        runtimes.hub_snapshot runtimes.loader runtimes.pth_model
-        tensors.statistics tensors.wrappers
+        core.artifacts.receipt core.artifacts.release core.dvc_files
+        parity.preload pth.arrays pth.builders pth.facts pth.json_values
+        pth.reader pth.storages pth.tensor_builders pth.values
+        runtimes.description runtimes.detect runtimes.hub_snapshot
+        runtimes.loader runtimes.pth_model tensors.statistics tensors.wrappers
     """,
     "model-card": """
-        core.artifacts.receipt core.extras core.parity_sizes
+        core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
     """,
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config
-        core.dtypes core.extras core.parity_sizes core.signature
+        core.dtypes core.dvc_files core.extras core.parity_sizes core.signature
         core.stated_signature core.trust release.differences release.verify
     """,
 }
