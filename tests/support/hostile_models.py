@@ -246,7 +246,7 @@ PLACES: dict[str, Callable[[Path], Path]] = {
 } | {
     "described": stated_as(described=True),
     "not described": stated_as(described=False),
-    "with a huge number": stated_as(kwargs={"layers": 1 << 4000}),
+    "with a huge number": stated_as(kwargs={"layers": 1 << 3000}),
     "with dunder arguments": stated_as(kwargs={"__class__": 1, "__globals__": {}}),
 }
 

@@ -100,7 +100,7 @@ IMPOSSIBLE_ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"d_model": 1 << 40},
     {"nhead": 0},
     {"input_dim": 1 << 60},
-    {"input_dim": 1 << 4000},
+    {"input_dim": 1 << 3000},
     {"num_actions": 10**12},
     {"dropout": "os.system"},
     {"image_encoder_arch": "os.system"},
