@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import Any, Self
@@ -58,35 +58,6 @@ def read_json(path: Path, max_size: int = MAX_SIZE) -> Any:
         raise ArtifactError(f"{path} can't be read: {error.strerror}", REMAKE) from None
     except JsonError as error:
         raise ArtifactError(f"{path} is {error}", REMAKE) from None
-
-
-def require_inside(name: str, source: Path) -> None:
-    """Require that a path in a JSON file names a file beside it, or further inside.
-
-    Whoever wrote the file may have put any path there, and whoever opens or copies what
-    it names would follow it.
-
-    Args:
-        name: the path, in POSIX form.
-        source: the file that names it, for the message.
-
-    Raises:
-        ArtifactError: the path leads out of the folder, or no file can have it.
-    """
-    path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or not path.parts
-    if outside or "\\" in name or PureWindowsPath(name).drive:
-        raise ArtifactError(
-            f"{source} names {name!r}, which leads out of the folder", REMAKE
-        )
-    try:
-        possible = b"\0" not in name.encode()
-    except UnicodeEncodeError:  # JSON can hold half a character
-        possible = False
-    if not possible:
-        raise ArtifactError(
-            f"{source} names {name!r}, which no file can be called", REMAKE
-        )
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -23,9 +23,9 @@ from checkpoint_release.core.files import (
     DigestedFile,
     FileEntry,
     read_json,
-    require_inside,
 )
-from checkpoint_release.core.text import printable
+from checkpoint_release.core.named_paths import require_inside
+from checkpoint_release.core.text import printable, shown
 from checkpoint_release.tensors.tensor import (
     MappedFile,
     Storage,
@@ -399,14 +399,16 @@ def read_index(path: Path) -> dict[str, str]:
     for tensor, name in shard_of.items():
         if not isinstance(name, str):
             raise ArtifactError(
-                f"{path} is not an index of shards: it has {name!r} for {tensor!r}",
+                f"{path} is not an index of shards: it has {shown(name)} for"
+                f" {shown(tensor)}",
                 REMAKE,
             )
+    for name in sorted(set(shard_of.values())):
+        require_inside(name, path)
         if "/" in name:
             raise ArtifactError(
-                f"{path} names {name!r}, which is not a file beside it", REMAKE
+                f"{path} names {shown(name)}, which is not a file beside it", REMAKE
             )
-        require_inside(name, path)
     return shard_of
 
 

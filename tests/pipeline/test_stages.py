@@ -49,7 +49,8 @@ EXCESS = {
     """,
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes exporting.weights
+        core.dvc_files core.extras core.named_paths core.parity_sizes
+        exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
         runtimes.loader runtimes.model_config runtimes.onnx_graph

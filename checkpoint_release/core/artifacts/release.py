@@ -19,8 +19,8 @@ from checkpoint_release.core.files import (
     checksums,
     joint_sha256,
     read_json,
-    require_inside,
 )
+from checkpoint_release.core.named_paths import require_inside
 
 RELEASE = "release.json"
 SUMS = "SHA256SUMS"
@@ -143,7 +143,7 @@ def read_release(folder: Path) -> Release:
         if runnable.path:  # otherwise it lies in the release's root
             paths.append(runnable.path)
     for name in paths:
-        require_inside(name, path)
+        require_inside(name, path, links=True)
     for name in (release.sample.inputs, release.sample.outputs):
         if name not in release.files:
             raise ArtifactError(
