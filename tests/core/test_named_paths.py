@@ -29,9 +29,7 @@ from checkpoint_release.tensors.safetensors import read_index
     ],
 )
 def test_a_path_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(
-        ArtifactError, match=r"a\.json names .* leads out of"
-    ):
+    with pytest.raises(ArtifactError, match=r"a\.json names .* leads out of"):
         require_inside(name, tmp_path / "a.json")
 
 
