@@ -7,6 +7,7 @@ restores the outputs of the last good run of the stage NAME.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
@@ -58,7 +59,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException:
         _restore_last_good()
         raise
-    # Everything is written. An orderly exit would take 0.4 s more, to tear down torch.
+    # Everything is written. An orderly exit would take 0.4 s more, to tear down torch;
+    # only what libraries registered is done, such as removing temporary folders.
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 
 from checkpoint_release.core.artifacts.formats import ONNX
@@ -44,7 +44,8 @@ ENVIRONMENT = {
 """Of the processes: libraries read it when they are loaded."""
 _LIBRARY = __name__.partition(".")[0]
 _WORKER = "checkpoint-release worker"
-_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
+_LONGEST_SOCKET = 103  # bytes of the path, on the system that allows the least
+_SOCKET = "/pymp-12345678/listener-12345678"  # where multiprocessing puts it
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,24 @@ class WorkerError(Exception):
     """A process ended, or had to be ended, before it gave a result."""
 
 
+def _can_fork() -> bool:
+    """Whether processes can be forked off a server that has imported torch.
+
+    Not every system has it, and its socket doesn't fit everywhere: the path of the
+    temporary folder may be too long for one.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return False
+    socket = os.fsencode(gettempdir() + _SOCKET)
+    return len(socket) <= _LONGEST_SOCKET
+
+
 def preload_torch() -> None:
     """Start the server that imports torch, which takes seconds, and don't wait for it.
 
     It ends with this process.
     """
-    if not _CAN_FORK:
+    if not _can_fork():
         return
     # Processes run this one's main module again, which must not import anew in each.
     loaded = [name for name in sys.modules if name.startswith(f"{_LIBRARY}.")]
@@ -231,7 +244,7 @@ def call_isolated(
         WorkerError: the process ended without a result; the message says how, or that
             it took too long.
     """
-    method = "forkserver" if needs_torch and _CAN_FORK else "spawn"
+    method = "forkserver" if needs_torch and _can_fork() else "spawn"
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     with TemporaryDirectory() as folder, receiver:

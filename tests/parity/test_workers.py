@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -160,3 +161,12 @@ json.dump(forked, sys.stdout)
 def test_a_call_that_takes_too_long_is_ended() -> None:
     with pytest.raises(WorkerError, match=r"took longer than 0\.1 seconds"):
         call_isolated(sleep, 60.0, needs_torch=False, timeout=0.1)
+
+
+def test_a_temporary_folder_too_deep_for_a_socket_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert call_isolated(os.getppid, needs_torch=True) == os.getpid()
