@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from checkpoint_release.card.author_notes import read_notes
+from checkpoint_release.core import dvc_files
 from checkpoint_release.core.artifacts.checkpoint import FACTS_FILE, CheckpointFolder
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.params import load_params
@@ -29,6 +30,7 @@ from tests.support.project import ROOT
 PARSES = {
     "checkpoint_release/core/json_text.py": "the one reader of JSON",
     "checkpoint_release/core/yaml_text.py": "the one reader of YAML",
+    "checkpoint_release/core/dvc_files.py": "whether DVC's own files are whole",
     "checkpoint_release/card/front_matter.py": "reads back what it wrote itself",
     "checkpoint_release/tensors/safetensors.py": "a header, charged by its own rule",
     "checkpoint_release/runtimes/torch_export_check.py": "bounded as an entry",
@@ -156,6 +158,22 @@ def test_a_malformed_checkpoint_json_is_one_error(
         (folder / FACTS_FILE).write_bytes(text)
         assert FACTS_FILE in error_of(lambda: CheckpointFolder.open(folder, NO_TRUST))
         assert FACTS_FILE in error_of(lambda: load(folder))
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
+def test_a_malformed_file_of_dvc_is_removed_or_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    stages = ("{stages: {a: {cmd: x, deps: 5}}}", "{stages: {a: {cmd: x, outs: 5}}}")
+    texts = [text for text in MALFORMED.values() if len(text) < 20_000]
+    for text in (*texts, *map(str.encode, stages), b"[" * 5000):
+        (tmp_path / name).write_bytes(text)
+        dvc_files.main()
+    (tmp_path / "dvc.lock").write_text(stages[0])
+    dvc_files.main()
+    assert not (tmp_path / "dvc.lock").exists()
 
 
 @pytest.mark.parametrize("name", ["notes.md", "citation.bib"])

@@ -32,7 +32,7 @@ def main() -> None:
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -41,7 +41,7 @@ def _is_whole(path: Path) -> bool:
     """Whether a dvc.lock has all that DVC asks of it."""
     try:
         value = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, ValueError):
+    except (YAMLError, ValueError, LookupError, TypeError, RecursionError):
         return False
     if not isinstance(value, dict) or not isinstance(value.get("stages", {}), dict):
         return False
@@ -51,7 +51,12 @@ def _is_whole(path: Path) -> bool:
 def _is_whole_stage(stage: Any) -> bool:
     if not isinstance(stage, dict) or not isinstance(stage.get("cmd"), str):
         return False
-    entries = [*(stage.get("deps") or ()), *(stage.get("outs") or ())]
+    entries = []
+    for key in ("deps", "outs"):
+        listed = stage.get(key) or []
+        if not isinstance(listed, list):
+            return False
+        entries += listed
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             return False
