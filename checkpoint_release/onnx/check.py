@@ -238,7 +238,7 @@ def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
     Raises:
         ExportError: ONNX Runtime can't load it.
     """
-    import onnxruntime
+    from checkpoint_release.runtimes.onnx_library import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # what goes wrong is raised

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
@@ -24,6 +23,7 @@ from checkpoint_release.core.signature import (
 )
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.model_config import find_config
+from checkpoint_release.runtimes.onnx_library import onnxruntime
 from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
 from checkpoint_release.runtimes.training_nodes import training_nodes
 

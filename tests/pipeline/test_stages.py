@@ -50,14 +50,14 @@ EXCESS = {
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
         core.dvc_files core.extras core.named_paths core.parity_sizes
-        exporting.weights
-        runtimes.archive_trust runtimes.computing_operators runtimes.description
-        runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
-        runtimes.loader runtimes.model_config runtimes.onnx_graph
-        runtimes.onnx_runtime runtimes.open runtimes.pth_model runtimes.runtime
-        runtimes.torch_archive runtimes.torch_export_check
-        runtimes.torch_export_expressions runtimes.torch_export_program
-        runtimes.torch_files runtimes.torch_runtime runtimes.torchscript_check
+        exporting.weights runtimes.archive_trust runtimes.computing_operators
+        runtimes.description runtimes.detect runtimes.eager_runtime
+        runtimes.hub_snapshot runtimes.loader runtimes.model_config
+        runtimes.onnx_graph runtimes.onnx_library runtimes.onnx_runtime
+        runtimes.open runtimes.pth_model runtimes.runtime runtimes.torch_archive
+        runtimes.torch_export_check runtimes.torch_export_expressions
+        runtimes.torch_export_program runtimes.torch_files
+        runtimes.torch_runtime runtimes.torchscript_check
         runtimes.torchscript_words runtimes.training_nodes
     """,
     "parity-check": """
