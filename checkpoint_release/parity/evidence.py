@@ -70,9 +70,11 @@ _RUN_EAGER = """\
 import sys
 
 sys.path.insert(0, ".")
+from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.open import open_runtime
 
-outputs = open_runtime({format!r}, {file!r}, threads=1).run(inputs).values()
+runtime = open_runtime({format!r}, {file!r}, threads=1, trust=OWN_ARTIFACTS)
+outputs = runtime.run(inputs).values()
 """
 
 _NEEDS = {

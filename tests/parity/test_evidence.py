@@ -11,7 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from checkpoint_release.parity.evidence import write_evidence
-from tests.support.parity_world import World, with_output
+from tests.support.parity_world import (
+    World,
+    counter_architecture,
+    with_output,
+)
 from tests.support.project import ROOT
 
 
@@ -38,3 +42,20 @@ def test_the_script_shows_by_how_much_an_artifact_is_wrong(
     # the file itself is right
     errors = [float(line.split()[3]) for line in done.stdout.splitlines()]
     assert max(errors) < 1e-4
+
+
+def test_the_script_runs_the_code_of_a_model_that_the_project_brought(
+    tmp_path: Path,
+) -> None:
+    world = World.create(tmp_path / "world", counter_architecture())
+    folder = world.export("safetensors", tmp_path / "safetensors")
+    result = world.run("safetensors", folder)
+    wrong = with_output(result, 1, "scores", result.outputs[1]["scores"] + 1)
+    verdict = world.judge_result("safetensors", folder, wrong)
+    assert verdict.evidence is not None
+    script = write_evidence(tmp_path, verdict.candidate, verdict.evidence)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scores" in done.stdout
