@@ -4,7 +4,7 @@ formats      the registry of formats: names, folders and main files
 manifest     manifest.json: every file of an artifact folder with size and digest
 checkpoint   checkpoint.json: the model, its weights and where they come from
 config       config.json: how to build the model and how to call it
-parity       parity.json: the verdict on every format, and its figures
+parity       the parity report and its metrics: the verdict on every format
 release      release.json: what a release holds and what in it computes
 receipt      publish.json: what was published where
 
