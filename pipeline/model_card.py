@@ -1,9 +1,9 @@
 """Stage model-card: write the release's README.md from what was measured and written.
 
-Reads the artifacts' manifests, checkpoint.json, the parity report and the author's notes;
-writes artifacts/model-card. What isn't known is left out, and the card lists what its
-author should still supply. Artifacts that didn't pass the parity check, or changed
-since, get no card. Torch isn't imported.
+Reads the artifacts' manifests, checkpoint.json, the parity report and the author's
+notes; writes artifacts/model-card. What isn't known is left out, and the card lists
+what its author should still supply. Artifacts that didn't pass the parity check, or
+changed since, get no card. Torch isn't imported.
 """
 
 from __future__ import annotations
