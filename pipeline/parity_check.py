@@ -109,7 +109,6 @@ def _draw(signature: Signature, params: ParityParams) -> list[Case]:
 def _limits(params: ParityParams) -> Limits:
     return Limits(
         noise_multiple=params.noise_multiple,
-        large_multiple=params.large_multiple,
         reduced=msgspec.structs.asdict(params.reduced),
         tolerances={
             name: Tolerance(tolerance.atol, tolerance.rtol)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from checkpoint_release.core.artifacts.parity import (
     FormatFigures,
+    GraphFigures,
     Machine,
     OutputFigures,
     ParityReport,
@@ -111,6 +112,8 @@ def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
         cases: how many inputs the artifacts were compared on.
     """
     precision = figures.reduced_precision
+    if figures.graph:
+        yield _graph_remark(figures.graph)
     if figures.weights:
         yield _weights_remark(figures.weights, precision)
     if figures.bit_identical_cases:
@@ -120,6 +123,19 @@ def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
         )
     if precision:
         yield _precision_remark(figures, precision)
+
+
+def _graph_remark(graph: GraphFigures) -> str:
+    """How far the artifact's graph is from the model in double precision."""
+    if not graph.evaluated:
+        return f"its graph could not be evaluated in double precision: {graph.reason}"
+    remark = (
+        "evaluated in double precision, its graph differs from the model by at most"
+        f" {graph.error:.0e} of an output"
+    )
+    if graph.reason:
+        remark += f" ({graph.limit:.0e} passes: {graph.reason})"
+    return remark
 
 
 def _weights_remark(held: WeightsHeld, precision: str | None) -> str:

@@ -218,7 +218,6 @@ class ParityParams(Section, frozen=True):
 
     seed: Annotated[int, Meta(ge=0)]
     noise_multiple: Positive
-    large_multiple: Positive
     sizes: dict[Text, list[Count]]
     magnitudes: list[NotNegative]
     repeats: Annotated[int, Meta(ge=1, le=1000)]

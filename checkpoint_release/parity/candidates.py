@@ -43,9 +43,14 @@ class Candidate:
         return self.path if format.eager else format.main_file(self.path)
 
     @property
-    def is_float32_graph(self) -> bool:
-        """Whether it is an ONNX graph that computes what the model does, in float32."""
-        return self.format == ONNX.name and self.rule == NOISE
+    def is_graph(self) -> bool:
+        """Whether it is a graph that computes what the model does, unabridged."""
+        return self.rule == NOISE
+
+    @property
+    def is_onnx_graph(self) -> bool:
+        """Whether it is such a graph in ONNX."""
+        return self.is_graph and self.format == ONNX.name
 
 
 def find_candidates(

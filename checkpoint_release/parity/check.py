@@ -15,6 +15,8 @@ from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
+from checkpoint_release.parity.graph_job import evaluate_isolated, weights_of
+from checkpoint_release.parity.graph_proof import DoubleResult
 from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.model_first import require_sound_model
 from checkpoint_release.parity.reference import Reference, measure_reference
@@ -78,6 +80,34 @@ def check_parity(
         ModelError: the checkpoint's own model fails, gives NaN or infinity, or isn't
             sound; see require_sound_model.
     """
+    with ThreadPoolExecutor(1) as pool:
+        alone = pool.submit(require_sound_model, checkpoint)
+        results = run_isolated(_jobs(checkpoint, candidates), cases)
+        alone.result()
+    reference = _reference(results, cases)
+    weights = weights_of(checkpoint)
+    verdicts = []
+    for candidate in candidates:
+        result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
+        in_double = results.get(_double_name(candidate))
+        double = None if in_double is None else DoubleResult.of(in_double)
+        verdict = judge(candidate, result, reference, limits, double)
+        if candidate.is_onnx_graph and verdict.outputs:
+            double = evaluate_isolated(
+                candidate.file, weights, reference, verdict.beyond_floor
+            )
+            verdict = judge(candidate, result, reference, limits, double)
+        verdicts.append(verdict)
+    return ParityCheck(limits, reference, verdicts)
+
+
+def _jobs(checkpoint: Path, candidates: Sequence[Candidate]) -> dict[str, Job]:
+    """What to run, by name: the model in each of EAGER, every candidate, and the graphs
+    that torch runs once more in float64.
+
+    Args:
+        checkpoint, candidates: as for check_parity.
+    """
     jobs: dict[str, Job] = {}
     for dtype in EAGER:
         jobs[dtype] = Job("checkpoint", checkpoint, dtype)
@@ -87,16 +117,15 @@ def check_parity(
         compared = checkpoint if candidate.rule == NOISE else None
         job = Job(candidate.format, candidate.path, checkpoint=compared)
         jobs[candidate.name] = job
-    with ThreadPoolExecutor(1) as pool:
-        alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(jobs, cases)
-        alone.result()
-    reference = _reference(results, cases)
-    verdicts = []
-    for candidate in candidates:
-        result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
-        verdicts.append(judge(candidate, result, reference, limits))
-    return ParityCheck(limits, reference, verdicts)
+        if candidate.is_graph and not candidate.is_onnx_graph:
+            double = Job(candidate.format, candidate.path, "float64")
+            jobs[_double_name(candidate)] = double
+    return jobs
+
+
+def _double_name(candidate: Candidate) -> str:
+    """What the job is called that runs a candidate in float64."""
+    return f"{candidate.name} in float64"
 
 
 def _with_stored_weights(

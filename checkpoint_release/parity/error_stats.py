@@ -76,7 +76,8 @@ def error_stats(expected: Array, got: Array) -> ErrorStats:
     wanted, found = expected.astype(np.float64), got.astype(np.float64)
     distance = _distance(wanted, found)
     where = np.unravel_index(int(np.argmax(distance)), distance.shape)
-    steps = distance / spacing(wanted, got.dtype)
+    with np.errstate(over="ignore"):
+        steps = distance / spacing(wanted, got.dtype)
     return ErrorStats(
         count=expected.size,
         rms=_rms(distance),

@@ -1,21 +1,25 @@
-"""The report on formats that are wrong, and what is left to look into."""
+"""The report on formats that don't pass, and what is left to look into."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from checkpoint_release.core.errors import ParityError
+from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.divergence import explain_divergence
 from checkpoint_release.parity.evidence import write_evidence
 from checkpoint_release.parity.judge import Verdict
+from checkpoint_release.parity.workers import WorkerError, call_isolated
+
+LIMIT = 120.0  # seconds
 
 
 def parity_error(
     failed: Sequence[Verdict], checkpoint: Path, scratch: Path
 ) -> ParityError:
-    """The error that names every candidate that is wrong, how, and where its graph
-    diverges.
+    """The error that names every candidate that doesn't pass, how, and where its graph
+    diverges or which kernel costs most.
 
     Args:
         failed: the verdicts, at least one.
@@ -27,6 +31,14 @@ def parity_error(
     for verdict in failed:
         lines += _lines(verdict, checkpoint, scratch)
     listed = "\n".join(f"  {line}" for line in lines)
+    if all(verdict.errs_in_runtime for verdict in failed):
+        return ParityError(
+            f"{len(failed)} of the formats err by more than is allowed, although their"
+            f" graphs are the model's:\n{listed}",
+            "exporting again won't help; if that is close enough for what the model is"
+            " for, state so in {parity.tolerances} or {parity.noise_multiple}",
+            options=["parity.tolerances", "parity.noise_multiple"],
+        )
     return ParityError(
         f"{len(failed)} of the formats don't compute what the checkpoint"
         f" computes:\n{listed}",
@@ -43,22 +55,56 @@ def _lines(verdict: Verdict, checkpoint: Path, scratch: Path) -> Iterator[str]:
     """
     candidate = verdict.candidate
     yield f"{candidate.name}: {verdict.problem}"
-    if candidate.is_float32_graph and verdict.wrong_outputs:
-        yield f"  {_divergence(verdict, checkpoint)}"
+    if verdict.errs_in_runtime and verdict.graph is not None:
+        yield f"  the graph is the model's: {verdict.graph.describe()}"
+    if candidate.is_onnx_graph and verdict.evidence is not None:
+        where = _in_onnx(verdict, checkpoint)
+        if where is not None:
+            yield f"  {where}"
     if verdict.evidence is not None:
         folder = scratch / candidate.name.replace(" ", "-")
         script = write_evidence(folder, candidate, verdict.evidence)
         yield f"  reproduce: python {script}"
 
 
-def _divergence(verdict: Verdict, checkpoint: Path) -> str:
-    """Where an ONNX graph whose numbers are wrong diverges from the model.
+def _in_onnx(verdict: Verdict, checkpoint: Path) -> str | None:
+    """Where an ONNX graph diverges from the model, or which kernel costs most; None
+    where its numbers are right.
 
     Args:
         verdict: on the graph.
         checkpoint: the folder of the checkpoint.
     """
+    file, graph = verdict.candidate.file, verdict.graph
+    if graph is not None and not graph.passed and graph.case and graph.output:
+        return explain_divergence(checkpoint, file, graph.case.inputs, graph.output)
+    if not verdict.wrong_outputs:
+        return None
     output = max(verdict.wrong_outputs, key=lambda output: output.worst.error_ratio)
+    if verdict.errs_in_runtime:
+        return _costly_kernel(file, output.worst.case.inputs)
     smallest = min(output.failing, key=lambda case: case.elements)
-    file, inputs = verdict.candidate.file, smallest.inputs
-    return explain_divergence(checkpoint, file, inputs, output.name)
+    return explain_divergence(checkpoint, file, smallest.inputs, output.name)
+
+
+def _costly_kernel(file: Path, inputs: Mapping[str, Array]) -> str:
+    """A sentence on the kernel that costs most; the search may break as any may.
+
+    Args:
+        file: the ONNX file.
+        inputs: of the case that is furthest off.
+    """
+    try:
+        found: str = call_isolated(
+            _name_costly_kernel, file, inputs, needs_torch=True, timeout=LIMIT
+        )
+    except WorkerError as error:
+        return f"the kernel that costs most could not be found: the search {error}"
+    return found
+
+
+def _name_costly_kernel(file: Path, inputs: Mapping[str, Array]) -> str:
+    """The work behind _costly_kernel, in a process that has torch."""
+    from checkpoint_release.parity.costly_kernel import name_costly_kernel
+
+    return name_costly_kernel(file, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -16,8 +16,15 @@ from checkpoint_release.parity.error_stats import (
     identical,
     overall_errors,
 )
+from checkpoint_release.parity.graph_proof import (
+    DoubleResult,
+    GraphProof,
+    judge_graph,
+)
 from checkpoint_release.parity.reference import (
+    NO_COST,
     CaseReference,
+    KernelCost,
     OutputReference,
     Reference,
 )
@@ -42,6 +49,7 @@ class CaseResult:
         times_floor: the error in multiples of the noise floor, whatever the rule; None
             for whole numbers.
         identical: whether it has the same bits as eager float32.
+        kernel_cost: what the floor was raised by.
     """
 
     case: Case
@@ -52,6 +60,7 @@ class CaseResult:
     limit: float
     times_floor: float | None
     identical: bool
+    kernel_cost: KernelCost = NO_COST
 
     @property
     def passed(self) -> bool:
@@ -160,6 +169,7 @@ class Verdict:
         candidate: what was judged.
         outputs: by name; empty where it didn't run.
         weights: how many it holds, where that was compared.
+        graph: what its graph computes in float64; None: it was not asked.
         problem: what is wrong; None: nothing, it may be released.
         evidence: what shows the problem best; None: no case does.
     """
@@ -167,6 +177,7 @@ class Verdict:
     candidate: Candidate
     outputs: dict[str, OutputVerdict] = field(default_factory=dict)
     weights: WeightsReport | None = None
+    graph: GraphProof | None = None
     problem: str | None = None
     evidence: Evidence | None = None
 
@@ -174,6 +185,23 @@ class Verdict:
     def passed(self) -> bool:
         """Whether the artifact may be released."""
         return self.problem is None
+
+    @property
+    def errs_in_runtime(self) -> bool:
+        """Whether nothing is wrong but that the runtime errs by more than is allowed:
+        the graph is the model's, and every weight is right.
+        """
+        proven = self.graph is not None and self.graph.evaluated and self.graph.passed
+        held = self.weights is None or not self.weights.wrong
+        return proven and held and bool(self.wrong_outputs)
+
+    @property
+    def beyond_floor(self) -> frozenset[str]:
+        """The names of the cases in which an output errs by more than is allowed."""
+        names: set[str] = set()
+        for output in self.outputs.values():
+            names.update(case.name for case in output.failing)
+        return frozenset(names)
 
     @property
     def wrong_outputs(self) -> list[OutputVerdict]:
@@ -186,7 +214,11 @@ class Verdict:
 
 
 def judge(
-    candidate: Candidate, result: JobResult, reference: Reference, limits: Limits
+    candidate: Candidate,
+    result: JobResult,
+    reference: Reference,
+    limits: Limits,
+    double: DoubleResult | None = None,
 ) -> Verdict:
     """Hold what a candidate computed against the reference.
 
@@ -199,6 +231,7 @@ def judge(
         result: what came of it.
         reference: what the checkpoint's own model computes, in the same cases.
         limits: what is close enough.
+        double: what its graph computes in float64, where it has one.
 
     Returns:
         The verdict; its evidence is the case in which the candidate failed, or the one
@@ -212,15 +245,28 @@ def judge(
         if mismatch := _form_mismatch(got, case):
             problem = f"{mismatch}, in the case {case.case.name!r}"
             return replace(verdict, problem=problem, evidence=Evidence(case, got))
+    costs = {}
+    if double is not None:
+        costs = double.kernel_costs
+        verdict = replace(verdict, graph=judge_graph(double, reference))
     for name in reference.outputs:
-        output = _judge_output(name, candidate, result, reference, limits)
+        output = _judge_output(name, candidate, result, reference, limits, costs)
         verdict.outputs[name] = output
-    problems = _file_problems(result) + _number_problems(verdict)
+    problems = _graph_problems(verdict) + _file_problems(result)
+    problems += _number_problems(verdict)
     if not problems:
         return verdict
-    shown = _worst(verdict.wrong_outputs or list(verdict.outputs.values()))
-    evidence = _evidence(shown.worst.case.name, result, reference)
+    evidence = _evidence(_shown_case(verdict), result, reference)
     return replace(verdict, problem="; ".join(problems), evidence=evidence)
+
+
+def _shown_case(verdict: Verdict) -> str:
+    """The name of the case that shows best what is wrong with a candidate that ran."""
+    graph = verdict.graph
+    if graph is not None and not graph.passed and graph.case is not None:
+        return graph.case.name
+    shown = _worst(verdict.wrong_outputs or list(verdict.outputs.values()))
+    return shown.worst.case.name
 
 
 def _evidence(
@@ -268,6 +314,7 @@ def _judge_output(
     result: JobResult,
     reference: Reference,
     limits: Limits,
+    costs: Mapping[str, Mapping[str, KernelCost]],
 ) -> OutputVerdict:
     """Hold one output of a candidate against the reference, in all cases.
 
@@ -275,6 +322,7 @@ def _judge_output(
         name: of the output.
         candidate, result, reference, limits: as for judge; the candidate ran on all
             cases, and its outputs have the model's dtypes and shapes.
+        costs: as of DoubleResult.
 
     Returns:
         The verdict on the output; under the rule EXACT it passes only with the bits of
@@ -286,18 +334,34 @@ def _judge_output(
     for case, outputs in zip(reference.cases, result.outputs, strict=True):
         expected, got = case.outputs[name], outputs[name]
         errors = error_stats(expected.expected, got)
+        cost = costs.get(case.case.name, {}).get(name, NO_COST)
         of_case = CaseResult(
             case.case,
             expected,
             got,
             errors,
-            error_ratio=rule.error_ratio(expected, got, errors),
-            limit=rule.limit(case.case),
-            times_floor=floor.multiple(expected, errors) if floor else None,
+            error_ratio=rule.error_ratio(expected, got, errors, cost),
+            limit=rule.limit,
+            times_floor=floor.multiple(expected, errors, cost) if floor else None,
+            kernel_cost=cost,
             identical=identical(expected.eager, got),
         )
         results.append(of_case)
     return OutputVerdict.of(name, rule, results, exact=candidate.rule == EXACT)
+
+
+def _graph_problems(verdict: Verdict) -> list[str]:
+    """What is wrong with the graph.
+
+    Args:
+        verdict: on a candidate that ran.
+
+    Returns:
+        One sentence, or none.
+    """
+    if verdict.graph is None or verdict.graph.passed:
+        return []
+    return [verdict.graph.describe()]
 
 
 def _file_problems(result: JobResult) -> list[str]:

@@ -28,6 +28,23 @@ UNIT_ROUNDOFF = 2.0**-24
 
 
 @dataclass(frozen=True)
+class KernelCost:
+    """What a runtime's kernels may cost in one output of one case, beside rounding; see
+    checkpoint_release.parity.kernel_cost.
+
+    Attributes:
+        typical: root mean square of the error.
+        worst: the largest error.
+    """
+
+    typical: float = 0.0
+    worst: float = 0.0
+
+
+NO_COST = KernelCost()
+
+
+@dataclass(frozen=True)
 class OutputReference:
     """What the checkpoint's own model computes for one output in one case.
 
@@ -82,12 +99,18 @@ class Floor:
     typical: float
     worst: float
 
-    def multiple(self, reference: OutputReference, errors: ErrorStats) -> float:
+    def multiple(
+        self,
+        reference: OutputReference,
+        errors: ErrorStats,
+        cost: KernelCost = NO_COST,
+    ) -> float:
         """The errors in a case as a multiple of the floor.
 
         It is the larger of two multiples, that of the typical and that of the largest
         error. Where eager float32 itself errs by more than the floor in this case, its
-        own errors take the place of the floor.
+        own errors take the place of the floor. What kernels may cost comes on top of
+        either.
 
         The root mean square of n independent errors scatters around what is expected of
         it by about 1/√(2n), and three to four times that happens in some case or other
@@ -97,6 +120,7 @@ class Floor:
         Args:
             reference: what the checkpoint's own model computes in the case.
             errors: of what a candidate computed in it.
+            cost: of the kernels of the candidate's runtime in the case.
 
         Returns:
             At least 0; infinite where the candidate gives NaN or infinity.
@@ -105,8 +129,8 @@ class Floor:
             return math.inf
         scatter = 1 + 3 / math.sqrt(max(errors.count, 1))
         scale, eager = reference.magnitude, reference.eager_errors
-        typical = max(self.typical * scale * scatter, eager.rms)
-        worst = max(self.worst * scale, eager.max_abs)
+        typical = max(self.typical * scale * scatter, eager.rms) + cost.typical
+        worst = max(self.worst * scale, eager.max_abs) + cost.worst
         return max(ratio(errors.rms, typical), ratio(errors.max_abs, worst))
 
 

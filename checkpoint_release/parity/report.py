@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from checkpoint_release.core.artifacts.parity import (
     FormatFigures,
+    GraphFigures,
     Machine,
     NoiseFloor,
     OutputFigures,
@@ -17,6 +18,7 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.parity.candidates import REDUCED
 from checkpoint_release.parity.check import ParityCheck
+from checkpoint_release.parity.graph_proof import BAR, GraphProof
 from checkpoint_release.parity.judge import OutputVerdict, Verdict
 from checkpoint_release.parity.rules import FixedTolerance
 
@@ -40,7 +42,8 @@ def summary(check: ParityCheck) -> str:
     """
     outputs = check.reference.outputs
     columns = outputs if len(outputs) <= MAX_COLUMNS else []
-    rows = [["× noise floor", *(columns or ["worst output"]), "weights", ""]]
+    heads = ["graph", *(columns or ["worst output"]), "weights", ""]
+    rows = [["× noise floor", *heads]]
     for verdict in check.verdicts:
         rows.append(_row(verdict, columns))
     return "\n".join([*_aligned(rows), *_notes(check, columns)])
@@ -84,7 +87,6 @@ def parity_report(
         formats[verdict.candidate.name] = _format_figures(verdict)
     rule = Rule(
         noise_multiple=limits.noise_multiple,
-        large_multiple=limits.large_multiple,
         seed=seed,
         cases=len(reference.cases),
     )
@@ -119,8 +121,22 @@ def _format_figures(verdict: Verdict) -> FormatFigures:
         rule=verdict.candidate.rule,
         reduced_precision=verdict.candidate.precision,
         weights=weights,
+        graph=_graph_figures(verdict.graph),
         bit_identical_cases=min(identical, default=0),
         outputs=outputs,
+    )
+
+
+def _graph_figures(graph: GraphProof | None) -> GraphFigures | None:
+    """The figures of a graph, in two significant digits; None: it was not asked."""
+    if graph is None:
+        return None
+    return GraphFigures(
+        evaluated=graph.evaluated,
+        error=rounded(graph.error),
+        limit=rounded(graph.limit),
+        reason=graph.reason,
+        aligned_constants=graph.aligned,
     )
 
 
@@ -152,6 +168,7 @@ def _output_figures(verdict: Verdict, output: OutputVerdict) -> OutputFigures:
         share_of_tolerance=share_of_tolerance,
         share_of_output=share_of_output,
         times_floor=times_floor,
+        kernel_cost=rounded(worst.kernel_cost.worst) or None,
         limit=limit,
         cosine=round(output.errors.cosine, 6),
         ulps=rounded(output.errors.ulps),
@@ -236,6 +253,20 @@ def _cell(verdict: Verdict, name: str) -> str:
     return f"{multiple:{digits}}{mark}"
 
 
+def _graph_cell(verdict: Verdict) -> str:
+    """How far the graph is off in float64, as a share of an output's magnitude.
+
+    Returns:
+        A dash where there is no graph to evaluate, or none that could be evaluated; an
+        exclamation mark after what is too much.
+    """
+    graph = verdict.graph
+    if graph is None or not graph.evaluated:
+        return "–"
+    mark = "" if graph.passed else "!"
+    return f"{graph.error:.0e}{mark}"
+
+
 def _row(verdict: Verdict, columns: Sequence[str]) -> list[str]:
     """The cells of a candidate.
 
@@ -244,10 +275,10 @@ def _row(verdict: Verdict, columns: Sequence[str]) -> list[str]:
         columns: the outputs that have one; without any, the worst output has one.
 
     Returns:
-        The name; a cell for each column; how many weights it holds bit for bit, a dash
-        where they weren't compared; "ok" or "WRONG".
+        The name; how far the graph is off; a cell for each column; how many weights it
+        holds bit for bit, a dash where they weren't compared; "ok" or "WRONG".
     """
-    row = [verdict.candidate.name]
+    row = [verdict.candidate.name, _graph_cell(verdict)]
     for output in columns:
         row.append(_cell(verdict, output))
     if not columns:
@@ -284,11 +315,11 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
             floors.append(f"{name} {floor.typical:.1e}")
     notes = [
         f"{len(reference.cases)} cases; up to {limits.noise_multiple:g}× the floor"
-        f" passes ({limits.large_multiple:g}× for inputs of large magnitude); = is bit"
-        " for bit",
+        " passes; = is bit for bit",
         "floor: eager float32 against float64, as a share of the output:"
         f" {', '.join(floors)}",
     ]
+    notes += _graph_notes(check)
     if _lacks_weights(check):
         notes.append(
             "weights: those held bit for bit; the others aren't in the file (no input"
@@ -302,6 +333,26 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
                 f" {limits.reduced[candidate.precision]:.0%} passes"
             )
     return notes
+
+
+def _graph_notes(check: ParityCheck) -> Iterator[str]:
+    """A note on what the graphs' figures mean, and one for each graph of which more is
+    allowed than usual or that could not be evaluated.
+    """
+    graphs = {}
+    for verdict in check.verdicts:
+        if verdict.graph is not None:
+            graphs[verdict.candidate.name] = verdict.graph
+    if graphs:
+        yield (
+            "graph: evaluated in float64, against the model in float64, as a share of"
+            f" the output; {BAR:g} passes"
+        )
+    for name, graph in graphs.items():
+        if not graph.evaluated:
+            yield f"{name}: {graph.describe()}"
+        elif graph.reason is not None:
+            yield f"{name}: up to {graph.limit:.1g} passes: {graph.reason}"
 
 
 def _lacks_weights(check: ParityCheck) -> bool:

@@ -3,10 +3,9 @@
 - safetensors holds the checkpoint's weights bit for bit, and a model built from it
   computes the same bits as eager.
 - Every other float32 format may err, against float64, by `noise_multiple` times what
-  eager float32 errs; where inputs have a magnitude above 1, by `large_multiple` times.
-  Large inputs reach the tails of functions, where kernels differ: ONNX Runtime's
-  sigmoid is right to 1e-7, but at −10 that is 2e-4 of its value and at −16 half of it,
-  and torch's is right in every digit. A normalisation after it brings such an error up.
+  eager float32 errs, and what its runtime's kernels may cost beside rounding: ONNX
+  Runtime's sigmoid is right to 1e-7, but at −10 that is 2e-4 of its value and at −16
+  half of it, and torch's is right in every digit.
 - Reduced precision is asked for and named as such; it is held to a share of the
   output's magnitude.
 - A fixed tolerance replaces these rules for the outputs that it is given for.
@@ -23,10 +22,10 @@ import numpy as np
 
 from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.candidates import REDUCED, Candidate
-from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.error_stats import ErrorStats
 from checkpoint_release.parity.reference import (
     Floor,
+    KernelCost,
     OutputReference,
     Reference,
     ratio,
@@ -47,14 +46,12 @@ class Limits:
 
     Attributes:
         noise_multiple: allowed error in multiples of the noise floor.
-        large_multiple: the same where inputs have a magnitude above 1.
         reduced: dtype of reduced precision → allowed typical error, as a share of the
             output's magnitude.
         tolerances: output → the fixed tolerance that replaces the rule.
     """
 
     noise_multiple: float
-    large_multiple: float
     reduced: Mapping[str, float]
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
@@ -62,8 +59,16 @@ class Limits:
 class OutputRule(Protocol):
     """How one output of a candidate is judged."""
 
+    @property
+    def limit(self) -> float:
+        """What is allowed in every case."""
+
     def error_ratio(
-        self, reference: OutputReference, got: Array, errors: ErrorStats
+        self,
+        reference: OutputReference,
+        got: Array,
+        errors: ErrorStats,
+        cost: KernelCost,
     ) -> float:
         """The error in a case, in the rule's terms, to be held against the limit.
 
@@ -71,10 +76,8 @@ class OutputRule(Protocol):
             reference: what the checkpoint's own model computes.
             got: what the candidate computed, of the same shape and dtype.
             errors: of `got` against float64.
+            cost: of the kernels of the candidate's runtime.
         """
-
-    def limit(self, case: Case) -> float:
-        """What is allowed in a case."""
 
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
         """What is wrong, for a message: "is off by …".
@@ -93,16 +96,18 @@ class Equality:
     then agree with either.
     """
 
+    limit = 0.0
+
     def error_ratio(
-        self, reference: OutputReference, got: Array, errors: ErrorStats
+        self,
+        reference: OutputReference,
+        got: Array,
+        errors: ErrorStats,
+        cost: KernelCost,
     ) -> float:
         """0 where all are equal, otherwise 1."""
         agrees = (got == reference.expected) | (got == reference.eager)
         return float(not agrees.all())
-
-    def limit(self, case: Case) -> float:
-        """None may differ."""
-        return 0.0
 
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
         """What is wrong."""
@@ -114,9 +119,14 @@ class FixedTolerance:
     """For outputs that were given a tolerance."""
 
     tolerance: Tolerance
+    limit = 1.0
 
     def error_ratio(
-        self, reference: OutputReference, got: Array, errors: ErrorStats
+        self,
+        reference: OutputReference,
+        got: Array,
+        errors: ErrorStats,
+        cost: KernelCost,
     ) -> float:
         """The largest |error| / (atol + rtol · |expected|).
 
@@ -135,10 +145,6 @@ class FixedTolerance:
         share = np.where(np.isfinite(distance), share, np.inf)
         return float(np.max(share))
 
-    def limit(self, case: Case) -> float:
-        """All of the tolerance."""
-        return 1.0
-
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
         """What is wrong."""
         return f"is off by {errors.max_abs:.2g}, {error_ratio:.3g} times its tolerance"
@@ -146,19 +152,19 @@ class FixedTolerance:
 
 @dataclass(frozen=True)
 class MagnitudeShare:
-    """For reduced precision."""
+    """For reduced precision; the limit is a share of the output's magnitude."""
 
-    share: float
+    limit: float
 
     def error_ratio(
-        self, reference: OutputReference, got: Array, errors: ErrorStats
+        self,
+        reference: OutputReference,
+        got: Array,
+        errors: ErrorStats,
+        cost: KernelCost,
     ) -> float:
         """The typical error as a share of the output's magnitude."""
         return ratio(errors.rms, reference.magnitude)
-
-    def limit(self, case: Case) -> float:
-        """The share that the precision is allowed."""
-        return self.share
 
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
         """What is wrong."""
@@ -167,21 +173,20 @@ class MagnitudeShare:
 
 @dataclass(frozen=True)
 class NoiseMultiple:
-    """For all other floats."""
+    """For all other floats; the limit is a multiple of the noise floor."""
 
     floor: Floor
-    nominal: float
-    large: float
+    limit: float
 
     def error_ratio(
-        self, reference: OutputReference, got: Array, errors: ErrorStats
+        self,
+        reference: OutputReference,
+        got: Array,
+        errors: ErrorStats,
+        cost: KernelCost,
     ) -> float:
         """The error in multiples of the noise floor."""
-        return self.floor.multiple(reference, errors)
-
-    def limit(self, case: Case) -> float:
-        """More where inputs are large."""
-        return self.large if case.magnitude > 1 else self.nominal
+        return self.floor.multiple(reference, errors, cost)
 
     def describe(self, error_ratio: float, limit: float, errors: ErrorStats) -> str:
         """What is wrong."""
@@ -211,6 +216,4 @@ def rule_for(
         return FixedTolerance(limits.tolerances[output])
     if candidate.rule == REDUCED and candidate.precision is not None:
         return MagnitudeShare(limits.reduced[candidate.precision])
-    return NoiseMultiple(
-        reference.floors[output], limits.noise_multiple, limits.large_multiple
-    )
+    return NoiseMultiple(reference.floors[output], limits.noise_multiple)

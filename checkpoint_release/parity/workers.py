@@ -54,8 +54,8 @@ class Job:
 
     Attributes:
         format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
-        dtype: what to compute in: the artifact's own dtypes, or float64, which is for
-            the eager formats only.
+        dtype: what to compute in: the artifact's own dtypes, or float64, which ONNX
+            Runtime doesn't compute in.
         checkpoint: folder whose weights the artifact's own are compared with; None:
             don't.
     """

@@ -56,8 +56,8 @@ def open_runtime(
             process's number.
         device: a torch device; for ONNX "cuda" puts that provider first.
         providers: ONNX Runtime's execution providers, in order; overrides device.
-        dtype: what the eager formats (checkpoint and safetensors) compute in: the
-            model's own dtypes, or float64 throughout.
+        dtype: what the formats that torch runs compute in: the model's own dtypes, or
+            float64 throughout. ONNX computes in those of the file.
         aligned: whether the eager formats' weights are copied to where kernels round
             alike whatever file they are from; otherwise they stay mapped.
         trust: the code from elsewhere that may run.

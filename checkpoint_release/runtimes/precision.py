@@ -1,10 +1,13 @@
-"""What an eager model computes in: the dtypes that it has, or double precision.
+"""What torch computes in: the dtypes that a model has, or double precision.
 
 A model's own dtypes are part of it: complex weights, a float64 buffer, half precision
 that forward widens where it matters. So a model runs as it is. Its reference runs in
 double precision throughout: every float is float64 and every complex number complex128,
 also where forward names a narrower dtype, makes a tensor without naming one, or uses a
 tensor that is neither parameter nor buffer.
+
+An eager model is widened where Python calls torch. The calls of a graph, of TorchScript
+or an exported program, are widened one layer below, where torch dispatches them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DOUBLE = {
     torch.float16: torch.float64,
@@ -48,13 +52,8 @@ def widen(module: M) -> M:
 @contextmanager
 def double_precision() -> Iterator[None]:
     """Let everything that torch computes meanwhile be in double precision."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _Double():
-            yield
-    finally:
-        torch.set_default_dtype(default)
+    with _double_by_default(), _Double():
+        yield
 
 
 class _Double(TorchFunctionMode):
@@ -93,6 +92,72 @@ class _Double(TorchFunctionMode):
         if "out" in kwargs:
             wide["out"] = kwargs["out"]
         return function(*written, *_wide(read), **wide)
+
+
+@contextmanager
+def double_operations() -> Iterator[None]:
+    """Let the operations of a graph that runs meanwhile be in double precision.
+
+    A graph's constants are those of the file: a number that Python computed in double
+    precision stays so, and a tensor in float32 keeps its values. It is entered in
+    torch's inference mode: where gradients may be wanted, torch takes some operations
+    apart before they are dispatched.
+    """
+    with _double_by_default(), _DoubleOperations():  # type: ignore[no-untyped-call]
+        yield
+
+
+@contextmanager
+def _double_by_default() -> Iterator[None]:
+    """Let floats that have no dtype of their own be in double precision."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _DoubleOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Widens what torch's operators are given, and the dtypes that they are asked for.
+
+    What an operator writes to stays itself: a copy of it would be lost.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and the guard against it imports the compiler."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call an operator in double precision.
+
+        Args:
+            function: the overload that was dispatched.
+            types: not used.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What the operator returns.
+        """
+        written = set()
+        for argument in function._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written.add(argument.name)
+        widened = []
+        for argument, value in zip(function._schema.arguments, args, strict=False):
+            widened.append(value if argument.name in written else _wide(value))
+        named = {}
+        for name, value in (kwargs or {}).items():
+            named[name] = value if name in written else _wide(value)
+        return function(*widened, **named)
 
 
 def _writes(function: Any) -> bool:

@@ -36,8 +36,8 @@ class Options:
         threads: that one run uses; None leaves the library's default.
         device: a torch device, or cpu or cuda for ONNX.
         providers: ONNX Runtime's execution providers, in order; they override device.
-        dtype: what the eager formats compute in: the model's own dtypes, or float64
-            throughout.
+        dtype: what the formats that torch runs compute in: the model's own dtypes, or
+            float64 throughout.
         aligned: whether the eager formats' weights are copied to where kernels round
             alike whatever file they are from; otherwise they stay mapped.
         trust: the code from elsewhere that may run.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ import torch
 from checkpoint_release.core.artifacts.formats import TORCH_EXPORT, TORCHSCRIPT
 from checkpoint_release.runtimes.archive_trust import trusted_archive
 from checkpoint_release.runtimes.model_config import require_config
+from checkpoint_release.runtimes.precision import double_operations
 from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
 from checkpoint_release.runtimes.torch_runtime import prepare_torch, torch_runtime
 
@@ -33,7 +36,9 @@ def open_torchscript(path: Path, options: Options) -> Runtime:
         # TorchScript itself is what was asked for
         warnings.simplefilter("ignore", DeprecationWarning)
         module = torch.jit.load(str(checked), map_location=options.device)  # type: ignore[no-untyped-call]
-    return torch_runtime(TORCHSCRIPT.name, path, module.eval(), signature, options)
+    return torch_runtime(
+        TORCHSCRIPT.name, path, module.eval(), signature, options, _precision(options)
+    )
 
 
 def open_torch_export(path: Path, options: Options) -> Runtime:
@@ -53,4 +58,11 @@ def open_torch_export(path: Path, options: Options) -> Runtime:
         checked.open("rb") as content,
     ):
         module = torch.export.load(content).module().to(options.device)
-    return torch_runtime(TORCH_EXPORT.name, path, module, signature, options)
+    return torch_runtime(
+        TORCH_EXPORT.name, path, module, signature, options, _precision(options)
+    )
+
+
+def _precision(options: Options) -> Callable[[], AbstractContextManager[None]]:
+    """What a graph's operations compute in."""
+    return double_operations if options.dtype == "float64" else nullcontext

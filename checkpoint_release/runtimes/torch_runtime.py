@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,12 @@ def prepare_torch(options: Options) -> None:
 
 
 def torch_runtime(
-    format: str, path: Path, module: Any, signature: Signature, options: Options
+    format: str,
+    path: Path,
+    module: Any,
+    signature: Signature,
+    options: Options,
+    precision: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Runtime:
     """A runtime that calls a module.
 
@@ -51,10 +57,11 @@ def torch_runtime(
         format, path, signature: the runtime's.
         module: takes the signature's inputs by position.
         options: device and dtype of the inputs.
+        precision: enters what changes the dtypes that its operations compute in.
     """
 
     def compute(arrays: Sequence[Array]) -> Sequence[Array]:
-        with torch.inference_mode():
+        with torch.inference_mode(), precision():
             tensors = [_input(array, options) for array in arrays]
             return [tensor.cpu().numpy() for tensor in flatten(module(*tensors))]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -35,7 +35,11 @@ from checkpoint_release.models.stick_figure import signature as stick_figure_sig
 from checkpoint_release.parity.candidates import EXACT, NOISE, Candidate
 from checkpoint_release.parity.cases import Case, draw_cases
 from checkpoint_release.parity.check import EAGER
+from checkpoint_release.parity.constants import Weights
+from checkpoint_release.parity.graph_job import expected_of, weights_of
+from checkpoint_release.parity.graph_proof import DoubleResult
 from checkpoint_release.parity.judge import Verdict, judge
+from checkpoint_release.parity.onnx_in_double import evaluate_onnx
 from checkpoint_release.parity.reference import Reference, measure_reference
 from checkpoint_release.parity.rules import Limits
 from checkpoint_release.parity.weights import compare_by_name
@@ -50,7 +54,6 @@ from tests.support.tiny_release import sizes_of
 PARITY = load_params(ROOT / "params.yaml").parity
 LIMITS = Limits(
     PARITY.noise_multiple,
-    PARITY.large_multiple,
     msgspec.structs.asdict(PARITY.reduced),
 )
 KWARGS = {
@@ -232,6 +235,59 @@ class World:
         model = build_model(self.architecture.trusting(OWN_ARTIFACTS))
         model.load_state_dict(self.model.state_dict())
         return model
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint and one export of it, open to be judged on many cases.
+
+    Attributes:
+        eager: the checkpoint's own model, in float64 and in its own dtypes.
+        artifact: the export.
+        in_double: the export in float64; None: onnx's evaluator runs it.
+        candidate: the export, as the judge has it.
+        weights: as of DoubleGraph.
+    """
+
+    eager: list[Runtime]
+    artifact: Runtime
+    in_double: Runtime | None
+    candidate: Candidate
+    weights: Weights
+
+    @classmethod
+    def open(cls, checkpoint: Path, format: str, folder: Path) -> Opened:
+        """Open both."""
+
+        def opened(dtype: Literal["own", "float64"]) -> Runtime:
+            return open_runtime(
+                format, folder, threads=1, dtype=dtype, trust=OWN_ARTIFACTS
+            )
+
+        return cls(
+            open_eager(checkpoint),
+            opened("own"),
+            None if format == ONNX.name else opened("float64"),
+            Candidate(format, format, folder, NOISE),
+            weights_of(checkpoint),
+        )
+
+    def judge(self, cases: list[Case]) -> Verdict:
+        """The verdict on the export, both questions asked, in this process."""
+        reference = reference_of(self.eager, cases)
+        result = JobResult([self.artifact.run(case.inputs) for case in cases])
+        if self.in_double is not None:
+            outputs = [self.in_double.run(case.inputs) for case in cases]
+            double = DoubleResult(outputs)
+        else:
+            first = judge(self.candidate, result, reference, LIMITS)
+            double = evaluate_onnx(
+                self.candidate.file,
+                self.weights,
+                expected_of(reference),
+                first.beyond_floor,
+            )
+        return judge(self.candidate, result, reference, LIMITS, double)
 
 
 class Counter(nn.Module):

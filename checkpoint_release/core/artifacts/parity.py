@@ -35,7 +35,6 @@ class Rule(Record, frozen=True, kw_only=True):
     """
 
     noise_multiple: float
-    large_multiple: float
     seed: int
     cases: int
 
@@ -54,6 +53,25 @@ class WeightsHeld(Record, frozen=True, kw_only=True):
     of: int
 
 
+class GraphFigures(Record, frozen=True, kw_only=True):
+    """An artifact's graph in double precision, against the model in float64.
+
+    Attributes:
+        evaluated: whether it could be evaluated.
+        error: the largest difference, as a share of an output's magnitude.
+        limit: what is allowed there.
+        reason: why more than usual is allowed, or why it could not be evaluated.
+        aligned_constants: how many numbers of the file were replaced by others that
+            round to them.
+    """
+
+    evaluated: bool
+    error: float
+    limit: float
+    reason: str | None = None
+    aligned_constants: int = 0
+
+
 class OutputFigures(Record, frozen=True, kw_only=True):
     """One output of one artifact over all cases.
 
@@ -62,6 +80,8 @@ class OutputFigures(Record, frozen=True, kw_only=True):
         share_of_tolerance: of a fixed tolerance, where one replaces the rule.
         share_of_output: typical error as a share of the output, for reduced precision.
         times_floor: error in multiples of the noise floor.
+        kernel_cost: the largest error that the floor was raised by, because correct
+            kernels may cost as much.
         limit: what is allowed, in terms of the figure before it.
         cosine: of the angle between outputs and reference; the smallest.
         ulps, max_ulps: error in units in the last place: the median, and the largest.
@@ -73,6 +93,7 @@ class OutputFigures(Record, frozen=True, kw_only=True):
     share_of_tolerance: float | None = None
     share_of_output: float | None = None
     times_floor: float | None = None
+    kernel_cost: float | None = None
     limit: float
     cosine: float
     ulps: float
@@ -89,6 +110,8 @@ class FormatFigures(Record, frozen=True, kw_only=True):
         rule: exact, noise or reduced.
         reduced_precision: its dtype, where it was asked for in reduced precision.
         weights: how many it holds bit for bit, where that was compared.
+        graph: what its graph computes in double precision; None: it has none of its
+            own, or is in reduced precision.
         bit_identical_cases: in how many cases every output has eager float32's bits.
         outputs: name → figures.
     """
@@ -97,6 +120,7 @@ class FormatFigures(Record, frozen=True, kw_only=True):
     rule: str
     reduced_precision: str | None = None
     weights: WeightsHeld | None = None
+    graph: GraphFigures | None = None
     bit_identical_cases: int
     outputs: dict[str, OutputFigures]
 

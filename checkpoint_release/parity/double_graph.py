@@ -1,0 +1,281 @@
+"""An ONNX graph in double precision: what it computes when nothing is rounded to
+float32 but the numbers in its file.
+
+onnx's reference evaluator runs it, with float64 in the place of float32. The file keeps
+scalar constants (√2, 1/√d, the epsilon of a normalisation) in float32, where the model
+computes with the numbers that round to them; see checkpoint_release.parity.constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from checkpoint_release.core.signature import Array, Arrays
+from checkpoint_release.parity.constants import Constant, Weights, is_small
+from checkpoint_release.parity.double_operators import OPERATORS
+from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
+
+TYPES = ("to", "dtype", "stash_type")
+"""The attributes by which a node says what type it computes in, or gives."""
+NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+"""What is widened."""
+EXACT_BITS = 12
+"""Numbers of so few significant bits, such as 0.5 and 768, are what was meant."""
+
+
+NO_WEIGHTS = Weights()
+
+
+class DoubleGraph:
+    """A graph that is ready to be evaluated.
+
+    Attributes:
+        graph: as it is evaluated.
+
+    Args:
+        file: the ONNX file, in float32.
+        weights: of the checkpoint.
+    """
+
+    def __init__(self, file: Path, weights: Weights = NO_WEIGHTS) -> None:
+        model = onnx.load(file)
+        _widen(model.graph)
+        # the types that it states for its values are those before it was widened
+        del model.graph.value_info[:]
+        self.graph = model.graph
+        self._evaluator: Any = ReferenceEvaluator(model, new_ops=OPERATORS)
+        self._places = list(_constant_places(self._evaluator, weights))
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """The outputs, by name, in the graph's order.
+
+        Args:
+            inputs: by name, as the signature has them.
+        """
+        names = [output.name for output in self.graph.output]
+        found = self._evaluator.run(names, _feeds(inputs))
+        outputs = {}
+        for name, value in zip(names, found, strict=True):
+            outputs[name] = np.asarray(value)
+        return outputs
+
+    def every_value(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Name → value of the inputs, the weights and everything that is computed;
+        optional values that the graph leaves out have none.
+
+        Args:
+            inputs: by name, as the signature has them.
+        """
+        found = self._evaluator.run(None, _feeds(inputs), intermediate=True)
+        values = {}
+        for name, value in found.items():
+            if value is not None:
+                # of arrays without a dimension, the evaluator may give a scalar
+                values[name] = np.asarray(value)
+        return values
+
+    def constants(self, *, by_value: bool = True) -> list[Constant]:
+        """The constants that may stand for other numbers than the stored ones.
+
+        Args:
+            by_value: whether equal numbers are one constant, wherever they occur.
+        """
+        if not by_value:
+            return [Constant(place.stored, [place.set]) for place in self._places]
+        constants: dict[float, Constant] = {}
+        for place in self._places:
+            constant = constants.setdefault(place.stored, Constant(place.stored))
+            constant.places.append(place.set)
+        return list(constants.values())
+
+    def operators(self) -> Iterator[Any]:
+        """The evaluator's nodes of the main graph, whose `run` may be replaced."""
+        yield from self._evaluator.rt_nodes_
+
+    def narrow_operators(self, inputs: Mapping[str, Array]) -> list[str]:
+        """The types of nodes that give float32 although the graph was widened: the
+        evaluator has them in no other precision.
+
+        Args:
+            inputs: by name, as the signature has them.
+        """
+        values = self.every_value(inputs)
+        narrow = set()
+        for node in self.graph.node:
+            for name in node.output:
+                if name in values and values[name].dtype == np.float32:
+                    narrow.add(node.op_type)
+        return sorted(narrow)
+
+
+def _feeds(inputs: Mapping[str, Array]) -> Arrays:
+    """The inputs with floats in float64."""
+    feeds = {}
+    for name, array in inputs.items():
+        is_float = array.dtype.kind == "f"
+        feeds[name] = array.astype(np.float64) if is_float else array
+    return feeds
+
+
+# --------------------------------------------------------------------------------------
+# Widening
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Make every float in the graph and its subgraphs float64, in place.
+
+    Their types stand in weights and constants, in the types of inputs and outputs, and
+    in attributes by which a node names the type that it casts to or computes in.
+
+    Args:
+        graph: of a model that is consistent in its types; it is in float64 afterwards,
+            and its constants are initialisers.
+    """
+    for inner in walk_graphs(graph):
+        _make_initialisers_of_constants(inner)
+        for tensor in inner.initializer:
+            _widen_tensor(tensor)
+        for value in (*inner.input, *inner.output):
+            declared = value.type.tensor_type
+            if declared.elem_type in NARROW:
+                declared.elem_type = TensorProto.DOUBLE
+    for node in walk_nodes(graph):
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            node.attribute.append(helper.make_attribute("value", _ZERO))
+        for attribute in node.attribute:
+            _widen_attribute(attribute)
+
+
+_ZERO = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+
+
+def _make_initialisers_of_constants(graph: onnx.GraphProto) -> None:
+    """Turn the Constant nodes of a graph into initialisers, in place.
+
+    Args:
+        graph: without regard to its subgraphs.
+    """
+    nodes = []
+    for node in graph.node:
+        tensor = _tensor_of(node)
+        if tensor is None:
+            nodes.append(node)
+        else:
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _tensor_of(node: onnx.NodeProto) -> TensorProto | None:
+    """What a Constant node gives, if that is a tensor of numbers; otherwise None."""
+    if node.op_type != "Constant":
+        return None
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        tensor = TensorProto()
+        tensor.CopyFrom(attribute.t)
+        return tensor
+    dtype = _CONSTANT_DTYPES.get(attribute.name)
+    if dtype is None:
+        return None
+    value = helper.get_attribute_value(attribute)
+    return numpy_helper.from_array(np.array(value, dtype=dtype))
+
+
+_CONSTANT_DTYPES = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def _widen_attribute(attribute: onnx.AttributeProto) -> None:
+    """Widen an attribute in place, if it concerns floats.
+
+    Args:
+        attribute: one that is a tensor, such as a constant's value, has its numbers
+            widened; one that names a type, the type; others stay.
+    """
+    if attribute.type == attribute.TENSOR:
+        _widen_tensor(attribute.t)
+    if attribute.name in TYPES and attribute.i in NARROW:
+        attribute.i = TensorProto.DOUBLE
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    """Make a tensor of floats float64 in place, which changes none of its numbers.
+
+    Args:
+        tensor: of any type; others stay as they are.
+    """
+    if tensor.data_type in NARROW:
+        wide = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+
+
+# --------------------------------------------------------------------------------------
+# Constants
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one number stands.
+
+    Attributes:
+        stored: the number in the file.
+        set: sets it.
+    """
+
+    stored: float
+    set: Callable[[float], None]
+
+
+def _constant_places(evaluator: Any, weights: Weights) -> Iterator[_Place]:
+    """Every number in the graph and its subgraphs that isn't a weight and may have been
+    rounded when the file was written.
+
+    Args:
+        evaluator: of the graph.
+        weights: as of DoubleGraph.
+    """
+    constants = evaluator.rt_inits_
+    for name, array in constants.items():
+        if is_small(array.size) and not weights.include(name, array):
+            constants[name] = array.copy()  # which may be written to
+            yield from _array_places(constants[name])
+    for node in evaluator.rt_nodes_:
+        for name in node.attributes_names_:
+            value = getattr(node, name)
+            if isinstance(value, ReferenceEvaluator):
+                yield from _constant_places(value, weights)
+            elif isinstance(value, np.floating) and _may_be_rounded(float(value)):
+                yield _Place(float(value), partial(setattr, node, name))
+
+
+def _array_places(array: Array) -> Iterator[_Place]:
+    """The numbers of an array, if they are floats."""
+    if array.dtype != np.float64:
+        return
+    for index, value in np.ndenumerate(array):
+        if _may_be_rounded(float(value)):
+            yield _Place(float(value), partial(array.__setitem__, index))
+
+
+def _may_be_rounded(value: float) -> bool:
+    """Whether a number is one that others are likely to have been rounded to."""
+    if not math.isfinite(value):
+        return False
+    fraction, _ = math.frexp(value)
+    return not (fraction * 2.0**EXACT_BITS).is_integer()

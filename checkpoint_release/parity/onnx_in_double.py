@@ -1,0 +1,211 @@
+"""An ONNX file in double precision on all cases, with its constants aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from checkpoint_release.core.errors import one_line
+from checkpoint_release.core.signature import Array, Arrays
+from checkpoint_release.parity.constants import Constant, Weights, align
+from checkpoint_release.parity.double_graph import DoubleGraph
+from checkpoint_release.parity.graph_proof import (
+    BAR,
+    STEPS,
+    DoubleResult,
+    Expected,
+)
+from checkpoint_release.parity.kernel_cost import FLOAT64_STEP, kernel_costs
+from checkpoint_release.parity.reference import KernelCost
+
+EXACT = 1e-13
+"""A share of an output's magnitude; a graph that is so close needs no alignment."""
+EXPLAINABLE = 1e-3
+"""The same; no rounding of constants changes more."""
+
+
+def evaluate_onnx(
+    file: Path,
+    weights: Weights,
+    expected: Sequence[Expected],
+    beyond_floor: frozenset[str] = frozenset(),
+) -> DoubleResult:
+    """Evaluate a file on all cases.
+
+    Args:
+        file: the ONNX file, in float32.
+        weights: as of DoubleGraph.
+        expected: the cases, and what the model computes in them.
+        beyond_floor: names of the cases in which the cost of kernels is wanted.
+
+    Returns:
+        What it computed; a failure is no error here.
+    """
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is judged
+            return _evaluate_all(file, weights, expected, beyond_floor)
+    except Exception as error:  # a broken graph can fail in any way that libraries know
+        return DoubleResult(failure=f"{type(error).__name__}: {one_line(error)}")
+
+
+def _evaluate_all(
+    file: Path,
+    weights: Weights,
+    expected: Sequence[Expected],
+    beyond_floor: frozenset[str],
+) -> DoubleResult:
+    """The work behind evaluate_onnx, which may raise anything."""
+    graph = DoubleGraph(file, weights)
+    found = _evaluate(graph, expected)
+    smallest = min(expected, key=lambda each: each.case.elements)
+    narrow = graph.narrow_operators(smallest.case.inputs)
+    costs: dict[str, dict[str, KernelCost]] = {}
+    double_costs: dict[str, dict[str, KernelCost]] = {}
+    for each, got in zip(expected, found.outputs, strict=True):
+        name, inputs = each.case.name, each.case.inputs
+        if name in beyond_floor:
+            costs[name] = kernel_costs(graph, inputs)
+        if _largest_error([got], [each]) > BAR:
+            double_costs[name] = kernel_costs(graph, inputs, FLOAT64_STEP)
+    return DoubleResult(found.outputs, found.aligned, narrow, costs, double_costs)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What a graph computes with its constants set in some way.
+
+    Attributes:
+        outputs: by case.
+        error: the largest difference from the model; see _largest_error.
+        aligned: how many constants were set.
+    """
+
+    outputs: list[Arrays]
+    error: float
+    aligned: int = 0
+
+
+def _evaluate(graph: DoubleGraph, expected: Sequence[Expected]) -> _Evaluation:
+    """The outputs in every case, with the constants that come closest to the model.
+
+    Equal numbers are taken for one constant at first. Where that doesn't do, cases
+    count by what double precision is worth in them, and then each place has a number of
+    its own: 0.1 may be a decimal in one and a float32 in another.
+
+    Args:
+        graph: left with the constants that were tried last.
+        expected: the cases.
+    """
+    outputs = [graph.run(each.case.inputs) for each in expected]
+    stored = _Evaluation(outputs, _largest_error(outputs, expected))
+    if stored.error <= EXACT or stored.error > EXPLAINABLE:
+        return stored
+    found = _align(graph, graph.constants(), expected, stored)
+    if found.error <= BAR:
+        return found
+    weighted = _weighted(graph, expected)
+    best = _Evaluation(outputs, _largest_error(outputs, weighted))
+    for by_value in (True, False):
+        constants = graph.constants(by_value=by_value)
+        found = _align(graph, constants, weighted, stored)
+        if found.error < best.error:
+            best = found
+        if best.error <= BAR:
+            break
+    return best
+
+
+def _align(
+    graph: DoubleGraph,
+    constants: Sequence[Constant],
+    expected: Sequence[Expected],
+    stored: _Evaluation,
+) -> _Evaluation:
+    """The outputs with the constants aligned, if there are any.
+
+    Args:
+        graph: left with these constants.
+        constants: to align.
+        expected: the cases.
+        stored: what it computes with the constants as stored.
+    """
+    few = _representatives(expected, stored.outputs)
+    if not align(constants, lambda: _differences(graph, few)):
+        return stored
+    outputs = [graph.run(each.case.inputs) for each in expected]
+    return _Evaluation(outputs, _largest_error(outputs, expected), len(constants))
+
+
+def _weighted(graph: DoubleGraph, expected: Sequence[Expected]) -> list[Expected]:
+    """The cases with scales that are no less than double precision is worth there.
+
+    Args:
+        graph: the graph.
+        expected: the cases.
+    """
+    weighted = []
+    for each in expected:
+        costs = kernel_costs(graph, each.case.inputs, FLOAT64_STEP)
+        scales = {}
+        for name, scale in each.scales.items():
+            scales[name] = max(scale, STEPS * costs[name].worst / BAR)
+        weighted.append(replace(each, scales=scales))
+    return weighted
+
+
+def _representatives(
+    expected: Sequence[Expected], outputs: Sequence[Arrays]
+) -> list[Expected]:
+    """The smallest case of every kind, and the one that is furthest off: what a
+    constant changes may show in one alone, such as an epsilon among zeros.
+
+    Args:
+        expected: the cases.
+        outputs: what the graph computes in them with the constants as stored.
+    """
+    chosen: dict[str, Expected] = {}
+    for each in sorted(expected, key=lambda each: each.case.elements):
+        chosen.setdefault(each.case.kind, each)
+    errors = []
+    for each, got in zip(expected, outputs, strict=True):
+        errors.append(_largest_error([got], [each]))
+    furthest = expected[int(np.argmax(errors))]
+    return [*chosen.values(), furthest]
+
+
+def _differences(graph: DoubleGraph, expected: Sequence[Expected]) -> Array:
+    """How far the graph is from the model, each number as a share of its output's
+    magnitude.
+    """
+    differences = []
+    for each in expected:
+        got = graph.run(each.case.inputs)
+        differences += _relative(got, each)
+    return np.concatenate(differences)
+
+
+def _largest_error(outputs: Sequence[Arrays], expected: Sequence[Expected]) -> float:
+    """The largest difference as a share of an output's magnitude; infinite where a
+    shape differs.
+    """
+    largest = 0.0
+    for each, got in zip(expected, outputs, strict=True):
+        for name in each.scales:
+            if got[name].shape != each.outputs[name].shape:
+                return float("inf")
+        for difference in _relative(got, each):
+            with np.errstate(invalid="ignore"):
+                largest = max(largest, float(np.abs(difference).max(initial=0.0)))
+    return largest
+
+
+def _relative(got: Arrays, expected: Expected) -> list[Array]:
+    """The differences of a case's float outputs, flat, as shares of magnitudes."""
+    differences = []
+    for name, scale in expected.scales.items():
+        difference = got[name].astype(np.float64) - expected.outputs[name]
+        differences.append(difference.reshape(-1) / (scale or 1.0))
+    return differences
