@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from checkpoint_release.commands import inspect, run, verify
+from checkpoint_release.commands import inspect, parity, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
 from checkpoint_release.core.text import for_terminal
@@ -44,6 +44,7 @@ class Command(Protocol):
 COMMANDS: Mapping[str, Command] = {
     "inspect": inspect,
     "run": run,
+    "parity": parity,
     "verify": verify,
 }
 

@@ -70,10 +70,13 @@ class Weights:
         names: of all tensors.
         contents: the bytes in float32 of those that could be taken for constants, which
             a graph may hold under another name.
+        largest_table: how many numbers a tensor of a graph may have to be taken for
+            constants, if it is none of these.
     """
 
     names: frozenset[str] = frozenset()
     contents: frozenset[bytes] = frozenset()
+    largest_table: int = LARGEST_TABLE
 
     def include(self, name: str, array: Array) -> bool:
         """Whether a tensor of a graph is one of them.

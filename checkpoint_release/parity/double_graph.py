@@ -9,7 +9,7 @@ computes with the numbers that round to them; see checkpoint_release.parity.cons
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from checkpoint_release.core.signature import Array, Arrays
-from checkpoint_release.parity.constants import Constant, Weights, is_small
+from checkpoint_release.parity.constants import Constant, Weights
 from checkpoint_release.parity.double_operators import OPERATORS
 from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
 
@@ -45,15 +45,22 @@ class DoubleGraph:
     Args:
         file: the ONNX file, in float32.
         weights: of the checkpoint.
+        names: what to call the outputs, in order; None: as the graph does.
     """
 
-    def __init__(self, file: Path, weights: Weights = NO_WEIGHTS) -> None:
+    def __init__(
+        self,
+        file: Path,
+        weights: Weights = NO_WEIGHTS,
+        names: Sequence[str] | None = None,
+    ) -> None:
         model = onnx.load(file)
         _widen(model.graph)
         # the types that it states for its values are those before it was widened
         del model.graph.value_info[:]
         self.graph = model.graph
         self._evaluator: Any = ReferenceEvaluator(model, new_ops=OPERATORS)
+        self._names = names
         self._places = list(_constant_places(self._evaluator, weights))
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -62,10 +69,10 @@ class DoubleGraph:
         Args:
             inputs: by name, as the signature has them.
         """
-        names = [output.name for output in self.graph.output]
-        found = self._evaluator.run(names, _feeds(inputs))
+        own_names = [output.name for output in self.graph.output]
+        found = self._evaluator.run(own_names, _feeds(inputs))
         outputs = {}
-        for name, value in zip(names, found, strict=True):
+        for name, value in zip(self._names or own_names, found, strict=True):
             outputs[name] = np.asarray(value)
         return outputs
 
@@ -252,7 +259,8 @@ def _constant_places(evaluator: Any, weights: Weights) -> Iterator[_Place]:
     """
     constants = evaluator.rt_inits_
     for name, array in constants.items():
-        if is_small(array.size) and not weights.include(name, array):
+        small = array.size <= weights.largest_table
+        if small and not weights.include(name, array):
             constants[name] = array.copy()  # which may be written to
             yield from _array_places(constants[name])
     for node in evaluator.rt_nodes_:

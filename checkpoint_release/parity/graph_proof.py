@@ -35,8 +35,8 @@ BAR = 1e-12
 """What a graph may differ by, as a share of an output's magnitude."""
 SHARE_OF_FLOOR = 2.0**-19
 """The same as a share of float32's noise floor, where that allows more."""
-STEPS = 8.0
-"""The same in multiples of what one step of float64 in each operation costs."""
+STEPS = 4.0
+"""The same in multiples of what kernels in float64 may cost."""
 
 
 @dataclass(frozen=True)

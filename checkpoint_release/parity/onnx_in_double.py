@@ -32,6 +32,7 @@ def evaluate_onnx(
     weights: Weights,
     expected: Sequence[Expected],
     beyond_floor: frozenset[str] = frozenset(),
+    names: Sequence[str] | None = None,
 ) -> DoubleResult:
     """Evaluate a file on all cases.
 
@@ -40,25 +41,25 @@ def evaluate_onnx(
         weights: as of DoubleGraph.
         expected: the cases, and what the model computes in them.
         beyond_floor: names of the cases in which the cost of kernels is wanted.
+        names: what to call the outputs, in order; None: as the graph does.
 
     Returns:
         What it computed; a failure is no error here.
     """
     try:
         with np.errstate(all="ignore"):  # what is not finite is judged
-            return _evaluate_all(file, weights, expected, beyond_floor)
+            graph = DoubleGraph(file, weights, names)
+            return _evaluate_all(graph, expected, beyond_floor)
     except Exception as error:  # a broken graph can fail in any way that libraries know
         return DoubleResult(failure=f"{type(error).__name__}: {one_line(error)}")
 
 
 def _evaluate_all(
-    file: Path,
-    weights: Weights,
+    graph: DoubleGraph,
     expected: Sequence[Expected],
     beyond_floor: frozenset[str],
 ) -> DoubleResult:
     """The work behind evaluate_onnx, which may raise anything."""
-    graph = DoubleGraph(file, weights)
     found = _evaluate(graph, expected)
     smallest = min(expected, key=lambda each: each.case.elements)
     narrow = graph.narrow_operators(smallest.case.inputs)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import (
     CheckpointReleaseError,
@@ -143,7 +144,7 @@ def load(
         options = Options(
             threads, device, providers, aligned=False, trust=Trust.of(trust)
         )
-        found = _find(given, _format(path, format, providers), revision)
+        found = find_model(given, _format(path, format, providers), revision)
         if found.format == PTH:
             warnings.warn(
                 f"loading {given}: .pth is deprecated because a pickle doesn't describe"
@@ -152,37 +153,48 @@ def load(
                 DeprecationWarning,
                 stacklevel=2,
             )
-            with _naming(found.path):
-                return _load_pth(given, found.path, state_dict, lora_alpha, options)
+        return open_model(
+            given, found, options, state_dict=state_dict, lora_alpha=lora_alpha
+        )
+
+
+def open_model(
+    given: str,
+    found: Detected,
+    options: Options,
+    *,
+    state_dict: str | None = None,
+    lora_alpha: float | None = None,
+    architecture: Architecture | None = None,
+) -> Model:
+    """Open a model that was found.
+
+    Args:
+        given: what the user named.
+        found: the model.
+        options: how to run it.
+        state_dict, lora_alpha: as of `load`.
+        architecture: of a .pth; None: what lies beside it, or its weights, say it.
+
+    Raises:
+        CheckpointReleaseError: as `load`.
+    """
+    if found.format != PTH:
         _refuse_pth_options(given, found, lora_alpha, state_dict)
         with _naming(found.path):
             runtime = open_with(found.format, found.path, options)
         return Model(given, found.format, runtime.signature, runtime.run)
-
-
-def _load_pth(
-    given: str,
-    path: Path,
-    state_dict: str | None,
-    lora_alpha: float | None,
-    options: Options,
-) -> Model:
-    """Load a .pth, which needs torch.
-
-    Args:
-        given: what `load` was given.
-        path: the file.
-        state_dict, lora_alpha, options: as for open_pth.
-
-    Raises:
-        CheckpointReleaseError: as open_pth.
-    """
     with extras_named():
         from checkpoint_release.runtimes.pth_model import open_pth
 
-    model = open_pth(
-        path, state_dict=state_dict, lora_alpha=lora_alpha, options=options
-    )
+    with _naming(found.path):
+        model = open_pth(
+            found.path,
+            state_dict=state_dict,
+            lora_alpha=lora_alpha,
+            options=options,
+            architecture=architecture,
+        )
     return Model(given, PTH, model.signature, model.run)
 
 
@@ -235,8 +247,12 @@ def _format(
     return format
 
 
-def _find(given: str, format: str | None, revision: str | None) -> Detected:
+def find_model(given: str, format: str | None, revision: str | None) -> Detected:
     """The model on this machine; a repository on the Hub is fetched as far as needed.
+
+    Args:
+        given: what the user named.
+        format, revision: as of `load`.
 
     Raises:
         InferenceError: it isn't there, or isn't a model that is supported.

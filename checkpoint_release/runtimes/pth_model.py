@@ -92,12 +92,17 @@ class PthModel:
 
 
 def open_pth(
-    path: Path, *, state_dict: str | None, lora_alpha: float | None, options: Options
+    path: Path,
+    *,
+    state_dict: str | None,
+    lora_alpha: float | None,
+    options: Options,
+    architecture: Architecture | None = None,
 ) -> PthModel:
     """Read a checkpoint and build its model.
 
-    The model is what the config.json beside the file says, or else one of the
-    stick-figure family.
+    The model is the given one, or what the config.json beside the file says, or else
+    one of the stick-figure family.
 
     Raises:
         CheckpointError: it can't be read, or which weights are meant, or how they are
@@ -115,7 +120,7 @@ def open_pth(
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
     weights = read_model_weights(checkpoint, state_dict=state_dict, alpha=lora_alpha)
-    stated = _architecture(path, weights.tensors)
+    stated = architecture or _architecture(path, weights.tensors)
     architecture = stated.trusting(options.trust)
     architecture.find_factory()  # asks for trust before any weights are written
     module = _build(architecture, weights.tensors)

@@ -1,0 +1,234 @@
+"""checkpoint-release parity: does one model compute what another does?
+
+checkpoint-release parity mine.pth theirs.onnx
+checkpoint-release parity mine.pth theirs.onnx --factory my_model:build
+checkpoint-release parity artifacts/release converted.onnx --inputs case.safetensors
+
+The first model is the reference. Is the other's graph the same, in double precision?
+And what does its runtime cost, in multiples of float32's own error?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_release.core.errors import ArtifactError, InferenceError
+
+if TYPE_CHECKING:
+    from checkpoint_release.core.signature import Signature
+    from checkpoint_release.parity.compare import Side
+
+SUMMARY = "hold one model against another: the same graph? how exact a runtime?"
+NOISE_MULTIPLE = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; most are those of `load`, by the same names."""
+    parser.add_argument("reference", help="file, folder or repository on the Hub")
+    parser.add_argument("other", help="what is held against it, likewise")
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="safetensors file with the inputs, by name (default: drawn)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the inputs that are drawn (default: 0)"
+    )
+    parser.add_argument(
+        "--noise-multiple",
+        type=float,
+        default=NOISE_MULTIPLE,
+        metavar="TIMES",
+        help="error allowed, in multiples of float32's own (default: 3)",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="JSON file to write all figures to"
+    )
+    parser.add_argument(
+        "--factory",
+        metavar="CODE",
+        help="what builds the model of a .pth, package.module:callable; it runs",
+    )
+    parser.add_argument(
+        "--kwargs",
+        default="{}",
+        metavar="JSON",
+        help="the factory's keyword arguments (default: none)",
+    )
+    parser.add_argument(
+        "--state-dict",
+        metavar="KEY",
+        help="key of the weights in a .pth that holds several state dicts",
+    )
+    parser.add_argument(
+        "--lora-alpha",
+        type=float,
+        metavar="ALPHA",
+        help="alpha of the LoRA layers in a .pth that doesn't state it",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="code that may run: package.module:callable, torchscript or torch_export",
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Compare the two and print the report; 1 if the other doesn't pass.
+
+    Raises:
+        CheckpointReleaseError: one of them can't be opened or fails, or they don't take
+            and give the same.
+    """
+    from checkpoint_release.core.extras import extras_named
+
+    if not asked.noise_multiple > 0 or math.isinf(asked.noise_multiple):
+        raise InferenceError(
+            f"{{noise_multiple}} is {asked.noise_multiple}",
+            "give a number above 0",
+            options=["noise_multiple"],
+        )
+    with extras_named():
+        from checkpoint_release.parity.compare import compare, draw, given_case
+        from checkpoint_release.parity.machine import this_machine
+        from checkpoint_release.parity.report import parity_report, summary
+        from checkpoint_release.parity.rules import Limits
+
+    reference, other = _open_both(asked)
+    if asked.inputs is None:
+        cases = draw(reference, other, asked.seed)
+    else:
+        cases = given_case(_read_inputs(asked.inputs))
+    limits = Limits(asked.noise_multiple, reduced={})
+    check = compare(reference, other, cases, limits)
+    print(summary(check))
+    for verdict in check.failed:
+        print(f"{verdict.candidate.name}: {verdict.problem}")
+        if verdict.errs_in_runtime:
+            print("  the graph is the reference's; its runtime errs by more than that")
+    if asked.report is not None:
+        report = parity_report(check, this_machine(), seed=asked.seed, checked={})
+        report.write(asked.report)
+    return 1 if check.failed else 0
+
+
+def _open_both(asked: argparse.Namespace) -> tuple[Side, Side]:
+    """The two models.
+
+    A .pth whose model --factory builds takes what the other one takes, so that is
+    opened first.
+
+    Raises:
+        CheckpointReleaseError: as `load`.
+    """
+    if asked.factory is None:
+        reference = _open(asked, asked.reference, None)
+        return reference, _open(asked, asked.other, None)
+    from checkpoint_release.runtimes.detect import PTH
+    from checkpoint_release.runtimes.loader import find_model
+
+    formats = []
+    for given in (asked.reference, asked.other):
+        formats.append(find_model(given, None, None).format)
+    if formats.count(PTH) != 1:
+        raise InferenceError(
+            f"{{factory}} builds the model of a .pth, and these are {formats[0]} and"
+            f" {formats[1]}",
+            "give one .pth, and one model that describes its inputs",
+            options=["factory"],
+        )
+    if formats[0] == PTH:
+        other = _open(asked, asked.other, None)
+        return _open(asked, asked.reference, other.signature), other
+    reference = _open(asked, asked.reference, None)
+    return reference, _open(asked, asked.other, reference.signature)
+
+
+def _open(asked: argparse.Namespace, given: str, signature: Signature | None) -> Side:
+    """One model, in its own dtypes and, unless it is ONNX, in float64.
+
+    Args:
+        asked: the command's arguments.
+        given: the model.
+        signature: of the other model, where --factory builds this one.
+
+    Raises:
+        CheckpointReleaseError: as `load`.
+    """
+    from checkpoint_release.core.architecture import Architecture
+    from checkpoint_release.core.artifacts.formats import ONNX
+    from checkpoint_release.core.trust import Trust
+    from checkpoint_release.parity.compare import Side
+    from checkpoint_release.runtimes.detect import PTH
+    from checkpoint_release.runtimes.loader import find_model, open_model
+    from checkpoint_release.runtimes.runtime import Options
+
+    found = find_model(given, None, None)
+    architecture, trusted = None, list(asked.trust)
+    if signature is not None:
+        architecture = Architecture(asked.factory, _kwargs(asked.kwargs), signature)
+        trusted.append(asked.factory)
+    of_pth = {}
+    if found.format == PTH:
+        of_pth = {"state_dict": asked.state_dict, "lora_alpha": asked.lora_alpha}
+
+    def opened(dtype: Any) -> Any:
+        options = Options(threads=1, dtype=dtype, trust=Trust.of(trusted))
+        return open_model(given, found, options, architecture=architecture, **of_pth)
+
+    own = opened("own")
+    in_double = None
+    if found.format != ONNX.name:
+        double = opened("float64")
+        in_double = lambda inputs: double(**inputs)  # noqa: E731
+    return Side(
+        Path(given).name,
+        found.format,
+        found.path,
+        own.signature,
+        lambda inputs: own(**inputs),
+        in_double,
+    )
+
+
+def _kwargs(text: str) -> dict[str, Any]:
+    """The factory's keyword arguments.
+
+    Raises:
+        InferenceError: it isn't a JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InferenceError(
+            f"{{kwargs}} is {text!r}",
+            "give a JSON object, such as '{\"width\": 64}'",
+            options=["kwargs"],
+        )
+    return value
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    """The arrays of a safetensors file, by name.
+
+    Raises:
+        InferenceError: it can't be read.
+    """
+    from checkpoint_release.tensors.safetensors import open_safetensors
+
+    try:
+        tensors = open_safetensors(path)
+    except ArtifactError as error:
+        raise InferenceError(
+            error.problem, "give a safetensors file that holds the inputs by name"
+        ) from None
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
