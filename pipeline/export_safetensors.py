@@ -21,6 +21,7 @@ from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder, write_json
 from checkpoint_release.core.params import load_params
+from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.weights import write_weights
@@ -31,6 +32,7 @@ OUT = stage.ARTIFACTS / SAFETENSORS.name
 def main() -> None:
     """Write artifacts/safetensors."""
     params = load_params()
+    make_importable(params.model)
     with artifact_folder(OUT) as folder:
         if not params.formats.safetensors:
             write_manifest(folder, SAFETENSORS.name, enabled=False)

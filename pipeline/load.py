@@ -26,6 +26,7 @@ from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
+from checkpoint_release.core.sources import make_importable, require_watched
 from checkpoint_release.pth import (
     Checkpoint,
     escape_surrogates,
@@ -57,6 +58,8 @@ def main() -> None:
     """Run the stage."""
     params = load_params()
     options = params.checkpoint
+    require_watched(params.model)
+    make_importable(params.model)
     checkpoint = _read(options.path, options)
     adapter = _read_adapter(options)
     with ThreadPoolExecutor(1) as pool:

@@ -12,6 +12,8 @@ EXTRAS = {
     "model_signing": "pipeline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "ruamel": "pipeline",
+    "ruamel.yaml": "pipeline",
     "torch": "torch",
 }
 """Importable name → extra; see pyproject.toml."""

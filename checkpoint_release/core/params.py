@@ -141,7 +141,7 @@ class ModelParams(Section, frozen=True):
     """model: which nn.Module it is, and which inputs its exports take."""
 
     factory: Factory
-    source: Text
+    source: Text | Annotated[list[Text], Meta(min_length=1)] | None
     kwargs: dict[str, Any]
     signature: dict[str, Any] | None
     inputs: list[Text] | None
