@@ -226,9 +226,9 @@ def family_module(factory: str, trust: Trust) -> ModuleType:
                 raise  # something that the module imports is missing
             raise ModelError(
                 f"{action} failed: {error}",
-                "name a module in this folder or an installed package, as"
-                " package.module:callable",
-                options=["model.factory"],
+                "name it as package.module:callable, and its code's path in"
+                " {model.source}, unless it lies in this folder or is installed",
+                options=["model.factory", "model.source"],
             ) from None
 
 
@@ -321,7 +321,7 @@ def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
     if unknown:
         raise ParamsError(
             f"{{model.inputs}} names {unknown}, and the model's inputs are {known}",
-            "choose among those",
+            "choose among those, or set it to null to take them all",
             options=["model.inputs"],
         )
     return signature.taking(names)

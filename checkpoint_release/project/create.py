@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.params import Params, parse_section
-from checkpoint_release.core.sources import watched_paths
+from checkpoint_release.core.sources import watched_paths, watching
 from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.project.params import (
     with_new_options,
@@ -15,11 +15,7 @@ from checkpoint_release.project.params import (
 )
 from checkpoint_release.project.place import git_root, within_git
 from checkpoint_release.project.settings import Asked, check_options
-from checkpoint_release.project.template import (
-    ProjectOptions,
-    library_version,
-    project_files,
-)
+from checkpoint_release.project.template import library_version, project_files
 from checkpoint_release.project.update import (
     PARAMS,
     Plan,
@@ -44,17 +40,14 @@ def plan_project(folder: Path, asked: Asked) -> tuple[Plan, bool]:
     """
     settings = asked.options(folder)
     record = read_project_record(folder)
-    template = project_files(ProjectOptions(settings, (), within_git(folder)))
-    params = template[PARAMS]
+    files = project_files(settings, within_git(folder))
     if record is not None and (folder / PARAMS).is_file():
         own = (folder / PARAMS).read_text(encoding="utf-8")
-        params, _ = with_new_options(own, template[PARAMS])
-        if settings:
-            params = with_settings(params, settings)
-    value = parse_yaml(params.encode())
-    check_options(params, factory_given=bool(_factory(value)))
-    options = ProjectOptions(settings, _watched(value, folder), within_git(folder))
-    files = {**project_files(options), PARAMS: params}
+        params, _ = with_new_options(own, files[PARAMS])
+        files[PARAMS] = with_settings(params, settings) if settings else params
+    value = parse_yaml(files[PARAMS].encode())
+    check_options(files[PARAMS], factory_given=bool(_factory(value)))
+    files["dvc.yaml"] = watching(files["dvc.yaml"], _watched(value, folder))
     found = plan(folder, files, library_version(), record)
     return found, record is not None
 

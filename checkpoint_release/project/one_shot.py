@@ -12,9 +12,10 @@ from typing import Any
 
 from checkpoint_release.core.errors import CheckpointReleaseError, ParamsError
 from checkpoint_release.core.files import artifact_folder
+from checkpoint_release.core.trust import is_own_factory
 from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.project.settings import Asked, check_options
-from checkpoint_release.project.template import ProjectOptions, project_files
+from checkpoint_release.project.template import project_files
 from checkpoint_release.project.update import PARAMS
 
 RELEASE = Path("artifacts/release")
@@ -50,7 +51,7 @@ def convert(asked: Asked, output: Path) -> int:
             " be lost",
             "make a project with checkpoint-release new, or leave it out",
         )
-    files = project_files(ProjectOptions(options))
+    files = project_files(options)
     check_options(files[PARAMS], factory_given=True)
     target = output.absolute()
     try:
@@ -59,7 +60,9 @@ def convert(asked: Asked, output: Path) -> int:
     except _StageFailedError as failure:
         print(f"no release: {failure}, as it says above", file=sys.stderr)
         return 1
-    print(f"{output}: the release; `checkpoint-release verify {output}` checks it")
+    factory = str(options["model.factory"])
+    trust = "" if is_own_factory(factory) else f" --trust {factory}"
+    print(f"{output}: the release; checkpoint-release verify {output}{trust} checks it")
     return 0
 
 

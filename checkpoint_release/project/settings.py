@@ -83,8 +83,9 @@ class Asked:
         for path in self.source:
             require_there(path, "model.source")
         sources = [place(path) for path in self.source]
-        if not sources:
-            code = locate_code(str(options["model.factory"]), folder)
+        factory = str(options.get("model.factory"))
+        if not sources and ":" in factory:
+            code = locate_code(factory, folder)
             sources = [] if code is None else [place(str(code))]
         if len(sources) > 1:
             return sources

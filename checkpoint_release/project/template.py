@@ -10,12 +10,11 @@ from __future__ import annotations
 import configparser
 import importlib.metadata
 import io
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.sources import watching
 from checkpoint_release.project.params import NEUTRAL, Settings, with_settings
 from checkpoint_release.project.shipped import shipped_files
@@ -49,26 +48,16 @@ _OF_A_LIBRARY = (  # lines of .gitignore that a project with a pipeline alone ca
 )
 
 
-@dataclass(frozen=True)
-class ProjectOptions:
-    """What is filled in.
-
-    Attributes:
-        settings: options of params.yaml.
-        watched: what dvc.yaml names as the model's code; see core.sources.
-        folder: the project's folder within its git repository, POSIX; empty: the
-            repository's own.
-    """
-
-    settings: Settings = field(default_factory=dict)
-    watched: tuple[str, ...] = ()
-    folder: str = ""
-
-
-def project_files(options: ProjectOptions) -> dict[str, str]:
+def project_files(settings: Settings, folder: str = "") -> dict[str, str]:
     """The files of a new project: path relative to its folder, POSIX → text.
 
-    The workflow of a project within a larger repository lies above its folder.
+    dvc.yaml watches no code of a model yet. The workflow of a project within a larger
+    repository lies above its folder.
+
+    Args:
+        settings: options of params.yaml.
+        folder: the project's within its git repository, POSIX; empty: the repository's
+            own.
 
     Raises:
         ParamsError: there is no such option.
@@ -76,14 +65,14 @@ def project_files(options: ProjectOptions) -> dict[str, str]:
     """
     root = files_root()
     files = {name: _read(root / name) for name in shipped_files(root)}
-    files["dvc.yaml"] = own_dvc_yaml(files["dvc.yaml"], options)
-    params = {**NEUTRAL, **options.settings}
+    files["dvc.yaml"] = own_dvc_yaml(files["dvc.yaml"])
+    params = {**NEUTRAL, **settings}
     files["params.yaml"] = with_settings(files["params.yaml"], params)
     files[".dvc/config"] = _without_remotes(files[".dvc/config"])
     files[".gitignore"] = _own_gitignore(files[".gitignore"])
     files[REQUIREMENTS] = _REQUIREMENTS_TEXT.format(library=library_pin())
     files["checkpoints/card/notes.md"] = _NOTES_TEXT
-    name, text = _workflow(options.folder)
+    name, text = _workflow(folder)
     files[name] = text
     return dict(sorted(files.items()))
 
@@ -109,13 +98,8 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def own_dvc_yaml(text: str, options: ProjectOptions) -> str:
-    """This project's dvc.yaml, where the library is an installed package.
-
-    Args:
-        text: of this project's own.
-        options: what the model's code is.
-    """
+def own_dvc_yaml(text: str) -> str:
+    """This project's dvc.yaml, where the library is an installed package."""
     lines: list[str] = []
     pin = f"{_DEPENDENCY}{REQUIREMENTS}"
     for line in text.splitlines():
@@ -123,7 +107,7 @@ def own_dvc_yaml(text: str, options: ProjectOptions) -> str:
             lines.append(line)
         elif lines[-1] != pin:
             lines.append(pin)
-    return watching("\n".join(lines), options.watched)
+    return watching("\n".join(lines), ())
 
 
 def _without_remotes(config: str) -> str:
@@ -152,7 +136,7 @@ def library_pin() -> str:
     """
     distribution = importlib.metadata.distribution(DISTRIBUTION)
     origin = distribution.read_text("direct_url.json")
-    address = _address(json.loads(origin)) if origin else ""
+    address = _address(parse_json(origin)) if origin else ""
     if address:
         return f"{DISTRIBUTION}[pipeline] @ {address}"
     return f"{DISTRIBUTION}[pipeline]=={distribution.version}"
