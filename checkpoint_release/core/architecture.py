@@ -27,6 +27,9 @@ optional.
         The content of generation_config.json.
     huggingface_files(kwargs, config) -> dict
         Files that let transformers load the release: name → content.
+    companion_files(sources) -> dict
+        Files that belong to the model, such as a tokenizer's: name in the release →
+        path; `sources` are the paths of the option model.source.
     KEEP_FLOAT32
         Last parts of the names of tensors that are never cast.
     describe(kwargs) -> dict

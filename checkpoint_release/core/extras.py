@@ -15,6 +15,7 @@ EXTRAS = {
     "ruamel": "pipeline",
     "ruamel.yaml": "pipeline",
     "torch": "torch",
+    "transformers": "transformers",
 }
 """Importable name → extra; see pyproject.toml."""
 

@@ -50,6 +50,8 @@ def make_importable(model: ModelParams) -> None:
         model: the options.
     """
     for path in source_paths(model):
+        if not Path(path).is_dir() and not path.endswith(".py"):
+            continue  # such as a configuration
         root = str(import_root(Path(path), model.factory))
         if root not in sys.path:
             sys.path.append(root)
