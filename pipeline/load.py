@@ -76,6 +76,7 @@ def main() -> None:
         tensors = weights.tensors
         shapes = {name: (each.dtype, each.shape) for name, each in tensors.items()}
         architecture = with_advice(partial(read_architecture, params.model), shapes)
+        tensors = _under_own_names(architecture, tensors)
         tensors, buffers = _recompute(architecture, tensors, options)
         check_weights = architecture.hook("check_weights")
         if check_weights:
@@ -121,6 +122,15 @@ def main() -> None:
             "note: LoRA's update is rounded to half precision;"
             " checkpoint.half_precision: cast keeps all of it"
         )
+
+
+def _under_own_names(architecture: Architecture, tensors: StateDict) -> StateDict:
+    """The weights by the model's own names, where its library saves them by others."""
+    own_names = architecture.hook("own_names")
+    if own_names is None:
+        return tensors
+    names = own_names(architecture.kwargs, list(tensors))
+    return {own: tensors[name] for own, name in names.items()}
 
 
 def _recompute(

@@ -27,6 +27,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         " factory's name if left out",
     )
     parser.add_argument(
+        "--config",
+        metavar="PATH",
+        help="config.json of a model of transformers, or the folder with it and the"
+        " tokenizer, in place of a factory",
+    )
+    parser.add_argument(
         "--signature",
         metavar="FILE",
         help="YAML or JSON file with inputs, outputs and dimensions (model.signature)",
@@ -66,6 +72,7 @@ def asked_for(
         factory=asked.factory,
         repo_id=repo_id,
         source=tuple(asked.source),
+        config=asked.config,
         signature=asked.signature,
         formats=tuple(asked.formats) if asked.formats else None,
         settings=tuple(asked.set),

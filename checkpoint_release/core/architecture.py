@@ -11,6 +11,9 @@ optional.
         image_size where model.image_size is set.
     signature(kwargs, inputs) -> Signature
         What the model takes and gives; `inputs` is the option model.inputs.
+    own_names(kwargs, names) -> dict
+        The model's own name of each weight → the name among `names`, the checkpoint's,
+        of the tensor that it is.
     check_weights(kwargs, weights)
         Raises ArchitectureError for values that no such model has, such as a buffer
         that a conversion lost.

@@ -18,6 +18,7 @@ from checkpoint_release.project.place import (
     require_there,
 )
 
+TRANSFORMERS = "checkpoint_release.models.transformers:build"
 _SOME_FACTORY = "package.module:callable"
 
 
@@ -29,6 +30,7 @@ class Asked:
         checkpoint, factory, repo_id: the options checkpoint.path, model.factory and
             publish.repo_id.
         source: the option model.source; empty: found by the factory's name.
+        config: a config.json of transformers, or its folder.
         signature: a YAML or JSON file that holds model.signature.
         formats: those to export; None: as params.yaml has them.
         settings: further options, each as KEY=VALUE with the value in YAML.
@@ -38,6 +40,7 @@ class Asked:
     factory: str | None = None
     repo_id: str | None = None
     source: tuple[str, ...] = ()
+    config: str | None = None
     signature: str | None = None
     formats: tuple[str, ...] | None = None
     settings: tuple[str, ...] = field(default=())
@@ -57,6 +60,22 @@ class Asked:
             whole = Path(path).absolute().as_posix()
             return whole if absolute else path_from(path, folder)
 
+        options = self._stated()
+        if self.config is not None:
+            require_there(self.config, "the configuration")
+            options.setdefault("model.factory", TRANSFORMERS)
+            kwargs = options.get("model.kwargs") or {}
+            options["model.kwargs"] = {**kwargs, "config": place(self.config)}
+        for key in PATH_OPTIONS:
+            if options.get(key) is not None:
+                require_there(str(options[key]), key)
+                options[key] = place(str(options[key]))
+        if self.source or options.get("model.factory"):
+            options["model.source"] = self._source(options, folder, place)
+        return options
+
+    def _stated(self) -> dict[str, Any]:
+        """The options as they were given."""
         options = dict(map(_parse_setting, self.settings))
         if self.checkpoint is not None:
             options["checkpoint.path"] = self.checkpoint
@@ -68,21 +87,18 @@ class Asked:
             options["model.signature"] = _read_signature(Path(self.signature))
         if self.formats is not None:
             options |= {f"formats.{name}": name in self.formats for name in FORMATS}
-        for key in PATH_OPTIONS:
-            if options.get(key) is not None:
-                require_there(str(options[key]), key)
-                options[key] = place(str(options[key]))
-        if self.source or options.get("model.factory"):
-            options["model.source"] = self._source(options, folder, place)
         return options
 
     def _source(
         self, options: dict[str, Any], folder: Path, place: Callable[[str], str]
     ) -> str | list[str] | None:
         """The value of model.source."""
-        for path in self.source:
+        named = self.source
+        if self.config is not None:
+            named = (*named, self.config)
+        for path in named:
             require_there(path, "model.source")
-        sources = [place(path) for path in self.source]
+        sources = [place(path) for path in named]
         factory = str(options.get("model.factory"))
         if not sources and ":" in factory:
             code = locate_code(factory, folder)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import configparser
 import importlib.metadata
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.sources import watching
 from checkpoint_release.project.params import NEUTRAL, Settings, with_settings
+from checkpoint_release.project.settings import TRANSFORMERS
 from checkpoint_release.project.shipped import shipped_files
 
 DISTRIBUTION = "checkpoint-release"
@@ -30,7 +32,7 @@ _REQUIREMENTS_TEXT = """\
 # For torch's CPU build: pip install -r requirements.txt \\
 #     --extra-index-url https://download.pytorch.org/whl/cpu
 -c constraints.txt
-{library}
+{libraries}
 # What the model's own code needs beside torch comes below, pinned with ==.
 """
 _NOTES_TEXT = """\
@@ -70,7 +72,7 @@ def project_files(settings: Settings, folder: str = "") -> dict[str, str]:
     files["params.yaml"] = with_settings(files["params.yaml"], params)
     files[".dvc/config"] = _without_remotes(files[".dvc/config"])
     files[".gitignore"] = _own_gitignore(files[".gitignore"])
-    files[REQUIREMENTS] = _REQUIREMENTS_TEXT.format(library=library_pin())
+    files[REQUIREMENTS] = _requirements(settings)
     files["checkpoints/card/notes.md"] = _NOTES_TEXT
     name, text = _workflow(folder)
     files[name] = text
@@ -128,18 +130,34 @@ def _own_gitignore(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def library_pin() -> str:
+def _requirements(settings: Settings) -> str:
+    """The text of requirements.txt."""
+    extras = ["pipeline"]
+    lines = []
+    if settings.get("model.factory") == TRANSFORMERS:
+        extras.append("transformers")
+        with suppress(importlib.metadata.PackageNotFoundError):
+            lines.append(f"transformers=={importlib.metadata.version('transformers')}")
+    libraries = "\n".join([library_pin(extras), *lines])
+    return _REQUIREMENTS_TEXT.format(libraries=libraries)
+
+
+def library_pin(extras: Sequence[str]) -> str:
     """The requirement that installs this version of the library, from where it came.
+
+    Args:
+        extras: to install with it.
 
     A version out of a git repository is pinned to its commit. A path of this machine
     means nothing elsewhere, so a version out of a folder is pinned by its number.
     """
+    name = f"{DISTRIBUTION}[{','.join(extras)}]"
     distribution = importlib.metadata.distribution(DISTRIBUTION)
     origin = distribution.read_text("direct_url.json")
     address = _address(parse_json(origin)) if origin else ""
     if address:
-        return f"{DISTRIBUTION}[pipeline] @ {address}"
-    return f"{DISTRIBUTION}[pipeline]=={distribution.version}"
+        return f"{name} @ {address}"
+    return f"{name}=={distribution.version}"
 
 
 def library_version() -> str:

@@ -149,7 +149,7 @@ def test_the_pin_is_one_that_others_can_install(
 
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed())
     expected = f"checkpoint-release[pipeline]{pin.format(version='9.8.7')}"
-    assert template.library_pin() == expected
+    assert template.library_pin(["pipeline"]) == expected
 
 
 # What is refused, and costs nothing

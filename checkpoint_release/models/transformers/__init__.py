@@ -2,6 +2,7 @@
 
 configuration  config.json, read and kept as the factory's arguments
 interface      inputs by forward's names, outputs by a run without data
+names          weights as transformers saves them, and as its models have them
 files          tokenizers and processors, which a release carries along
 
     model:
@@ -25,6 +26,7 @@ from checkpoint_release.models.transformers.configuration import (
 )
 from checkpoint_release.models.transformers.files import companion_files
 from checkpoint_release.models.transformers.interface import signature
+from checkpoint_release.models.transformers.names import own_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +36,7 @@ __all__ = [
     "companion_files",
     "config",
     "describe",
+    "own_names",
     "read_architecture",
     "signature",
 ]
