@@ -18,7 +18,8 @@ from checkpoint_release.core.errors import UntrustedCodeError
 _OWN_FACTORY = re.compile(r"checkpoint_release\.models\.[a-z0-9_]+:build")
 # These build what a configuration states with another library's code, which may follow
 # it further than this project can see.
-_BUILD_WITH_OTHERS = ("checkpoint_release.models.transformers:build",)
+TRANSFORMERS_FACTORY = "checkpoint_release.models.transformers:build"
+_BUILD_WITH_OTHERS = (TRANSFORMERS_FACTORY,)
 
 
 def is_own_factory(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.params import Params, parse_section
+from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
 from checkpoint_release.core.yaml_text import MAX_SIZE, YamlError, parse_yaml
 from checkpoint_release.project.place import (
     PATH_OPTIONS,
@@ -18,7 +19,6 @@ from checkpoint_release.project.place import (
     require_there,
 )
 
-TRANSFORMERS = "checkpoint_release.models.transformers:build"
 _SOME_FACTORY = "package.module:callable"
 
 
@@ -63,7 +63,7 @@ class Asked:
         options = self._stated()
         if self.config is not None:
             require_there(self.config, "the configuration")
-            options.setdefault("model.factory", TRANSFORMERS)
+            options.setdefault("model.factory", TRANSFORMERS_FACTORY)
             kwargs = options.get("model.kwargs") or {}
             options["model.kwargs"] = {**kwargs, "config": place(self.config)}
         for key in PATH_OPTIONS:

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.sources import watching
+from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
 from checkpoint_release.project.params import NEUTRAL, Settings, with_settings
-from checkpoint_release.project.settings import TRANSFORMERS
 from checkpoint_release.project.shipped import shipped_files
 
 DISTRIBUTION = "checkpoint-release"
@@ -134,7 +134,7 @@ def _requirements(settings: Settings) -> str:
     """The text of requirements.txt."""
     extras = ["pipeline"]
     lines = []
-    if settings.get("model.factory") == TRANSFORMERS:
+    if settings.get("model.factory") == TRANSFORMERS_FACTORY:
         extras.append("transformers")
         with suppress(importlib.metadata.PackageNotFoundError):
             lines.append(f"transformers=={importlib.metadata.version('transformers')}")

@@ -96,7 +96,10 @@ _KINDS: dict[str, Callable[[Config], TensorSpec]] = {
 }
 """Inputs in the order in which a signature has them."""
 _ON_REQUEST = ("token_type_ids", "decoder_attention_mask")
-"""Taken where model.inputs names them."""
+_MASKS = (*_ON_REQUEST, "attention_mask")
+"""Taken where model.inputs names them. What a causal model gives for a token that may
+attend to nothing is not defined, and random masks of it would ask for that.
+"""
 
 
 def _inner(config: Config, key: str) -> Any:
@@ -146,7 +149,8 @@ def _inputs(
     if "input_ids" not in known or "input_values" in known:
         known = [name for name in known if name != "attention_mask"]
     if asked is None:
-        names = [name for name in known if name not in _ON_REQUEST]
+        spared = _MASKS if _is_causal(model) else _ON_REQUEST
+        names = [name for name in known if name not in spared]
     else:
         names = [name for name in known if name in asked]
     unknown = sorted(set(asked or ()).difference(known))
@@ -159,6 +163,18 @@ def _inputs(
             options=["model.inputs", "model.signature", "model.factory"],
         )
     return tuple(_KINDS[name](config) for name in names)
+
+
+def _is_causal(model: nn.Module) -> bool:
+    """Whether a token attends to those before it alone."""
+    from transformers.models.auto import modeling_auto
+
+    name, model_type = type(model).__name__, getattr(model.config, "model_type", "")
+    if "CausalLM" in name or "LMHead" in name:
+        return True
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return model_type in causal and model_type not in masked
 
 
 def _dimensions(inputs: tuple[TensorSpec, ...], config: Config) -> dict[str, Dimension]:
