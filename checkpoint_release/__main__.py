@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from checkpoint_release.commands import inspect, parity, run, verify
+from checkpoint_release.commands import convert, inspect, new, parity, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
 from checkpoint_release.core.text import for_terminal
@@ -42,7 +42,9 @@ class Command(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "convert": convert,
     "inspect": inspect,
+    "new": new,
     "run": run,
     "parity": parity,
     "verify": verify,

@@ -18,6 +18,7 @@ from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import OnnxParams, load_params
+from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.onnx.export import export_onnx
@@ -26,6 +27,7 @@ from checkpoint_release.onnx.export import export_onnx
 def main() -> None:
     """Write artifacts/onnx."""
     params = load_params()
+    make_importable(params.model)
     target = stage.ARTIFACTS / ONNX.name
     with artifact_folder(target) as folder:
         if not params.formats.onnx:

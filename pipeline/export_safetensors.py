@@ -19,8 +19,9 @@ from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT, CheckpointF
 from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.files import artifact_folder, write_json
+from checkpoint_release.core.files import artifact_folder, copy_file, write_json
 from checkpoint_release.core.params import load_params
+from checkpoint_release.core.sources import make_importable, source_paths
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.weights import write_weights
@@ -31,6 +32,7 @@ OUT = stage.ARTIFACTS / SAFETENSORS.name
 def main() -> None:
     """Write artifacts/safetensors."""
     params = load_params()
+    make_importable(params.model)
     with artifact_folder(OUT) as folder:
         if not params.formats.safetensors:
             write_manifest(folder, SAFETENSORS.name, enabled=False)
@@ -43,6 +45,7 @@ def main() -> None:
         config.write(folder)
         write_json(folder / "training_args.json", checkpoint.facts.training)
         _write_family_files(folder, checkpoint.architecture, config)
+        _copy_companions(folder, checkpoint.architecture, source_paths(params.model))
         write_manifest(
             folder,
             SAFETENSORS.name,
@@ -65,6 +68,15 @@ def _write_family_files(
         files = huggingface_files(architecture.kwargs, config.to_json())
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _copy_companions(
+    folder: Path, architecture: Architecture, sources: list[str]
+) -> None:
+    """Copy what belongs to the model beside its weights, such as a tokenizer."""
+    if companion_files := architecture.hook("companion_files"):
+        for name, path in companion_files([Path(source) for source in sources]).items():
+            copy_file(path, folder / name)
 
 
 if __name__ == "__main__":

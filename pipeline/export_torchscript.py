@@ -18,15 +18,17 @@ from checkpoint_release.core.artifacts.formats import TORCH_EXPORT, TORCHSCRIPT,
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import load_params
+from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 
 
 def main() -> None:
     """Write artifacts/torchscript and artifacts/torch_export."""
-    formats = load_params().formats
-    _export(TORCHSCRIPT, enabled=formats.torchscript)
-    _export(TORCH_EXPORT, enabled=formats.torch_export)
+    params = load_params()
+    make_importable(params.model)
+    _export(TORCHSCRIPT, enabled=params.formats.torchscript)
+    _export(TORCH_EXPORT, enabled=params.formats.torch_export)
 
 
 def _export(format: Format, *, enabled: bool) -> None:

@@ -26,6 +26,7 @@ from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
+from checkpoint_release.core.sources import make_importable, require_watched
 from checkpoint_release.pth import (
     Checkpoint,
     escape_surrogates,
@@ -57,6 +58,8 @@ def main() -> None:
     """Run the stage."""
     params = load_params()
     options = params.checkpoint
+    require_watched(params.model)
+    make_importable(params.model)
     checkpoint = _read(options.path, options)
     adapter = _read_adapter(options)
     with ThreadPoolExecutor(1) as pool:
@@ -73,6 +76,7 @@ def main() -> None:
         tensors = weights.tensors
         shapes = {name: (each.dtype, each.shape) for name, each in tensors.items()}
         architecture = with_advice(partial(read_architecture, params.model), shapes)
+        tensors = _under_own_names(architecture, tensors)
         tensors, buffers = _recompute(architecture, tensors, options)
         check_weights = architecture.hook("check_weights")
         if check_weights:
@@ -118,6 +122,15 @@ def main() -> None:
             "note: LoRA's update is rounded to half precision;"
             " checkpoint.half_precision: cast keeps all of it"
         )
+
+
+def _under_own_names(architecture: Architecture, tensors: StateDict) -> StateDict:
+    """The weights by the model's own names, where its library saves them by others."""
+    own_names = architecture.hook("own_names")
+    if own_names is None:
+        return tensors
+    names = own_names(architecture.kwargs, list(tensors))
+    return {own: tensors[name] for own, name in names.items()}
 
 
 def _recompute(

@@ -25,13 +25,16 @@ from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CardParams, load_params
+from checkpoint_release.core.sources import make_importable
 
 MODEL_CARD = "model-card"
 
 
 def main() -> None:
     """Run the stage."""
-    write_card(load_params().card, stage.ARTIFACTS)
+    params = load_params()
+    make_importable(params.model)
+    write_card(params.card, stage.ARTIFACTS)
 
 
 def write_card(params: CardParams, artifacts: Path) -> None:

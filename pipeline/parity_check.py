@@ -34,6 +34,7 @@ from checkpoint_release.core.files import artifact_folder, sha256
 from checkpoint_release.core.params import ParityParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import find_candidates
 from checkpoint_release.parity.cases import Case, draw_cases
@@ -58,6 +59,7 @@ def main() -> None:
         ModelError: the checkpoint's own model fails, or gives NaN or infinity.
     """
     params = load_params()
+    make_importable(params.model)
     artifacts = stage.ARTIFACTS
     preload_torch()
     manifests = read_verified(artifacts, (CHECKPOINT, *FORMATS))

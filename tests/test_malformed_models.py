@@ -31,6 +31,7 @@ PARSES = {
     "checkpoint_release/core/json_text.py": "the one reader of JSON",
     "checkpoint_release/core/yaml_text.py": "the one reader of YAML",
     "checkpoint_release/core/dvc_files.py": "whether DVC's own files are whole",
+    "checkpoint_release/project/params.py": "keeps comments of what yaml_text has read",
     "checkpoint_release/card/front_matter.py": "reads back what it wrote itself",
     "checkpoint_release/tensors/safetensors.py": "a header, charged by its own rule",
     "checkpoint_release/runtimes/torch_export_check.py": "bounded as an entry",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -74,15 +77,69 @@ def test_what_is_installed_is_what_is_pinned(name: str) -> None:
         assert installed == version, package
 
 
+def build_wheel(source: Path, folder: Path) -> Path:
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
+    options = ["--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*build, *options, str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_makes_a_project_in_an_empty_folder_that_gives_a_release(
+    built: Project, tmp_path: Path
+) -> None:
+    """In an environment with the wheel and what constraints.txt pins."""
+    source = built.copy(tmp_path / "source").path
+    sdist = subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist"], cwd=source, check=False
+    )
+    assert sdist.returncode == 0
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wheel = build_wheel(unpacked, tmp_path)
+
+    environment = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    dependencies = Path(torch.__file__).parents[1]
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    pip = [str(environment / "bin/pip"), "install", "-q", "--no-deps", str(wheel)]
+    subprocess.run(pip, check=True)
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONPATH", None)
+
+    def run(folder: Path, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    library = run(tmp_path, "python", "-c", "import checkpoint_release as c; print(c)")
+    assert str(site) in library
+    factory = "checkpoint_release.models.stick_figure:build"
+    asked = ("--checkpoint", str(ROOT / "checkpoints/demo.pth"), "--factory", factory)
+    same = ("--set", "model.inputs=[motion, text_embedding, action_sequence]")
+    run(tmp_path, "checkpoint-release", "new", "mine", *asked, *same)
+    mine = tmp_path / "mine"
+    assert "checkpoint-release[pipeline]==" in (mine / "requirements.txt").read_text()
+    assert "not published" in run(mine, "python", "-m", "dvc", "repro")
+    ours = built.path / "artifacts/release"
+    assert (mine / "artifacts/release/onnx/model.onnx").read_bytes() == (
+        (ours / "onnx/model.onnx").read_bytes()
+    )
+    assert "up to date" in run(mine, "python", "-m", "dvc", "status")
+
+
 @pytest.mark.slow
 def test_a_wheel_alone_reads_a_release_and_says_which_extra_is_missing(
     built: Project, tmp_path: Path
 ) -> None:
     """In an environment that holds the package's own dependencies and nothing else."""
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
-    options = ["--no-build-isolation", "-w", str(tmp_path)]
-    subprocess.run([*build, *options, str(built.path)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(built.path, tmp_path)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     programs = tmp_path / "env" / "bin"
     pip = [str(programs / "pip"), "install", "-q", "-c", str(ROOT / "constraints.txt")]
@@ -105,6 +162,11 @@ def test_a_wheel_alone_reads_a_release_and_says_which_extra_is_missing(
     assert missing.returncode == 1
     assert "checkpoint-release[onnx]" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+    without = command("new", "release")
+    assert without.returncode == 1
+    assert "checkpoint-release[pipeline]" in without.stderr
+    assert not (tmp_path / "release").exists()
 
     subprocess.run([*pip, f"{wheel}[onnx]"], check=True)
     ran = command("run", str(built.path / "artifacts/onnx"), "--describe")

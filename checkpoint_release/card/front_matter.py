@@ -71,7 +71,7 @@ def _card_data(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> ModelCa
 
 def _library_name(inputs: ReleaseInputs) -> str:
     """The library that the Hub names for loading the model."""
-    if inputs.has_transformers_code:
+    if inputs.has_transformers_code or inputs.transformers_class:
         return "transformers"
     if list(inputs.formats) == [ONNX.name]:
         return "onnx"

@@ -39,6 +39,7 @@ class ReleaseInputs:
         parity: the verdict on every format, and its figures.
         has_transformers_code: whether transformers finds the model's code beside the
             safetensors.
+        transformers_class: the class of transformers' own that the model is, if any.
         digests: file in the artifacts' folder → sha256; what the card is made from.
     """
 
@@ -46,6 +47,7 @@ class ReleaseInputs:
     formats: dict[str, Manifest]
     parity: ParityReport
     has_transformers_code: bool
+    transformers_class: str | None
     digests: dict[str, str]
 
     @property
@@ -83,6 +85,7 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
         formats,
         parity,
         has_transformers_code=config is not None and config.has_transformers_code,
+        transformers_class=config.transformers_class if config else None,
         digests=_digests(artifacts),
     )
 

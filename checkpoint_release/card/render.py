@@ -62,6 +62,7 @@ def render(
             formats=inputs.formats,
             files=file_rows(inputs.formats),
             has_transformers_code=inputs.has_transformers_code,
+            transformers_class=inputs.transformers_class,
             parity=inputs.parity,
             measured_on=measured_on(inputs.parity.machine),
             parity_rows=parity_rows(inputs.parity),

@@ -11,6 +11,9 @@ optional.
         image_size where model.image_size is set.
     signature(kwargs, inputs) -> Signature
         What the model takes and gives; `inputs` is the option model.inputs.
+    own_names(kwargs, names) -> dict
+        The model's own name of each weight → the name among `names`, the checkpoint's,
+        of the tensor that it is.
     check_weights(kwargs, weights)
         Raises ArchitectureError for values that no such model has, such as a buffer
         that a conversion lost.
@@ -27,6 +30,9 @@ optional.
         The content of generation_config.json.
     huggingface_files(kwargs, config) -> dict
         Files that let transformers load the release: name → content.
+    companion_files(sources) -> dict
+        Files that belong to the model, such as a tokenizer's: name in the release →
+        path; `sources` are the paths of the option model.source.
     KEEP_FLOAT32
         Last parts of the names of tensors that are never cast.
     describe(kwargs) -> dict
@@ -226,9 +232,9 @@ def family_module(factory: str, trust: Trust) -> ModuleType:
                 raise  # something that the module imports is missing
             raise ModelError(
                 f"{action} failed: {error}",
-                "name a module in this folder or an installed package, as"
-                " package.module:callable",
-                options=["model.factory"],
+                "name it as package.module:callable, and its code's path in"
+                " {model.source}, unless it lies in this folder or is installed",
+                options=["model.factory", "model.source"],
             ) from None
 
 
@@ -321,7 +327,7 @@ def _select_inputs(signature: Signature, names: list[str] | None) -> Signature:
     if unknown:
         raise ParamsError(
             f"{{model.inputs}} names {unknown}, and the model's inputs are {known}",
-            "choose among those",
+            "choose among those, or set it to null to take them all",
             options=["model.inputs"],
         )
     return signature.taking(names)

@@ -1,32 +1,52 @@
-"""Mending the files of DVC's own that a kill can cut, before DVC reads them.
+"""What DVC reads, put right before it does.
 
     python -m checkpoint_release.core.dvc_files
 
-DVC writes dvc.lock and its table of locks in place. Cut in the middle, they stop each
-later `dvc repro` with a message about their syntax.
+DVC writes dvc.lock and its table of locks in place. Cut in the middle by a kill, they
+stop each later `dvc repro` with a message about their syntax. dvc.yaml has a line for
+each path of model.source, and DVC ends with "unexpected error" where params.yaml has
+null for a path that dvc.yaml names.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.params import PATH, load_params
+from checkpoint_release.core.sources import DVC_YAML, follow_sources
+
 LOCK = Path("dvc.lock")
 TABLE = Path(".dvc/tmp/rwlock")
 
 
-def main() -> None:
-    """Mend both files in the working folder, and report what was done."""
+def main() -> int:
+    """Mend the files in the working folder, and report what was done.
+
+    Returns:
+        The exit code: 1 where params.yaml is wrong, which is reported.
+    """
     if TABLE.is_file() and not _is_json(TABLE):
         TABLE.unlink()
         print(f"{TABLE} was cut by a run that was killed, and is removed")
     if LOCK.is_file() and not _is_whole(LOCK):
         _restore_lock()
+    if not PATH.is_file():
+        return 0
+    try:
+        if follow_sources(load_params().model):
+            print(f"{DVC_YAML} watches now what model.source names")
+    except CheckpointReleaseError as error:
+        print(f"error: {error.message()}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _is_json(path: Path) -> bool:
@@ -76,4 +96,4 @@ def _restore_lock() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,10 @@ EXTRAS = {
     "model_signing": "pipeline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "ruamel": "pipeline",
+    "ruamel.yaml": "pipeline",
     "torch": "torch",
+    "transformers": "transformers",
 }
 """Importable name → extra; see pyproject.toml."""
 

@@ -141,7 +141,7 @@ class ModelParams(Section, frozen=True):
     """model: which nn.Module it is, and which inputs its exports take."""
 
     factory: Factory
-    source: Text
+    source: Text | Annotated[list[Text], Meta(min_length=1)] | None
     kwargs: dict[str, Any]
     signature: dict[str, Any] | None
     inputs: list[Text] | None
@@ -360,7 +360,7 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     names = ", ".join(types)
     if not isinstance(value, dict):
-        return [f"{key}: found {shown(value)}: expected a section with {names}"]
+        return [f"{key}: found {_found(value)}: expected a section with {names}"]
     prefix = f"{key}." if key else ""
     problems = []
     for name in types | value:
@@ -401,8 +401,13 @@ def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
         allowed = _allowed_values(kind)
         if allowed:
             reason = f"expected {allowed}"
-        return [f"{key}{place.removesuffix('`')}: found {shown(value)}: {reason}"]
+        return [f"{key}{place.removesuffix('`')}: found {_found(value)}: {reason}"]
     return []
+
+
+def _found(value: Any) -> str:
+    """A value as params.yaml has it, where Python spells it otherwise."""
+    return "null" if value is None else shown(value)
 
 
 def _allowed_values(kind: Any) -> str:

@@ -11,6 +11,7 @@ checkpoint.json a signature reads:
       - {name: logits}
     dimensions:
       sequence: {minimum: 1, maximum: 512, example: 12}
+      height: {multiple: 8, example: 64}
 """
 
 from __future__ import annotations
@@ -86,18 +87,21 @@ class Dimension:
         name: as shapes name it.
         minimum, maximum: bounds, both included; no maximum: unbounded.
         example: the size in examples.
+        multiple: every size is a multiple of it, the other three included.
     """
 
     name: str
     minimum: int = 1
     maximum: int | None = None
     example: int = 2
+    multiple: int = 1
 
     @property
     def bounds(self) -> str:
         """The bounds, for a message."""
         largest = "any number" if self.maximum is None else self.maximum
-        return f"{self.minimum} to {largest}"
+        steps = f", multiples of {self.multiple}" if self.multiple > 1 else ""
+        return f"{self.minimum} to {largest}{steps}"
 
     def allows(self, size: int) -> bool:
         """Whether a size is within the bounds.
@@ -105,17 +109,30 @@ class Dimension:
         Args:
             size: entries along the dimension.
         """
-        if size < self.minimum:
+        if size < self.minimum or size % self.multiple:
             return False
         return self.maximum is None or size <= self.maximum
 
+    def nearest(self, size: int) -> int:
+        """The nearest size that is allowed, upwards where it isn't a multiple.
+
+        Args:
+            size: entries along the dimension; without a maximum, nothing is too large.
+        """
+        steps = -(-size // self.multiple)
+        wanted = max(self.minimum, steps * self.multiple)
+        return wanted if self.maximum is None else min(wanted, self.maximum)
+
     def to_json(self) -> dict[str, Any]:
         """The bounds and the example as JSON holds them."""
-        return {
+        value: dict[str, Any] = {
             "minimum": self.minimum,
             "maximum": self.maximum,
             "example": self.example,
         }
+        if self.multiple != 1:
+            value["multiple"] = self.multiple
+        return value
 
 
 @dataclass(frozen=True)

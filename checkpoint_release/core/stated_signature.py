@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
 from checkpoint_release.core.errors import ParamsError
@@ -32,6 +32,7 @@ _ALLOWED = {
     "minimum": "give a whole number of at least 0",
     "maximum": "give a whole number of at least 1, or null: unbounded",
     "example": "give a whole number of at least 1",
+    "multiple": "give a whole number of at least 1",
 }
 _Text = Annotated[str, Meta(min_length=1)]
 _Size = Annotated[int, Meta(ge=1)]
@@ -63,9 +64,10 @@ class _StatedTensor(_Stated, frozen=True):
 class _StatedDimension(_Stated, frozen=True):
     """The bounds of one of its dimensions."""
 
-    minimum: Annotated[int, Meta(ge=0)] = Dimension.minimum
+    minimum: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     maximum: _Size | None = Dimension.maximum
-    example: _Size = Dimension.example
+    example: _Size | UnsetType = UNSET
+    multiple: _Size = Dimension.multiple
 
 
 def read_signature(value: Any) -> Signature:
@@ -242,22 +244,52 @@ def _dimension(name: str, value: Any, key: str) -> Dimension:
     """
     value = {} if value is None else value
     stated = _convert(value, _StatedDimension, key)
-    minimum, maximum, example = stated.minimum, stated.maximum, stated.example
+    multiple, maximum = stated.multiple, stated.maximum
+    # the smallest and the second multiple, as 1 and 2 are
+    minimum, example = stated.minimum, stated.example
+    if isinstance(minimum, UnsetType):
+        minimum = Dimension.minimum * multiple
+    if isinstance(example, UnsetType):
+        example = Dimension.example * multiple
+    _require_multiples(key, {"minimum": minimum, "maximum": maximum}, multiple)
     if maximum is not None and minimum > maximum:
         raise _error(
             f"{key}.minimum",
             f"is {minimum}, and maximum is {maximum}",
             "choose minimum ≤ maximum",
         )
-    dimension = Dimension(name, minimum, maximum, example)
+    dimension = Dimension(name, minimum, maximum, example, multiple)
     if not dimension.allows(example):
         default = "" if "example" in value else ", where none is stated"
         raise _error(
             f"{key}.example",
             f"is {example}{default}, and the bounds are {dimension.bounds}",
-            "state an example with minimum ≤ example ≤ maximum",
+            "state an example with minimum ≤ example ≤ maximum"
+            + (f", a multiple of {multiple}" if multiple > 1 else ""),
         )
     return dimension
+
+
+def _require_multiples(
+    key: str, bounds: Mapping[str, int | None], multiple: int
+) -> None:
+    """Make sure that bounds are sizes that a dimension can have.
+
+    Args:
+        key: of the dimension, for messages.
+        bounds: key → size; None: no bound.
+        multiple: that every size is a multiple of.
+
+    Raises:
+        ParamsError: one isn't.
+    """
+    for name, size in bounds.items():
+        if size is not None and size % multiple:
+            raise _error(
+                f"{key}.{name}",
+                f"is {size}, and multiple is {multiple}",
+                f"choose a multiple of {multiple}",
+            )
 
 
 S = TypeVar("S", bound=_Stated)

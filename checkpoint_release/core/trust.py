@@ -16,10 +16,18 @@ from checkpoint_release.core.errors import UntrustedCodeError
 # The families that come with the library, and of each nothing but its factory: what
 # else its module holds, such as a module that it imports, is not meant to be called.
 _OWN_FACTORY = re.compile(r"checkpoint_release\.models\.[a-z0-9_]+:build")
+# These build what a configuration states with another library's code, which may follow
+# it further than this project can see.
+TRANSFORMERS_FACTORY = "checkpoint_release.models.transformers:build"
+_BUILD_WITH_OTHERS = (TRANSFORMERS_FACTORY,)
 
 
 def is_own_factory(name: str) -> bool:
-    """Whether a name is the factory of a family that comes with the library."""
+    """Whether a name is the factory of a family that comes with the library, and whose
+    code is all its own.
+    """
+    if name in _BUILD_WITH_OTHERS:
+        return False
     return _OWN_FACTORY.fullmatch(name) is not None
 
 

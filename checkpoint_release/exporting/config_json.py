@@ -8,7 +8,6 @@ where one has the name of another key of config.json.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,8 +21,10 @@ def model_config(checkpoint: CheckpointFolder, dtype: str | None = None) -> Mode
     """What config.json says of a checkpoint's model.
 
     Beside the architecture it holds `architectures` and `model_type` (of a model that
-    doesn't describe itself: the factory's name), `dtype` (as transformers names it
-    since version 5), what the family's `config` adds, and the constructor's arguments.
+    doesn't describe itself, the factory with its module: transformers would build its
+    own GPT-2, with random weights, for what a factory `gpt2` made), `dtype` (as
+    transformers names it since version 5), what the family's `config` adds, and the
+    constructor's arguments.
 
     Args:
         checkpoint: the model and its weights.
@@ -36,7 +37,7 @@ def model_config(checkpoint: CheckpointFolder, dtype: str | None = None) -> Mode
     name = architecture.factory.partition(":")[2]
     keys: dict[str, Any] = {
         "architectures": [name],
-        "model_type": _snake_case(name),
+        "model_type": architecture.factory.replace(":", "."),
         "dtype": dtype or widest_float(checkpoint.facts.tensors.dtypes),
     }
     if family_config := architecture.hook("config"):
@@ -68,7 +69,3 @@ def _free_arguments(architecture: Architecture, keys: dict[str, Any]) -> dict[st
     return {
         name: value for name, value in architecture.kwargs.items() if name not in taken
     }
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -301,7 +301,5 @@ def _other_size(dimension: Dimension, traced: int) -> int:
         The largest or the smallest size, where half as much again is too large; the
         traced one, where there is no other.
     """
-    wanted = traced + (traced + 1) // 2
-    if dimension.maximum is None or wanted <= dimension.maximum:
-        return wanted
-    return dimension.maximum if dimension.maximum != traced else dimension.minimum
+    wanted = dimension.nearest(traced + (traced + 1) // 2)
+    return wanted if wanted != traced else dimension.minimum

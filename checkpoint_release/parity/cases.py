@@ -139,7 +139,7 @@ def _plans(
         plans.append(_Plan(NOMINAL, NOMINAL, shape))
     small = {}
     for name, dimension in signature.dimensions.items():
-        small[name] = _clamp(dimension, dimension.minimum + EXTREME_SIZE)
+        small[name] = dimension.nearest(dimension.minimum + EXTREME_SIZE)
     if kinds & {"i", "u"}:
         plans.append(_Plan("first index", NOMINAL, small, index="first"))
         plans.append(_Plan("last index", NOMINAL, small, index="last"))
@@ -258,10 +258,10 @@ def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
         ParamsError: one of them lies outside the dimension's bounds.
     """
     for size in further:
-        if size != _clamp(dimension, size):
+        if not dimension.allows(size):
             raise ParamsError(
                 f"{{parity.sizes}} holds {size} for {dimension.name!r}, and the model"
-                f" takes {dimension.minimum} to {dimension.maximum or 'any number'}",
+                f" takes {dimension.bounds}",
                 "leave it out, or correct the dimension's bounds in {model.signature}",
                 options=["parity.sizes", "model.signature"],
             )
@@ -269,17 +269,7 @@ def _candidate_sizes(dimension: Dimension, further: Sequence[int]) -> list[int]:
     longer = dimension.example + max(dimension.example // 4, 2)
     sizes = set(further)
     for size in (dimension.minimum, dimension.minimum + 1, odd, longer):
-        sizes.add(_clamp(dimension, size))
+        sizes.add(dimension.nearest(size))
     if dimension.example not in further:
         sizes.discard(dimension.example)
     return sorted(sizes) or [dimension.example]
-
-
-def _clamp(dimension: Dimension, size: int) -> int:
-    """The size within the dimension's bounds that is nearest.
-
-    Args:
-        dimension: whose bounds; without a maximum, nothing is too large.
-        size: of any size.
-    """
-    return max(dimension.minimum, min(size, dimension.maximum or size))

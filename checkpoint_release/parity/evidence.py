@@ -70,9 +70,12 @@ _RUN_EAGER = """\
 import sys
 
 sys.path.insert(0, ".")
+from checkpoint_release.core.params import load_params
+from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.open import open_runtime
 
+make_importable(load_params().model)
 runtime = open_runtime({format!r}, {file!r}, threads=1, trust=OWN_ARTIFACTS)
 outputs = runtime.run(inputs).values()
 """

@@ -17,7 +17,6 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.signature import (
     Arrays,
-    Dimension,
     Signature,
     TensorSpec,
     sample_inputs,
@@ -142,10 +141,12 @@ def odd_sizes(signature: Signature) -> Sizes:
     """
     sizes: Sizes = {}
     for name, dimension in signature.dimensions.items():
+        step = max(2, dimension.multiple)
         wanted = (dimension.example + max(dimension.example // 4, 2)) | 1
-        while wanted in sizes.values():
-            wanted += 2
-        sizes[name] = _within(dimension, wanted)
+        size = dimension.nearest(wanted)
+        while size in sizes.values() and dimension.allows(size + step):
+            size += step
+        sizes[name] = size
     return sizes
 
 
@@ -175,11 +176,6 @@ def sizes_text(sizes: Sizes) -> str:
     if not sizes:
         return "its fixed sizes"
     return ", ".join(f"{name} {size}" for name, size in sizes.items())
-
-
-def _within(dimension: Dimension, size: int) -> int:
-    """The size, or the largest that the bounds allow."""
-    return size if dimension.maximum is None else min(size, dimension.maximum)
 
 
 def _line(error: BaseException) -> str:

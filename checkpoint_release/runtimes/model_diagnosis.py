@@ -139,9 +139,10 @@ def _wrong_bound(
     example = example_sizes(alone.signature)
 
     def runs(value: int) -> bool:
-        return alone.runs(example | {name: value})
+        return alone.runs(example | {name: dimension.nearest(value)})
 
-    nearest = _nearest(runs, works=dimension.example, fails=size)
+    found = _nearest(runs, works=dimension.example, fails=size)
+    nearest = dimension.nearest(found)
     fails = f"the model fails at {name} {size}: {failure.cause}"
     if _takes_some_sizes_beyond(runs, dimension, nearest, size):
         step = _step(runs, dimension.example)
@@ -149,7 +150,9 @@ def _wrong_bound(
         return alone.error(
             f"{alone.key(f'dimensions.{name}')} allows {dimension.bounds}, and {fails}"
             f"{taken}",
-            "pad in forward, or state a number in the place of the dimension",
+            f"state `multiple: {step}` for it"
+            if step
+            else "pad in forward, or state a number in the place of the dimension",
         )
     bound = "minimum" if size < dimension.example else "maximum"
     stated = dimension.minimum if bound == "minimum" else dimension.maximum

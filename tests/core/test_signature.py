@@ -213,3 +213,37 @@ def test_taking_inputs_leaves_out_the_dimensions_of_the_others() -> None:
     stated = {"inputs": [{"name": "x", "shape": ["a"]}, {"name": "y", "shape": ["b"]}]}
     read = read_signature(stated | {"outputs": ["z"]})
     assert list(read.taking(["y"]).dimensions) == ["b"]
+
+
+def test_a_multiple_moves_the_defaults_and_bounds_the_sizes() -> None:
+    image = {"inputs": [{"name": "x", "shape": ["height"]}], "outputs": ["y"]}
+    stated = {**image, "dimensions": {"height": {"multiple": 8, "maximum": 64}}}
+    height = read_signature(stated).dimensions["height"]
+    assert (height.minimum, height.example, height.bounds) == (
+        8,
+        16,
+        "8 to 64, multiples of 8",
+    )
+    assert [height.nearest(size) for size in (0, 9, 16, 100)] == [8, 16, 16, 64]
+    assert height.allows(24) and not height.allows(25)
+    again = read_signature(read_signature(stated).to_json()).dimensions["height"]
+    assert again == height
+    assert "multiple" not in read_signature(image).dimensions["height"].to_json()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "part"),
+    [
+        ({"multiple": 4, "minimum": 6}, "minimum is 6, and multiple is 4"),
+        ({"multiple": 4, "maximum": 30}, "maximum is 30, and multiple is 4"),
+        ({"multiple": 4, "example": 6}, "example is 6"),
+        ({"multiple": 0}, "multiple is 0"),
+    ],
+)
+def test_bounds_that_are_no_multiples_are_named(
+    bounds: dict[str, int], part: str
+) -> None:
+    image = {"inputs": [{"name": "x", "shape": ["height"]}], "outputs": ["y"]}
+    with pytest.raises(ParamsError, match=part) as caught:
+        read_signature({**image, "dimensions": {"height": bounds}})
+    assert "dimensions.height" in caught.value.problem

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from checkpoint_release.core.architecture import Architecture
-from checkpoint_release.core.errors import ExportError, ModelError
+from checkpoint_release.core.errors import ExportError, InferenceError, ModelError
 from checkpoint_release.core.signature import Arrays, sample_inputs
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
+from checkpoint_release.parity.cases import draw_cases
 from checkpoint_release.runtimes.eager import build_eager, flatten
 from checkpoint_release.runtimes.loader import load
 from pipeline import export_onnx, export_safetensors, export_torchscript
@@ -149,6 +150,49 @@ def test_a_model_of_any_shape_goes_into_every_format(
                     atol=1e-5,
                     err_msg=f"{format} {name}",
                 )
+
+
+def unet(**height: int) -> dict[str, Any]:
+    shape = ["batch", 1, "height", "width"]
+    return {
+        "inputs": [{"name": "image", "shape": shape}],
+        "outputs": [{"name": "restored", "shape": shape}],
+        "dimensions": {"height": height, "width": height},
+    }
+
+
+@pytest.mark.slow
+def test_sizes_that_are_multiples_go_into_every_format(project: Project) -> None:
+    factory = "tests.support.models:TinyUNet"
+    architecture = checkpoint(factory, {}, unet(multiple=4, maximum=64, example=16))
+    project.set(formats__torch_export=True)
+    for stage in (export_safetensors, export_onnx, export_torchscript):
+        stage.main()
+    for height, width in ((4, 4), (12, 64), (32, 20)):
+        sizes = {"batch": 2, "height": height, "width": width}
+        inputs = sample_inputs(architecture.signature, sizes, 3)
+        expected = eager(inputs)["restored"]
+        for format in ("safetensors", "onnx", "torchscript", "torch_export"):
+            model = load(f"artifacts/{format}", trust=[factory])
+            got = model(**inputs)["restored"]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    image = np.zeros((1, 1, 10, 8), np.float32)
+    with pytest.raises(InferenceError, match="multiples of 4"):
+        load("artifacts/onnx")(image=image)
+    for case in draw_cases(
+        architecture.signature,
+        seed=0,
+        sizes={"height": [24]},
+        magnitudes=[0.0],
+        repeats=1,
+    ):
+        assert case.inputs["image"].shape[2] % 4 == case.inputs["image"].shape[3] % 4
+        assert case.inputs["image"].shape[2] % 4 == 0
+
+    checkpoint(factory, {}, unet(maximum=64, example=16))
+    with pytest.raises(ModelError) as caught:
+        export_onnx.main()
+    assert "state `multiple: 4`" in caught.value.remedy
 
 
 def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(

@@ -132,7 +132,11 @@ def test_what_a_model_does_wrong_is_named(
         (
             unsound_models.Halves,
             signature(),
-            ["model.signature.dimensions.sequence allows", "multiples of 2", "pad"],
+            [
+                "model.signature.dimensions.sequence allows",
+                "multiples of 2",
+                "state `multiple: 2`",
+            ],
         ),
         (
             unsound_models.TwoInputs,

@@ -100,6 +100,22 @@ class Guided(nn.Module):
         return guided, guided.mean()
 
 
+class TinyUNet(nn.Module):
+    """Halves an image twice and doubles it again, so that sizes are multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(1, 2, 3, stride=2, padding=1)
+        self.bottom = nn.Conv2d(2, 2, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(2, 2, 2, stride=2)
+        self.top = nn.ConvTranspose2d(2, 1, 2, stride=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        down = self.down(image).relu()
+        up = self.up(self.bottom(down).relu()) + down
+        return self.top(up) + image
+
+
 class Baked(nn.Module):
     """The mistake that tracing invites: a size of the example becomes a constant."""
 

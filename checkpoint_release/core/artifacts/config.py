@@ -12,6 +12,7 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import canonical_json, read_json, write_json
 from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
 
 CONFIG = "config.json"
 
@@ -42,6 +43,14 @@ class ModelConfig:
     def has_transformers_code(self) -> bool:
         """Whether transformers finds the model's code beside it."""
         return "AutoModel" in self.others.get("auto_map", {})
+
+    @property
+    def transformers_class(self) -> str | None:
+        """The class of transformers' own that the model is; None: it is none."""
+        if self.factory != TRANSFORMERS_FACTORY:
+            return None
+        (name,) = self.architecture.kwargs["architectures"]
+        return str(name)
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file: what others look for, then this project's keys."""
