@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from checkpoint_release.commands import inspect, run, verify
+from checkpoint_release.commands import fleet, inspect, run, verify
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
 from checkpoint_release.core.text import for_terminal
@@ -42,6 +42,7 @@ class Command(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "fleet": fleet,
     "inspect": inspect,
     "run": run,
     "verify": verify,
