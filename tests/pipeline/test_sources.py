@@ -227,6 +227,24 @@ def test_a_selection_that_fits_nothing_is_an_error(
         run("mine.pth", **params)
 
 
+@pytest.mark.parametrize("wrapping", ["lightning", "averaged", "two", "whole"])
+def test_the_parameters_that_inspect_names_make_the_stage_pass(
+    run: Run, wrapping: str
+) -> None:
+    values: dict[str, Any] = {
+        "lightning": lightning(),
+        "averaged": {"n_averaged": torch.tensor(3)}
+        | {f"module.{name}": each for name, each in weights().items()},
+        "two": {"first": weights(), "other": {"conv.weight": torch.ones(3, 3)}},
+        "whole": weights(),
+    }
+    torch.save(values[wrapping], "mine.pth")
+    advised = inspect("mine.pth").params
+    stated = {option.replace(".", "__"): advised[option] for option in advised}
+    run(stated.pop("checkpoint__path"), **stated)
+    assert_carried(weights())
+
+
 # What is refused
 
 
