@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from checkpoint_release.runtimes.detect import (
 )
 from checkpoint_release.runtimes.hub_snapshot import fetch_snapshot
 from checkpoint_release.runtimes.open import open_with
-from checkpoint_release.runtimes.runtime import Options
+from checkpoint_release.runtimes.runtime import Merging, Options
 
 Run = Callable[[Arrays], Arrays]
 
@@ -51,6 +51,7 @@ _SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin", ".ckpt")
 _ARGUMENTS = {
     "checkpoint.state_dict": "state_dict",
     "checkpoint.lora_alpha": "lora_alpha",
+    "checkpoint.adapter": "adapter",
 }
 """The library's options that `load` has too → its arguments."""
 
@@ -107,6 +108,7 @@ def load(
     trust: Sequence[str] = (),
     lora_alpha: float | None = None,
     state_dict: str | None = None,
+    adapter: str | Path | Mapping[str, float] | None = None,
 ) -> Model:
     """Load a model, recognised by what its file holds rather than by its name.
 
@@ -128,6 +130,8 @@ def load(
         lora_alpha: alpha of the LoRA layers in a .pth that doesn't state it.
         state_dict: key of the weights in a .pth that holds several, dotted where nested
             (such as "ema"); None: the only ones there are.
+        adapter: a LoRA adapter to merge into a .pth: a file, or a folder of PEFT. Of
+            several, path → what each one's update is multiplied by.
 
     Raises:
         InferenceError: it isn't there, isn't a model that this can run, or an option
@@ -153,26 +157,32 @@ def load(
                 stacklevel=2,
             )
             with _naming(found.path):
-                return _load_pth(given, found.path, state_dict, lora_alpha, options)
-        _refuse_pth_options(given, found, lora_alpha, state_dict)
+                merging = Merging(state_dict, lora_alpha, _adapter_weights(adapter))
+                return _load_pth(given, found.path, merging, options)
+        _refuse_pth_options(given, found, lora_alpha, state_dict, adapter)
         with _naming(found.path):
             runtime = open_with(found.format, found.path, options)
         return Model(given, found.format, runtime.signature, runtime.run)
 
 
-def _load_pth(
-    given: str,
-    path: Path,
-    state_dict: str | None,
-    lora_alpha: float | None,
-    options: Options,
-) -> Model:
+def _adapter_weights(
+    adapter: str | Path | Mapping[str, float] | None,
+) -> dict[Path, float]:
+    """Path of each adapter → its weight."""
+    if adapter is None:
+        return {}
+    if isinstance(adapter, Mapping):
+        return {Path(path): weight for path, weight in adapter.items()}
+    return {Path(adapter): 1.0}
+
+
+def _load_pth(given: str, path: Path, merging: Merging, options: Options) -> Model:
     """Load a .pth, which needs torch.
 
     Args:
         given: what `load` was given.
         path: the file.
-        state_dict, lora_alpha, options: as for open_pth.
+        merging, options: as for open_pth.
 
     Raises:
         CheckpointReleaseError: as open_pth.
@@ -180,9 +190,7 @@ def _load_pth(
     with extras_named():
         from checkpoint_release.runtimes.pth_model import open_pth
 
-    model = open_pth(
-        path, state_dict=state_dict, lora_alpha=lora_alpha, options=options
-    )
+    model = open_pth(path, merging, options)
     return Model(given, PTH, model.signature, model.run)
 
 
@@ -256,19 +264,23 @@ def _find(given: str, format: str | None, revision: str | None) -> Detected:
 
 
 def _refuse_pth_options(
-    given: str, found: Detected, lora_alpha: float | None, state_dict: str | None
+    given: str,
+    found: Detected,
+    lora_alpha: float | None,
+    state_dict: str | None,
+    adapter: object,
 ) -> None:
     """Refuse options that mean nothing for the format.
 
     Args:
         given: what `load` was given, for the message.
         found: a model that isn't a .pth.
-        lora_alpha, state_dict: the options; None where they weren't given.
+        lora_alpha, state_dict, adapter: the options; None where they weren't given.
 
     Raises:
         InferenceError: one was given.
     """
-    values = {"lora_alpha": lora_alpha, "state_dict": state_dict}
+    values = {"lora_alpha": lora_alpha, "state_dict": state_dict, "adapter": adapter}
     stated = [name for name, value in values.items() if value is not None]
     if stated:
         names = " and ".join(f"{{{name}}}" for name in stated)

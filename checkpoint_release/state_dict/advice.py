@@ -7,10 +7,11 @@ from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Checkpoint, escape_surrogates
+from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
+from checkpoint_release.state_dict.adapter_names import has_factors, is_adapter
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.find import find_state_dict
 from checkpoint_release.state_dict.fitting import Fit
-from checkpoint_release.state_dict.lora import has_factors, is_adapter, lora_alpha
 
 _YOURS = "your_package.module:callable"
 
@@ -31,6 +32,8 @@ def advised_params(
     """
     path = escape_surrogates(str(checkpoint.path))
     models = {key: each for key, each in state_dicts.items() if not is_adapter(each)}
+    if ADAPTER_CONFIG in checkpoint.facts:  # a folder of PEFT holds no model
+        models = {}
     if not models:
         if not state_dicts:
             return {}
@@ -93,7 +96,7 @@ def _alpha(checkpoint: Checkpoint, weights: StateDict) -> dict[str, Any]:
     if not has_factors(weights):
         return {}
     try:
-        stated = lora_alpha(checkpoint.entries, None, weights)
+        stated = lora_config(checkpoint).alpha
     except CheckpointError:
         return {}
     return {} if stated else {"checkpoint.lora_alpha": "<as in training>"}

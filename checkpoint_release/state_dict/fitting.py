@@ -13,14 +13,16 @@ from typing import Any
 from checkpoint_release.core.architecture import TensorShapes, family_module
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.trust import NO_TRUST
+from checkpoint_release.state_dict.adapter_config import LoraConfig
+from checkpoint_release.state_dict.adapter_names import has_factors, is_adapter
 from checkpoint_release.state_dict.candidates import StateDict
-from checkpoint_release.state_dict.lora import has_factors, is_adapter, merge_lora
+from checkpoint_release.state_dict.lora import merge_lora
 from checkpoint_release.state_dict.near_miss import near_miss
 from checkpoint_release.state_dict.selection import Selection, select
 
 FAMILIES = ("checkpoint_release.models.stick_figure:build",)
 MAX_NAMES = 20_000  # tensors of all state dicts; with more of them no fit is looked for
-_ANY_ALPHA = 1.0  # names and shapes don't depend on it
+_ANY = LoraConfig(alpha=1.0)  # names and shapes don't depend on it
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _model_shapes(tensors: StateDict) -> TensorShapes:
         selected = select(tensors, Selection()).tensors
         merged = selected
         if has_factors(selected):
-            merged, _ = merge_lora(selected, None, _ANY_ALPHA)
+            merged, _ = merge_lora(selected, own=_ANY)
     except CheckpointReleaseError:
         return {}
     return {name: (each.dtype, each.shape) for name, each in merged.items()}
