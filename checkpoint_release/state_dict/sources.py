@@ -17,6 +17,7 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
+from checkpoint_release.pth.distributed import is_distributed, read_distributed
 from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.shards import (
@@ -65,6 +66,12 @@ def read_source(path: Path) -> Checkpoint:
     if is_index:
         return _read_shards(indexed_set(path))
     refuse_single_shard(path)
+    if is_distributed({path.name}):
+        raise CheckpointError(
+            f"{path} is one file of a distributed checkpoint, which is a folder",
+            f"give the folder {path.parent} in {{checkpoint.path}}",
+            options=["checkpoint.path"],
+        )
     return read_file(path)
 
 
@@ -111,7 +118,10 @@ def _read_folder(folder: Path) -> Checkpoint:
             "check {checkpoint.path}",
             options=["checkpoint.path"],
         ) from None
-    _refuse_other_folders(folder, {file.name for file in folder.iterdir()})
+    names = {file.name for file in folder.iterdir()}
+    if is_distributed(names):
+        return read_distributed(folder)
+    _refuse_other_folders(folder, names)
     checkpoint = _read_weights(folder, files)
     facts: dict[str, Any] = dict(checkpoint.facts)
     notes = checkpoint.notes
@@ -214,14 +224,6 @@ def _refuse_other_folders(folder: Path, names: set[str]) -> None:
     Raises:
         CheckpointError: it is one of those.
     """
-    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-        raise CheckpointError(
-            f"{folder} is a checkpoint of torch.distributed.checkpoint, with its"
-            " tensors cut over ranks",
-            "join it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-            f" {folder} joined.pth, and give joined.pth in {{checkpoint.path}}",
-            options=["checkpoint.path"],
-        )
     if "zero_to_fp32.py" in names or any("zero_pp_rank_" in name for name in names):
         raise CheckpointError(
             f"{folder} is a checkpoint of DeepSpeed ZeRO, with its weights cut over"

@@ -320,18 +320,6 @@ def test_a_broken_set_is_one_error_that_names_the_part(
     assert caught.value.remedy and not FOLDER.exists()
 
 
-def test_a_distributed_checkpoint_is_named_with_the_command_that_joins_it(
-    run: Run,
-) -> None:
-    from torch.distributed.checkpoint.state_dict_saver import save
-
-    with pytest.warns(UserWarning):
-        save(weights(), checkpoint_id="distributed", no_dist=True)
-    with pytest.raises(CheckpointError, match=r"torch\.distributed\.checkpoint") as got:
-        run("distributed")
-    assert "format_utils dcp_to_torch" in got.value.remedy
-
-
 # What inspect lists
 
 
