@@ -23,7 +23,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.files import artifact_folder
+from checkpoint_release.core.files import artifact_folder, joint_sha256
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
 from checkpoint_release.core.sources import make_importable, require_watched
@@ -39,7 +39,7 @@ from checkpoint_release.state_dict.buffers import (
     rounding_note,
 )
 from checkpoint_release.state_dict.candidates import StateDict
-from checkpoint_release.state_dict.model_weights import read_model_weights
+from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
 from checkpoint_release.state_dict.near_miss import with_advice
 from checkpoint_release.state_dict.selection import Selection
 from checkpoint_release.state_dict.shards import INDEX_SUFFIX
@@ -61,13 +61,13 @@ def main() -> None:
     require_watched(params.model)
     make_importable(params.model)
     checkpoint = _read(options.path, options)
-    adapter = _read_adapter(options)
+    adapters = _read_adapters(options)
     with ThreadPoolExecutor(1) as pool:
         # takes about as long as all the rest, and leaves the interpreter free
         digest = pool.submit(checkpoint.sha256)
         weights = read_model_weights(
             checkpoint,
-            adapter,
+            adapters,
             state_dict=options.state_dict,
             alpha=options.lora_alpha,
             half_precision=options.half_precision,
@@ -95,7 +95,7 @@ def main() -> None:
                 prefix=weights.prefix,
                 left_out=[escape_surrogates(name) for name in weights.left_out],
                 half_precision=options.half_precision,
-                adapter=adapter.sha256() if adapter else None,
+                adapter=_digest_of(adapters),
                 recomputed_buffers=buffers,
             )
             facts = CheckpointFacts(
@@ -171,17 +171,29 @@ def _read(path: str, options: CheckpointParams) -> Checkpoint:
     return checkpoint
 
 
-def _read_adapter(options: CheckpointParams) -> Checkpoint | None:
-    if options.adapter is None:
-        return None
-    watched = Path(options.adapter).resolve().is_relative_to(ADAPTERS.resolve())
-    if not watched and Path(options.adapter) != Path(options.path):
-        print(
-            f"note: DVC watches {ADAPTERS}/ and not {options.adapter}: after changing"
-            " it, run dvc repro -f load",
-            file=sys.stderr,
-        )
-    return _read(options.adapter, options)
+def _read_adapters(options: CheckpointParams) -> list[AdapterFile]:
+    """Read the adapters, each by its path."""
+    stated = options.adapter or {}
+    weights = {stated: 1.0} if isinstance(stated, str) else stated
+    adapters = []
+    for path, weight in weights.items():
+        watched = Path(path).resolve().is_relative_to(ADAPTERS.resolve())
+        if not watched and Path(path) != Path(options.path):
+            print(
+                f"note: DVC watches {ADAPTERS}/ and not {path}: after changing it, run"
+                " dvc repro -f load",
+                file=sys.stderr,
+            )
+        adapters.append(AdapterFile(_read(path, options), weight))
+    return adapters
+
+
+def _digest_of(adapters: list[AdapterFile]) -> str | None:
+    """The sha256 of the adapter's files; of several adapters together."""
+    digests = [each.checkpoint.sha256() for each in adapters]
+    if len(digests) > 1:
+        return joint_sha256({str(at): digest for at, digest in enumerate(digests)})
+    return digests[0] if digests else None
 
 
 if __name__ == "__main__":

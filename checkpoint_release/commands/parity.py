@@ -168,20 +168,20 @@ def _open(asked: argparse.Namespace, given: str, signature: Signature | None) ->
     from checkpoint_release.parity.compare import Side
     from checkpoint_release.runtimes.detect import PTH
     from checkpoint_release.runtimes.loader import find_model, open_model
-    from checkpoint_release.runtimes.runtime import Options
+    from checkpoint_release.runtimes.runtime import Merging, Options
 
     found = find_model(given, None, None)
     architecture, trusted = None, list(asked.trust)
     if signature is not None:
         architecture = Architecture(asked.factory, _kwargs(asked.kwargs), signature)
         trusted.append(asked.factory)
-    of_pth = {}
+    merging = Merging()
     if found.format == PTH:
-        of_pth = {"state_dict": asked.state_dict, "lora_alpha": asked.lora_alpha}
+        merging = Merging(asked.state_dict, asked.lora_alpha)
 
     def opened(dtype: Any) -> Any:
         options = Options(threads=1, dtype=dtype, trust=Trust.of(trusted))
-        return open_model(given, found, options, architecture=architecture, **of_pth)
+        return open_model(given, found, options, merging, architecture)
 
     own = opened("own")
     in_double = None

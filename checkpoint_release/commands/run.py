@@ -79,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="alpha of the LoRA layers in a .pth that doesn't state it",
     )
     parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="PATH[:WEIGHT]",
+        help="LoRA adapter to merge into a .pth: a file, or a folder of PEFT",
+    )
+    parser.add_argument(
         "--state-dict",
         metavar="KEY",
         help="key of the weights in a .pth that holds several state dicts",
@@ -97,7 +104,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error("give --inputs and --outputs, or --describe")
     if asked.outputs is not None:
         _require_writable(asked.outputs)
-    model = _load(asked)
+    model = _load(asked, parser)
     if asked.describe:
         print(model.describe())
     if computes:
@@ -105,7 +112,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _load(asked: argparse.Namespace) -> Model:
+def _load(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> Model:
     """Load the model, and show the warning that a .pth is deprecated.
 
     Raises:
@@ -128,7 +135,32 @@ def _load(asked: argparse.Namespace) -> Model:
             trust=asked.trust,
             lora_alpha=asked.lora_alpha,
             state_dict=asked.state_dict,
+            adapter=_adapters(asked.adapter, parser),
         )
+
+
+def _adapters(
+    stated: list[str], parser: argparse.ArgumentParser
+) -> dict[str, float] | None:
+    """What --adapter states: a path, or paths with weights behind a colon.
+
+    Args:
+        stated: the option's values.
+        parser: exits where a weight is no number.
+    """
+    if not stated:
+        return None
+    adapters = {}
+    for each in stated:
+        path, colon, weight = each.rpartition(":")
+        if not colon or Path(each).exists():
+            adapters[each] = 1.0
+            continue
+        try:
+            adapters[path] = float(weight)
+        except ValueError:
+            parser.error(f"--adapter {each}: {weight!r} is no number")
+    return adapters
 
 
 def _require_writable(path: Path) -> None:

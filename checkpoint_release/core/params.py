@@ -45,6 +45,9 @@ Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 Seconds = Annotated[
     float, Meta(gt=0, le=1e6, description="a number of seconds up to a million")
 ]
+Weight = Annotated[
+    float, Meta(ge=-1e6, le=1e6, description="a number by which an adapter counts")
+]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Opset = Annotated[
     int,
@@ -130,7 +133,7 @@ class CheckpointParams(Section, frozen=True):
     state_dict: Text | None
     prefix: Text | None
     leave_out: list[Text]
-    adapter: Text | None
+    adapter: Text | dict[Text, Weight] | None
     lora_alpha: Positive | None
     salvage: bool
     half_precision: Literal["keep", "cast", "refuse"]

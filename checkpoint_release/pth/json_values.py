@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoint_release.pth.records import Inert
-from checkpoint_release.tensors.tensor import Tensor
+from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 _MAX_NESTED = 100  # containers and records within each other: Python's stack is finite
 _MAX_TUPLE = 2000  # characters of a key that is a tuple
@@ -79,6 +80,10 @@ def escape_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _summary(tensor: TensorLike) -> str:
+    return f"tensor {tensor.dtype} {list(tensor.shape)}"
+
+
 class _Converter:
     """Converts one value, walking it recursively.
 
@@ -114,6 +119,8 @@ class _Converter:
         match value:
             case Tensor():
                 return self._tensor(value, depth, summarize)
+            case Joined():
+                return _summary(value) if summarize else _LEFT_OUT
             case dict() | list() | tuple() | Inert():
                 return self._nested(value, depth, summarize)
             case str():
@@ -168,7 +175,7 @@ class _Converter:
             depth: how many containers it is within.
             summarize: whether dtype and shape are given; otherwise it is left out.
         """
-        summary = f"tensor {tensor.dtype} {list(tensor.shape)}"
+        summary = _summary(tensor)
         if tensor.size != 1:
             return summary if summarize else _LEFT_OUT
         if tensor.dtype in _NOT_IN_NUMPY:

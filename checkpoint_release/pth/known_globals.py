@@ -119,6 +119,10 @@ TORCH = re.compile(
     r"|distributed\.(_tensor|tensor)\.(_dtensor_spec|placement_types)"
     r"\.(DTensorSpec|TensorMeta)"
     r"|distributed\._shard\.(\w+\.)*[A-Z]\w*|distributed\.remote_device\._remote_device"
+    # what a distributed checkpoint says of itself
+    r"|distributed\.checkpoint\.metadata\.(Metadata|MetadataIndex|StorageMeta"
+    r"|(Tensor|Bytes|Chunk)StorageMetadata|TensorProperties|_MEM_FORMAT_ENCODING)"
+    r"|distributed\.checkpoint\.filesystem\._Storage(Info|Prefix)"
     r")"
 )
 """The dotted names of torch that are inert."""

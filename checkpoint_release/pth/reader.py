@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,53 @@ def read_checkpoint(path: Path) -> Checkpoint:
         left_out=_left_out(unpickler),
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A checkpoint that lies within a larger file.
+
+    Attributes:
+        value: as of Checkpoint.
+        left_out: as of Checkpoint.
+    """
+
+    value: Any
+    left_out: dict[str, dict[str, int]]
+
+
+def read_embedded(file: MappedFile, budget: Budget) -> Embedded:
+    """Read what torch.save wrote into a part of a file.
+
+    Args:
+        file: that part alone.
+        budget: of all that is read together.
+
+    Raises:
+        CheckpointError: as read_checkpoint; the message doesn't say where it is.
+    """
+    if not is_zip(file):
+        raise CheckpointError(
+            "there is nothing there that torch.save wrote",
+            "copy or download the files again, all of one run",
+        )
+    value, unpickler, _ = _read_zip(file, budget)
+    return Embedded(resolve(value, budget)[0], _left_out(unpickler))
+
+
+def read_pickle(file: MappedFile, budget: Budget) -> Embedded:
+    """Read a file that is one pickle without tensors.
+
+    Raises:
+        CheckpointError: it isn't a whole and sane one, or refers to tensors.
+    """
+    unpickler = Unpickler(file.view, builders(len(file.view)), _no_storage, budget)
+    value = unpickler.load()
+    return Embedded(resolve(value, budget)[0], _left_out(unpickler))
+
+
+def _no_storage(pid: tuple[Any, ...]) -> Any:
+    raise ValueError("it refers to a tensor's storage, and has none")
 
 
 def refuse_dangerous(checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from checkpoint_release.runtimes.detect import (
 )
 from checkpoint_release.runtimes.hub_snapshot import fetch_snapshot
 from checkpoint_release.runtimes.open import open_with
-from checkpoint_release.runtimes.runtime import Options
+from checkpoint_release.runtimes.runtime import Merging, Options
 
 Run = Callable[[Arrays], Arrays]
 
@@ -52,6 +52,7 @@ _SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin", ".ckpt")
 _ARGUMENTS = {
     "checkpoint.state_dict": "state_dict",
     "checkpoint.lora_alpha": "lora_alpha",
+    "checkpoint.adapter": "adapter",
 }
 """The library's options that `load` has too → its arguments."""
 
@@ -108,6 +109,7 @@ def load(
     trust: Sequence[str] = (),
     lora_alpha: float | None = None,
     state_dict: str | None = None,
+    adapter: str | Path | Mapping[str, float] | None = None,
 ) -> Model:
     """Load a model, recognised by what its file holds rather than by its name.
 
@@ -129,6 +131,8 @@ def load(
         lora_alpha: alpha of the LoRA layers in a .pth that doesn't state it.
         state_dict: key of the weights in a .pth that holds several, dotted where nested
             (such as "ema"); None: the only ones there are.
+        adapter: a LoRA adapter to merge into a .pth: a file, or a folder of PEFT. Of
+            several, path → what each one's update is multiplied by.
 
     Raises:
         InferenceError: it isn't there, isn't a model that this can run, or an option
@@ -153,18 +157,15 @@ def load(
                 DeprecationWarning,
                 stacklevel=2,
             )
-        return open_model(
-            given, found, options, state_dict=state_dict, lora_alpha=lora_alpha
-        )
+        merging = Merging(state_dict, lora_alpha, _adapter_weights(adapter))
+        return open_model(given, found, options, merging)
 
 
 def open_model(
     given: str,
     found: Detected,
     options: Options,
-    *,
-    state_dict: str | None = None,
-    lora_alpha: float | None = None,
+    merging: Merging,
     architecture: Architecture | None = None,
 ) -> Model:
     """Open a model that was found.
@@ -173,14 +174,14 @@ def open_model(
         given: what the user named.
         found: the model.
         options: how to run it.
-        state_dict, lora_alpha: as of `load`.
+        merging: of a .pth.
         architecture: of a .pth; None: what lies beside it, or its weights, say it.
 
     Raises:
         CheckpointReleaseError: as `load`.
     """
     if found.format != PTH:
-        _refuse_pth_options(given, found, lora_alpha, state_dict)
+        _refuse_pth_options(given, found, merging)
         with _naming(found.path):
             runtime = open_with(found.format, found.path, options)
         return Model(given, found.format, runtime.signature, runtime.run)
@@ -188,14 +189,19 @@ def open_model(
         from checkpoint_release.runtimes.pth_model import open_pth
 
     with _naming(found.path):
-        model = open_pth(
-            found.path,
-            state_dict=state_dict,
-            lora_alpha=lora_alpha,
-            options=options,
-            architecture=architecture,
-        )
+        model = open_pth(found.path, merging, options, architecture)
     return Model(given, PTH, model.signature, model.run)
+
+
+def _adapter_weights(
+    adapter: str | Path | Mapping[str, float] | None,
+) -> dict[Path, float]:
+    """Path of each adapter → its weight."""
+    if adapter is None:
+        return {}
+    if isinstance(adapter, Mapping):
+        return {Path(path): weight for path, weight in adapter.items()}
+    return {Path(adapter): 1.0}
 
 
 @contextmanager
@@ -271,20 +277,22 @@ def find_model(given: str, format: str | None, revision: str | None) -> Detected
     return detect(fetch_snapshot(given, format, revision), format)
 
 
-def _refuse_pth_options(
-    given: str, found: Detected, lora_alpha: float | None, state_dict: str | None
-) -> None:
+def _refuse_pth_options(given: str, found: Detected, merging: Merging) -> None:
     """Refuse options that mean nothing for the format.
 
     Args:
         given: what `load` was given, for the message.
         found: a model that isn't a .pth.
-        lora_alpha, state_dict: the options; None where they weren't given.
+        merging: what was asked of a .pth.
 
     Raises:
         InferenceError: one was given.
     """
-    values = {"lora_alpha": lora_alpha, "state_dict": state_dict}
+    values = {
+        "lora_alpha": merging.lora_alpha,
+        "state_dict": merging.state_dict,
+        "adapter": merging.adapters or None,
+    }
     stated = [name for name, value in values.items() if value is not None]
     if stated:
         names = " and ".join(f"{{{name}}}" for name in stated)

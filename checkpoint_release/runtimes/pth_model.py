@@ -25,8 +25,9 @@ from checkpoint_release.core.trust import NO_TRUST
 from checkpoint_release.pth import read_checkpoint, refuse_dangerous
 from checkpoint_release.runtimes.eager import load_model
 from checkpoint_release.runtimes.eager_runtime import run_module
-from checkpoint_release.runtimes.runtime import Options, Runtime
-from checkpoint_release.state_dict.model_weights import read_model_weights
+from checkpoint_release.runtimes.runtime import Merging, Options, Runtime
+from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
+from checkpoint_release.state_dict.sources import read_source
 from checkpoint_release.tensors.safetensors import write_safetensors
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ class PthModel:
 
 def open_pth(
     path: Path,
-    *,
-    state_dict: str | None,
-    lora_alpha: float | None,
+    merging: Merging,
     options: Options,
     architecture: Architecture | None = None,
 ) -> PthModel:
@@ -111,6 +110,7 @@ def open_pth(
         InferenceError: its model isn't known, or torch doesn't have the options.
         ModelError: the model can't be built.
     """
+    lora_alpha = merging.lora_alpha
     if lora_alpha is not None and not (math.isfinite(lora_alpha) and lora_alpha > 0):
         raise InferenceError(
             f"{{lora_alpha}} is {lora_alpha}",
@@ -119,12 +119,38 @@ def open_pth(
         )
     checkpoint = read_checkpoint(path)
     refuse_dangerous(checkpoint)
-    weights = read_model_weights(checkpoint, state_dict=state_dict, alpha=lora_alpha)
+    weights = read_model_weights(
+        checkpoint,
+        _read_adapters(merging.adapters),
+        state_dict=merging.state_dict,
+        alpha=lora_alpha,
+    )
     stated = architecture or _architecture(path, weights.tensors)
     architecture = stated.trusting(options.trust)
     architecture.find_factory()  # asks for trust before any weights are written
     module = _build(architecture, weights.tensors)
     return PthModel(path, module, architecture.signature, options)
+
+
+def _read_adapters(adapters: Mapping[Path, float]) -> list[AdapterFile]:
+    """Read the adapters.
+
+    Raises:
+        CheckpointError, ArtifactError: one can't be read.
+        InferenceError: a weight isn't a finite number.
+    """
+    read = []
+    for path, weight in adapters.items():
+        if not math.isfinite(weight):
+            raise InferenceError(
+                f"{{adapter}} gives {path} the weight {weight}",
+                "give a finite number",
+                options=["adapter"],
+            )
+        checkpoint = read_source(path)
+        refuse_dangerous(checkpoint)
+        read.append(AdapterFile(checkpoint, weight))
+    return read
 
 
 def _build(architecture: Architecture, weights: StateDict) -> nn.Module:

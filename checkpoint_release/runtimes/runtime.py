@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,21 @@ from checkpoint_release.core.trust import NO_TRUST, Trust
 
 Compute = Callable[[Sequence[Array]], Sequence[Array]]
 """Arrays in the signature's order → arrays in the artifact's order of outputs."""
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Which weights of a .pth are meant, and what is merged into them.
+
+    Attributes:
+        state_dict: key of the weights, dotted where nested; None: the only ones.
+        lora_alpha: LoRA's alpha, where the file with the factors doesn't say it.
+        adapters: path of each adapter → what its update is multiplied by.
+    """
+
+    state_dict: str | None = None
+    lora_alpha: float | None = None
+    adapters: Mapping[Path, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

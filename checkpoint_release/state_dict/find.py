@@ -11,13 +11,13 @@ from typing import Any
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
+from checkpoint_release.state_dict.adapter_names import has_factors, is_adapter
 from checkpoint_release.state_dict.candidates import (
     StateDict,
     candidates,
     outline,
     tensors_in,
 )
-from checkpoint_release.state_dict.lora import has_factors, is_adapter
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import TensorLike
 

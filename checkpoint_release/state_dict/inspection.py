@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.core.text import for_terminal, printable
 from checkpoint_release.pth import Checkpoint
 from checkpoint_release.pth.facts import training_facts
 from checkpoint_release.pth.file_kind import Kind
-from checkpoint_release.state_dict.candidates import candidates
+from checkpoint_release.state_dict.advice import advised_params
+from checkpoint_release.state_dict.candidates import StateDict, candidates
+from checkpoint_release.state_dict.fitting import Fit, fits
+from checkpoint_release.state_dict.inspection_report import (
+    TensorShapes,
+    as_json,
+    as_text,
+)
 from checkpoint_release.state_dict.shards import ShardName
 from checkpoint_release.state_dict.sources import read_file, read_source
+from checkpoint_release.state_dict.written_by import written_by
+from checkpoint_release.tensors.statistics import tied_names
 from checkpoint_release.tensors.tensor import TensorLike
 
-TensorShapes = dict[str, tuple[str, tuple[int, ...]]]
-"""Tensor name → (safetensors dtype such as "F32", shape)."""
 
+class Safety(StrEnum):
+    """What loading the file with another program could do."""
 
-_WIDTH = 100  # characters of a fact in the report
+    CLEAN = "clean"
+    """It holds data, or classes of which nothing bad is known."""
+    DANGEROUS = "dangerous"
+    """It names code that could do harm."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,11 @@ class Inspection:
             → how often it would have been called.
         unknown_globals: the same of code of which nothing is known.
         other_globals: the same of what is known to be inert. None of them was run.
+        tool: which tool wrote it, with its version where the file says it.
+        tied: key of a state dict → groups of names that share one tensor.
+        fits: the model families that the state dicts fit, perhaps after a prefix is
+            stripped or some tensors are left out.
+        params: what to put into params.yaml: dotted option → value.
     """
 
     path: Path
@@ -50,28 +66,23 @@ class Inspection:
     unsafe_globals: Mapping[str, int] = field(default_factory=dict)
     unknown_globals: Mapping[str, int] = field(default_factory=dict)
     other_globals: Mapping[str, int] = field(default_factory=dict)
+    tool: str = ""
+    tied: Mapping[str, list[list[str]]] = field(default_factory=dict)
+    fits: tuple[Fit, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def safety(self) -> Safety:
+        """The verdict on what the pickle names."""
+        return Safety.DANGEROUS if self.unsafe_globals else Safety.CLEAN
 
     def __str__(self) -> str:
-        """The report: the tensors first, then what else the file holds.
+        """The report: the tensors first, then what else the file holds."""
+        return as_text(self)
 
-        A section is left out where there is nothing in it. Facts are cut to a line each
-        (they may be as long as the file's author likes); tensors and the names of code
-        are complete, because people look for one of them.
-        """
-        lines = [f"{self.path}: {self.kind}"]
-        for key, tensors in self.state_dicts.items():
-            lines += _state_dict_lines(key, tensors)
-        facts = []
-        for key, value in self.training.items():
-            facts.append(printable(f"{key}: {value}", _WIDTH - 1))
-        lines += _section("training", facts)
-        unsafe = _counted(self.unsafe_globals)
-        lines += _section("code that could do harm, not run", unsafe)
-        unknown = _counted(self.unknown_globals)
-        lines += _section("code of which nothing is known, not run", unknown)
-        lines += _section("inert types", _counted(self.other_globals))
-        lines += _section("notes", self.notes)
-        return "\n".join(lines)
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON holds it, for programs."""
+        return as_json(self)
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -101,30 +112,41 @@ def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
         checkpoint: as it was read.
         more_notes: beside its own.
     """
-    state_dicts: dict[str, TensorShapes] = {}
+    state_dicts: dict[str, StateDict] = {}
     notes = [*more_notes, *checkpoint.notes]
     try:
         for key, tensors in candidates(checkpoint.value):
-            state_dicts[key] = _shapes(tensors)
+            state_dicts[key] = tensors
     except CheckpointError as error:  # of a kind that safetensors can't hold
         notes.append(error.problem)
     # The top-level keys that lead to weights are no facts of the training.
     weights: set[str] = set()
-    for key, shapes in state_dicts.items():
+    for key, tensors in state_dicts.items():
         if key:
             weights.add(key.partition(".")[0])
         else:  # a bare state dict: its tensors are at the top
-            weights.update(shapes)
+            weights.update(tensors)
+    found = fits(state_dicts)
     return Inspection(
         checkpoint.path,
         _kind(checkpoint),
-        state_dicts,
+        {key: _shapes(tensors) for key, tensors in state_dicts.items()},
         training_facts(checkpoint.entries, weights),
         tuple(notes),
         checkpoint.left_out.get("dangerous", {}),
         checkpoint.left_out.get("unknown", {}),
         checkpoint.left_out.get("harmless", {}),
+        written_by(checkpoint),
+        _tied(state_dicts),
+        tuple(found),
+        advised_params(checkpoint, state_dicts, found),
     )
+
+
+def _tied(state_dicts: Mapping[str, StateDict]) -> dict[str, list[list[str]]]:
+    """Of each state dict that has any, the groups of names that share a tensor."""
+    groups = {key: tied_names(tensors) for key, tensors in state_dicts.items()}
+    return {key: tied for key, tied in groups.items() if tied}
 
 
 def _kind(checkpoint: Checkpoint) -> str:
@@ -137,40 +159,3 @@ def _kind(checkpoint: Checkpoint) -> str:
 def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:
     """Of each tensor dtype and shape; its bytes stay where they are."""
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-
-
-def _state_dict_lines(key: str, tensors: TensorShapes) -> list[str]:
-    """A state dict in the report: how large it is, and a line for each tensor.
-
-    Names are a file's own text; each is one visible line here, and complete.
-
-    Args:
-        key: where in the file it is.
-        tensors: name → dtype and shape.
-    """
-    names = {name: printable(name, len(name)) for name in tensors}
-    width = min(_WIDTH, max(map(len, names.values()), default=0))
-    rows = []
-    elements = 0
-    for name, (dtype, shape) in tensors.items():
-        rows.append(f"{names[name]:{width}}  {dtype} {list(shape)}")
-        elements += math.prod(shape)
-    title = f"state dict {printable(key)}" if key else "state dict"
-    return _section(f"{title}: {len(tensors)} tensors, {elements:,} values", rows)
-
-
-def _counted(names: Mapping[str, int]) -> list[str]:
-    """A row for each name of code, with how often the pickle would have called it."""
-    return [f"{name} ×{count}" for name, count in names.items()]
-
-
-def _section(title: str, rows: list[str] | tuple[str, ...]) -> list[str]:
-    """A part of the report: a title and indented rows; nothing without rows.
-
-    Args:
-        title: a line by itself.
-        rows: a line each.
-    """
-    if not rows:
-        return []
-    return [title, *(f"  {for_terminal(row)}" for row in rows)]

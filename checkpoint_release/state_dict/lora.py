@@ -1,65 +1,59 @@
-"""Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) and how they are merged.
-
-An adapter holds two factors for each layer that it adapts: lora_A [rank, in] and
-lora_B [out, rank]. They come in a file of their own, or injected into the model's
-state dict beside the layers' own weights, which are then named X.base_layer.
-"""
+"""Adapters (LoRA, DoRA), from where they are found to the weights that they change."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.core.text import printable
-from checkpoint_release.pth import to_json_value
+from checkpoint_release.state_dict.adapter_config import LoraConfig
+from checkpoint_release.state_dict.adapter_names import (
+    PEFT_PREFIX,
+    Part,
+    has_factors,
+    is_adapter,
+    other_method,
+)
 from checkpoint_release.state_dict.candidates import StateDict, candidates, outline
+from checkpoint_release.state_dict.lora_layers import (
+    OWN_BASE,
+    Factors,
+    Update,
+    check_fit,
+    check_magnitudes,
+    pair_factors,
+    state_dict_of,
+)
 from checkpoint_release.state_dict.prefixes import without_prefix
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
-from checkpoint_release.tensors.wrappers import Computed
 
-# PEFT's model has X.lora_A.default.weight ("default" is the adapter's name), PEFT's
-# adapter files X.lora_A.weight; a script that keeps a factor as a parameter, X.lora_A.
-_FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<factor>A|B)(\.default)?(\.weight)?$")
-# Float32 would round each of the sums; the result is rounded once, to the weight's
-# dtype.
-_PRECISION = np.float64
-_PEFT_PREFIX = "base_model.model."
-_BLOCK = 1 << 17  # elements of a layer that are merged at a time
 # A file's merges may take this many multiplications, and so many more for each byte of
 # the factors and layers: a rank of 512 for a layer in half precision.
 MAX_PRODUCTS = 1 << 29
 PRODUCTS_A_BYTE = 256
-_OWN_BASE = "give the adapter's own base checkpoint"
+
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
-class _Factors:
-    """The factors of one layer: a [rank, in], b [out, rank]."""
+class LoraAdapter:
+    """An adapter and how it is merged.
 
-    a: TensorLike
-    b: TensorLike
+    Attributes:
+        tensors: name → factor, or another tensor that takes the base's place.
+        config: how it is scaled.
+        weight: what its update is multiplied by beside its own scale.
+        name: by which a message and checkpoint.json know it.
+    """
 
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-
-def is_adapter(tensors: Mapping[str, TensorLike]) -> bool:
-    """Whether all of the tensors (name → tensor) are LoRA factors, by their names."""
-    return all(_FACTOR.match(name) for name in tensors)
-
-
-def has_factors(tensors: Mapping[str, TensorLike]) -> bool:
-    """Whether some of the tensors (name → tensor) are LoRA factors, by their names."""
-    return any(_FACTOR.match(name) for name in tensors)
+    tensors: StateDict
+    config: LoraConfig = field(default_factory=LoraConfig)
+    weight: float = 1.0
+    name: str = ""
 
 
 def refuse_adapter_beside(adapter: str, path: str) -> None:
@@ -84,26 +78,31 @@ def refuse_adapter_beside(adapter: str, path: str) -> None:
         )
 
 
-def find_adapter(value: Any) -> StateDict:
-    """The LoRA factors in an adapter file.
+def find_adapter(value: Any, *, replaces: bool = False) -> StateDict:
+    """The tensors in an adapter file.
 
     Args:
         value: what the file holds.
+        replaces: whether tensors that take the base's place may lie among them.
 
     Returns:
-        Name → factor, under the names that the file has.
+        Name → tensor, under the names that the file has.
 
     Raises:
         CheckpointError: there are none, several sets, or other tensors among them.
     """
     found = dict(candidates(value))
-    adapters = [name for name, tensors in found.items() if is_adapter(tensors)]
+    adapters = []
+    for name, tensors in found.items():
+        if is_adapter(tensors) or (replaces and has_factors(tensors)):
+            adapters.append(name)
     if len(adapters) == 1:
         return found[adapters[0]]
     if adapters:
         holds = f"{len(adapters)} LoRA adapters ({first_few(adapters, 12)})"
     else:
         for name, tensors in found.items():
+            _refuse_other_method(tensors)
             _refuse_mixed(name, tensors)
         holds = "no LoRA adapter"
     raise CheckpointError(
@@ -112,6 +111,18 @@ def find_adapter(value: Any) -> StateDict:
         " {checkpoint.adapter}",
         options=["checkpoint.adapter"],
     )
+
+
+def _refuse_other_method(tensors: StateDict) -> None:
+    """Raise CheckpointError where another method than LoRA trained the tensors."""
+    method = other_method(tensors)
+    if method:
+        raise CheckpointError(
+            f"the adapter is {method}, and only LoRA and DoRA can be merged here",
+            "merge it where it was trained, and give the merged weights in"
+            " {checkpoint.path}",
+            options=["checkpoint.path"],
+        )
 
 
 def _refuse_mixed(name: str, tensors: StateDict) -> None:
@@ -125,119 +136,30 @@ def _refuse_mixed(name: str, tensors: StateDict) -> None:
     """
     if not has_factors(tensors):
         return
-    others = [tensor for tensor in tensors if not _FACTOR.match(tensor)]
+    others = [tensor for tensor in tensors if Part.of(tensor) is None]
     raise CheckpointError(
         f"the adapter file's {printable(name) or 'state dict'} holds LoRA factors and"
         f" {len(others)} other tensors: {first_few(others, 3)}",
-        "only lora_A and lora_B can be merged: save the adapter without the others; if"
-        " they are a model's weights with its LoRA injected, give the file as"
-        " {checkpoint.path} and leave {checkpoint.adapter} unset",
+        "if PEFT saved it, give its folder, whose adapter_config.json says what they"
+        " are, in {checkpoint.adapter}; if they are a model's weights with its LoRA"
+        " injected, give the file as {checkpoint.path} and leave {checkpoint.adapter}"
+        " unset; otherwise merge it where it was trained",
         options=["checkpoint.path", "checkpoint.adapter"],
     )
 
 
-def lora_alpha(
-    value: Any, stated: float | None, weights: Mapping[str, TensorLike]
-) -> float | None:
-    """LoRA's alpha: what the file's lora_config says, or what the user states.
-
-    Args:
-        value: what the file holds.
-        stated: checkpoint.lora_alpha.
-        weights: the factors, perhaps among other tensors.
-
-    Returns:
-        None where neither says it.
-
-    Raises:
-        CheckpointError: both say something else, or lora_config's rank isn't the
-            factors' own.
-    """
-    config = _lora_config(value)
-    rank = _number(config, "rank", "r", "lora_rank")
-    if rank is not None:
-        _check_rank(rank, weights)
-    alpha = _number(config, "alpha", "lora_alpha")
-    if alpha is None:
-        return stated
-    if stated is not None and stated != alpha:
-        raise CheckpointError(
-            f"lora_config in the file says alpha {alpha:g}, and"
-            f" {{checkpoint.lora_alpha}} says {stated:g}",
-            "leave {checkpoint.lora_alpha} unset to take the file's own",
-            options=["checkpoint.lora_alpha"],
-        )
-    return alpha
-
-
-def _lora_config(value: Any) -> Mapping[str, Any]:
-    """lora_config, a mapping or an object; empty where there is none.
-
-    Args:
-        value: what the file holds.
-    """
-    if not isinstance(value, Mapping):
-        return {}
-    config = to_json_value(value.get("lora_config"))
-    return config if isinstance(config, Mapping) else {}
-
-
-def _number(config: Mapping[str, Any], *keys: str) -> float | None:
-    """What the first of the keys with a number holds; True and False are none.
-
-    Raises:
-        CheckpointError: it is beyond what a float holds.
-    """
-    for key in keys:
-        value = config.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except OverflowError:
-                raise CheckpointError(
-                    f"lora_config's {key} is a number of {value.bit_length()} bits,"  # type: ignore[union-attr]
-                    " and no scale or rank can be that large",
-                    "state alpha in {checkpoint.lora_alpha}, and save the file again"
-                    " without this number",
-                    options=["checkpoint.lora_alpha"],
-                ) from None
-    return None
-
-
-def _check_rank(rank: float, weights: Mapping[str, TensorLike]) -> None:
-    """Raise CheckpointError where a factor hasn't the rank that lora_config says.
-
-    Such a config belongs to another adapter, and so does its alpha.
-
-    Args:
-        rank: as lora_config says.
-        weights: the factors, perhaps among other tensors; A is [rank, in].
-    """
-    for name, tensor in weights.items():
-        match = _FACTOR.match(name)
-        if match is None or match["factor"] != "A":
-            continue
-        if tensor.shape[:1] != (rank,):
-            raise CheckpointError(
-                f"lora_config says rank {rank:g}, and {printable(name)} has shape"
-                f" {list(tensor.shape)}",
-                "the file contradicts itself: export it again where it was trained",
-            )
-
-
 def merge_lora(
-    weights: StateDict, adapter: Mapping[str, TensorLike] | None, alpha: float | None
+    weights: StateDict,
+    adapters: Sequence[LoraAdapter] = (),
+    own: LoraConfig | None = None,
 ) -> tuple[StateDict, MergedLora | None]:
-    """Add adapters to the weights they adapt: W + (alpha / rank) · B·A.
-
-    Computed in float64 and rounded once.
+    """Add adapters to the weights they adapt: W + scale · B·A.
 
     Args:
-        weights: state dict; injected adapters (X.base_layer.weight, X.lora_A, X.lora_B)
-            are merged as well.
-        adapter: lora_A [rank, in] and lora_B [out, rank] from a file of their own, or
-            None.
-        alpha: the scale's numerator; must be known where there is anything to merge.
+        weights: state dict; an injected adapter (X.base_layer.weight, X.lora_A,
+            X.lora_B) is merged as well.
+        adapters: from files of their own.
+        own: what is stated about the injected adapter.
 
     Returns:
         The weights under the names of the model without adapters, and what was merged;
@@ -247,206 +169,241 @@ def merge_lora(
         CheckpointError: alpha isn't known, a factor is missing, shapes don't fit, an
             adapter matches nothing.
     """
+    merged, injected = _split(weights)
+    if injected:
+        if adapters:
+            raise CheckpointError(
+                f"the checkpoint holds LoRA factors ({first_few(list(injected), 1)}),"
+                " and {checkpoint.adapter} adds others",
+                "leave {checkpoint.adapter} unset, or give a base checkpoint without"
+                " adapters",
+                options=["checkpoint.adapter"],
+            )
+        adapters = [LoraAdapter(injected, own or LoraConfig())]
+        _refuse_several_injected(injected)
+    replaced: set[str] = set()
+    updates: dict[str, list[Update]] = {}
+    record = _Record()
+    for adapter in adapters:
+        tensors = without_prefix(adapter.tensors, (PEFT_PREFIX,))[0]
+        factors, others = _parts_of(tensors, adapter)
+        _replace(merged, others, replaced, adapter)
+        layers = pair_factors(factors)
+        for layer, update in _updates(layers, adapter, record):
+            updates.setdefault(layer, []).append(update)
+    if not updates:
+        return merged, None
+    _check_work(updates, merged)
+    for layer, all_updates in updates.items():
+        for update in all_updates:
+            check_fit(layer, update, merged)
+        check_magnitudes(layer, all_updates, any(e.weight != 1 for e in adapters))
+    state_dict_of(updates, merged)
+    return merged, record.lora(sorted(updates), adapters, sorted(replaced))
+
+
+def _split(weights: StateDict) -> tuple[StateDict, StateDict]:
+    """The model's own tensors under their own names, and the factors among them.
+
+    Raises:
+        CheckpointError: two tensors would have the same name.
+    """
     merged: StateDict = {}
     injected: StateDict = {}
+    adapted = has_factors(weights)
     for name, tensor in weights.items():
-        if _FACTOR.match(name):
+        if Part.of(name):
             injected[name] = tensor
-        else:
-            own_name = name.replace(".base_layer.", ".")
-            if own_name in merged:
-                raise CheckpointError(
-                    f"two of the checkpoint's tensors would be named"
-                    f" {printable(own_name)}: one under this name, and one under"
-                    " base_layer, which an adapter puts between",
-                    "remove the one that isn't the model's, and save the file again",
-                )
-            merged[own_name] = tensor
-    layers = _pair_factors(_all_factors(injected, adapter))
-    if not layers:
-        return merged, None
-    if alpha is None:
+            continue
+        if adapted and ".original_module." in name:
+            continue  # PEFT's modules_to_save: beside it is what was trained
+        own_name = name.replace(".base_layer.", ".")
+        if adapted:
+            own_name = own_name.replace(".modules_to_save.default.", ".")
+        if own_name in merged:
+            raise CheckpointError(
+                f"two of the checkpoint's tensors would be named"
+                f" {printable(own_name)}: one under this name, and one under"
+                " base_layer, which an adapter puts between",
+                "remove the one that isn't the model's, and save the file again",
+            )
+        merged[own_name] = tensor
+    return merged, injected
+
+
+def _refuse_several_injected(injected: StateDict) -> None:
+    """Raise CheckpointError where a model holds several adapters by name."""
+    names: set[str] = set()
+    for name in injected:
+        part = Part.of(name)
+        if part is not None:
+            names.add(part.adapter)
+    if len(names) > 1:
         raise CheckpointError(
-            f"{len(layers)} layers have LoRA factors ({first_few(list(layers), 1)}),"
-            " and the file doesn't say their alpha",
-            "state the alpha it was trained with in {checkpoint.lora_alpha}",
-            options=["checkpoint.lora_alpha"],
-        )
-    _check_work(layers, merged)
-    for layer, factors in layers.items():
-        name = f"{layer}.weight"
-        _check_fit(layer, factors, merged)
-        merged[name] = _adapted(merged[name], factors, alpha / factors.rank)
-    return merged, _merged_lora(layers, alpha)
-
-
-def _all_factors(
-    injected: StateDict, adapter: Mapping[str, TensorLike] | None
-) -> StateDict:
-    """The factors to merge: those in the state dict, or those of the adapter file.
-
-    Args:
-        injected: the factors in the state dict.
-        adapter: those of the adapter file, perhaps under PEFT's prefix; None: no file.
-
-    Raises:
-        CheckpointError: both have some, and in which order isn't known.
-    """
-    if adapter is None:
-        return injected
-    if injected:
-        raise CheckpointError(
-            f"the checkpoint holds LoRA factors ({first_few(list(injected), 1)}), and"
-            " {checkpoint.adapter} adds others",
-            "leave {checkpoint.adapter} unset, or give a base checkpoint without"
-            " adapters",
+            f"the checkpoint holds {len(names)} adapters:"
+            f" {first_few(sorted(names), 5)}",
+            "save each with model.save_pretrained, and give their folders and weights"
+            " in {checkpoint.adapter}",
             options=["checkpoint.adapter"],
         )
-    return without_prefix(adapter, (_PEFT_PREFIX,))[0]
 
 
-def _pair_factors(tensors: Mapping[str, TensorLike]) -> dict[str, _Factors]:
-    """Layer → its factors.
+def _parts_of(
+    tensors: StateDict, adapter: LoraAdapter
+) -> tuple[StateDict, dict[str, TensorLike]]:
+    """An adapter's factors, and what takes the place of the base's tensors.
+
+    Without a config that says so, every tensor counts as a factor, and is refused as
+    one where it is none.
+    """
+    if not adapter.config.replaces:
+        return tensors, {}
+    factors: StateDict = {}
+    others: dict[str, TensorLike] = {}
+    for name, tensor in tensors.items():
+        if Part.of(name):
+            factors[name] = tensor
+        else:
+            others[name.replace(".base_layer.", ".")] = tensor
+    return factors, others
+
+
+def _replace(
+    merged: StateDict,
+    others: Mapping[str, TensorLike],
+    replaced: set[str],
+    adapter: LoraAdapter,
+) -> None:
+    """Put an adapter's other tensors in the places of the base's.
 
     Args:
-        tensors: name → factor, such as "encoder.0.lora_A.weight".
+        merged: is changed. A head that the base lacks is added.
+        others: name → tensor.
+        replaced: the names that adapters before this one replaced; it grows.
+        adapter: whose they are.
 
     Raises:
-        CheckpointError: a name is no factor's, or a layer has only one of the two.
+        CheckpointError: shapes differ, two adapters replace the same, or the adapter
+            has a weight, by which only a difference could be multiplied.
     """
-    by_layer: dict[str, dict[str, TensorLike]] = {}
-    for name, tensor in tensors.items():
-        match = _FACTOR.match(name)
-        if match is None:
+    for name, tensor in others.items():
+        if name in replaced or adapter.weight != 1:
             raise CheckpointError(
-                f"the LoRA adapter holds {printable(name)}, which is no LoRA factor",
-                "give lora_A and lora_B only",
+                f"the adapter {printable(adapter.name)} replaces {printable(name)},"
+                " which can be done by one adapter alone, with the weight 1",
+                "merge the others where they were trained",
             )
-        factors = by_layer.setdefault(match["layer"], {})
-        if match["factor"] in factors:
+        base = merged.get(name)
+        if base is not None and base.shape != tensor.shape:
             raise CheckpointError(
-                f"two tensors are the factor lora_{match['factor']} of"
-                f" {printable(match['layer'])}, one of them {printable(name)}",
-                "leave one of them out, and save the file again",
+                f"the adapter's {printable(name)} has shape {list(tensor.shape)}, and"
+                f" the base's {list(base.shape)}",
+                OWN_BASE,
             )
-        factors[match["factor"]] = tensor
-    paired = {}
-    for layer, pair in by_layer.items():
-        if len(pair) != 2:
-            raise CheckpointError(
-                f"{printable(layer)} has lora_{next(iter(pair))} and not the other"
-                " factor",
-                "give a complete adapter",
-            )
-        paired[layer] = _Factors(pair["A"], pair["B"])
-    return paired
+        merged[name] = tensor
+        replaced.add(name)
 
 
-def _check_fit(layer: str, factors: _Factors, weights: StateDict) -> None:
-    """Raise CheckpointError unless the layer has a matrix that the factors fit.
+def _updates(
+    layers: Mapping[str, Factors], adapter: LoraAdapter, record: _Record
+) -> list[tuple[str, Update]]:
+    """What an adapter does to each layer.
 
-    Args:
-        layer: its name in the model, such as "encoder.0".
-        factors: A [rank, in] and B [out, rank].
-        weights: the model's; "<layer>.weight" has to be [out, in].
+    Raises:
+        CheckpointError: alpha isn't known, or ranks aren't those that are stated.
     """
-    base = weights.get(f"{layer}.weight")
-    if base is None:
-        raise CheckpointError(
-            f"the LoRA adapter adapts {printable(layer)}, and the base has no"
-            f" {printable(layer)}.weight",
-            _OWN_BASE,
+    config = adapter.config
+    found = []
+    for layer, factors in layers.items():
+        config.check_rank(layer, factors.rank, factors.a_name)
+        alpha = config.alpha_of(layer)
+        if alpha is None:
+            raise CheckpointError(
+                f"{len(layers)} layers have LoRA factors ({first_few([layer], 1)}), and"
+                " the file doesn't say their alpha",
+                "state the alpha it was trained with in {checkpoint.lora_alpha}",
+                options=["checkpoint.lora_alpha"],
+            )
+        # a rank of 0 is refused with the shapes
+        scale = config.scale(alpha, factors.rank or 1) * adapter.weight
+        transposed = factors.embedding or (
+            config.transposed and len(factors.a.shape) == 2
         )
-    a, b = factors.a.shape, factors.b.shape
-    shapes = f"lora_A {list(a)}, lora_B {list(b)}, base {list(base.shape)}"
-    if not len(a) == len(b) == len(base.shape) == 2:
-        raise CheckpointError(
-            f"{printable(layer)}: only Linear layers can be merged: {shapes}",
-            "merge it where it was trained",
-        )
-    rank, inputs = a
-    outputs = b[0]
-    fit = b[1] == rank and base.shape == (outputs, inputs)
-    if rank == 0 or not fit:  # of rank 0 there is no scale alpha / rank
-        raise CheckpointError(
-            f"{printable(layer)}: the LoRA factors don't fit: {shapes}", _OWN_BASE
-        )
+        record.add(adapter.name, layer, alpha, factors)
+        found.append((layer, Update(factors, scale, transposed)))
+    return found
 
 
-def _check_work(layers: Mapping[str, _Factors], weights: StateDict) -> None:
+def _check_work(
+    updates: Mapping[str, Sequence[Update]], weights: Mapping[str, TensorLike]
+) -> None:
     """Raise CheckpointError where merging takes longer than the file's size explains.
 
     With a stride of zero a few bytes are a factor of any rank, and its product with
     another one would take hours.
 
     Args:
-        layers: name → its factors; not yet checked whether they fit.
+        updates: layer → its updates; not yet checked whether they fit.
         weights: the model's.
     """
     products = 0
     stored: dict[object, int] = {}
-    for layer, factors in layers.items():
-        products += math.prod(factors.a.shape) * math.prod(factors.b.shape[:1])
-        for tensor in (factors.a, factors.b, weights.get(f"{layer}.weight")):
+    for layer, all_updates in updates.items():
+        tensors = [weights.get(f"{layer}.weight")]
+        for update in all_updates:
+            products += update.factors.products
+            tensors += [update.factors.a, update.factors.b]
+        for tensor in tensors:
             if isinstance(tensor, Tensor):
                 stored[id(tensor.storage)] = tensor.storage.nbytes
             elif tensor is not None:  # computed, such as widened from half precision
                 stored[id(tensor)] = nbytes(tensor)
     if products > MAX_PRODUCTS + PRODUCTS_A_BYTE * sum(stored.values()):
         raise CheckpointError(
-            f"the work budget is exceeded: merging the LoRA factors of {len(layers)}"
+            f"the work budget is exceeded: merging the LoRA factors of {len(updates)}"
             f" layers would take {products:.2g} multiplications, more than"
             f" {sum(stored.values())} bytes of weights explain",
             "merge it where it was trained",
         )
 
 
-def _adapted(base: TensorLike, factors: _Factors, scale: float) -> Computed:
-    """base + scale · B·A, computed when its bytes are asked for.
+class _Record:
+    """Collects what was merged, for checkpoint.json."""
 
-    Args:
-        base: [out, in].
-        factors: B [out, rank] and A [rank, in].
-        scale: alpha / rank.
-    """
+    def __init__(self) -> None:
+        self._alphas: dict[tuple[str, str], float] = {}
+        self._ranks: dict[tuple[str, str], int] = {}
+        self._has_magnitude = False
 
-    def compute() -> np.ndarray[Any, Any]:
-        left = factors.b.numpy().astype(_PRECISION)
-        right = factors.a.numpy().astype(_PRECISION)
-        weight = base.numpy()
-        merged = np.empty_like(weight, order="C")
-        # Some rows at a time: all of a large layer in float64 would take several times
-        # its file.
-        rows = max(1, _BLOCK // max(1, weight.shape[1]))
-        for at in range(0, weight.shape[0], rows):
-            some = slice(at, at + rows)
-            update = _product(left[some], right)
-            merged[some] = weight[some].astype(_PRECISION) + scale * update
-        return merged
+    def add(self, adapter: str, layer: str, alpha: float, factors: Factors) -> None:
+        """Take down one layer of one adapter."""
+        self._alphas[adapter, layer] = alpha
+        self._ranks[adapter, layer] = factors.rank
+        self._has_magnitude |= factors.magnitude is not None
 
-    return Computed(base.dtype, base.shape, compute)
-
-
-def _product(
-    left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """left · right in float64, one rank after another.
-
-    A BLAS product may add in an order that depends on the machine and its threads.
-
-    Args:
-        left: [rows, rank].
-        right: [rank, columns].
-    """
-    product = np.zeros((left.shape[0], right.shape[1]), _PRECISION)
-    for rank, row in enumerate(right):
-        product += np.multiply.outer(left[:, rank], row)
-    return product
+    def lora(
+        self, layers: list[str], adapters: Sequence[LoraAdapter], replaced: list[str]
+    ) -> MergedLora:
+        """The record: numbers as one where all are the same."""
+        several = len(adapters) > 1
+        weighted = several or any(each.weight != 1 for each in adapters)
+        return MergedLora(
+            alpha=_summed_up(self._alphas, several),
+            rank=_summed_up(self._ranks, several),
+            layers=layers,
+            weights={each.name: each.weight for each in adapters} if weighted else {},
+            rank_stabilized=any(each.config.rank_stabilized for each in adapters),
+            dora=self._has_magnitude,
+            replaced=replaced,
+        )
 
 
-def _merged_lora(layers: Mapping[str, _Factors], alpha: float) -> MergedLora:
-    """The record of a merge for the release: one rank, or one for each layer."""
-    ranks = {layer: factors.rank for layer, factors in layers.items()}
-    distinct = set(ranks.values())
-    rank = distinct.pop() if len(distinct) == 1 else ranks
-    return MergedLora(alpha=alpha, rank=rank, layers=sorted(ranks))
+def _summed_up(numbers: Mapping[tuple[str, str], T], several: bool) -> T | dict[str, T]:
+    """One number where all are the same; otherwise by layer, or adapter and layer."""
+    distinct = set(numbers.values())
+    if len(distinct) == 1:
+        return distinct.pop()
+    by_name = {}
+    for (adapter, layer), number in numbers.items():
+        by_name[f"{adapter}: {layer}" if several else layer] = number
+    return by_name

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.dtypes import HALF
 from checkpoint_release.core.errors import CheckpointError
-from checkpoint_release.pth import Checkpoint
+from checkpoint_release.pth import Checkpoint, escape_surrogates
 from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
+from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
+from checkpoint_release.state_dict.adapter_names import has_factors
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.find import find_state_dict
 from checkpoint_release.state_dict.half_precision import cast_half
 from checkpoint_release.state_dict.lora import (
+    LoraAdapter,
     find_adapter,
-    lora_alpha,
     merge_lora,
     refuse_adapter_beside,
 )
 from checkpoint_release.state_dict.selection import Selection, select
+from checkpoint_release.tensors.joined import Joined
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import Tensor
 
 _ALL = Selection()
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter in a file or folder of its own.
+
+    Attributes:
+        checkpoint: what was read.
+        weight: what its update is multiplied by.
+    """
+
+    checkpoint: Checkpoint
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,7 @@ class ModelWeights:
 
 def read_model_weights(
     checkpoint: Checkpoint,
-    adapter: Checkpoint | None = None,
+    adapters: Sequence[AdapterFile] = (),
     *,
     state_dict: str | None = None,
     alpha: float | None = None,
@@ -74,7 +91,7 @@ def read_model_weights(
 
     Args:
         checkpoint: holds the weights, perhaps with LoRA factors among them.
-        adapter: LoRA factors in a file of their own.
+        adapters: LoRA factors in files of their own.
         state_dict: key of the weights, dotted where nested; None: the only ones.
         alpha: LoRA's alpha, where the file with the factors doesn't say it.
         half_precision: what becomes of float16 and bfloat16: keep, cast (to float32)
@@ -86,22 +103,53 @@ def read_model_weights(
             released; which adapter is meant or how it is merged isn't known; it
             doesn't fit.
     """
+    _refuse_adapter_alone(checkpoint)
     found = find_state_dict(checkpoint.value, state_dict)
     _check_size(found.weights)
     selected = select(found.weights, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of
     # the sum.
     tensors = cast_half(selected.tensors, half_precision)
-    if adapter is None:
-        refuse_adapter_beside(found.adapter_beside, str(checkpoint.path))
-        alpha = lora_alpha(checkpoint.value, alpha, tensors)
-        merged, lora = merge_lora(tensors, None, alpha)
+    if adapters:
+        opened = [
+            _open_adapter(each, alpha, number) for number, each in enumerate(adapters)
+        ]
+        merged, lora = merge_lora(tensors, opened)
     else:
-        factors = find_adapter(adapter.value)
-        _check_size(factors)
-        alpha = lora_alpha(adapter.value, alpha, factors)
-        merged, lora = merge_lora(tensors, factors, alpha)
+        refuse_adapter_beside(found.adapter_beside, str(checkpoint.path))
+        own = lora_config(checkpoint, alpha) if has_factors(tensors) else None
+        merged, lora = merge_lora(tensors, own=own)
     return ModelWeights(merged, found.key, selected.prefix, lora, selected.left_out)
+
+
+def _refuse_adapter_alone(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError where a folder of PEFT stands in the place of a model."""
+    if ADAPTER_CONFIG in checkpoint.facts:
+        raise CheckpointError(
+            f"{checkpoint.path} is an adapter of PEFT and holds no base weights",
+            "give the base checkpoint in {checkpoint.path}, and this folder in"
+            " {checkpoint.adapter}",
+            options=["checkpoint.path", "checkpoint.adapter"],
+        )
+
+
+def _open_adapter(file: AdapterFile, alpha: float | None, number: int) -> LoraAdapter:
+    """The adapter in a file, and how it is scaled.
+
+    Args:
+        file: holds it.
+        alpha: LoRA's alpha, where the file doesn't say it.
+        number: of adapters before this one; tells those of the same name apart.
+
+    Raises:
+        CheckpointError: there is none, or it isn't one that can be merged.
+    """
+    checkpoint = file.checkpoint
+    config = lora_config(checkpoint, alpha)
+    tensors = find_adapter(checkpoint.value, replaces=config.replaces)
+    _check_size(tensors)
+    name = escape_surrogates(checkpoint.path.name)
+    return LoraAdapter(tensors, config, file.weight, f"{number + 1} {name}")
 
 
 def _check_size(weights: StateDict) -> None:
@@ -120,8 +168,10 @@ def _check_size(weights: StateDict) -> None:
     stored: dict[int, int] = {}
     for tensor in weights.values():
         written += nbytes(tensor)
-        if isinstance(tensor, Tensor):
-            stored[id(tensor.storage)] = tensor.storage.nbytes
+        parts = tensor.parts if isinstance(tensor, Joined) else ()
+        for each in (tensor, *(part.tensor for part in parts)):
+            if isinstance(each, Tensor):
+                stored[id(each.storage)] = each.storage.nbytes
     allowed = CLAIM_ALLOWANCE + MAX_CLAIM * sum(stored.values())
     if written > allowed:
         raise CheckpointError(

@@ -13,6 +13,7 @@ WRAPPER_PREFIXES = (
     "_orig_mod.",  # torch.compile
     "_fsdp_wrapped_module.",
     "_forward_module.",  # Lightning Fabric
+    "base_model.model.",  # PEFT
 )
 
 

@@ -17,7 +17,9 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
+from checkpoint_release.pth.distributed import is_distributed, read_distributed
 from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
+from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
     ShardName,
@@ -34,20 +36,21 @@ _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 """Of files with weights, the preferred first: a folder may hold the same weights in
 several formats.
 """
-_MODEL_STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
+_MODEL_STEMS = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model")
 """What libraries call the weights of a folder."""
 _NOT_WEIGHTS = frozenset(
     {"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
 )
 """What transformers' and accelerate's trainers save beside the weights."""
-_CONFIG = "config.json"
+_CONFIGS = ("config.json", f"{ADAPTER_CONFIG}.json")
+"""What libraries say of a model or an adapter beside its weights; kept as facts."""
 
 
 def read_source(path: Path) -> Checkpoint:
     """Read a checkpoint: a file of torch.save or safetensors, an index of shards, or a
     folder with one of these.
 
-    Of a folder, config.json is kept as a fact.
+    Of a folder, config.json and adapter_config.json are kept as facts.
 
     Raises:
         ArtifactError: a safetensors file or an index is damaged.
@@ -63,6 +66,12 @@ def read_source(path: Path) -> Checkpoint:
     if is_index:
         return _read_shards(indexed_set(path))
     refuse_single_shard(path)
+    if is_distributed({path.name}):
+        raise CheckpointError(
+            f"{path} is one file of a distributed checkpoint, which is a folder",
+            f"give the folder {path.parent} in {{checkpoint.path}}",
+            options=["checkpoint.path"],
+        )
     return read_file(path)
 
 
@@ -100,7 +109,7 @@ def _read_shards(shards: ShardSet) -> Checkpoint:
 
 
 def _read_folder(folder: Path) -> Checkpoint:
-    """The weights of a folder, and its config.json as a fact."""
+    """The weights of a folder, and what is stated beside them as facts."""
     try:
         files = sorted(file for file in folder.iterdir() if file.is_file())
     except OSError as error:
@@ -109,14 +118,21 @@ def _read_folder(folder: Path) -> Checkpoint:
             "check {checkpoint.path}",
             options=["checkpoint.path"],
         ) from None
-    _refuse_other_folders(folder, {file.name for file in folder.iterdir()})
+    names = {file.name for file in folder.iterdir()}
+    if is_distributed(names):
+        return read_distributed(folder)
+    _refuse_other_folders(folder, names)
     checkpoint = _read_weights(folder, files)
     facts: dict[str, Any] = dict(checkpoint.facts)
     notes = checkpoint.notes
-    if (folder / _CONFIG).is_file():
+    for name in _CONFIGS:
+        if not (folder / name).is_file():
+            continue
         try:
-            facts["config"] = read_json(folder / _CONFIG)
+            facts[Path(name).stem] = read_json(folder / name)
         except ArtifactError as error:
+            if name != _CONFIGS[0]:
+                raise  # without it an adapter means nothing
             notes = (*notes, f"left out of the facts: {error.problem}")
     own = checkpoint.files or (checkpoint.path,)
     return replace(checkpoint, path=folder, notes=notes, files=own, facts=facts)
@@ -208,14 +224,6 @@ def _refuse_other_folders(folder: Path, names: set[str]) -> None:
     Raises:
         CheckpointError: it is one of those.
     """
-    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-        raise CheckpointError(
-            f"{folder} is a checkpoint of torch.distributed.checkpoint, with its"
-            " tensors cut over ranks",
-            "join it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-            f" {folder} joined.pth, and give joined.pth in {{checkpoint.path}}",
-            options=["checkpoint.path"],
-        )
     if "zero_to_fp32.py" in names or any("zero_pp_rank_" in name for name in names):
         raise CheckpointError(
             f"{folder} is a checkpoint of DeepSpeed ZeRO, with its weights cut over"
@@ -223,11 +231,4 @@ def _refuse_other_folders(folder: Path, names: set[str]) -> None:
             "join it with DeepSpeed's own script, zero_to_fp32.py, and give its output"
             " in {checkpoint.path}",
             options=["checkpoint.path"],
-        )
-    if "adapter_config.json" in names and "config.json" not in names:
-        raise CheckpointError(
-            f"{folder} is an adapter of PEFT and holds no base weights",
-            "give the base checkpoint in {checkpoint.path}, and the folder's"
-            " adapter_model file in {checkpoint.adapter}",
-            options=["checkpoint.path", "checkpoint.adapter"],
         )

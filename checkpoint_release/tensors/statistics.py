@@ -28,11 +28,11 @@ def tensor_statistics(tensors: Mapping[str, TensorLike]) -> TensorStatistics:
         values=values.total(),
         bytes=size,
         dtypes=dict(sorted(values.items())),
-        tied=_tied(tensors),
+        tied=tied_names(tensors),
     )
 
 
-def _tied(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
+def tied_names(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
     """The groups of names that are the same view of the same storage, sorted.
 
     A tensor that is computed on the way out is tied to none, and one without elements

@@ -55,9 +55,12 @@ class MappedFile:
         view: all bytes.
     """
 
-    def __init__(self, view: memoryview, pages: mmap.mmap | None = None) -> None:
+    def __init__(
+        self, view: memoryview, pages: mmap.mmap | None = None, start: int = 0
+    ) -> None:
         self.view = view
         self._pages = pages
+        self._start = start  # of the view within the pages
 
     @classmethod
     def of_file(cls, path: Path) -> MappedFile:
@@ -82,6 +85,10 @@ class MappedFile:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls(memoryview(pages), pages)
 
+    def window(self, start: int, stop: int) -> MappedFile:
+        """Bytes [start, stop) as if they were a file of their own."""
+        return MappedFile(self.view[start:stop], self._pages, self._start + start)
+
     def drop(self, start: int, stop: int) -> None:
         """Give back the memory of bytes [start, stop); they can be read again.
 
@@ -97,9 +104,10 @@ class MappedFile:
             return
         if not hasattr(mmap, "MADV_DONTNEED"):
             return
+        start, stop = self._start + start, self._start + stop
         first = start - start % FAULT_AROUND
         end = stop + -stop % FAULT_AROUND
-        length = min(end, len(self.view)) - first
+        length = min(end, len(self._pages)) - first
         self._pages.madvise(mmap.MADV_DONTNEED, first, length)
 
 

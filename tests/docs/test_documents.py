@@ -47,7 +47,8 @@ NOT_RUN = {
     "docs/migration.md": "it is what the release replaces",
 }
 SLOW = {
-    "docs/fleet.md#on-this-machine",  # whole runs of the pipeline, of which the faster sections hold one each
+    # whole runs of the pipeline, of which the faster sections hold one each
+    "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",
     "docs/migration.md#1-release-the-checkpoints-you-have",
 }

@@ -227,6 +227,24 @@ def test_a_selection_that_fits_nothing_is_an_error(
         run("mine.pth", **params)
 
 
+@pytest.mark.parametrize("wrapping", ["lightning", "averaged", "two", "whole"])
+def test_the_parameters_that_inspect_names_make_the_stage_pass(
+    run: Run, wrapping: str
+) -> None:
+    values: dict[str, Any] = {
+        "lightning": lightning(),
+        "averaged": {"n_averaged": torch.tensor(3)}
+        | {f"module.{name}": each for name, each in weights().items()},
+        "two": {"first": weights(), "other": {"conv.weight": torch.ones(3, 3)}},
+        "whole": weights(),
+    }
+    torch.save(values[wrapping], "mine.pth")
+    advised = inspect("mine.pth").params
+    stated = {option.replace(".", "__"): advised[option] for option in advised}
+    run(stated.pop("checkpoint__path"), **stated)
+    assert_carried(weights())
+
+
 # What is refused
 
 
@@ -300,18 +318,6 @@ def test_a_broken_set_is_one_error_that_names_the_part(
         run(path)
     assert isinstance(caught.value, CheckpointError | ArtifactError)
     assert caught.value.remedy and not FOLDER.exists()
-
-
-def test_a_distributed_checkpoint_is_named_with_the_command_that_joins_it(
-    run: Run,
-) -> None:
-    from torch.distributed.checkpoint.state_dict_saver import save
-
-    with pytest.warns(UserWarning):
-        save(weights(), checkpoint_id="distributed", no_dist=True)
-    with pytest.raises(CheckpointError, match=r"torch\.distributed\.checkpoint") as got:
-        run("distributed")
-    assert "format_utils dcp_to_torch" in got.value.remedy
 
 
 # What inspect lists

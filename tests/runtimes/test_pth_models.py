@@ -173,7 +173,9 @@ def test_an_adapter_beside_plain_weights_is_not_dropped(
     ) as caught:
         load_quietly(path)
     assert "name the weights in state_dict" in caught.value.remedy
-    assert "the release pipeline's checkpoint.adapter to" in caught.value.remedy
+    assert (
+        "the release pipeline's checkpoint.path and adapter to" in caught.value.remedy
+    )
     assert "checkpoint.state_dict" not in caught.value.remedy
     torch.save(with_lora["base"], tmp_path / "base.pth")
     assert_close(

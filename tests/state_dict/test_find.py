@@ -130,7 +130,7 @@ def test_a_tensor_that_keeps_a_file_from_being_an_adapter_is_named() -> None:
             CheckpointError, match=r"holds LoRA factors and 1 other tensors: head\.bias"
         ) as error:
             find_adapter(value)
-        assert "without the others" in error.value.remedy
+        assert "merge it where it was trained" in error.value.remedy
 
 
 def test_an_object_in_the_place_of_a_checkpoint_is_named_by_its_class() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from checkpoint_release import inspect
+from checkpoint_release.__main__ import main
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
@@ -98,3 +101,100 @@ def test_the_command_prints_the_report_without_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "lora_A" in done.stdout
+
+
+def saved(path: Path, value: Any) -> Path:
+    import torch
+
+    torch.save(value, path)
+    return path
+
+
+def test_exit_codes_tell_clean_unreadable_and_dangerous_files_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    weights = {"w": torch.ones(2)}
+    clean = saved(tmp_path / "clean.pth", weights)
+    dangerous = saved(tmp_path / "bad.pth", {"model": weights, "hook": os.system})
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(clean.read_bytes()[:-50])
+    verdicts = {}
+    for path in (clean, dangerous, broken):
+        code = main(["inspect", "--json", str(path)])
+        verdicts[path.name] = (code, json.loads(capsys.readouterr().out)["verdict"])
+    assert verdicts == {
+        "clean.pth": (0, "clean"),
+        "bad.pth": (2, "dangerous"),
+        "broken.pth": (1, "unreadable"),
+    }
+
+
+def test_json_describes_every_tensor_and_those_that_are_tied(tmp_path: Path) -> None:
+    import torch
+
+    shared = torch.zeros(3, 2, dtype=torch.float16)
+    weights = {"embed.weight": shared, "head.weight": shared, "b": torch.ones(4)}
+    found = inspect(saved(tmp_path / "tied.pth", {"model": weights, "epoch": 3}))
+    described = json.loads(json.dumps(found.to_json()))
+    assert described["state_dicts"]["model"] == {
+        "tensors": {
+            "embed.weight": {"dtype": "F16", "shape": [3, 2], "bytes": 12},
+            "head.weight": {"dtype": "F16", "shape": [3, 2], "bytes": 12},
+            "b": {"dtype": "F32", "shape": [4], "bytes": 16},
+        },
+        "bytes": 40,
+        "tied": [["embed.weight", "head.weight"]],
+    }
+    assert described["training"] == {"epoch": 3}
+    assert "the same as embed.weight" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("facts", "tool"),
+    [
+        ({"pytorch-lightning_version": "2.5.1", "epoch": 1}, "PyTorch Lightning 2.5.1"),
+        ({"ds_version": "0.16.4"}, "DeepSpeed 0.16.4"),
+        ({"meta": {"mmengine_version": "0.10"}}, "MMEngine 0.10"),
+        ({"epoch": 1}, "torch.save"),
+    ],
+)
+def test_the_tool_is_known_by_what_it_leaves(
+    tmp_path: Path, facts: dict[str, Any], tool: str
+) -> None:
+    import torch
+
+    path = saved(tmp_path / "a.pth", {"state_dict": {"w": torch.ones(2)}, **facts})
+    assert inspect(path).tool == tool
+
+
+def test_the_family_that_fits_and_the_parameters_for_it_are_named() -> None:
+    found = inspect(FIXTURES / "v3_lora_injected/checkpoint.pth")
+    (fit,) = found.fits
+    assert fit.factory == "checkpoint_release.models.stick_figure:build"
+    assert found.params["model.factory"] == fit.factory
+    assert "checkpoint.lora_alpha" not in found.params  # the file states it
+
+
+def test_an_unknown_model_gets_what_only_its_author_can_state(tmp_path: Path) -> None:
+    import torch
+
+    found = inspect(saved(tmp_path / "mine.pth", {"conv.weight": torch.ones(2, 2)}))
+    assert not found.fits
+    assert found.params["model.factory"].startswith("<")
+    assert found.params["model.inputs"] is None
+    assert "  inputs: null" in str(found)
+
+
+def test_only_the_directory_of_a_file_is_read(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "large.pth"
+    weights = {"w": torch.empty(1 << 30, device="meta")}
+    with torch.serialization.skip_data():
+        torch.save({"model": {"w": torch.empty_like(weights["w"], device="cpu")}}, path)
+    assert path.stat().st_size > 4 << 30  # with a hole for the weights
+    begun = time.process_time()
+    assert inspect(path).state_dicts["model"]["w"] == ("F32", (1 << 30,))
+    assert time.process_time() - begun < 1

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import checkpoint_release.models.stick_figure  # noqa: F401  inspect tries it
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.pth import to_json_value
 from checkpoint_release.pth.facts import training_facts

@@ -68,17 +68,27 @@ class Origin(Record, frozen=True, kw_only=True):
 
 
 class MergedLora(Record, frozen=True, kw_only=True):
-    """The LoRA adapter that was merged.
+    """The LoRA adapters that were merged.
 
     Attributes:
-        alpha: the scale's numerator.
-        rank: of all layers, or layer → rank where they differ.
+        alpha: the scale's numerator, or layer → alpha where they differ.
+        rank: of all layers, or layer → rank where they differ. Of several adapters
+            the keys are "adapter: layer".
         layers: the names of the layers, sorted.
+        weights: adapter → what its update was multiplied by; of one adapter in full,
+            nothing.
+        rank_stabilized: whether the scale is alpha / √rank, instead of alpha / rank.
+        dora: whether the lengths of the rows were trained as well (DoRA).
+        replaced: the names of tensors that an adapter brought whole, such as biases.
     """
 
-    alpha: float
+    alpha: float | dict[str, float]
     rank: int | dict[str, int]
     layers: list[str]
+    weights: dict[str, float] = msgspec.field(default_factory=dict)
+    rank_stabilized: bool = False
+    dora: bool = False
+    replaced: list[str] = msgspec.field(default_factory=list)
 
 
 class CheckpointFacts(Record, frozen=True, kw_only=True):
