@@ -23,14 +23,17 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 EXCESS = {
     "load": """
         core.artifacts.config core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.dvc_files core.extras state_dict.inspection
+        core.artifacts.release core.dvc_files core.extras state_dict.advice
+        state_dict.fitting state_dict.inspection state_dict.inspection_report
+        state_dict.written_by
     """,
     "export-safetensors": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
         core.dvc_files core.extras core.parity_sizes exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes exporting.tracing tensors.statistics
+        exporting.torchscript_classes exporting.tracing tensors.joined
+        tensors.statistics
     """,
     "export-onnx": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
@@ -44,8 +47,8 @@ EXCESS = {
         runtimes.torch_export_check runtimes.torch_export_expressions
         runtimes.torch_export_program runtimes.torch_files
         runtimes.torch_runtime runtimes.torchscript_check
-        runtimes.torchscript_words runtimes.training_nodes tensors.statistics
-        tensors.wrappers
+        runtimes.torchscript_words runtimes.training_nodes tensors.joined
+        tensors.statistics tensors.wrappers
     """,
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
@@ -62,10 +65,11 @@ EXCESS = {
     """,
     "parity-check": """
         core.artifacts.receipt core.artifacts.release core.dvc_files
-        parity.preload pth.arrays pth.builders pth.facts pth.json_values
-        pth.reader pth.storages pth.tensor_builders pth.values
-        runtimes.description runtimes.detect runtimes.hub_snapshot
-        runtimes.loader runtimes.pth_model tensors.statistics tensors.wrappers
+        parity.compare parity.preload pth.arrays pth.builders pth.distributed
+        pth.facts pth.json_values pth.nesting pth.reader pth.storages
+        pth.tensor_builders pth.values runtimes.description runtimes.detect
+        runtimes.hub_snapshot runtimes.loader runtimes.pth_model tensors.joined
+        tensors.statistics tensors.wrappers
     """,
     "model-card": """
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
@@ -73,7 +77,8 @@ EXCESS = {
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config
         core.dtypes core.dvc_files core.extras core.parity_sizes core.signature
-        core.stated_signature core.trust release.differences release.verify
+        core.sources core.stated_signature core.trust release.differences
+        release.verify
     """,
 }
 
