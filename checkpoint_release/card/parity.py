@@ -130,8 +130,8 @@ def _graph_remark(graph: GraphFigures) -> str:
     if not graph.evaluated:
         return f"its graph could not be evaluated in double precision: {graph.reason}"
     remark = (
-        "evaluated in double precision, its graph differs from the model by at most"
-        f" {graph.error:.0e} of an output"
+        f"evaluated in double precision in {graph.cases} cases, its graph differs from"
+        f" the model by at most {graph.error:.0e} of an output"
     )
     if graph.reason:
         remark += f" ({graph.limit:.0e} passes: {graph.reason})"

@@ -15,8 +15,8 @@ from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
-from checkpoint_release.parity.graph_job import evaluate_isolated, weights_of
-from checkpoint_release.parity.graph_proof import DoubleResult
+from checkpoint_release.parity.graph_job import evaluate_again, weights_of
+from checkpoint_release.parity.graph_proof import DoubleResult, proof_cases
 from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.model_first import require_sound_model
 from checkpoint_release.parity.reference import Reference, measure_reference
@@ -80,34 +80,39 @@ def check_parity(
         ModelError: the checkpoint's own model fails, gives NaN or infinity, or isn't
             sound; see require_sound_model.
     """
+    weights = weights_of(checkpoint)
+    in_double = proof_cases(cases, weights.numbers)
     with ThreadPoolExecutor(1) as pool:
         alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(_jobs(checkpoint, candidates), cases)
+        results = run_isolated(_jobs(checkpoint, candidates, in_double), cases)
         alone.result()
     reference = _reference(results, cases)
-    weights = weights_of(checkpoint)
     verdicts = []
     for candidate in candidates:
         result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
-        in_double = results.get(_double_name(candidate))
-        double = None if in_double is None else DoubleResult.of(in_double)
+        if not candidate.is_graph:
+            verdicts.append(judge(candidate, result, reference, limits))
+            continue
+        double = DoubleResult.of(results[_double_name(candidate)], in_double)
         verdict = judge(candidate, result, reference, limits, double)
-        if candidate.is_onnx_graph and verdict.outputs:
-            double = evaluate_isolated(
-                candidate.file, weights, reference, verdict.beyond_floor
-            )
+        if candidate.is_onnx_graph and verdict.outputs and not verdict.passed:
+            double = evaluate_again(verdict, double, weights, reference)
             verdict = judge(candidate, result, reference, limits, double)
         verdicts.append(verdict)
     return ParityCheck(limits, reference, verdicts)
 
 
-def _jobs(checkpoint: Path, candidates: Sequence[Candidate]) -> dict[str, Job]:
+def _jobs(
+    checkpoint: Path, candidates: Sequence[Candidate], in_double: Sequence[Case]
+) -> dict[str, Job]:
     """What to run, by name: the model in each of EAGER, every candidate, and the graphs
-    that torch runs once more in float64.
+    once more in float64.
 
     Args:
         checkpoint, candidates: as for check_parity.
+        in_double: the cases that graphs are evaluated in.
     """
+    names = frozenset(case.name for case in in_double)
     jobs: dict[str, Job] = {}
     for dtype in EAGER:
         jobs[dtype] = Job("checkpoint", checkpoint, dtype)
@@ -117,8 +122,8 @@ def _jobs(checkpoint: Path, candidates: Sequence[Candidate]) -> dict[str, Job]:
         compared = checkpoint if candidate.rule == NOISE else None
         job = Job(candidate.format, candidate.path, checkpoint=compared)
         jobs[candidate.name] = job
-        if candidate.is_graph and not candidate.is_onnx_graph:
-            double = Job(candidate.format, candidate.path, "float64")
+        if candidate.is_graph:
+            double = Job(candidate.format, candidate.path, "float64", names)
             jobs[_double_name(candidate)] = double
     return jobs
 

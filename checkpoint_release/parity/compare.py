@@ -132,7 +132,10 @@ def compare(
     candidate = Candidate(other.name, other.format, other.file, NOISE)
     result = JobResult(got)
     if double is not None:
-        in_double = DoubleResult(double)
+        by_case = {}
+        for case, outputs in zip(cases, double, strict=True):
+            by_case[case.name] = outputs
+        in_double = DoubleResult(by_case)
     else:
         alone = judge(candidate, result, measured, limits)
         in_double = _evaluate(other.file, measured, names, alone.beyond_floor)
@@ -170,7 +173,7 @@ def _expected(
             f"{reference.name} can't be evaluated in double precision: {found.failure}",
             "name the other model first",
         )
-    return found.outputs
+    return list(found.outputs.values())
 
 
 def _evaluate_as_stored(
@@ -189,7 +192,9 @@ def _evaluate(
     """An ONNX file in double precision, its outputs by the reference's names."""
     from checkpoint_release.parity.onnx_in_double import evaluate_onnx
 
-    return evaluate_onnx(file, SCALARS, expected_of(reference), beyond, names)
+    cases = [case.case.name for case in reference.cases]
+    expected = expected_of(reference, cases)
+    return evaluate_onnx(file, SCALARS, expected, beyond, names)
 
 
 def _run_all(run: Run, cases: Sequence[Case]) -> list[Arrays]:

@@ -7,7 +7,8 @@ replaced by a number of which two things hold: it rounds to exactly the number i
 file, and with all of them together the graph computes what the model computes. Where no
 such numbers exist, the graph computes something else.
 
-The numbers are found by least squares. Within half a step of float32 the outputs are
+Likely numbers are tried first: short decimals, roots of ratios. Others are found by
+least squares. Within half a step of float32 the outputs are
 linear in the constants, up to the square of a relative difference of 6e-8; so the
 outputs' differences from the model are written as a combination of what half a step of
 each constant changes. What was found counts for nothing by itself: the graph is
@@ -70,12 +71,14 @@ class Weights:
         names: of all tensors.
         contents: the bytes in float32 of those that could be taken for constants, which
             a graph may hold under another name.
+        numbers: how many the tensors have in all.
         largest_table: how many numbers a tensor of a graph may have to be taken for
             constants, if it is none of these.
     """
 
     names: frozenset[str] = frozenset()
     contents: frozenset[bytes] = frozenset()
+    numbers: int = 0
     largest_table: int = LARGEST_TABLE
 
     def include(self, name: str, array: Array) -> bool:
@@ -132,7 +135,8 @@ def likely_number(stored: float) -> float:
     """The number that a model most likely has where its file has this float32: a short
     decimal, or the root of a ratio of small integers.
 
-    It is a guess, for a search that may be wrong. A proof aligns.
+    Returns:
+        A number that rounds to the stored one: that itself, where nothing is likely.
     """
     single = np.float32(stored)
     decimal = float(f"{stored:.6g}")

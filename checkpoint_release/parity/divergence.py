@@ -81,13 +81,11 @@ def find_divergence(
         One sentence: on the first node that diverges; or that none does, because the
         graph is right in float64, or because only its outputs are mixed up.
     """
-    from checkpoint_release.parity.constants import likely_number
     from checkpoint_release.parity.double_graph import DoubleGraph
     from checkpoint_release.parity.eager_values import record_eager
 
     evaluated = DoubleGraph(file)
-    for constant in evaluated.constants():
-        constant.set(likely_number(constant.stored))
+    evaluated.set_likely_constants()
     graph, values = evaluated.graph, evaluated.every_value(inputs)
     modules, expected = record_eager(checkpoint, inputs)
     known = _KnownValues(modules)

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from checkpoint_release.core.signature import Array, Arrays
-from checkpoint_release.parity.constants import Constant, Weights
+from checkpoint_release.parity.constants import Constant, Weights, likely_number
 from checkpoint_release.parity.double_operators import OPERATORS
 from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
 
@@ -104,6 +104,11 @@ class DoubleGraph:
             constant = constants.setdefault(place.stored, Constant(place.stored))
             constant.places.append(place.set)
         return list(constants.values())
+
+    def set_likely_constants(self) -> None:
+        """Set every constant to the number that it most likely stands for."""
+        for constant in self.constants():
+            constant.set(likely_number(constant.stored))
 
     def operators(self) -> Iterator[Any]:
         """The evaluator's nodes of the main graph, whose `run` may be replaced."""

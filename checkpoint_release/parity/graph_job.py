@@ -7,7 +7,8 @@ may break them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from checkpoint_release.parity.graph_proof import (
     Expected,
     noise_of,
 )
+from checkpoint_release.parity.judge import Verdict
 from checkpoint_release.parity.reference import Reference
 from checkpoint_release.parity.workers import WorkerError, call_isolated
 from checkpoint_release.tensors.safetensors import open_safetensors
@@ -33,17 +35,26 @@ def weights_of(checkpoint: Path) -> Weights:
         checkpoint: its folder.
     """
     tensors = open_safetensors(checkpoint / WEIGHTS_FILE)
-    small = set()
+    small, numbers = set(), 0
     for tensor in tensors.values():
-        if is_small(math.prod(tensor.shape)):
+        size = math.prod(tensor.shape)
+        numbers += size
+        if is_small(size):
             small.add(tensor.numpy().astype(np.float32).tobytes())
-    return Weights(frozenset(tensors), frozenset(small))
+    return Weights(frozenset(tensors), frozenset(small), numbers)
 
 
-def expected_of(reference: Reference) -> list[Expected]:
-    """What a graph should compute in all cases, without what only judges need."""
+def expected_of(reference: Reference, names: Collection[str]) -> list[Expected]:
+    """What a graph should compute, without what only judges need.
+
+    Args:
+        reference: what the model computes.
+        names: of the cases that are wanted.
+    """
     expected = []
     for case in reference.cases:
+        if case.case.name not in names:
+            continue
         outputs, scales = {}, {}
         for name, output in case.outputs.items():
             outputs[name] = output.expected
@@ -55,18 +66,42 @@ def expected_of(reference: Reference) -> list[Expected]:
     return expected
 
 
+def evaluate_again(
+    verdict: Verdict, first: DoubleResult, weights: Weights, reference: Reference
+) -> DoubleResult:
+    """What more is known of an ONNX graph that doesn't pass as it was evaluated.
+
+    Where it isn't the model's with the likely numbers for its constants, others are
+    looked for. Where only its runtime errs beyond the floor, it is what kernels may
+    cost in these cases.
+
+    Args:
+        verdict: on the graph.
+        first: what it computed with the likely numbers.
+        weights: of the checkpoint.
+        reference: what the model computes.
+    """
+    file, beyond = verdict.candidate.file, verdict.beyond_floor
+    if verdict.graph is not None and verdict.graph.evaluated and verdict.graph.passed:
+        expected = expected_of(reference, beyond)
+        found = evaluate_isolated(file, weights, expected, beyond)
+        return replace(first, kernel_costs=found.kernel_costs)
+    expected = expected_of(reference, first.outputs.keys() | beyond)
+    return evaluate_isolated(file, weights, expected, beyond)
+
+
 def evaluate_isolated(
     file: Path,
     weights: Weights,
-    reference: Reference,
+    expected: Sequence[Expected],
     beyond_floor: frozenset[str],
 ) -> DoubleResult:
-    """Evaluate a file on all cases, in a process of its own.
+    """Evaluate a file in a process of its own.
 
     Args:
         file: the ONNX file, in float32.
-        weights: as of DoubleGraph.
-        reference: the cases, and what the model computes in them.
+        weights: of the checkpoint.
+        expected: the cases, and what the model computes in them.
         beyond_floor: names of the cases in which the cost of kernels is wanted.
 
     Returns:
@@ -74,12 +109,7 @@ def evaluate_isolated(
     """
     try:
         result: DoubleResult = call_isolated(
-            _evaluate,
-            file,
-            weights,
-            expected_of(reference),
-            beyond_floor,
-            needs_torch=True,
+            _evaluate, file, weights, expected, beyond_floor, needs_torch=True
         )
     except WorkerError as error:
         return DoubleResult(failure=f"the process that evaluated it {error}")

@@ -14,6 +14,7 @@ ONNX is evaluated as checkpoint_release.parity.double_graph does it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,6 +36,12 @@ BAR = 1e-12
 """What a graph may differ by, as a share of an output's magnitude."""
 SHARE_OF_FLOOR = 2.0**-19
 """The same as a share of float32's noise floor, where that allows more."""
+FEWEST = 8
+"""How many cases a graph is evaluated in whatever its size."""
+LARGEST_PRODUCT = 2e11
+"""Of the numbers of a case's inputs and of the model's weights: beyond, a case is left
+out.
+"""
 STEPS = 4.0
 """The same in multiples of what kernels in float64 may cost."""
 
@@ -60,9 +67,7 @@ class DoubleResult:
     """What a graph computed in double precision.
 
     Attributes:
-        outputs: by case: name → array.
-        aligned: how many of the file's constants stand for other numbers than their
-            float32.
+        outputs: name of a case → name → array; larger cases may be left out.
         narrow: operators that could be evaluated in float32 only.
         kernel_costs: name of a case → output → what kernels may cost there, where that
             was asked for.
@@ -71,17 +76,23 @@ class DoubleResult:
         failure: why the graph could not be evaluated, or None.
     """
 
-    outputs: list[Arrays] = field(default_factory=list)
-    aligned: int = 0
+    outputs: dict[str, Arrays] = field(default_factory=dict)
     narrow: list[str] = field(default_factory=list)
     kernel_costs: dict[str, dict[str, KernelCost]] = field(default_factory=dict)
     double_costs: dict[str, dict[str, KernelCost]] = field(default_factory=dict)
     failure: str | None = None
 
     @classmethod
-    def of(cls, result: JobResult) -> DoubleResult:
-        """What a job computed that ran in float64."""
-        return cls(result.outputs, failure=result.failure)
+    def of(cls, result: JobResult, cases: Iterable[Case]) -> DoubleResult:
+        """What a job computed that ran in float64.
+
+        Args:
+            result: of the job.
+            cases: that it was to run, in order.
+        """
+        names = [case.name for case in cases]
+        outputs = dict(zip(names, result.outputs, strict=False))
+        return cls(outputs, failure=result.failure)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class GraphProof:
         error: the largest difference, as a share of the output's magnitude.
         limit: what is allowed there.
         output, case: where it is; None where nothing differs.
-        aligned: as of DoubleResult.
+        cases: in how many it was evaluated.
         reason: why more than BAR is allowed, or why nothing was evaluated; None: it is
             not.
         evaluated: whether there is an answer at all.
@@ -104,7 +115,7 @@ class GraphProof:
     limit: float = BAR
     output: str | None = None
     case: Case | None = None
-    aligned: int = 0
+    cases: int = 0
     reason: str | None = None
     evaluated: bool = True
 
@@ -122,18 +133,36 @@ class GraphProof:
         )
 
 
+def proof_cases(cases: Sequence[Case], numbers: int) -> list[Case]:
+    """The cases that graphs are evaluated in: all, but of a large model only those that
+    aren't large, since other shapes show the same graph. FEWEST are always among them.
+
+    Args:
+        cases: all cases.
+        numbers: of the checkpoint's weights.
+    """
+    ascending = sorted(cases, key=lambda case: case.elements)
+    few = {case.name for case in ascending[:FEWEST]}
+    chosen = []
+    for case in cases:
+        if case.name in few or case.elements * numbers <= LARGEST_PRODUCT:
+            chosen.append(case)
+    return chosen
+
+
 def judge_graph(result: DoubleResult, reference: Reference) -> GraphProof:
     """Hold what a graph computed in double precision against the eager model.
 
     Args:
-        result: of the graph, with the model's outputs in every case.
+        result: of the graph, with the model's outputs.
         reference: what the eager model computed, in the same cases.
     """
     if result.failure is not None:
         return GraphProof(True, reason=result.failure, evaluated=False)
-    worst = GraphProof(True, aligned=result.aligned)
-    worst_share = 0.0
-    for expected, got in zip(reference.cases, result.outputs, strict=True):
+    worst, worst_share = GraphProof(True), 0.0
+    evaluated = [case for case in reference.cases if case.case.name in result.outputs]
+    for expected in evaluated:
+        got = result.outputs[expected.case.name]
         for name, output in expected.outputs.items():
             cost = result.double_costs.get(expected.case.name, {}).get(name, NO_COST)
             allowed = _Allowed(reference.floors.get(name), cost, result.narrow)
@@ -142,7 +171,7 @@ def judge_graph(result: DoubleResult, reference: Reference) -> GraphProof:
             if share > worst_share or (share == worst_share and not found.passed):
                 worst_share = share
                 worst = replace(found, output=name, case=expected.case)
-    return replace(worst, passed=worst_share <= 1, aligned=result.aligned)
+    return replace(worst, passed=worst_share <= 1, cases=len(evaluated))
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,8 @@ from checkpoint_release.parity.graph_proof import (
 from checkpoint_release.parity.kernel_cost import FLOAT64_STEP, kernel_costs
 from checkpoint_release.parity.reference import KernelCost
 
-EXACT = 1e-13
-"""A share of an output's magnitude; a graph that is so close needs no alignment."""
 EXPLAINABLE = 1e-3
-"""The same; no rounding of constants changes more."""
+"""A share of an output's magnitude; no rounding of constants changes more."""
 
 
 def evaluate_onnx(
@@ -71,7 +69,9 @@ def _evaluate_all(
             costs[name] = kernel_costs(graph, inputs)
         if _largest_error([got], [each]) > BAR:
             double_costs[name] = kernel_costs(graph, inputs, FLOAT64_STEP)
-    return DoubleResult(found.outputs, found.aligned, narrow, costs, double_costs)
+    names = [each.case.name for each in expected]
+    outputs = dict(zip(names, found.outputs, strict=True))
+    return DoubleResult(outputs, narrow, costs, double_costs)
 
 
 @dataclass(frozen=True)
@@ -81,37 +81,39 @@ class _Evaluation:
     Attributes:
         outputs: by case.
         error: the largest difference from the model; see _largest_error.
-        aligned: how many constants were set.
     """
 
     outputs: list[Arrays]
     error: float
-    aligned: int = 0
 
 
 def _evaluate(graph: DoubleGraph, expected: Sequence[Expected]) -> _Evaluation:
-    """The outputs in every case, with the constants that come closest to the model.
+    """The outputs in every case, with constants for which the graph is the model.
 
-    Equal numbers are taken for one constant at first. Where that doesn't do, cases
-    count by what double precision is worth in them, and then each place has a number of
-    its own: 0.1 may be a decimal in one and a float32 in another.
+    The likely numbers are tried first. Where they don't do, constants are fitted: equal
+    numbers as one constant at first; then with cases that count by what double
+    precision is worth in them; and then with a number of its own for each place, for
+    0.1 may be a decimal in one and a float32 in another.
 
     Args:
         graph: left with the constants that were tried last.
         expected: the cases.
+
+    Returns:
+        The first that agrees to BAR, or else the closest.
     """
-    outputs = [graph.run(each.case.inputs) for each in expected]
-    stored = _Evaluation(outputs, _largest_error(outputs, expected))
-    if stored.error <= EXACT or stored.error > EXPLAINABLE:
-        return stored
-    found = _align(graph, graph.constants(), expected, stored)
+    graph.set_likely_constants()
+    best = _run_all(graph, expected)
+    if best.error <= BAR or best.error > EXPLAINABLE:
+        return best
+    found = _align(graph, graph.constants(), expected, best)
     if found.error <= BAR:
         return found
     weighted = _weighted(graph, expected)
-    best = _Evaluation(outputs, _largest_error(outputs, weighted))
+    best = replace(best, error=_largest_error(best.outputs, weighted))
     for by_value in (True, False):
         constants = graph.constants(by_value=by_value)
-        found = _align(graph, constants, weighted, stored)
+        found = _align(graph, constants, weighted, best)
         if found.error < best.error:
             best = found
         if best.error <= BAR:
@@ -119,25 +121,30 @@ def _evaluate(graph: DoubleGraph, expected: Sequence[Expected]) -> _Evaluation:
     return best
 
 
+def _run_all(graph: DoubleGraph, expected: Sequence[Expected]) -> _Evaluation:
+    """The outputs in every case, with the constants as they are set."""
+    outputs = [graph.run(each.case.inputs) for each in expected]
+    return _Evaluation(outputs, _largest_error(outputs, expected))
+
+
 def _align(
     graph: DoubleGraph,
     constants: Sequence[Constant],
     expected: Sequence[Expected],
-    stored: _Evaluation,
+    before: _Evaluation,
 ) -> _Evaluation:
-    """The outputs with the constants aligned, if there are any.
+    """The outputs with the constants fitted, if there are any.
 
     Args:
         graph: left with these constants.
         constants: to align.
         expected: the cases.
-        stored: what it computes with the constants as stored.
+        before: what it computes with other constants.
     """
-    few = _representatives(expected, stored.outputs)
+    few = _representatives(expected, before.outputs)
     if not align(constants, lambda: _differences(graph, few)):
-        return stored
-    outputs = [graph.run(each.case.inputs) for each in expected]
-    return _Evaluation(outputs, _largest_error(outputs, expected), len(constants))
+        return before
+    return _run_all(graph, expected)
 
 
 def _weighted(graph: DoubleGraph, expected: Sequence[Expected]) -> list[Expected]:
@@ -165,7 +172,7 @@ def _representatives(
 
     Args:
         expected: the cases.
-        outputs: what the graph computes in them with the constants as stored.
+        outputs: what the graph computes in them with other constants.
     """
     chosen: dict[str, Expected] = {}
     for each in sorted(expected, key=lambda each: each.case.elements):

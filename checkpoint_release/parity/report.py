@@ -136,7 +136,7 @@ def _graph_figures(graph: GraphProof | None) -> GraphFigures | None:
         error=rounded(graph.error),
         limit=rounded(graph.limit),
         reason=graph.reason,
-        aligned_constants=graph.aligned,
+        cases=graph.cases,
     )
 
 

@@ -24,7 +24,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 
-from checkpoint_release.core.artifacts.formats import ONNX
+import numpy as np
+
+from checkpoint_release.core.artifacts.formats import FORMATS, ONNX
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.core.trust import OWN_ARTIFACTS
@@ -54,8 +56,9 @@ class Job:
 
     Attributes:
         format, path: as checkpoint_release.runtimes.open.open_runtime takes them.
-        dtype: what to compute in: the artifact's own dtypes, or float64, which ONNX
-            Runtime doesn't compute in.
+        dtype: what to compute in: the artifact's own dtypes, or float64. ONNX Runtime
+            can't do that: there, onnx's evaluator runs the graph.
+        only: names of the cases to run; None: all.
         checkpoint: folder whose weights the artifact's own are compared with; None:
             don't.
     """
@@ -63,12 +66,17 @@ class Job:
     format: str
     path: Path
     dtype: Literal["own", "float64"] = "own"
+    only: frozenset[str] | None = None
     checkpoint: Path | None = None
+
+    def chosen(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases that it takes."""
+        return [case for case in cases if self.only is None or case.name in self.only]
 
     @property
     def needs_torch(self) -> bool:
-        """Whether torch opens the artifact."""
-        return self.format != ONNX.name
+        """Whether torch opens the artifact, or computes some of its operators."""
+        return self.format != ONNX.name or self.dtype == "float64"
 
     @property
     def priority(self) -> tuple[bool, bool, bool]:
@@ -203,18 +211,20 @@ def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
 
     Args:
         job: what to run.
-        cases: what to run it on.
+        cases: what to run it on, as far as the job takes them.
 
     Returns:
         What came of it; of a failure, the outputs of the cases before it.
     """
+    if job.format == ONNX.name and job.dtype == "float64":
+        return _evaluate(job, cases)
     outputs: list[Arrays] = []
     case: Case | None = None
     try:
         runtime = open_runtime(
             job.format, job.path, threads=1, dtype=job.dtype, trust=OWN_ARTIFACTS
         )
-        for case in cases:
+        for case in job.chosen(cases):
             outputs.append(runtime.run(case.inputs))
         case = None  # what fails from here on fails in no case
         weights = None
@@ -224,6 +234,18 @@ def run_job(job: Job, cases: Sequence[Case]) -> JobResult:
     except CheckpointReleaseError as error:
         failed_case = case.name if case else None
         return JobResult(outputs, failure=error.problem, failed_case=failed_case)
+
+
+def _evaluate(job: Job, cases: Sequence[Case]) -> JobResult:
+    """Evaluate an ONNX graph in float64, with the numbers that its constants are likely
+    to stand for.
+    """
+    from checkpoint_release.parity.double_graph import DoubleGraph
+
+    graph = DoubleGraph(FORMATS[job.format].main_file(job.path))
+    graph.set_likely_constants()
+    with np.errstate(all="ignore"):  # what is not finite is judged
+        return JobResult([graph.run(case.inputs) for case in job.chosen(cases)])
 
 
 def call_isolated(

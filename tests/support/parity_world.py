@@ -276,16 +276,15 @@ class Opened:
         """The verdict on the export, both questions asked, in this process."""
         reference = reference_of(self.eager, cases)
         result = JobResult([self.artifact.run(case.inputs) for case in cases])
+        names = [case.name for case in cases]
         if self.in_double is not None:
             outputs = [self.in_double.run(case.inputs) for case in cases]
-            double = DoubleResult(outputs)
+            double = DoubleResult(dict(zip(names, outputs, strict=True)))
         else:
             first = judge(self.candidate, result, reference, LIMITS)
+            expected = expected_of(reference, names)
             double = evaluate_onnx(
-                self.candidate.file,
-                self.weights,
-                expected_of(reference),
-                first.beyond_floor,
+                self.candidate.file, self.weights, expected, first.beyond_floor
             )
         return judge(self.candidate, result, reference, LIMITS, double)
 

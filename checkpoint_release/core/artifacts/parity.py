@@ -61,15 +61,14 @@ class GraphFigures(Record, frozen=True, kw_only=True):
         error: the largest difference, as a share of an output's magnitude.
         limit: what is allowed there.
         reason: why more than usual is allowed, or why it could not be evaluated.
-        aligned_constants: how many numbers of the file were replaced by others that
-            round to them.
+        cases: in how many it was evaluated; of a large model, in the smaller ones.
     """
 
     evaluated: bool
     error: float
     limit: float
     reason: str | None = None
-    aligned_constants: int = 0
+    cases: int
 
 
 class OutputFigures(Record, frozen=True, kw_only=True):
