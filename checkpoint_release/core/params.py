@@ -92,11 +92,14 @@ HubId = Annotated[
         description="organisation/name on the Hub",
     ),
 ]
+_REPO_PART = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 Repository = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z",
-        description="organisation/name",
+        # https://huggingface.co/docs/huggingface_hub/package_reference/utilities
+        pattern=rf"^(?=.{{3,96}}\Z)(?!.*(--|\.\.|\.git\Z)){_REPO_PART}/{_REPO_PART}\Z",
+        description="organisation/name, each of letters, digits, -, _ and . between"
+        " them, without -- or .., 96 characters at most, and not ending in .git",
     ),
 ]
 Branch = Annotated[
@@ -257,6 +260,7 @@ class PublishParams(Section, frozen=True):
     create_pr: bool
     dry_run: bool
     card: Literal["replace", "keep"]
+    delete: list[Text]
     timeout: Seconds
     sbom: bool
     signing_key: Text | None

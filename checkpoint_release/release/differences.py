@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from checkpoint_release.core.artifacts.release import RELEASE, SUMS, Release
@@ -16,19 +17,42 @@ FOLDERS_OF_TOOLS = (".git", ".cache/huggingface")
 """
 
 
-def differences(folder: Path, release: Release) -> list[str]:
-    """Where the folder isn't what release.json and SHA256SUMS describe, one line each.
+PEOPLE_SUFFIXES = frozenset(
+    {
+        *(".bib", ".cff", ".csv", ".md", ".pdf", ".rst", ".txt", ".yaml", ".yml"),
+        *(".gif", ".jpeg", ".jpg", ".mp4", ".png", ".svg", ".webp"),
+    }
+)
+"""Of files that people may put beside a release: nothing runs them or reads a model's
+configuration from them.
+"""
 
-    Everything that is there without being listed is reported, not files alone: a folder
-    or a link called `model` would be imported in place of model.py. A listed file may
-    be a link, as in the Hub client's and DVC's caches: its bytes count.
+
+@dataclass(frozen=True)
+class Differences:
+    """Where a folder isn't the release that it describes.
+
+    Attributes:
+        problems: one line each.
+        people_files: files that aren't of the release and harm nothing: documents,
+            pictures, scores.
+    """
+
+    problems: list[str]
+    people_files: list[str]
+
+
+def differences(folder: Path, release: Release) -> Differences:
+    """Where the folder isn't what release.json and SHA256SUMS describe.
+
+    What is there without being listed is a problem, not files alone: a folder or a link
+    called `model` would be imported in place of model.py. Only documents of people are
+    none. A listed file may be a link, as in the Hub client's and DVC's caches: its
+    bytes count.
 
     Args:
         folder: where the release should be.
         release: the folder's own release.json.
-
-    Returns:
-        Nothing, if the folder is exactly the release.
 
     Raises:
         ArtifactError: something in it can't be read.
@@ -36,9 +60,15 @@ def differences(folder: Path, release: Release) -> list[str]:
     allowed = release.files.keys() | release.unlisted
     try:
         present = set(_present(folder, [*allowed, *FOLDERS_OF_TOOLS]))
-        changed = _missing_or_changed(folder, release, present)
-        unlisted = [_unlisted(folder, name) for name in sorted(present - allowed)]
-        return [*changed, *unlisted, *_wrong_checksums(folder, release)]
+        problems = list(_missing_or_changed(folder, release, present))
+        people_files = []
+        for name in sorted(present - allowed):
+            documents = _documents(folder, name)
+            people_files += documents
+            if not documents:
+                problems.append(_unlisted(folder, name))
+        problems += _wrong_checksums(folder, release)
+        return Differences(problems, people_files)
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or folder} can't be read: {error.strerror}",
@@ -112,6 +142,46 @@ def _present(folder: Path, expected: Iterable[str], within: str = "") -> Iterato
                 yield from _present(folder, expected, f"{name}/")
             elif name not in FOLDERS_OF_TOOLS:
                 yield f"{name}/"
+
+
+def _documents(folder: Path, name: str) -> list[str]:
+    """The files behind a path, if all of them are documents; otherwise none.
+
+    Args:
+        folder: where the release should be.
+        name: the path in it; of a folder, it ends in /.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    found = []
+    for file in _files_below(folder / name):
+        if not _is_document(file):
+            return []
+        found.append(file.relative_to(folder).as_posix())
+    return found
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """A file itself, or all files and links in a folder at any depth.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    if path.is_symlink() or not path.is_dir():
+        yield path
+        return
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            yield from _files_below(Path(entry.path))
+
+
+def _is_document(file: Path) -> bool:
+    """Whether it is a file of people: a picture, a text, or one such as LICENSE."""
+    if file.is_symlink() or not file.is_file() or not file.name.isprintable():
+        return False
+    suffix = file.suffix.lower()
+    return suffix in PEOPLE_SUFFIXES or (not suffix and file.name.isupper())
 
 
 def _unlisted(folder: Path, name: str) -> str:

@@ -7,16 +7,19 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import ModelInfo, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
-from checkpoint_release.core.errors import PublishError
+from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
+from checkpoint_release.core.errors import ArtifactError, PublishError, first_few
 from checkpoint_release.release.hub_errors import RequestError, scrub, tag_conflict
 from checkpoint_release.release.plan import (
     LocalFile,
+    Plan,
     ReleaseCommit,
     RemoteFile,
     Survey,
@@ -143,6 +146,53 @@ class Hub:
                 return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
         return self.requests.read(digest_file, f"reading {path} of {repo_id}")
+
+    def released_files(
+        self, repo_id: str, remote: Mapping[str, RemoteFile], revision: str
+    ) -> frozenset[str] | None:
+        """The paths that the release at a revision put there.
+
+        Args:
+            repo_id: organisation/name.
+            remote: the files at the revision.
+            revision: a commit id.
+
+        Returns:
+            None, if there is no release; of one that can't be read, its own file alone.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        if RELEASE not in remote:
+            return None
+
+        def read() -> frozenset[str]:
+            with tempfile.TemporaryDirectory() as folder:
+                self.api.hf_hub_download(
+                    repo_id, RELEASE, revision=revision, local_dir=folder
+                )
+                try:
+                    release = read_release(Path(folder))
+                except ArtifactError:
+                    return frozenset({RELEASE})
+            return frozenset(release.files) | release.unlisted
+
+        return self.requests.read(read, f"reading {RELEASE} of {repo_id}")
+
+    def _owned(
+        self, target: Target, remote: Mapping[str, RemoteFile], revision: str
+    ) -> tuple[frozenset[str], bool]:
+        """The paths at a revision that aren't people's, and whether a release is there.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        released = self.released_files(target.repo_id, remote, revision)
+        owned = set(released or ())
+        for path in remote:
+            if any(fnmatchcase(path, pattern) for pattern in target.deletable):
+                owned.add(path)
+        return frozenset(owned), released is not None
 
     def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
         """Download all files of a repository.
@@ -275,6 +325,13 @@ class Hub:
         repo = self.find_repo(target.repo_id)
         if repo is None:
             return Survey(make_plan(local, {}), exists=False)
+        if repo.private and not target.private:
+            raise PublishError(
+                f"{target.repo_id} is private and {{publish.private}} is false",
+                "make the repository public in its settings on the Hub, or set"
+                " {publish.private} to true",
+                options=["publish.private"],
+            )
         if target.private and repo.private is False:
             raise PublishError(
                 f"{target.repo_id} is public and {{publish.private}} is true",
@@ -292,7 +349,8 @@ class Hub:
     ) -> Survey:
         commit = self.commit_of(target.repo_id, tag)
         remote = self.files(target.repo_id, commit)
-        plan = make_plan(local, remote, target.kept)
+        owned, holds_release = self._owned(target, remote, commit)
+        plan = make_plan(local, remote, target.kept, owned)
         if not plan.empty:
             raise tag_conflict(target, commit, plan)
         return Survey(
@@ -302,6 +360,8 @@ class Hub:
             release=ReleaseCommit(commit),
             tagged=True,
             remote=remote,
+            owned=owned,
+            holds_release=holds_release,
         )
 
     def _survey_branch(
@@ -311,22 +371,31 @@ class Hub:
         if head is None:
             return Survey(make_plan(local, {}))
         remote = self.files(target.repo_id, head)
-        plan = make_plan(local, remote, target.kept)
+        owned, holds_release = self._owned(target, remote, head)
+        plan = make_plan(local, remote, target.kept, owned)
+        if not holds_release:
+            _require_consent(target, plan, owned)
         release = None
         if plan.empty:
             release = ReleaseCommit(head)
         elif target.create_pr:
-            release = self._find_pull_request(local, target, refs)
+            release = self._find_pull_request(local, target, refs, owned)
         return Survey(
             plan,
             head=head,
             branch_exists=target.revision in refs.branches,
             release=release,
             remote=remote,
+            owned=owned,
+            holds_release=holds_release,
         )
 
     def _find_pull_request(
-        self, local: Mapping[str, LocalFile], target: Target, refs: Refs
+        self,
+        local: Mapping[str, LocalFile],
+        target: Target,
+        refs: Refs,
+        owned: frozenset[str],
     ) -> ReleaseCommit | None:
         """The open pull request of our title that holds exactly these files."""
         for number in self.open_pull_requests(target.repo_id, target.title):
@@ -334,6 +403,28 @@ class Hub:
             if head is None:
                 continue
             remote = self.files(target.repo_id, head)
-            if make_plan(local, remote, target.kept).empty:
+            if make_plan(local, remote, target.kept, owned).empty:
                 return ReleaseCommit(head, number)
         return None
+
+
+def _require_consent(target: Target, plan: Plan, owned: frozenset[str]) -> None:
+    """Replace nothing of a repository that is people's own without their consent.
+
+    Args:
+        target: names what may go.
+        plan: what would be done.
+        owned: paths that may go.
+
+    Raises:
+        PublishError: another file than the card would be replaced.
+    """
+    replaced = [path for path in plan.changed if path not in owned | {CARD}]
+    if replaced:
+        raise PublishError(
+            f"{target.repo_id} holds no release, and {first_few(replaced, 5)} of it"
+            " would be replaced",
+            "publish to another repository; or name in {publish.delete} what may go, as"
+            " patterns such as '*'",
+            options=["publish.delete"],
+        )

@@ -168,6 +168,12 @@ def _explain_status(
     status = error.response.status_code
     message = context.scrub(error.server_message or "")
     quoted = f", “{message}”" if message else ""
+    if status in (402, 413):
+        return RequestError(
+            f"{doing}: the Hub has no room for it ({status}{quoted})",
+            "free storage of that namespace on the Hub, or get more, then"
+            f" {RETRY_HINT}",
+        )
     if status in (401, 403):
         return _explain_denial(status, doing, quoted, context)
     problem = f"{doing}: status {status}{quoted}"
@@ -189,6 +195,10 @@ def _explain_status(
     )
 
 
+_QUOTA = re.compile(r"storage (limit|patterns)|quota", re.IGNORECASE)
+"""In what the Hub answers with status 403 where storage is full."""
+
+
 def _explain_denial(
     status: int, doing: str, quoted: str, context: ErrorContext
 ) -> RequestError:
@@ -196,6 +206,12 @@ def _explain_denial(
         return RequestError(
             f"{doing}: the Hub doesn't accept the token (401{quoted})",
             "set HF_TOKEN to a valid token, or run `hf auth login` again",
+        )
+    if _QUOTA.search(quoted):
+        return RequestError(
+            f"{doing}: the Hub has no room for it (403{quoted})",
+            "free storage of that namespace on the Hub, or get more, then"
+            f" {RETRY_HINT}",
         )
     return RequestError(
         f"{doing}: {context.token_owner()} has no right to do that (403{quoted})",
@@ -235,12 +251,25 @@ all.
 
 def _is_sent_once(error: BaseException) -> bool:
     """Whether another try is up to us, because huggingface_hub made only one."""
-    try:
-        request = error.request  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # no request, or none known
+    request = _request_of(error)
+    if request is None:
         return True
     path = request.url.raw_path.decode().partition("?")[0]
     return bool(_SENT_ONCE.search(path))
+
+
+def _request_of(error: BaseException) -> httpx2.Request | None:
+    """The request that failed, if it is known.
+
+    An error of huggingface_hub has it in its response alone.
+    """
+    if isinstance(error, HfHubHTTPError):
+        return error.response.request
+    try:
+        request: httpx2.Request = error.request  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):
+        return None
+    return request
 
 
 def requested_wait(response: httpx2.Response) -> float:

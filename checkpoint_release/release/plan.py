@@ -7,7 +7,7 @@ These are values; nothing here talks to a Hub.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +65,8 @@ class Target:
         tag: name of the version tag, or None.
         create_pr: open a pull request instead of committing to the branch.
         kept: paths that stay as people left them on the Hub, if they are there.
+        deletable: patterns of people's files that may go, or be replaced in a
+            repository that holds no release; `*` also stands for slashes.
         title, description: of the commit.
     """
 
@@ -74,6 +76,7 @@ class Target:
     tag: str | None = None
     create_pr: bool = False
     kept: frozenset[str] = frozenset()
+    deletable: tuple[str, ...] = ()
     title: str = "Release"
     description: str = ""
 
@@ -107,14 +110,16 @@ def make_plan(
     local: Mapping[str, LocalFile],
     remote: Mapping[str, RemoteFile],
     kept: frozenset[str] = frozenset(),
+    owned: Collection[str] = (),
 ) -> Plan:
-    """What must be added, changed and deleted so that the Hub holds exactly the local
-    files.
+    """What must be added, changed and deleted so that the Hub holds the local files,
+    and of the release before them nothing else. People's files stay.
 
     Args:
         local: path in the release → file.
         remote: path on the Hub → file.
         kept: paths that are left alone where the Hub has them.
+        owned: paths that may be deleted: of the release before.
     """
     left_alone = kept & remote.keys()
     wanted = local.keys() - left_alone
@@ -124,7 +129,7 @@ def make_plan(
     return Plan(
         added=tuple(sorted(wanted - present)),
         changed=tuple(sorted(common - unchanged)),
-        deleted=tuple(sorted(present - wanted - HUB_FILES)),
+        deleted=tuple(sorted((present & set(owned)) - wanted - HUB_FILES)),
         unchanged=tuple(sorted(unchanged)),
     )
 
@@ -154,6 +159,9 @@ class Survey:
         release: the commit that holds exactly the release, if one was found.
         tagged: whether target.tag is set (on `release`).
         remote: the files at `head`.
+        owned: paths there that aren't people's: of the release that is there, and those
+            that target.deletable names.
+        holds_release: whether a release is there.
     """
 
     plan: Plan
@@ -163,6 +171,14 @@ class Survey:
     release: ReleaseCommit | None = None
     tagged: bool = False
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)
+    owned: frozenset[str] = frozenset()
+    holds_release: bool = False
+
+    @property
+    def people_files(self) -> list[str]:
+        """The paths that stay, because no release put them there."""
+        touched = {*self.plan.differing, *self.plan.unchanged, *HUB_FILES}
+        return sorted(self.remote.keys() - touched - self.owned)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from checkpoint_release.core.artifacts.receipt import (
     last_receipt,
 )
 from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
-from checkpoint_release.core.errors import PublishError
+from checkpoint_release.core.errors import PublishError, first_few
 from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.params import PublishParams
 from checkpoint_release.core.text import printable
@@ -26,6 +26,10 @@ from checkpoint_release.release.plan import LocalFile, Published, Survey, Target
 
 if TYPE_CHECKING:  # with it comes the Hub's whole client
     from checkpoint_release.release.hub import Hub
+
+
+MAX_PEOPLE_FILES = 8
+"""How many are listed."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def make_target(
         tag=params.version,
         create_pr=params.create_pr,
         kept=frozenset({CARD}) if params.card == "keep" else frozenset(),
+        deletable=tuple(params.delete),
         title=f"Release {name}",
         description=description,
     )
@@ -257,11 +262,9 @@ def _notes(survey: Survey, target: Target) -> Iterator[str]:
         survey: what is on the Hub.
         target: where on the Hub, and which of its files are kept.
     """
-    if survey.plan.deleted and RELEASE not in survey.remote:
-        yield (
-            f"note: {target.repo_id} holds no {RELEASE}; what is deleted there is not"
-            " an earlier release"
-        )
+    if survey.people_files:
+        listed = first_few(survey.people_files, MAX_PEOPLE_FILES)
+        yield f"keep   {listed}, which no release put there"
     kept = target.kept & survey.remote.keys()
     if kept:
         yield (

@@ -66,11 +66,28 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
 
 
 def check_signature(folder: Path, key: Path) -> str | None:
-    """Check model.sig with a public key; returns what is wrong, or None."""
-    from model_signing import verifying
+    """Check model.sig with a public key.
+
+    Args:
+        folder: a release that is what its release.json lists.
+        key: PEM file.
+
+    Returns:
+        What is wrong, or None.
+    """
+    from model_signing import hashing, verifying
 
     try:
+        # Links to whole files, as in the Hub client's cache, are files, and what isn't
+        # signed isn't this check's: `differences` holds all that is there against
+        # release.json, which is signed.
+        hashing_config = hashing.Config().set_ignored_paths(  # type: ignore[no-untyped-call]
+            paths=[SIGNATURE], ignore_git_paths=True
+        )
+        hashing_config.set_allow_symlinks(True)
         config = verifying.Config()  # type: ignore[no-untyped-call]
+        config.set_hashing_config(hashing_config)
+        config.set_ignore_unsigned_files(True)
         verifier = config.use_elliptic_key_verifier(public_key=key)
         verifier.verify(folder, folder / SIGNATURE)
     except Exception as error:

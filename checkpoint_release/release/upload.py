@@ -23,8 +23,10 @@ from checkpoint_release.release.hub_errors import (
 )
 from checkpoint_release.release.plan import (
     LocalFile,
+    Plan,
     Published,
     ReleaseCommit,
+    RemoteFile,
     Survey,
     Target,
     make_plan,
@@ -93,6 +95,10 @@ class _Upload:
             release.id, tag=self.target.tag, pull_request=None, changed=changed
         )
 
+    def _plan(self, remote: Mapping[str, RemoteFile]) -> Plan:
+        """How a commit differs from what this one should hold."""
+        return make_plan(self.local, remote, self.target.kept, self.survey.owned)
+
     def _ensure_branch(self) -> None:
         """Create the branch from the surveyed head, if it isn't there."""
         start = self.survey.head
@@ -135,7 +141,7 @@ class _Upload:
             PublishError: the Hub holds something else than what was sent.
         """
         remote = self.hub.files(self.target.repo_id, sent.oid)
-        plan = make_plan(self.local, remote, self.target.kept)
+        plan = self._plan(remote)
         if not plan.empty:
             raise content_mismatch(self.local, remote, plan, sent.oid)
         return ReleaseCommit(sent.oid, sent.pr_num)
@@ -151,7 +157,7 @@ class _Upload:
         head = self.hub.refs(repo_id).branches.get(self.target.revision)
         for commit in self.hub.commits_since(repo_id, head, base):
             remote = self.hub.files(repo_id, commit)
-            if make_plan(self.local, remote, self.target.kept).empty:
+            if self._plan(remote).empty:
                 return ReleaseCommit(commit)
         if head != base:
             raise PublishError(
@@ -250,6 +256,5 @@ class _Upload:
         tagged = self.hub.commit_of(repo_id, tag)
         if tagged != commit:
             remote = self.hub.files(repo_id, tagged)
-            plan = make_plan(self.local, remote, self.target.kept)
-            raise tag_conflict(self.target, tagged, plan)
+            raise tag_conflict(self.target, tagged, self._plan(remote))
         return tagged

@@ -39,6 +39,7 @@ from checkpoint_release.core.errors import (
     CheckpointReleaseError,
     InferenceError,
     UntrustedCodeError,
+    first_few,
 )
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
@@ -61,6 +62,8 @@ class Runtime(Protocol):
         """Compute the outputs, by name."""
 
 
+MAX_PEOPLE_FILES = 8
+"""How many are listed."""
 _LONGEST = 2000  # characters of a finding in the report
 Opener = Callable[[str, Path, Trust], Runtime]
 
@@ -179,10 +182,13 @@ def verify(
         ArtifactError: it is no release, or can't be read.
     """
     release = read_release(folder)
-    problems = differences(folder, release)
-    if problems:
-        return [Check("files", False, problem) for problem in problems]
+    found = differences(folder, release)
+    if found.problems:
+        return [Check("files", False, problem) for problem in found.problems]
     count = f"{len(release.files)} files are what {RELEASE} lists"
+    if found.people_files:
+        listed = first_few(found.people_files, MAX_PEOPLE_FILES)
+        count += f"; beside them, and not of the release: {listed}"
     checks = [Check("files", True, count), _check_signature(folder, public_key)]
     if not passed(checks):
         return checks

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -166,7 +167,55 @@ def test_a_card_left_to_people_is_not_signed_for(
     release = assemble(artifacts, card="keep", signing_key=keys[0])
     (release / "README.md").write_text("edited on the Hub")
     assert check_signature(release, keys[1]) is None
-    assert differences(release, read_release(release)) == []
+    assert differences(release, read_release(release)).problems == []
+
+
+def downloaded(release: Path, folder: Path) -> Path:
+    """As `hf download --local-dir` leaves it."""
+    shutil.copytree(release, folder)
+    notes = folder / ".cache/huggingface"
+    notes.mkdir(parents=True)
+    (notes / ".gitignore").write_text("*")
+    return folder
+
+
+def cached(release: Path, folder: Path) -> Path:
+    """As the Hub client's cache has it: links to files elsewhere."""
+    for file in sorted(release.rglob("*")):
+        if file.is_file():
+            link = folder / file.relative_to(release)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+    return folder
+
+
+@pytest.mark.parametrize("way", [downloaded, cached])
+def test_a_signed_release_passes_however_it_was_downloaded(
+    artifacts: Path,
+    keys: tuple[Path, Path],
+    tmp_path: Path,
+    way: Callable[[Path, Path], Path],
+) -> None:
+    release = assemble(artifacts, signing_key=keys[0])
+    folder = way(release, tmp_path / "here")
+    (folder / "LICENSE").write_text("people's own")
+    found = differences(folder, read_release(folder))
+    assert found.problems == [] and found.people_files == ["LICENSE"]
+    assert check_signature(folder, keys[1]) is None
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text("{ }")
+    assert "config.json" in str(check_signature(folder, keys[1]))
+
+
+@pytest.mark.parametrize("name", ["evil.py", "docs/evil.so", "tokenizer.json"])
+def test_code_and_configuration_of_people_are_no_documents(
+    artifacts: Path, name: str
+) -> None:
+    release = assemble(artifacts)
+    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).write_text("x")
+    found = differences(release, read_release(release))
+    assert found.people_files == [] and len(found.problems) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -73,7 +74,7 @@ def test_publishing_again_changes_nothing_and_leaves_the_receipt_as_it_was(
     publisher.hub.requests.clear()
     publisher.publish()
     assert publisher.receipt_path.read_bytes() == before
-    assert {method for method, _, _ in publisher.hub.requests} == {"GET"}
+    assert {method for method, _, _ in publisher.hub.requests} <= {"GET", "HEAD"}
     publisher.require_published()
 
 
@@ -150,7 +151,9 @@ def test_a_gitignore_on_the_hub_drops_nothing(publisher: Publisher) -> None:
     publisher.hub.hub.create(REPO)
     publisher.repo.edit({".gitignore": b"*.safetensors\n*.onnx\nparity.json\n"})
     publisher.publish(version=None)
-    assert publisher.on_hub() == publisher.release
+    held = publisher.on_hub()
+    assert held.pop(".gitignore")
+    assert held == publisher.release
 
 
 def test_gitignore_files_that_dvc_writes_stay_home(publisher: Publisher) -> None:
@@ -177,19 +180,70 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(
     assert {method for method, _, _ in publisher.hub.requests} == {"GET"}
 
 
-def test_deleting_what_others_put_there_is_announced(
+PEOPLE: dict[str, Any] = {
+    "LICENSE": b"yours",
+    "docs/picture.txt": b"a picture",
+    ".eval_results/hle.yaml": b"score: 1",
+}
+
+
+def test_what_people_put_there_stays_when_a_format_is_retired(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publisher.publish()
+    publisher.repo.edit(PEOPLE)
     shutil.rmtree(publisher.artifacts / "onnx")
     fake_artifacts(publisher.artifacts, onnx=False)
-    publisher.publish(version="v1.1.0", dry_run=True)
-    assert "not an earlier release" not in capsys.readouterr().out
-    publisher.hub.hub.create("ada/other").edit({"model.bin": b"another model"})
-    publisher.publish(repo_id="ada/other", dry_run=True)
-    output = capsys.readouterr().out
-    assert "delete model.bin (13 bytes)" in output
-    assert "not an earlier release" in output
+    publisher.publish(version="v1.1.0")
+    held = publisher.on_hub()
+    assert held.keys() >= PEOPLE.keys()
+    assert not [name for name in held if name.startswith("onnx/")]
+    assert "keep   .eval_results/hle.yaml, LICENSE" in capsys.readouterr().out
+    publisher.publish(version="v1.1.0")  # nothing is left to do
+    assert publisher.receipt.tag == "v1.1.0"
+
+
+def test_what_may_go_is_named_by_patterns(publisher: Publisher) -> None:
+    publisher.publish()
+    publisher.repo.edit(PEOPLE)
+    publisher.publish(version="v1.1.0", delete=["docs/*"])
+    held = publisher.on_hub()
+    assert "docs/picture.txt" not in held
+    assert {"LICENSE", ".eval_results/hle.yaml"} <= held.keys()
+
+
+def test_a_repository_of_other_people_is_changed_with_consent_alone(
+    publisher: Publisher,
+) -> None:
+    others: dict[str, Any] = dict.fromkeys(
+        ("config.json", "model.bin", "README.md"), b"theirs"
+    )
+    publisher.hub.hub.create("ada/other").edit(others)
+    with pytest.raises(PublishError, match=r"config\.json of it would be replaced"):
+        publisher.publish(repo_id="ada/other")
+    held = publisher.hub.repo("ada/other").files()
+    assert {name: held[name] for name in others} == others
+    publisher.publish(repo_id="ada/other", delete=["*.json"])
+    held = publisher.hub.repo("ada/other").files()
+    assert held["model.bin"] == b"theirs" and held["config.json"] != b"theirs"
+
+
+def test_a_private_repository_is_not_published_to_as_if_it_were_public(
+    publisher: Publisher,
+) -> None:
+    publisher.publish()
+    with pytest.raises(PublishError, match="is private and"):
+        publisher.publish(private=False, version="v1.1.0")
+
+
+@pytest.mark.parametrize(
+    "name", ["acme/de--mo", "acme/a..b", "acme/demo.git", "acme/demo-", f"a/{'b' * 95}"]
+)
+def test_a_name_that_the_hub_refuses_is_refused_before_anything_is_built(
+    name: str,
+) -> None:
+    with pytest.raises(ParamsError, match="repo_id"):
+        parse_section(PublishParams, PARAMS | {"repo_id": name})
 
 
 def test_a_dry_run_leaves_a_true_receipt_alone(publisher: Publisher) -> None:
