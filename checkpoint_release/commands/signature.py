@@ -60,11 +60,9 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             Signature((), (), {}),
             trust=Trust.of([asked.factory]),
         )
-        print(signature_yaml(draft_signature(architecture)), end="")
-    print(
-        "note: a draft; meanings, and which integers make sense, are yours to check",
-        file=sys.stderr,
-    )
+        draft = draft_signature(architecture)
+        print(f"# drafted by running {asked.factory}: check what the integers mean")
+        print(signature_yaml(draft), end="")
     return 0
 
 

@@ -155,7 +155,7 @@ def test_the_command_prints_what_new_and_convert_take(
     command = ["-m", "checkpoint_release", "signature", "tagger.net:build"]
     done = repository.run("python", *command, "--kwargs", "{hidden: 8}")
     stated = read_signature(parse_yaml(done.stdout.encode()))
-    assert stated.inputs[0].high == 100 and "a draft" in done.stderr
+    assert stated.inputs[0].high == 100 and "# drafted" in done.stdout
     for arguments, message in (
         (["nowhere:build"], "is there a nowhere"),
         (["nowhere"], "names no callable"),
