@@ -28,6 +28,7 @@ from checkpoint_release.commands import (
     new,
     parity,
     run,
+    signature,
     verify,
 )
 from checkpoint_release.core.errors import CheckpointReleaseError
@@ -56,6 +57,7 @@ COMMANDS: Mapping[str, Command] = {
     "new": new,
     "run": run,
     "parity": parity,
+    "signature": signature,
     "verify": verify,
 }
 

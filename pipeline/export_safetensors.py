@@ -20,10 +20,11 @@ from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.files import artifact_folder, copy_file, write_json
-from checkpoint_release.core.params import load_params
-from checkpoint_release.core.sources import make_importable, source_paths
+from checkpoint_release.core.params import ModelParams, load_params
+from checkpoint_release.core.sources import import_roots, make_importable, source_paths
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
+from checkpoint_release.exporting.model_code import code_files, with_code
 from checkpoint_release.exporting.weights import write_weights
 
 OUT = stage.ARTIFACTS / SAFETENSORS.name
@@ -42,6 +43,8 @@ def main() -> None:
         max_shard_bytes = params.safetensors.max_shard_bytes
         weights = write_weights(folder, checkpoint, dtype, max_shard_bytes)
         config = model_config(checkpoint, dtype)
+        if params.safetensors.code:
+            config = _write_code(folder, config, params.model)
         config.write(folder)
         write_json(folder / "training_args.json", checkpoint.facts.training)
         _write_family_files(folder, checkpoint.architecture, config)
@@ -54,6 +57,19 @@ def main() -> None:
             known=weights.files,
         )
     print(f"{OUT}: {weights}")
+
+
+def _write_code(folder: Path, config: ModelConfig, model: ModelParams) -> ModelConfig:
+    """Write the model's own modules; the configuration says where they are.
+
+    A family that brings its own files for transformers needs no others.
+    """
+    if config.has_transformers_code or config.transformers_class:
+        return config
+    files = code_files(config.factory, config.signature, import_roots(model))
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return ModelConfig(config.architecture, with_code(config.others))
 
 
 def _write_family_files(

@@ -19,7 +19,7 @@ from tests.support.project import ROOT
 from tests.support.tiny_release import assert_close
 
 Printed = pytest.CaptureFixture[str]
-COMMANDS = ("convert", "inspect", "new", "parity", "run", "verify")
+COMMANDS = ("convert", "inspect", "new", "parity", "run", "signature", "verify")
 
 
 def test_a_case_is_run(

@@ -188,7 +188,8 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
         raise ModelError(
             f"{{model.signature}} is null, and {family.__name__} has no"
             " read_architecture and signature functions",
-            "state {model.signature} and {model.kwargs}, or add these functions",
+            "state {model.signature} and {model.kwargs}; `checkpoint-release signature"
+            f" {model.factory}` drafts the first",
             options=["model.signature", "model.kwargs"],
         )
     overrides = dict(model.kwargs)

@@ -183,6 +183,7 @@ class SafetensorsParams(Section, frozen=True):
 
     dtype: Literal["keep", "float32", "float16", "bfloat16"]
     max_shard_size: Size
+    code: bool
 
     @property
     def max_shard_bytes(self) -> int:

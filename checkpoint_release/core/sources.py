@@ -57,6 +57,16 @@ def make_importable(model: ModelParams) -> None:
             sys.path.append(root)
 
 
+def import_roots(model: ModelParams) -> list[Path]:
+    """The folders from which Python imports what model.source names, each once."""
+    roots: list[Path] = []
+    for path in source_paths(model):
+        root = import_root(Path(path), model.factory)
+        if root not in roots:
+            roots.append(root)
+    return roots
+
+
 def import_root(path: Path, factory: str) -> Path:
     """The folder from which Python imports what lies at a path; absolute.
 

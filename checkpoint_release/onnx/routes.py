@@ -169,15 +169,23 @@ def _ir_version(opset: int, asked: int | None) -> int:
 
 
 def other_plans(architecture: Architecture, plan: Plan) -> Iterator[Plan]:
-    """The routes that a plan leaves out, each at the opset nearest to the plan's.
+    """What to try where a plan failed: the routes that it leaves out, each at the opset
+    nearest to the plan's, and then every route at its highest opset, which has the most
+    operators.
 
     Args:
         architecture: the model.
         plan: what was tried.
     """
+    tried = [(route, plan.opset) for route in plan.routes]
+    nearest, highest = [], []
     for route, opsets in opsets_of(architecture).items():
         if route not in plan.routes:
-            opset = min(max(plan.opset, opsets[0]), opsets[-1])
+            nearest.append((route, min(max(plan.opset, opsets[0]), opsets[-1])))
+        highest.append((route, opsets[-1]))
+    for route, opset in nearest + highest:
+        if (route, opset) not in tried:
+            tried.append((route, opset))
             yield Plan(opset, _ir_version(opset, None), [route])
 
 

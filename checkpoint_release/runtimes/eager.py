@@ -298,6 +298,20 @@ def _field_names(value: Any) -> list[str]:
     return list(getattr(value, "_fields", ()))
 
 
+def named_leaves(value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in what a model returned, in order: where each stands, and it.
+
+    Args:
+        value: a nest of tuples, lists, mappings and dataclasses; None is passed over.
+
+    Raises:
+        ModelError: something else is among them.
+    """
+    for place, leaf in _leaves(value, ""):
+        if leaf is not None:
+            yield place, leaf
+
+
 def flatten(value: Any) -> Iterator[Tensor]:
     """The tensors in a nest of tuples, lists, mappings and dataclasses, in order.
 

@@ -45,12 +45,14 @@ NOT_RUN = {
     "docs/benchmarks.md": "it takes minutes",
     "docs/deployment.md": "it needs coremltools",
     "docs/migration.md": "it is what the release replaces",
+    "docs/your-model.md": "it needs a checkpoint of such a model",
 }
 SLOW = {
     # whole runs of the pipeline, of which the faster sections hold one each
     "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",
     "docs/migration.md#1-release-the-checkpoints-you-have",
+    "docs/your-model.md#in-your-repository",
 }
 OWN_TOKEN = "hf_aTokenOfTheOrganisation"
 MINE = ROOT / "tests/fixtures/v3_48_state_dict/checkpoint.pth"

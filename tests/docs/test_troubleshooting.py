@@ -137,6 +137,16 @@ def a_missing_checkpoint(project: Project) -> str:
     return project.dvc("repro", check=False).stderr
 
 
+def reproducing(**values: Any) -> FromFolder:
+    """`dvc repro` with options set, which fails before any stage runs."""
+
+    def provoke(project: Project) -> str:
+        project.set(**values)
+        return project.dvc("repro", check=False).stderr
+
+    return provoke
+
+
 def two_at_once(project: Project) -> str:
     with held(project.path / ".dvc/tmp/lock"):
         return project.dvc("repro", check=False).stderr
@@ -210,6 +220,9 @@ MESSAGES: dict[str, FromFolder] = {
         "export_onnx", onnx__opset=25, onnx__exporter="torchscript"
     ),
     "model.inputs leaves out": setting(model__inputs=["motion"]),
+    "watches other code than model.source names": setting(
+        model__source=["checkpoint_release/models"]
+    ),
     "was changed after it was written": an_edited_artifact,
     "is not what was checked": an_export_after_the_proof,
     "as its model code, which is not known here": unknown_model_code,
@@ -218,6 +231,10 @@ MESSAGES: dict[str, FromFolder] = {
     "Unable to acquire lock": two_at_once,
     "dvc.lock' validation failed": a_cut_lock,
     "Unable to read RWLock-file": a_cut_table,
+    "ERROR: unexpected error": reproducing(checkpoint__path=None),
+    "Cannot interpolate data of type 'list'": reproducing(
+        model__source=["params.yaml"]
+    ),
     "there is no token for the Hub": no_token,
 }
 

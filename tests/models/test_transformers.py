@@ -279,6 +279,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = family.build(**read(folder))
     torch.save(model.state_dict(), root / "best.pth")
     arguments = ["--config", str(folder), "-o", str(root / "release")]
+    arguments += ["--formats", "safetensors", "onnx"]
     assert main(["convert", str(root / "best.pth"), *arguments]) == 0
     return root / "release"
 

@@ -18,7 +18,7 @@ from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ExportError, OpsetError
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
-from checkpoint_release.onnx.routes import plan_export
+from checkpoint_release.onnx.routes import Plan, other_plans, plan_export
 from checkpoint_release.runtimes.eager import build_eager
 from tests.support import models
 from tests.support.checkpoint_folder import write_checkpoint
@@ -328,3 +328,20 @@ def test_a_model_that_tracing_cannot_export_takes_the_other_route(
     export = export_to_onnx(folder, tmp_path / "onnx", opset=18)
     assert export.exporter == "dynamo"
     assert largest_error("onnx", folder, tmp_path / "onnx", sequence=9, batch=3) < 1e-5
+
+
+def test_what_is_tried_after_a_failure_is_the_other_routes_and_then_newer_opsets() -> (
+    None
+):
+    signature = read_signature(
+        {"inputs": [{"name": "x", "shape": [3]}], "outputs": ["y"]}
+    )
+    architecture = Architecture("tests.support.models:Argmax", {}, signature)
+    others = other_plans(architecture, Plan(17, 8, ["torchscript"]))
+    assert [(*plan.routes, plan.opset) for plan in others] == [
+        ("dynamo", 18),
+        ("torchscript", 20),
+        ("dynamo", 25),
+    ]
+    last = Plan(25, 13, ["dynamo"])
+    assert [plan.opset for plan in other_plans(architecture, last)] == [20]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from checkpoint_release.core.errors import (
     one_line,
 )
 from checkpoint_release.core.files import read_json
+from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.models.transformers.building import (
     configuration,
     import_transformers,
@@ -101,8 +101,7 @@ def _from_hub(name: str) -> dict[str, Any]:
             f" a folder, and can't be had from the Hub: {one_line(error, 200)}",
             "correct its path, which is relative to the folder of params.yaml",
         ) from None
-    value: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return value
+    return _values(config, name)
 
 
 def _completed(found: dict[str, Any], place: str) -> dict[str, Any]:
@@ -124,11 +123,27 @@ def _completed(found: dict[str, Any], place: str) -> dict[str, Any]:
             "state the class as `architecture` in model.kwargs, or bring its code as"
             " model.factory",
         ) from None
-    whole: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    whole = _values(config, place)
     for key in _OF_THE_MACHINE:
         whole.pop(key, None)
     whole["architectures"] = found["architectures"]
     return whole
+
+
+def _values(config: Any, place: str) -> dict[str, Any]:
+    """What a configuration object holds, its defaults included.
+
+    Raises:
+        ParamsError: some of it JSON can't hold, such as infinity.
+    """
+    try:
+        value: dict[str, Any] = parse_json(config.to_json_string(use_diff=False))
+    except JsonError as error:
+        raise ParamsError(
+            f"the configuration {place} can't be kept: it is {error}",
+            "replace that value by a key of model.kwargs",
+        ) from None
+    return value
 
 
 def config(kwargs: Mapping[str, Any]) -> dict[str, Any]:

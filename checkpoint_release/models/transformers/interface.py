@@ -19,6 +19,7 @@ from checkpoint_release.core.signature import (
     TensorSpec,
     resolve_shape,
 )
+from checkpoint_release.models.probing import shape_of_runs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -230,7 +231,7 @@ def _outputs(
     names = {(sizes[0][name], sizes[1][name]): name for name in dimensions}
     specs = []
     for name, tensor in first.items():
-        shape = _shape(tuple(tensor.shape), tuple(second[name].shape), names)
+        shape = shape_of_runs(tuple(tensor.shape), tuple(second[name].shape), names)
         dtype = str(tensor.dtype).removeprefix("torch.")
         specs.append(TensorSpec(name, dtype, shape))
     return tuple(specs)
@@ -292,24 +293,3 @@ def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         for number, member in enumerate(value):
             yield from _tensors(member, f"{place}_{number}" if place else str(number))
-
-
-def _shape(
-    first: tuple[int, ...],
-    second: tuple[int, ...],
-    names: Mapping[tuple[int, int], str],
-) -> tuple[int | str, ...] | None:
-    """The shape that both runs show; None where an axis changed as no input did.
-
-    Args:
-        first, second: what the runs gave.
-        names: sizes in both runs → dimension.
-    """
-    if len(first) != len(second):
-        return None
-    shape: list[int | str] = []
-    for sizes in zip(first, second, strict=True):
-        if sizes[0] != sizes[1] and sizes not in names:
-            return None
-        shape.append(names.get(sizes, sizes[0]))
-    return tuple(shape)

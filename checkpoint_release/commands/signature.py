@@ -1,0 +1,103 @@
+"""checkpoint-release signature: draft what a model takes and gives, by running it.
+
+checkpoint-release signature tagger.net:build --kwargs "{hidden: 64}" > signature.yaml
+
+The model's code runs: naming it here is what trusts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.extras import extras_named
+
+SUMMARY = "draft a model's inputs, outputs and dimensions, by running it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "factory", help="package.module:callable that builds the model; its code runs"
+    )
+    parser.add_argument(
+        "--source",
+        metavar="PATH",
+        help="file or folder of its code; found by the factory's name if left out",
+    )
+    parser.add_argument(
+        "--kwargs",
+        metavar="YAML",
+        default="{}",
+        help="the factory's arguments, such as '{hidden: 64}'",
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Print the draft as YAML.
+
+    Raises:
+        CheckpointReleaseError: the factory isn't there or fails, or the model runs on
+            nothing that was tried.
+    """
+    with extras_named():
+        from checkpoint_release.core.architecture import Architecture
+        from checkpoint_release.core.signature import Signature
+        from checkpoint_release.core.trust import Trust
+        from checkpoint_release.runtimes.signature_draft import (
+            draft_signature,
+            signature_yaml,
+        )
+
+        _make_importable(asked.factory, asked.source)
+        architecture = Architecture(
+            asked.factory,
+            _read_kwargs(asked.kwargs),
+            Signature((), (), {}),
+            trust=Trust.of([asked.factory]),
+        )
+        draft = draft_signature(architecture)
+        print(f"# drafted by running {asked.factory}: check what the integers mean")
+        print(signature_yaml(draft), end="")
+    return 0
+
+
+def _make_importable(factory: str, source: str | None) -> None:
+    """Let Python import the model's code, after whatever is installed."""
+    from checkpoint_release.core.sources import import_root
+    from checkpoint_release.project.place import locate_code, require_there
+
+    if ":" not in factory:
+        raise ParamsError(
+            f"{factory!r} names no callable", "name it as package.module:callable"
+        )
+    if source is not None:
+        require_there(source, "--source")
+        code: Path | None = Path(source)
+    else:
+        code = locate_code(factory, Path(os.path.normpath(Path.cwd())))
+    if code is not None:
+        sys.path.append(str(import_root(code, factory)))
+
+
+def _read_kwargs(text: str) -> dict[str, Any]:
+    """The factory's arguments.
+
+    Raises:
+        ParamsError: the text is no mapping in YAML.
+    """
+    from checkpoint_release.core.yaml_text import YamlError, parse_yaml
+
+    try:
+        value = parse_yaml(text.encode())
+    except YamlError as error:
+        raise ParamsError(
+            f"--kwargs is {error}", "write it as in {hidden: 64}"
+        ) from None
+    if not isinstance(value, dict):
+        raise ParamsError(f"--kwargs is {text!r}", "write it as in {hidden: 64}")
+    return value

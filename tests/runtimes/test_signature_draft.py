@@ -1,0 +1,166 @@
+"""checkpoint-release signature: a draft that the model itself confirms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from checkpoint_release.__main__ import main
+from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.errors import ModelError, UntrustedCodeError
+from checkpoint_release.core.signature import Signature, sample_inputs
+from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS
+from checkpoint_release.core.yaml_text import parse_yaml
+from checkpoint_release.runtimes.model_alone import ModelAlone
+from checkpoint_release.runtimes.model_check import check_model
+from checkpoint_release.runtimes.signature_draft import draft_signature, signature_yaml
+from tests.support.own_repository import own_repository
+
+Printed = pytest.CaptureFixture[str]
+MODELS = "tests.support.models"
+HERE = __name__
+
+
+class Positions(nn.Module):
+    """Words at learned positions, of which there are 20."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 4)
+        self.places = nn.Embedding(20, 4)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        places = torch.arange(tokens.shape[1])
+        return self.words(tokens) + self.places(places)
+
+
+class Flattened(nn.Module):
+    """Takes images of one size alone: 64 × 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(3, 1, 1)
+        self.head = nn.Linear(64 * 64, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.filter(image).flatten(1))
+
+
+class Recurrent(nn.Module):
+    """A sequence before the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(6, 5)
+
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(steps)
+
+
+class Text(nn.Module):
+    """Takes what no tensor is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, text: str) -> Tensor:
+        return self.head(torch.ones(len(text.split()), 2))
+
+
+def draft(factory: str, **kwargs: Any) -> Signature:
+    nothing = Signature((), (), {})
+    return draft_signature(Architecture(factory, kwargs, nothing, trust=OWN_ARTIFACTS))
+
+
+@pytest.mark.parametrize(
+    ("factory", "kwargs", "inputs", "dimensions"),
+    [
+        pytest.param(
+            f"{MODELS}:TinyUNet",
+            {},
+            {"image": ("batch", 1, "height", "width")},
+            {"height": "4 to any number, multiples of 4"},
+            marks=pytest.mark.slow,
+        ),
+        (
+            f"{MODELS}:TiedLanguageModel",
+            {"tokens": 11, "width": 4},
+            {"tokens": ("batch", "sequence")},
+            {"sequence": "1 to any number"},
+        ),
+        (
+            f"{MODELS}:Guided",
+            {},
+            {"features": ("batch", 4), "step": ("batch",), "strength": ("batch", 4)},
+            {},
+        ),
+        (
+            f"{HERE}:Positions",
+            {},
+            {"tokens": ("batch", "sequence")},
+            {"sequence": "1 to 20"},
+        ),
+        (f"{HERE}:Flattened", {}, {"image": ("batch", 3, 64, 64)}, {}),
+        (f"{HERE}:Recurrent", {}, {"steps": ("sequence", "batch", 6)}, {}),
+    ],
+)
+def test_a_draft_is_a_signature_that_the_model_keeps(
+    factory: str, kwargs: dict[str, Any], inputs: Any, dimensions: Any
+) -> None:
+    signature = draft(factory, **kwargs)
+    assert {spec.name: spec.shape for spec in signature.inputs} == inputs
+    found = {name: each.bounds for name, each in signature.dimensions.items()}
+    assert {**found, **dimensions} == found
+    # as params.yaml reads it, it stands the check that comes before every export
+    again = read_signature(parse_yaml(signature_yaml(signature).encode()))
+    assert again == signature
+    architecture = Architecture(factory, kwargs, again, trust=OWN_ARTIFACTS)
+    model = architecture.find_factory()(**kwargs).eval()
+    sizes = {name: each.example for name, each in again.dimensions.items()}
+    outputs = ModelAlone(model, architecture).run(sample_inputs(again, sizes, 0))
+    for spec, tensor in zip(again.outputs, outputs, strict=True):
+        assert spec.shape is not None
+        assert [sizes.get(str(axis), axis) for axis in spec.shape] == [*tensor.shape]
+    check_model(model, architecture)  # widens it
+
+
+def test_the_highest_integers_are_those_of_the_table_that_is_asked() -> None:
+    (tokens,) = draft(f"{HERE}:Positions").inputs
+    assert (tokens.low, tokens.high) == (0, 50)
+
+
+def test_a_model_that_runs_on_no_guess_is_one_error() -> None:
+    with pytest.raises(ModelError, match=r"takes \['text'\], and ran on none"):
+        draft(f"{HERE}:Text")
+
+
+def test_nobody_else_s_code_runs_for_a_draft() -> None:
+    nothing = Signature((), (), {})
+    with pytest.raises(UntrustedCodeError):
+        draft_signature(Architecture(f"{HERE}:Text", {}, nothing, trust=NO_TRUST))
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_new_and_convert_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    repository = own_repository(tmp_path / "house", git=False)
+    monkeypatch.chdir(repository.path)
+    command = ["-m", "checkpoint_release", "signature", "tagger.net:build"]
+    done = repository.run("python", *command, "--kwargs", "{hidden: 8}")
+    stated = read_signature(parse_yaml(done.stdout.encode()))
+    assert stated.inputs[0].high == 100 and "# drafted" in done.stdout
+    for arguments, message in (
+        (["nowhere:build"], "is there a nowhere"),
+        (["nowhere"], "names no callable"),
+        (["tagger.net:build", "--kwargs", "5"], "--kwargs is '5'"),
+        (["tagger.net:build", "--source", "lib"], "no such file"),
+    ):
+        assert main(["signature", *arguments]) == 1
+        assert message in capsys.readouterr().err
