@@ -21,7 +21,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from checkpoint_release.commands import convert, inspect, new, parity, run, verify
+from checkpoint_release.commands import (
+    convert,
+    fleet,
+    inspect,
+    new,
+    parity,
+    run,
+    verify,
+)
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.terminal import print_any_text
 from checkpoint_release.core.text import for_terminal
@@ -43,6 +51,7 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     "convert": convert,
+    "fleet": fleet,
     "inspect": inspect,
     "new": new,
     "run": run,

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from checkpoint_release.core.errors import MissingLibraryError
 
 EXTRAS = {
+    "distributed": "fleet",
     "huggingface_hub": "hub",
     "model_signing": "pipeline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "rich": "fleet",
     "ruamel": "pipeline",
     "ruamel.yaml": "pipeline",
     "torch": "torch",

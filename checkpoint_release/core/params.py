@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
@@ -294,6 +295,20 @@ def load_params(path: Path = PATH) -> Params:
             an impossible value; the message names every such key, what was found and
             what is allowed.
     """
+    value = read_mapping(path, "start from the params.yaml that comes with the project")
+    return parse_section(Params, value, path)
+
+
+def read_mapping(path: Path, example: str) -> dict[str, Any]:
+    """Read a YAML file that a person wrote and that holds a mapping.
+
+    Args:
+        path: of the file.
+        example: where the reader finds how to write it, as an imperative sentence.
+
+    Raises:
+        ParamsError: it is missing, can't be read, or isn't YAML or a mapping.
+    """
     try:
         with path.open("rb") as file:
             value = parse_yaml(file.read(MAX_SIZE + 1))
@@ -310,23 +325,23 @@ def load_params(path: Path = PATH) -> Params:
             f"{path} is {error}", "correct that line, and save the file as UTF-8"
         ) from None
     if not isinstance(value, dict):
-        raise ParamsError(
-            f"{path} holds {shown(value)}, not a mapping",
-            "start from the params.yaml that comes with the project",
-        )
-    return parse_section(Params, value, path)
+        raise ParamsError(f"{path} holds {shown(value)}, not a mapping", example)
+    return value
 
 
 S = TypeVar("S", bound=Section)
 
 
-def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
+def parse_section(
+    kind: type[S], value: Any, path: Path = PATH, remedy: str | None = None
+) -> S:
     """Turn a mapping into the section that it should be.
 
     Args:
-        kind: the section.
+        kind: the section; a key that has a default may be left out.
         value: what was read.
         path: where it was read from, for the message.
+        remedy: what to do about a problem; None: what helps with params.yaml.
 
     Raises:
         ParamsError: as load_params, of a file that can be read.
@@ -338,7 +353,7 @@ def parse_section(kind: type[S], value: Any, path: Path = PATH) -> S:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ParamsError(
             f"{path}:\n{lines}",
-            f"correct {path}; its comments explain what each key allows",
+            remedy or f"correct {path}; its comments explain what each key allows",
         )
     return msgspec.convert(value, kind)
 
@@ -358,6 +373,7 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
         A line for each problem: the full key, what was found, what is allowed.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    required = {field.name for field in msgspec.structs.fields(kind) if field.required}
     names = ", ".join(types)
     if not isinstance(value, dict):
         return [f"{key}: found {_found(value)}: expected a section with {names}"]
@@ -369,14 +385,15 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
             problems.append(
                 f"{prefix}{printable(str(name))}: unknown key; allowed here: {names}"
             )
-        elif name not in value:
-            problems.append(f"{full_key}: missing; every key is required")
-        else:
+        elif name in value:
             problems += _value_problems(types[name], value[name], full_key)
+        elif name in required:
+            problems.append(f"{full_key}: missing; every key is required")
     if problems:
         return problems
     for name, problem in msgspec.convert(value, kind).validate():
-        problems.append(f"{prefix}{name}: found {shown(value[name])}: {problem}")
+        found = f"found {shown(value[name])}: " if name in value else ""
+        problems.append(f"{prefix}{name}: {found}{problem}")
     return problems
 
 
@@ -391,7 +408,10 @@ def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
     Returns:
         Lines as of _section_problems; of a value that is no section, one at most.
     """
-    if isinstance(kind, type) and issubclass(kind, Section):
+    if value is not None and isinstance(kind, UnionType):  # a section, or null
+        sections = [part for part in get_args(kind) if _is_section(part)]
+        kind = sections[0] if sections else kind
+    if _is_section(kind):
         return _section_problems(kind, value, key)
     try:
         msgspec.convert(value, kind)
@@ -408,6 +428,10 @@ def _value_problems(kind: Any, value: Any, key: str) -> list[str]:
 def _found(value: Any) -> str:
     """A value as params.yaml has it, where Python spells it otherwise."""
     return "null" if value is None else shown(value)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _allowed_values(kind: Any) -> str:

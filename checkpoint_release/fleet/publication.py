@@ -1,0 +1,173 @@
+"""Publishing what a fleet built: the coordinator does it, one release after the other.
+
+All branches first, and only then tags. A release that the Hub holds already is found
+there and not sent again, so that an interrupted publication goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoint_release.core.artifacts.receipt import Checkout
+from checkpoint_release.core.artifacts.release import RELEASE
+from checkpoint_release.core.errors import CheckpointReleaseError, PublishError
+from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.fleet.outcome import Built, PointBuilt
+from checkpoint_release.fleet.plan import FleetPlan, Member, Target
+from checkpoint_release.fleet.refs import write_member
+from checkpoint_release.fleet.workspace import scratch_clone
+from checkpoint_release.release.plan import Target as HubTarget
+from checkpoint_release.release.publication import AssembledRelease, make_receipt
+
+if TYPE_CHECKING:  # with it comes the Hub's whole client
+    from checkpoint_release.release.hub import Hub
+
+
+@dataclass(frozen=True)
+class Due:
+    """A release that isn't on the Hub yet as fleet.yaml asks for it."""
+
+    member: Member
+    built: Built
+    point: PointBuilt
+    target: Target
+
+
+def due(plan: FleetPlan) -> Iterator[Due]:
+    """The releases to publish: those built whose receipt isn't about the same files at
+    the same place.
+    """
+    if plan.spec.publish is None:
+        return
+    for member, built in plan.built():
+        receipts = {each.target: each.receipt for each in built.publications}
+        for point, target in zip(built.points, member.targets, strict=True):
+            receipt = receipts.get(target.text)
+            released = receipt.files.get(RELEASE) if receipt else None
+            if released is None or released.sha256 != point.release:
+                yield Due(member, built, point, target)
+
+
+def publish(
+    plan: FleetPlan,
+    home: Path,
+    done: Callable[[Due, CheckpointReleaseError | None], None],
+    report: Callable[[str], None],
+) -> None:
+    """Publish what is due.
+
+    Args:
+        plan: made after the last member was built.
+        home: the fleet's folder on this host.
+        done: is called with each release, and why it couldn't be published.
+        report: takes a line about progress.
+
+    Raises:
+        PublishError: there is no token for the Hub.
+    """
+    from checkpoint_release.release.hub import Hub, default_endpoint, require_token
+
+    waiting = list(due(plan))
+    if not waiting:
+        return
+    timeout = float(plan.project.params["publish"]["timeout"])
+    hub = Hub(default_endpoint(), require_token(), timeout=timeout, report=report)
+    publisher = _Publisher(plan, home, hub)
+    on_branches = []
+    for each in waiting:
+        error = publisher.try_to_publish(each, tag=False)
+        if error is None and each.target.tag:
+            on_branches.append(each)
+        else:
+            done(each, error)
+    for each in on_branches:
+        done(each, publisher.try_to_publish(each, tag=True))
+
+
+class _Publisher:
+    """Publishes releases of one fleet.
+
+    Args:
+        plan: of the fleet.
+        home: the fleet's folder on this host.
+        hub: where to.
+    """
+
+    def __init__(self, plan: FleetPlan, home: Path, hub: Hub) -> None:
+        self._plan, self._home, self._hub = plan, home, hub
+        self._latest: dict[str, Built] = {}
+
+    def try_to_publish(self, each: Due, *, tag: bool) -> CheckpointReleaseError | None:
+        """Publish one release; what went wrong, or None."""
+        try:
+            self._publish(each, tag=tag)
+        except CheckpointReleaseError as error:
+            return error
+        except OSError as error:
+            return PublishError(str(error), "check the disk, and run the fleet again")
+        return None
+
+    def _publish(self, each: Due, *, tag: bool) -> None:
+        from checkpoint_release.release import upload
+
+        plan = self._plan
+        job = plan.job(each.member)
+        clone = scratch_clone(
+            self._home, job.repository, each.built.commit, job.remote, job.remotes
+        )
+        with clone as folder:
+            release = _pulled(folder, each.point)
+            wants_tag = tag or not each.target.tag
+            target = HubTarget(
+                repo_id=each.target.repository,
+                revision=each.target.branch,
+                private=each.target.private,
+                tag=each.target.tag if tag else None,
+                title=f"Release {each.target.tag or each.target.branch}",
+                description=f"Made from git commit {each.built.commit}",
+            )
+            survey = self._hub.survey(release.local_files, target)
+            published = upload.publish(self._hub, release.local_files, target, survey)
+            if not wants_tag:
+                return
+            checkout = Checkout(commit=each.built.commit, dirty=False)
+            receipt = make_receipt(
+                published, target, self._hub.address, release.files, checkout
+            )
+        latest = self._latest.get(each.member.name, each.built)
+        latest = latest.with_receipt(each.target.text, receipt)
+        self._latest[each.member.name] = latest
+        write_member(plan.project.root, plan.spec.name, latest)
+
+
+def _pulled(clone: Path, point: PointBuilt) -> AssembledRelease:
+    """A member's release, brought from the host's cache or the remote, and checked
+    against what its worker stated.
+
+    Raises:
+        PublishError: it can't be had, or is another.
+    """
+    from contextlib import chdir
+
+    from dvc.cli import main as dvc
+
+    with chdir(clone):
+        Path("params.yaml").write_text(point.params)
+        Path("dvc.lock").write_text(point.lock)
+        status = dvc(["pull", "--quiet", "artifacts/release"])
+    folder = clone / "artifacts/release"
+    if status or not (folder / RELEASE).is_file():
+        raise PublishError(
+            "DVC can't bring the release from the remote",
+            "check the remote; if its files are gone, run the fleet with --again",
+        )
+    found = {name: FileEntry.of(folder / name) for name in point.files}
+    if found != point.files or sha256(folder / RELEASE) != point.release:
+        raise PublishError(
+            "the release from the remote is not the one that was built",
+            "run the fleet with --again, which builds it anew",
+        )
+    return AssembledRelease.open(folder)

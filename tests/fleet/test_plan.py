@@ -1,0 +1,142 @@
+"""The plan: which members there are, what their keys depend on, and what is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.fleet.listing import listing
+from checkpoint_release.fleet.plan import FleetPlan, make_plan
+from checkpoint_release.fleet.refs import member_refs, read_members, write_member
+from checkpoint_release.fleet.spec import load_spec
+from tests.support.fleets import FOLDER, Fleet, imagined, small_project
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return small_project(tmp_path / "project")
+
+
+def planned(fleet: Fleet, **changes: Any) -> FleetPlan:
+    if changes:
+        fleet.spec(**changes)
+    return make_plan(fleet.path, load_spec(fleet.path / "fleet.yaml"))
+
+
+def keys(fleet: Fleet, **changes: Any) -> list[str]:
+    return [member.key for member in planned(fleet, **changes).members]
+
+
+def test_a_key_stands_for_all_that_decides_what_is_built(fleet: Fleet) -> None:
+    first = keys(fleet)
+    assert len(set(first)) == 2
+    (fleet.path / "notes.txt").write_text("nothing that a stage watches")
+    fleet.project.commit("Notes")
+    assert keys(fleet) == first
+
+    (fleet.path / "checkpoint_release/core/params.py").write_text("VERSION = 2\n")
+    assert keys(fleet) == first  # it isn't committed
+    assert "checkpoint_release/core/params.py" in listing(planned(fleet))
+    fleet.project.commit("Code that stages watch")
+    code = keys(fleet)
+    assert not set(code) & set(first)
+
+    pins = fleet.path / "constraints.txt"
+    pins.write_text(pins.read_text() + "another==1.0\n")
+    fleet.project.commit("Pins")
+    pinned = keys(fleet)
+    assert not set(pinned) & set(code)
+
+    options = keys(fleet, params={"onnx": {"opset": 18}})
+    assert not set(options) & set(pinned)
+    points = keys(fleet, params={}, matrix={"onnx.opset": [17, 18]})
+    assert not set(points) & set(options)
+
+    (fleet.path / FOLDER / "step-1.pth").write_bytes(b"other weights")
+    changed = keys(fleet, params={}, matrix={"onnx.opset": [17, 18]})
+    assert changed[0] != points[0] and changed[1] == points[1]
+
+
+def test_where_releases_go_is_not_part_of_the_key(fleet: Fleet) -> None:
+    target = {"repository": "lab/tiny", "branch": "step-{step}"}
+    assert keys(fleet) == keys(fleet, publish=target)
+
+
+def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
+    plan = planned(fleet)
+    assert plan.counts == {"done": 0, "stale": 0, "new": 2}
+    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    assert planned(fleet).counts == {"done": 1, "stale": 0, "new": 1}
+    assert [member.name for member in planned(fleet).todo] == ["step-2"]
+
+    after = planned(fleet, params={"onnx": {"opset": 20}})
+    assert after.counts == {"done": 0, "stale": 1, "new": 1}
+    job = after.job(after.members[0])
+    assert job.earlier[""].lock.startswith("schema")
+
+    (fleet.path / FOLDER / "step-1.pth").unlink()
+    assert planned(fleet).gone == ["step-1"]
+
+
+def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
+    plan = planned(fleet, matrix={"onnx.opset": [17, 20]})
+    built = imagined(plan, plan.members[1])
+    commit = write_member(fleet.path, "tiny", built)
+    refs = member_refs(fleet.path, "tiny")
+    assert (refs["step-2"].commit, refs["step-2"].key) == (commit, built.key)
+    assert list(read_members(fleet.path, [commit])) == [built]
+
+    titles = fleet.project.git("log", "--format=%s", "-4", commit).splitlines()
+    assert titles[1:3] == [
+        "tiny: step-2, onnx.opset=20",
+        "tiny: step-2, onnx.opset=17",
+    ]
+    assert titles[3] == "A project"
+    shown = fleet.project.git("show", f"{commit}~1:artifacts/parity.json")
+    assert json.loads(shown)["passed"] is True
+
+
+def test_the_matrix_of_the_json_holds_each_key_to_build_once(fleet: Fleet) -> None:
+    plan = planned(fleet)
+    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    for jobs, expected in ((256, 1), (1, 1)):
+        printed = fleet.command("plan", "--json", "--jobs", str(jobs)).stdout
+        include = json.loads(printed)["matrix"]["include"]
+        assert len(include) == expected
+        dealt = [key for job in include for key in job["keys"].split()]
+        assert dealt == [plan.members[1].key]
+
+
+def test_a_member_is_named_by_name_key_or_first_digits(fleet: Fleet) -> None:
+    plan = planned(fleet)
+    member = plan.members[1]
+    for text in (member.name, member.key, member.key[:12]):
+        assert plan.member(text) == member
+    with pytest.raises(CheckpointReleaseError, match="is no member"):
+        plan.member("step-77")
+
+
+def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
+    fleet = small_project(tmp_path / "project")
+    inside = fleet.path / FOLDER
+    with pytest.raises(CheckpointReleaseError, match=r"has no dvc\.yaml in the root"):
+        make_plan(inside, load_spec(fleet.path / "fleet.yaml"))
+
+
+@pytest.mark.slow
+def test_ten_thousand_members_are_planned_in_under_five_seconds(tmp_path: Path) -> None:
+    fleet = small_project(tmp_path / "project", steps=10_000)
+    plan = planned(fleet)
+    write_member(fleet.path, "tiny", imagined(plan, plan.members[5000]))
+    begun = time.perf_counter()
+    plan = planned(fleet)
+    text = json.dumps(plan.to_json(256))
+    seconds = time.perf_counter() - begun
+    assert plan.counts == {"done": 1, "stale": 0, "new": 9999}
+    assert len(json.loads(text)["matrix"]["include"]) == 256
+    assert seconds < 5, seconds
