@@ -13,6 +13,7 @@ CheckpointReleaseError        what is wrong and where, and what to do about it
 ├── CardError                 the model card can't be written truthfully
 ├── MissingLibraryError       a library that an extra brings is not installed
 ├── PublishError              the release can't be assembled, uploaded or verified
+├── FleetError                a cluster or one of its machines is at fault, not a model
 └── InferenceError            the loader was given a file or inputs that it can't use
     └── UntrustedCodeError    code from elsewhere would run, and nobody trusts it
 """
@@ -181,6 +182,10 @@ class MissingLibraryError(CheckpointReleaseError):
 
 class PublishError(CheckpointReleaseError):
     """The release can't be assembled, compared, uploaded, tagged or verified."""
+
+
+class FleetError(CheckpointReleaseError):
+    """A cluster, or one of its machines, can't do what was asked."""
 
 
 class InferenceError(CheckpointReleaseError):

@@ -33,9 +33,9 @@ from checkpoint_release.core.artifacts.parity import ParityMetrics
 from checkpoint_release.core.artifacts.receipt import RECEIPT
 from checkpoint_release.core.artifacts.release import RELEASE, read_release
 from checkpoint_release.core.artifacts.typed import read_record
-from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.errors import CheckpointReleaseError, FleetError
 from checkpoint_release.core.files import sha256, write_json
-from checkpoint_release.fleet.fetch import HostError, fetch, require_planned
+from checkpoint_release.fleet.fetch import fetch, require_planned
 from checkpoint_release.fleet.outcome import Built, Failed, Job, Outcome, PointBuilt
 from checkpoint_release.fleet.points import UNPUBLISHED, Point
 from checkpoint_release.fleet.transcript import Transcript
@@ -97,10 +97,8 @@ def build(job: Job, home: Path, transcript: Transcript) -> Outcome:
                 points = _build_points(job, folder, transcript)
     except MemberError as error:
         return _failed(job, error.cause, str(error), transcript)
-    except HostError as error:
-        return _failed(job, "host", error.message(), transcript)
     except CheckpointReleaseError as error:
-        is_host = not transcript.stage
+        is_host = isinstance(error, FleetError)
         return _failed(job, "host" if is_host else "member", str(error), transcript)
     except OSError as error:
         return _failed(job, "host", reason(error), transcript)

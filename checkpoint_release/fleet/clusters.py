@@ -12,20 +12,17 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from checkpoint_release.core.errors import CheckpointReleaseError, ParamsError, one_line
+from checkpoint_release.core.errors import FleetError, ParamsError, one_line
 from checkpoint_release.core.text import shown
+from checkpoint_release.fleet.dashboard import dashboard_address
+from checkpoint_release.fleet.ssh import ssh_cluster
 
 KINDS = "local:2, ssh:hosts.yaml, tls://host:port or tcp://127.0.0.1:port"
 _SECONDS = 60  # to reach a cluster
-
-
-class ClusterError(CheckpointReleaseError):
-    """A cluster can't be started or reached."""
 
 
 @contextmanager
@@ -37,14 +34,12 @@ def connected(cluster: str) -> Iterator[Any]:
 
     Raises:
         ParamsError: it is none of these.
-        ClusterError: it can't be started or reached.
+        FleetError: it can't be started or reached.
     """
     kind, _, rest = cluster.partition(":")
     if kind == "local":
         opened = _local(_count(rest))
     elif kind == "ssh":
-        from checkpoint_release.fleet.ssh import ssh_cluster
-
         opened = ssh_cluster(rest)
     elif kind in ("tcp", "tls"):
         opened = _existing(cluster)
@@ -75,11 +70,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def dashboard_port() -> str | None:
-    """The address for Dask's dashboard; None where the library for it is missing."""
-    return "127.0.0.1:0" if find_spec("bokeh") else None
-
-
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster, Security
@@ -92,7 +82,7 @@ def _local(workers: int) -> Iterator[Any]:
         memory_limit=0,
         host="127.0.0.1",
         security=Security.temporary(),
-        dashboard_address=dashboard_port(),
+        dashboard_address=dashboard_address(),
         silence_logs=logging.ERROR,
     )
     with cluster, Client(cluster) as client:
@@ -115,7 +105,7 @@ def _existing(address: str) -> Iterator[Any]:
     try:
         client = Client(address, security=security, timeout=_SECONDS)
     except (OSError, ValueError, TypeError) as error:
-        raise ClusterError(
+        raise FleetError(
             f"no Dask scheduler answers at {address}: {one_line(error)}",
             "check the address, and that it runs",
         ) from None

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 from checkpoint_release.fleet.clusters import connected, is_here
+from checkpoint_release.fleet.dashboard import dashboard_address
 from checkpoint_release.fleet.outcome import Failed, Job, Outcome
 from checkpoint_release.fleet.plan import FleetPlan, make_plan
 from checkpoint_release.fleet.progress import FleetProgress, first_line, table
@@ -142,7 +143,7 @@ def _build(
     with connected(options.cluster) as client:
         workers = len(client.nthreads())
         progress.line(f"{progress.total} members to build on {workers} workers")
-        if client.dashboard_link and _has_dashboard():
+        if dashboard_address() and client.dashboard_link:
             progress.line(f"dashboard: {client.dashboard_link}")
         schedule = Schedule(
             client,
@@ -153,12 +154,6 @@ def _build(
             home=options.home,
         )
         schedule.run()
-
-
-def _has_dashboard() -> bool:
-    from checkpoint_release.fleet.clusters import dashboard_port
-
-    return dashboard_port() is not None
 
 
 def _publish(

@@ -7,16 +7,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from checkpoint_release.core.errors import CheckpointError, one_line
+from checkpoint_release.core.errors import CheckpointError, FleetError, one_line
 from checkpoint_release.core.files import joint_sha256, sha256
 from checkpoint_release.fleet.checkpoints import Checkpoint
 from checkpoint_release.fleet.outcome import Job
 
 FOLDER = "checkpoints/fleet"
-
-
-class HostError(CheckpointError):
-    """The checkpoint can't be had on this host; on another, or later, it may."""
 
 
 def fetch(job: Job, clone: Path) -> str:
@@ -31,7 +27,7 @@ def fetch(job: Job, clone: Path) -> str:
 
     Raises:
         CheckpointError: it isn't the one that was planned any more.
-        HostError: it can't be had here.
+        FleetError: it can't be had here.
     """
     checkpoint = job.checkpoint
     place = clone / FOLDER / checkpoint.name
@@ -55,7 +51,7 @@ def _link(job: Job, clone: Path, place: Path) -> None:
     if not original.exists() and checkpoint.tracked:
         original = clone / checkpoint.address
     if not original.exists():
-        raise HostError(
+        raise FleetError(
             f"{original} is not on this host",
             "put it on a disk that all hosts share, or track it with DVC (dvc add, dvc"
             " push) and name it as a dvc source",
@@ -76,7 +72,7 @@ def _pull(checkpoint: Checkpoint, place: Path) -> None:
         f'  path: "{place.name}"\n'
     )
     if main(["pull", str(stated)]) or not place.is_file():
-        raise HostError(
+        raise FleetError(
             f"DVC can't bring {checkpoint.address} from the remote",
             "run dvc push where the file is",
         )
@@ -93,7 +89,7 @@ def _download_s3(checkpoint: Checkpoint, place: Path) -> None:
         system.get_file(checkpoint.address, str(place))
         after = system.info(checkpoint.address)["ETag"]
     except (OSError, BotoCoreError) as error:
-        raise HostError(
+        raise FleetError(
             f"{checkpoint.address} can't be downloaded: {one_line(error)}",
             "check the server, and the credentials on this host",
         ) from None
@@ -118,7 +114,7 @@ def _download_hub(checkpoint: Checkpoint, place: Path) -> None:
             f"downloading {checkpoint.file} of {checkpoint.address}",
         )
     except PublishError as error:
-        raise HostError(error.problem, error.remedy) from None
+        raise FleetError(error.problem, error.remedy) from None
     Path(file).rename(place)
     algorithm = checkpoint.digest.partition(":")[0]
     digest = sha256(place) if algorithm == "sha256" else _blob_id(place)

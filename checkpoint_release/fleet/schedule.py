@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from checkpoint_release.core.errors import one_line
-from checkpoint_release.fleet.clusters import ClusterError
+from checkpoint_release.core.errors import FleetError, one_line
 from checkpoint_release.fleet.launch import launch
 from checkpoint_release.fleet.outcome import Failed, Job, Outcome
 from checkpoint_release.fleet.workspace import default_home
@@ -76,7 +75,7 @@ class Schedule:
         """Build all of them; returns when the last one has ended.
 
         Raises:
-            ClusterError: the cluster has no workers for a long time.
+            FleetError: the cluster has no workers for a long time.
         """
         self.client.subscribe_topic(TOPIC, self._hear)
         waiting = iter(self.jobs)
@@ -90,7 +89,7 @@ class Schedule:
                 if threads:
                     last_worker = time.monotonic()
                 elif time.monotonic() - last_worker > _PATIENCE:
-                    raise ClusterError(
+                    raise FleetError(
                         f"the cluster has had no workers for {_PATIENCE:.0f} s",
                         "start some, and run the fleet again: it goes on where it is",
                     )

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from checkpoint_release.core.errors import ParamsError, one_line
+from checkpoint_release.core.errors import FleetError, ParamsError, one_line
 from checkpoint_release.core.params import Section, Text, parse_section, read_mapping
-from checkpoint_release.fleet.clusters import ClusterError, dashboard_port
+from checkpoint_release.fleet.dashboard import dashboard_address
 
 _REMEDY = "correct it; docs/fleet.md lists what each key allows"
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
@@ -87,7 +87,7 @@ def ssh_cluster(name: str) -> Iterator[Any]:
 
     Raises:
         ParamsError: the file isn't as it should be.
-        ClusterError: a host can't be reached, or no worker starts there.
+        FleetError: a host can't be reached, or no worker starts there.
     """
     from distributed import Client, Scheduler, Security
     from distributed.deploy.spec import SpecCluster
@@ -98,8 +98,8 @@ def ssh_cluster(name: str) -> Iterator[Any]:
         "host": hosts.scheduler,
         "protocol": "tls",
         "security": security,
-        "dashboard": dashboard_port() is not None,
-        "dashboard_address": dashboard_port() or ":0",
+        "dashboard": dashboard_address() is not None,
+        "dashboard_address": dashboard_address() or ":0",
     }
     common = {"known_hosts": hosts.known_hosts, "certificates": _certificates(security)}
     workers = {
@@ -113,20 +113,20 @@ def ssh_cluster(name: str) -> Iterator[Any]:
             security=security,
             silence_logs=50,
         )
-    except (OSError, ClusterError, RuntimeError) as error:
+    except (OSError, FleetError, RuntimeError) as error:
         raise _start_failed(error) from None
     with cluster, Client(cluster) as client:
         yield client
 
 
-def _start_failed(error: BaseException) -> ClusterError:
+def _start_failed(error: BaseException) -> FleetError:
     """What is reported of a cluster that doesn't start: a host's own reason first."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ClusterError):
+        if isinstance(cause, FleetError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return ClusterError(
+    return FleetError(
         f"the cluster can't be started: {one_line(error)}",
         "check the address of scheduler, and that `ssh HOST` works for each host",
     )
@@ -181,7 +181,7 @@ def _worker_class() -> Any:
             """Connect, start the workers, and wait until they are there.
 
             Raises:
-                ClusterError: that isn't possible.
+                FleetError: that isn't possible.
             """
             host = self._at
             options = _login(host, self._known_hosts)
@@ -189,7 +189,7 @@ def _worker_class() -> Any:
                 self._connection = await asyncssh.connect(host.host, **options)
                 await self._start_workers()
             except (OSError, asyncssh.Error) as error:
-                raise ClusterError(
+                raise FleetError(
                     f"{host.host} can't be reached over SSH: {one_line(error)}",
                     f"see that `ssh {host.host}` works without a password",
                 ) from None
@@ -210,7 +210,7 @@ def _worker_class() -> Any:
             if line.strip() != "ready":
                 printed = (line + await process.stderr.read(2000)).strip()
                 reason = printed[-500:] or "no message"
-                raise ClusterError(
+                raise FleetError(
                     f"no worker starts on {host.host}: {reason}",
                     f"install checkpoint-release[fleet] there for {python}, and see"
                     " that it reaches the address of scheduler",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from checkpoint_release.core.errors import ArtifactError, one_line
+from checkpoint_release.core.errors import FleetError, one_line
 from checkpoint_release.core.leftovers import held, sweep_leftovers
 
 HOME = "CHECKPOINT_RELEASE_FLEET_HOME"
@@ -53,7 +53,7 @@ def scratch_clone(
         remotes: name → options, over those of the clone.
 
     Raises:
-        ArtifactError: the commit can't be had.
+        FleetError: the commit can't be had.
     """
     scratch = home / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _mirror(home: Path, repository: str, commit: str) -> Path:
     """A bare repository of this host that holds a commit of another host's.
 
     Raises:
-        ArtifactError: it can't be fetched.
+        FleetError: it can't be fetched.
     """
     digest = hashlib.sha256(repository.encode()).hexdigest()[:16]
     mirror = home / "mirrors" / f"{digest}.git"
@@ -103,7 +103,7 @@ def _holds(mirror: Path, commit: str) -> bool:
 def _git(*arguments: str) -> None:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise ArtifactError(
+        raise FleetError(
             f"git {' '.join(arguments[:4])}… failed: {done.stderr.strip()}",
             "make the commit reachable from this host: push it, or set repository in"
             " fleet.yaml to an address that this host can fetch from",
@@ -140,7 +140,7 @@ def require_pins(clone: Path) -> None:
     A member's key states the pins, so that others would make it a lie.
 
     Raises:
-        ArtifactError: a library has another version.
+        FleetError: a library has another version.
     """
     from importlib import metadata
 
@@ -154,7 +154,7 @@ def require_pins(clone: Path) -> None:
         if installed != version:
             wrong.append(f"{name} {installed} (pinned: {version})")
     if wrong:
-        raise ArtifactError(
+        raise FleetError(
             f"the libraries of this host aren't the pinned ones: {', '.join(wrong)}",
             "run pip install -r constraints.txt there, as of the pipeline's commit",
         )
