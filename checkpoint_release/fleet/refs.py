@@ -25,10 +25,7 @@ from checkpoint_release.fleet.project import git
 MEMBER = "member.json"
 _KEY = "Fleet-Key"
 _PUBLISHED = "Fleet-Published"
-_FORMAT = (
-    f"%(refname)%00%(objectname)%00%(contents:trailers:key={_KEY},valueonly)%00"
-    f"%(contents:trailers:key={_PUBLISHED},valueonly)%00"
-)
+_FORMAT = "%(refname)%00%(objectname)%00%(contents:body)%00"
 _AUTHOR = "checkpoint-release <checkpoint-release@localhost>"
 
 
@@ -63,9 +60,11 @@ def member_refs(root: Path, fleet: str) -> dict[str, MemberRef]:
     listed = git(root, "for-each-ref", f"--format={_FORMAT}", prefix)
     fields = [field.strip() for field in listed.split("\0")]
     refs = {}
-    for place in range(0, len(fields) - 3, 4):
-        name, commit, key, published = fields[place : place + 4]
+    for place in range(0, len(fields) - 2, 3):
+        name, commit, body = fields[place : place + 3]
         short = name.removeprefix(prefix)
+        trailers = dict(line.partition(": ")[::2] for line in body.splitlines())
+        key, published = trailers.get(_KEY, ""), trailers.get(_PUBLISHED, "")
         refs[short] = MemberRef(short, commit, key, published)
     return refs
 

@@ -9,12 +9,31 @@ from typing import Any
 
 import pytest
 
+from checkpoint_release.core.artifacts.receipt import Receipt
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.fleet.listing import listing
 from checkpoint_release.fleet.plan import FleetPlan, make_plan
-from checkpoint_release.fleet.refs import member_refs, read_members, write_member
+from checkpoint_release.fleet.refs import (
+    MemberRef,
+    member_refs,
+    read_members,
+    write_member,
+)
 from checkpoint_release.fleet.spec import load_spec
 from tests.support.fleets import FOLDER, Fleet, imagined, small_project
+
+RECEIPT = Receipt(
+    changed=True,
+    endpoint="http://127.0.0.1",
+    repo="lab/tiny",
+    revision="main",
+    commit="c" * 40,
+    tag=None,
+    pull_request=None,
+    time="2026-01-31T12:00:00Z",
+    git=None,
+    files={},
+)
 
 
 @pytest.fixture
@@ -86,9 +105,12 @@ def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
 def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
     plan = planned(fleet, matrix={"onnx.opset": [17, 20]})
     built = imagined(plan, plan.members[1])
+    built = built.with_receipt("lab/tiny branch main", RECEIPT)
     commit = write_member(fleet.path, "tiny", built)
     refs = member_refs(fleet.path, "tiny")
-    assert (refs["step-2"].commit, refs["step-2"].key) == (commit, built.key)
+    assert refs["step-2"] == MemberRef(
+        "step-2", commit, built.key, "lab/tiny branch main"
+    )
     assert list(read_members(fleet.path, [commit])) == [built]
 
     titles = fleet.project.git("log", "--format=%s", "-4", commit).splitlines()

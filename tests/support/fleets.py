@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -112,11 +111,6 @@ def wait_until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> No
         time.sleep(0.05)
 
 
-def kill_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send a signal to one process, and not to its group."""
-    process.send_signal(number)
-
-
 def save_step(folder: Path, step: int, **changes: Any) -> Path:
     """A checkpoint of a training, as torch.save writes it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,26 +126,35 @@ def save_step(folder: Path, step: int, **changes: Any) -> Path:
     return path
 
 
-def save_bad_steps(folder: Path) -> dict[int, str]:
-    """Checkpoints that no machine can release: step → what is reported of it."""
+def save_bad_steps(folder: Path) -> dict[str, str]:
+    """Checkpoints that no machine can release: member → what is reported of it."""
     weights = random_model(MOTION_ONLY).state_dict()
-    weights[
-        "output_head.weight" if "output_head.weight" in weights else next(iter(weights))
-    ].view(-1)[0] = float("nan")
+    first = next(name for name, tensor in weights.items() if tensor.ndim == 2)
+    weights[first][0, 0] = float("nan")
     save_step(folder, 91, model_state_dict=weights)
     hostile = pickled({"model_state_dict": Call("os.system", "touch canary")})
     (folder / "step-92.pth").write_bytes(zipped(hostile))
     save_step(folder, 93, model_state_dict={"other.weight": torch.ones(2, 3)})
-    return {91: "NaN", 92: "os.system", 93: "other.weight"}
+    return {
+        "step-91": first,
+        "step-92": "os.system",
+        "step-93": "aren't those of a StickFigureTransformer",
+    }
 
 
-def fleet_checkout(path: Path, steps: int) -> Fleet:
-    """A checkout with checkpoints of a few steps, committed."""
+WEIGHTS_ONLY = {"formats": {"torchscript": False, "onnx": False}}
+"""Parameters with which a member takes the least time."""
+
+
+def fleet_checkout(path: Path, steps: int, **spec: Any) -> Fleet:
+    """A checkout with checkpoints of a few steps, committed; fleet.yaml is SPEC with
+    other values.
+    """
     project = Project.checkout(path / "project")
     for step in range(1, steps + 1):
         save_step(project.path / FOLDER, step)
     fleet = Fleet(project, path / "home")
-    fleet.spec()
+    fleet.spec(**spec)
     project.commit("A fleet")
     return fleet
 
