@@ -134,8 +134,13 @@ def _differences(a: PointBuilt, b: PointBuilt) -> Iterator[tuple[str, ...]]:
             continue
         change = "-"
         if isinstance(one, int | float) and isinstance(other, int | float):
-            change = f"{other - one:+.6g}"
+            change = f"{other - one:+,}" if _is_whole(one, other) else ""
+            change = change or f"{other - one:+.6g}"
         yield (a.name or "-", name, _shown(one), _shown(other), change)
+
+
+def _is_whole(*values: float) -> bool:
+    return all(isinstance(value, int) for value in values)
 
 
 def _figures(point: PointBuilt) -> dict[str, Any]:

@@ -4,9 +4,11 @@ The fenced blocks below one heading are a story in one checkout, from top to bot
 
     console    `$ command` lines are run, and what is quoted below them is what they
                print; … stands for anything, on a line of its own for any lines
-    python     is executed, or written to a file that its first line names: `# name.py`
+    python     is executed
     yaml       is set in params.yaml, which must allow it
     mermaid    draws the stages and edges of dvc.yaml
+
+A block whose first line names a file, as in `# name.py`, is written to that file.
 
 A block that a test can't run has `<!-- not run: reason -->` above it.
 """
@@ -35,7 +37,7 @@ ANYTHING = "…"
 OWN_COMMAND = 'checkpoint-release() { python -m checkpoint_release "$@"; }'
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->", re.DOTALL)
 _FAILURE = re.compile(r"^(error|FAILED|\w+Error|\w+Warning)\b", re.MULTILINE)
-_FILE_NAME = re.compile(r"# (\w+\.py)\n")
+_FILE_NAME = re.compile(r"# (\w+\.(?:py|yaml|sbatch))\n")
 
 
 @dataclass(frozen=True)
@@ -226,17 +228,16 @@ def follow(section: Section, project: Project, environment: Mapping[str, str]) -
 def _follow_block(
     block: Block, project: Project, environment: Mapping[str, str]
 ) -> None:
-    if block.language == "console":
+    name = _FILE_NAME.match(block.text)
+    if name:
+        (project.path / name[1]).write_text(block.text)
+    elif block.language == "console":
         for command in block.commands:
             run_command(command, project, environment)
     elif block.language == "yaml":
         set_params(block.text, project)
     elif block.language == "python":
-        name = _FILE_NAME.match(block.text)
-        if name:
-            (project.path / name[1]).write_text(block.text)
-        else:
-            project.run(sys.executable, "-c", block.text, environment=environment)
+        project.run(sys.executable, "-c", block.text, environment=environment)
     else:
         raise AssertionError(f"no test runs {block.language or 'unlabelled'} blocks")
 
