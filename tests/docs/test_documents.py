@@ -46,9 +46,9 @@ NOT_RUN = {
     "docs/deployment.md": "it needs coremltools",
     "docs/migration.md": "it is what the release replaces",
 }
-SLOW = {
-    "docs/fleet.md#on-this-machine",  # whole runs of the pipeline, of which the faster sections hold one each
+SLOW = {  # whole runs of the pipeline, of which the faster sections hold one each
     "docs/architecture.md#another-architecture",
+    "docs/fleet.md#on-this-machine",
     "docs/migration.md#1-release-the-checkpoints-you-have",
 }
 OWN_TOKEN = "hf_aTokenOfTheOrganisation"
