@@ -88,9 +88,7 @@ def build(job: Job, home: Path, transcript: Transcript) -> Outcome:
     """
     begun = time.monotonic()
     try:
-        remotes = job.remotes
-        clone = scratch_clone(home, job.repository, job.commit, job.remote, remotes)
-        with clone as folder:
+        with scratch_clone(home, job) as folder:
             if job.pins:
                 require_pins(folder)
             with chdir(folder):

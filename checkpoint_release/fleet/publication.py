@@ -115,10 +115,7 @@ class _Publisher:
 
         plan = self._plan
         job = plan.job(each.member)
-        clone = scratch_clone(
-            self._home, job.repository, each.built.commit, job.remote, job.remotes
-        )
-        with clone as folder:
+        with scratch_clone(self._home, job, each.built.commit) as folder:
             release = _pulled(folder, each.point)
             wants_tag = tag or not each.target.tag
             target = HubTarget(

@@ -79,7 +79,7 @@ def read_members(root: Path, commits: Iterable[str]) -> Iterator[Built]:
     Raises:
         ArtifactError: one has no such file, or it isn't as it was written.
     """
-    asked = "".join(f"{commit}:{MEMBER}\n" for commit in commits)
+    asked = "".join(f"{commit}:./{MEMBER}\n" for commit in commits)
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=root,
@@ -126,20 +126,26 @@ def write_member(root: Path, fleet: str, built: Built) -> str:
         ArtifactError: git failed.
     """
     ref = f"refs/fleet/{fleet}/{built.name}"
+    folder = git(root, "rev-parse", "--show-prefix").strip()
     commands: list[bytes] = []
     parent = built.commit
     for point in built.points:
         title = f"{fleet}: {built.name}" + (f", {point.name}" if point.name else "")
-        commands.append(_commit(ref, title, _files(point), parent))
+        commands.append(_commit(ref, title, _within(folder, _files(point)), parent))
         parent = ""
     trailers = {_KEY: built.key}
     if built.publications:
         trailers[_PUBLISHED] = built.publications[-1].target
-    summary = {MEMBER: canonical_json(built.to_json())}
+    summary = _within(folder, {MEMBER: canonical_json(built.to_json())})
     commands.append(_commit(ref, f"{fleet}: {built.name}", summary, parent, trailers))
     options = ["--quiet", "--force", "--date-format=now", "--done"]
     git(root, "fast-import", *options, content=b"".join(commands) + b"done\n")
     return git(root, "rev-parse", ref).strip()
+
+
+def _within(folder: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files by their paths in the git repository."""
+    return {f"{folder}{path}": text for path, text in files.items()}
 
 
 def _files(point: PointBuilt) -> dict[str, str]:

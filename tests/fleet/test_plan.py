@@ -146,8 +146,31 @@ def test_a_member_is_named_by_name_key_or_first_digits(fleet: Fleet) -> None:
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
     fleet = small_project(tmp_path / "project")
     inside = fleet.path / FOLDER
-    with pytest.raises(CheckpointReleaseError, match=r"has no dvc\.yaml in the root"):
+    with pytest.raises(CheckpointReleaseError, match=r"has no dvc\.yaml"):
         make_plan(inside, load_spec(fleet.path / "fleet.yaml"))
+
+
+def test_a_project_may_lie_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:
+    own = small_project(tmp_path / "whole/model")
+    (own.path / ".git").rename(own.path.parent / ".git")
+    (own.path.parent / "src").mkdir()
+    code = own.path.parent / "src/net.py"
+    code.write_text("WIDTH = 1\n")
+    text = (own.path / "dvc.yaml").read_text()
+    (own.path / "dvc.yaml").write_text(text.replace("${model.source}", "../src"))
+    own.project.commit("The project in a folder")
+    plan = planned(own)
+    assert plan.project.folder == "model/"
+    assert plan.job(plan.members[0]).repository == str(own.path.parent)
+    built = imagined(plan, plan.members[0])
+    commit = write_member(own.path, "tiny", built)
+    assert list(read_members(own.path, [commit])) == [built]
+    assert "model/params.yaml" in own.project.git("show", "--stat", f"{commit}~1")
+    assert planned(own).counts["done"] == 1
+
+    code.write_text("WIDTH = 2\n")
+    own.project.git("commit", "-qam", "Another model")
+    assert planned(own).counts["stale"] == 1
 
 
 @pytest.mark.slow
