@@ -139,7 +139,7 @@ def _dvc(project: Project, pattern: Pattern) -> Found:
             kind="dvc",
             address=path,
             digest=f"md5:{entry['md5']}",
-            size=int(entry["size"]),
+            size=int(entry["size"] or 0),  # DVC's list of a folder has none
             file=path,
             values=names,
         )
