@@ -126,11 +126,9 @@ def run_fleet(
 def _build(
     plan: FleetPlan, options: Options, report: Report, progress: FleetProgress
 ) -> None:
-    root, fleet = plan.project.root, plan.spec.name
-
     def done(outcome: Outcome) -> None:
         if outcome.built is not None:
-            write_member(root, fleet, outcome.built)
+            write_member(plan.project, plan.spec.name, outcome.built)
             report.built.append(outcome.name)
         elif outcome.failed is not None:
             report.failed.append(outcome.failed)

@@ -137,7 +137,7 @@ class _Publisher:
         latest = self._latest.get(each.member.name, each.built)
         latest = latest.with_receipt(each.target.text, receipt)
         self._latest[each.member.name] = latest
-        write_member(plan.project.root, plan.spec.name, latest)
+        write_member(plan.project, plan.spec.name, latest)
 
 
 def _pulled(clone: Path, point: PointBuilt) -> AssembledRelease:

@@ -20,7 +20,7 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import canonical_json
 from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.fleet.outcome import Built, PointBuilt
-from checkpoint_release.fleet.project import git
+from checkpoint_release.fleet.project import Project, git
 
 MEMBER = "member.json"
 _KEY = "Fleet-Key"
@@ -109,24 +109,21 @@ def _json(content: bytes, source: str) -> object:
         ) from None
 
 
-def write_member(root: Path, fleet: str, built: Built) -> str:
+def write_member(project: Project, fleet: str, built: Built) -> None:
     """Write a member's ref: a commit for each point, and one that lists them.
 
     Either all of it is there at the end, or nothing.
 
     Args:
-        root: of the project.
+        project: that the fleet is of.
         fleet: the fleet's name.
         built: what was built, published or not.
-
-    Returns:
-        The commit that the ref points to.
 
     Raises:
         ArtifactError: git failed.
     """
     ref = f"refs/fleet/{fleet}/{built.name}"
-    folder = git(root, "rev-parse", "--show-prefix").strip()
+    folder = project.folder
     commands: list[bytes] = []
     parent = built.commit
     for point in built.points:
@@ -139,8 +136,8 @@ def write_member(root: Path, fleet: str, built: Built) -> str:
     summary = _within(folder, {MEMBER: canonical_json(built.to_json())})
     commands.append(_commit(ref, f"{fleet}: {built.name}", summary, parent, trailers))
     options = ["--quiet", "--force", "--date-format=now", "--done"]
-    git(root, "fast-import", *options, content=b"".join(commands) + b"done\n")
-    return git(root, "rev-parse", ref).strip()
+    stream = b"".join(commands) + b"done\n"
+    git(project.root, "fast-import", *options, content=stream)
 
 
 def _within(folder: str, files: Mapping[str, str]) -> dict[str, str]:

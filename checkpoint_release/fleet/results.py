@@ -50,5 +50,5 @@ def take_in(plan: FleetPlan, folder: Path) -> Iterator[Outcome]:
         if outcome is None:
             continue
         if outcome.built is not None:
-            write_member(plan.project.root, plan.spec.name, outcome.built)
+            write_member(plan.project, plan.spec.name, outcome.built)
         yield outcome

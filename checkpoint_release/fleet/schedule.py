@@ -21,6 +21,7 @@ from checkpoint_release.fleet.workspace import default_home
 TOPIC = "checkpoint-release-fleet"
 _AHEAD = 2  # members that a cluster has for each that it can build at once
 _PATIENCE = 120.0  # seconds without any worker
+_LOOK = 2.0  # seconds between two looks at the workers
 
 
 def build_on_worker(job: bytes, home: str | None) -> bytes:
@@ -79,26 +80,33 @@ class Schedule:
         """
         self.client.subscribe_topic(TOPIC, self._hear)
         waiting = iter(self.jobs)
-        last_worker = time.monotonic()
+        looked = last_worker = time.monotonic()
+        threads = self._threads()
         try:
             while True:
-                threads = sum(self.client.nthreads().values())
-                self._fill(waiting, max(1, threads) * _AHEAD)
-                if not self._running:
-                    return
+                now = time.monotonic()
+                if now - looked > _LOOK:
+                    threads, looked = self._threads(), now
                 if threads:
-                    last_worker = time.monotonic()
-                elif time.monotonic() - last_worker > _PATIENCE:
+                    last_worker = now
+                elif now - last_worker > _PATIENCE:
                     raise FleetError(
                         f"the cluster has had no workers for {_PATIENCE:.0f} s",
                         "start some, and run the fleet again: it goes on where it is",
                     )
+                self._fill(waiting, max(1, threads) * _AHEAD)
+                if not self._running:
+                    return
                 self._wait()
         finally:
             futures = [future for future, _, _ in self._running.values()]
             if futures:
                 self.client.cancel(futures, force=True)
             self.client.unsubscribe_topic(TOPIC)
+
+    def _threads(self) -> int:
+        """How many members the cluster builds at once now; workers come and go."""
+        return sum(self.client.nthreads().values())
 
     def _fill(self, waiting: Any, most: int) -> None:
         """Give the cluster members until it has so many."""

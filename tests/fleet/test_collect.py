@@ -98,7 +98,7 @@ def test_results_of_other_engines_become_refs_a_table_and_a_page(fleet: Fleet) -
 def test_members_are_compared_by_their_figures(fleet: Fleet) -> None:
     plan = planned(fleet)
     for member in plan.members[:2]:
-        write_member(fleet.path, "tiny", imagined(plan, member))
+        write_member(plan.project, "tiny", imagined(plan, member))
     plan = planned(fleet)
     text = compared(plan, "step-1", "step-2")
     (loss,) = (line for line in text.splitlines() if "val_loss" in line)

@@ -89,7 +89,7 @@ def test_where_releases_go_is_not_part_of_the_key(fleet: Fleet) -> None:
 def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
     plan = planned(fleet)
     assert plan.counts == {"done": 0, "stale": 0, "new": 2}
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[0]))
     assert planned(fleet).counts == {"done": 1, "stale": 0, "new": 1}
     assert [member.name for member in planned(fleet).todo] == ["step-2"]
 
@@ -106,8 +106,9 @@ def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
     plan = planned(fleet, matrix={"onnx.opset": [17, 20]})
     built = imagined(plan, plan.members[1])
     built = built.with_receipt("lab/tiny branch main", RECEIPT)
-    commit = write_member(fleet.path, "tiny", built)
+    write_member(plan.project, "tiny", built)
     refs = member_refs(fleet.path, "tiny")
+    commit = refs["step-2"].commit
     assert refs["step-2"] == MemberRef(
         "step-2", commit, built.key, "lab/tiny branch main"
     )
@@ -125,7 +126,7 @@ def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
 
 def test_the_matrix_of_the_json_holds_each_key_to_build_once(fleet: Fleet) -> None:
     plan = planned(fleet)
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[0]))
     for jobs, expected in ((256, 1), (1, 1)):
         printed = fleet.command("plan", "--json", "--jobs", str(jobs)).stdout
         include = json.loads(printed)["matrix"]["include"]
@@ -163,7 +164,8 @@ def test_a_project_may_lie_in_a_folder_of_a_larger_repository(tmp_path: Path) ->
     assert plan.project.folder == "model/"
     assert plan.job(plan.members[0]).repository == str(own.path.parent)
     built = imagined(plan, plan.members[0])
-    commit = write_member(own.path, "tiny", built)
+    write_member(plan.project, "tiny", built)
+    commit = member_refs(own.path, "tiny")["step-1"].commit
     assert list(read_members(own.path, [commit])) == [built]
     assert "model/params.yaml" in own.project.git("show", "--stat", f"{commit}~1")
     assert planned(own).counts["done"] == 1
@@ -177,7 +179,7 @@ def test_a_project_may_lie_in_a_folder_of_a_larger_repository(tmp_path: Path) ->
 def test_ten_thousand_members_are_planned_in_under_five_seconds(tmp_path: Path) -> None:
     fleet = small_project(tmp_path / "project", steps=10_000)
     plan = planned(fleet)
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[5000]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[5000]))
     begun = time.perf_counter()
     plan = planned(fleet)
     text = json.dumps(plan.to_json(256))
