@@ -24,7 +24,6 @@ from checkpoint_release.fleet.project import Project, git
 
 MEMBER = "member.json"
 _KEY = "Fleet-Key"
-_PUBLISHED = "Fleet-Published"
 _FORMAT = "%(refname)%00%(objectname)%00%(contents:body)%00"
 _AUTHOR = "checkpoint-release <checkpoint-release@localhost>"
 
@@ -37,13 +36,11 @@ class MemberRef:
         name: of the member.
         commit: that the ref points to.
         key: of the member when it was built.
-        published: what identifies the publication; "" where there was none.
     """
 
     name: str
     commit: str
     key: str
-    published: str
 
 
 def member_refs(root: Path, fleet: str) -> dict[str, MemberRef]:
@@ -64,8 +61,7 @@ def member_refs(root: Path, fleet: str) -> dict[str, MemberRef]:
         name, commit, body = fields[place : place + 3]
         short = name.removeprefix(prefix)
         trailers = dict(line.partition(": ")[::2] for line in body.splitlines())
-        key, published = trailers.get(_KEY, ""), trailers.get(_PUBLISHED, "")
-        refs[short] = MemberRef(short, commit, key, published)
+        refs[short] = MemberRef(short, commit, trailers.get(_KEY, ""))
     return refs
 
 
@@ -130,11 +126,10 @@ def write_member(project: Project, fleet: str, built: Built) -> None:
         title = f"{fleet}: {built.name}" + (f", {point.name}" if point.name else "")
         commands.append(_commit(ref, title, _within(folder, _files(point)), parent))
         parent = ""
-    trailers = {_KEY: built.key}
-    if built.publications:
-        trailers[_PUBLISHED] = built.publications[-1].target
     summary = _within(folder, {MEMBER: canonical_json(built.to_json())})
-    commands.append(_commit(ref, f"{fleet}: {built.name}", summary, parent, trailers))
+    commands.append(
+        _commit(ref, f"{fleet}: {built.name}", summary, parent, key=built.key)
+    )
     options = ["--quiet", "--force", "--date-format=now", "--done"]
     stream = b"".join(commands) + b"done\n"
     git(project.root, "fast-import", *options, content=stream)
@@ -162,7 +157,7 @@ def _commit(
     title: str,
     files: Mapping[str, str],
     parent: str,
-    trailers: Mapping[str, str] | None = None,
+    key: str = "",
 ) -> bytes:
     """One commit, as git fast-import reads it.
 
@@ -171,12 +166,11 @@ def _commit(
         title: of its message.
         files: path → text, over those of its parent.
         parent: its parent; "": the commit before it in the stream.
-        trailers: at the end of its message.
+        key: of the member, for the end of the message; "": none.
     """
-    lines = [f"{name}: {value}" for name, value in (trailers or {}).items()]
-    message = "\n\n".join(["", "\n".join(lines)]) if lines else ""
+    message = f"{title}\n\n{_KEY}: {key}\n" if key else f"{title}\n"
     stream = f"commit {ref}\ncommitter {_AUTHOR} now\n".encode()
-    stream += _data(f"{title}{message}\n")
+    stream += _data(message)
     if parent:
         stream += f"from {parent}\n".encode()
     for path, text in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 
 from checkpoint_release.core.artifacts.receipt import Receipt
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.fleet.coordinator import Options, run_fleet
 from checkpoint_release.fleet.listing import listing
 from checkpoint_release.fleet.plan import FleetPlan, make_plan
 from checkpoint_release.fleet.refs import (
-    MemberRef,
     member_refs,
     read_members,
     write_member,
@@ -109,9 +110,8 @@ def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
     write_member(plan.project, "tiny", built)
     refs = member_refs(fleet.path, "tiny")
     commit = refs["step-2"].commit
-    assert refs["step-2"] == MemberRef(
-        "step-2", commit, built.key, "lab/tiny branch main"
-    )
+    assert refs["step-2"].key == built.key
+    commit = refs["step-2"].commit
     assert list(read_members(fleet.path, [commit])) == [built]
 
     titles = fleet.project.git("log", "--format=%s", "-4", commit).splitlines()
@@ -133,6 +133,19 @@ def test_the_matrix_of_the_json_holds_each_key_to_build_once(fleet: Fleet) -> No
         assert len(include) == expected
         dealt = [key for job in include for key in job["keys"].split()]
         assert dealt == [plan.members[1].key]
+
+
+def test_one_coordinator_at_a_time_runs_a_fleet(fleet: Fleet) -> None:
+    lock = fleet.path / ".dvc/tmp/fleet/tiny.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointReleaseError, match="another process runs"):
+            run_fleet(
+                fleet.path,
+                load_spec(fleet.path / "fleet.yaml"),
+                Options(cluster="local:1"),
+            )
 
 
 def test_a_member_is_named_by_name_key_or_first_digits(fleet: Fleet) -> None:
