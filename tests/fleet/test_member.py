@@ -46,9 +46,9 @@ def test_a_clone_is_its_own_and_is_gone_afterwards(fleet: Fleet) -> None:
 
 def test_a_commit_that_cannot_be_had_is_the_hosts_failure(fleet: Fleet) -> None:
     job = job_of(fleet, repository="file:///nowhere")
-    with pytest.raises(FleetError, match="make the commit reachable"):
-        with scratch_clone(fleet.home, job):
-            raise AssertionError("it was had")
+    clone = scratch_clone(fleet.home, job)
+    with pytest.raises(FleetError, match="make the commit reachable"), clone:
+        raise AssertionError("it was had")
 
 
 def test_other_libraries_than_the_pinned_ones_are_refused(tmp_path: Path) -> None:
@@ -69,9 +69,9 @@ def test_a_checkpoint_in_git_needs_no_shared_disk(fleet: Fleet) -> None:
 
     shutil.copy(fleet.path / FOLDER / "step-1.pth", fleet.path / FOLDER / "step-0.pth")
     job = job_of(fleet, root="/another/host")  # of step-0, which git doesn't track
-    with scratch_clone(fleet.home, job) as clone:
-        with pytest.raises(FleetError, match="is not on this host"):
-            fetch(job, clone)
+    missing = pytest.raises(FleetError, match="is not on this host")
+    with scratch_clone(fleet.home, job) as clone, missing:
+        fetch(job, clone)
 
 
 def test_a_checkpoint_that_changed_since_the_plan_is_not_released(fleet: Fleet) -> None:

@@ -21,6 +21,7 @@ from tests.support.fleets import (
 from tests.support.s3_server import BUCKET, ENVIRONMENT, S3Server
 
 
+@pytest.mark.slow
 def test_files_in_a_folder_that_dvc_tracks_are_members(tmp_path: Path) -> None:
     fleet = small_project(tmp_path / "project")
     fleet.spec(source=[{"files": f"{FOLDER}/step-{{step}}.pth"}])
