@@ -11,6 +11,7 @@ process group ends, with all that it started.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -41,6 +42,7 @@ from checkpoint_release.fleet.points import UNPUBLISHED, Point
 from checkpoint_release.fleet.transcript import Transcript
 from checkpoint_release.fleet.workspace import reason, require_pins, scratch_clone
 
+_FULL = 16 << 20  # bytes; a stage that fails on a disk with less may be right
 ARTIFACTS = Path("artifacts")
 LOCK = Path("dvc.lock")
 PARAMS = Path("params.yaml")
@@ -88,9 +90,7 @@ def build(job: Job, home: Path, transcript: Transcript) -> Outcome:
     """
     begun = time.monotonic()
     try:
-        remotes = job.remotes
-        clone = scratch_clone(home, job.repository, job.commit, job.remote, remotes)
-        with clone as folder:
+        with scratch_clone(home, job) as folder:
             if job.pins:
                 require_pins(folder)
             with chdir(folder):
@@ -175,7 +175,8 @@ def _reproduce(transcript: Transcript, *, pull: bool) -> None:
     if not status:
         return
     if transcript.error and not transcript.was_killed:
-        raise MemberError("member", "\n".join(transcript.error))
+        cause = "host" if shutil.disk_usage(".").free < _FULL else "member"
+        raise MemberError(cause, "\n".join(transcript.error))
     if not transcript.stage:
         raise MemberError("host", f"dvc repro failed with exit code {status}")
     how = f"exit code {transcript.status}"

@@ -28,7 +28,7 @@ class Checkpoint(Record, frozen=True, kw_only=True):
         address: a path, an address of S3, or organisation/name of a repository.
         digest: what identifies its bytes, led by the algorithm: sha256, md5 (DVC's),
             etag (S3's) or git (a blob's id).
-        size: in bytes.
+        size: in bytes; 0 where it isn't known.
         file: its name in the clone; for a Hub, its path in the repository.
         values: what the pattern's names stand for.
         endpoint: of the S3 server; "" for AWS.

@@ -22,7 +22,7 @@ from checkpoint_release.fleet.dashboard import dashboard_address
 from checkpoint_release.fleet.ssh import ssh_cluster
 
 KINDS = "local:2, ssh:hosts.yaml, tls://host:port or tcp://127.0.0.1:port"
-_SECONDS = 60  # to reach a cluster
+SECONDS = 60  # to reach a cluster
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _existing(address: str) -> Iterator[Any]:
         )
     security = Security() if address.startswith("tls:") else None
     try:
-        client = Client(address, security=security, timeout=_SECONDS)
+        client = Client(address, security=security, timeout=SECONDS)
     except (OSError, ValueError, TypeError) as error:
         raise FleetError(
             f"no Dask scheduler answers at {address}: {one_line(error)}",

@@ -20,6 +20,7 @@ from checkpoint_release.fleet.plan import FleetPlan, make_plan
 from checkpoint_release.fleet.progress import FleetProgress, first_line, table
 from checkpoint_release.fleet.publication import Due, due, publish
 from checkpoint_release.fleet.refs import write_member
+from checkpoint_release.fleet.results import RESULTS, result_name
 from checkpoint_release.fleet.schedule import Schedule
 from checkpoint_release.fleet.spec import FleetSpec
 from checkpoint_release.fleet.workspace import default_home
@@ -35,6 +36,7 @@ class Options:
         home: the fleet's folder on the workers' hosts; None: their default.
         publishes: whether releases go to the Hub.
         again: whether members that are done are built anew.
+        results: folder for what is known of members that failed, their logs too.
     """
 
     cluster: str
@@ -42,6 +44,7 @@ class Options:
     home: str | None = None
     publishes: bool = True
     again: bool = False
+    results: Path = RESULTS
 
 
 @dataclass
@@ -79,6 +82,7 @@ class Report:
             lines.append(f"published: {len(self.published)}; not yet: {waiting}")
         if self.failed:
             lines.append(_failures(self.failed))
+            lines.append(f"their logs: {RESULTS}/KEY.json")
         for place, error in self.unpublished.items():
             lines.append(f"not published: {place}: {first_line(error.message())}")
         return "\n".join(lines)
@@ -126,14 +130,14 @@ def run_fleet(
 def _build(
     plan: FleetPlan, options: Options, report: Report, progress: FleetProgress
 ) -> None:
-    root, fleet = plan.project.root, plan.spec.name
-
     def done(outcome: Outcome) -> None:
         if outcome.built is not None:
-            write_member(root, fleet, outcome.built)
+            write_member(plan.project, plan.spec.name, outcome.built)
             report.built.append(outcome.name)
         elif outcome.failed is not None:
             report.failed.append(outcome.failed)
+            options.results.mkdir(parents=True, exist_ok=True)
+            outcome.write(options.results / result_name(outcome.failed.key))
         progress.finished(outcome)
 
     def jobs() -> Iterator[Job]:

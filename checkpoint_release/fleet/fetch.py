@@ -67,9 +67,9 @@ def _pull(checkpoint: Checkpoint, place: Path) -> None:
 
     md5 = checkpoint.digest.removeprefix("md5:")
     stated = place.with_name(f"{place.name}.dvc")
+    size = f"  size: {checkpoint.size}\n" if checkpoint.size else ""
     stated.write_text(
-        f"outs:\n- md5: {md5}\n  size: {checkpoint.size}\n  hash: md5\n"
-        f'  path: "{place.name}"\n'
+        f'outs:\n- md5: {md5}\n{size}  hash: md5\n  path: "{place.name}"\n'
     )
     if main(["pull", str(stated)]) or not place.is_file():
         raise FleetError(

@@ -45,7 +45,8 @@ def _table(plan: FleetPlan) -> list[str]:
 
 
 def _row(member: Member) -> list[str]:
-    megabytes = f"{member.checkpoint.size / 1e6:,.1f} MB"
+    size = member.checkpoint.size
+    megabytes = f"{size / 1e6:,.1f} MB" if size else "-"
     address = printable(member.checkpoint.address)
     if member.checkpoint.kind == "hub":
         address += f" {printable(member.checkpoint.file)}"

@@ -37,6 +37,8 @@ class Job(Record, frozen=True, kw_only=True):
         key: that states all that decides what is built.
         repository: folder or address that the commit is fetched from.
         commit: of the pipeline.
+        folder: the project's in the repository, with a slash at its end; "" for the
+            repository's own.
         root: the project's folder on the coordinator, which relative paths of
             checkpoints are below.
         checkpoint: what is released.
@@ -51,6 +53,7 @@ class Job(Record, frozen=True, kw_only=True):
     key: str
     repository: str
     commit: str
+    folder: str
     root: str
     checkpoint: Checkpoint
     points: list[Point]

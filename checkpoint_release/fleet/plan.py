@@ -138,8 +138,9 @@ class FleetPlan:
         return Job(
             name=member.name,
             key=member.key,
-            repository=self.spec.repository or str(self.project.root),
+            repository=self.spec.repository or str(self.project.repository),
             commit=self.project.commit,
+            folder=self.project.folder,
             root=str(self.project.root),
             checkpoint=member.checkpoint,
             points=[point.filled(member.checkpoint.values) for point in self.points],

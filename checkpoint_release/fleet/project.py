@@ -53,26 +53,33 @@ class Project:
     Attributes:
         root: the folder with dvc.yaml.
         commit: the whole id.
+        folder: root's path in the git repository, with a slash at its end; "" where it
+            is the repository's own.
     """
 
     root: Path
     commit: str
+    folder: str = ""
 
     @classmethod
     def open(cls, root: Path) -> Project:
         """The project in a folder, at the commit that is checked out.
 
         Raises:
-            ArtifactError: it is no git repository, or has no dvc.yaml in its root.
+            ArtifactError: it is not in a git repository, or has no dvc.yaml.
         """
         commit = git(root, "rev-parse", "HEAD").strip()
-        above = git(root, "rev-parse", "--show-prefix").strip()
-        if above or not (root / _DVC_YAML).is_file():
+        folder = git(root, "rev-parse", "--show-prefix").strip()
+        if not (root / _DVC_YAML).is_file():
             raise ArtifactError(
-                f"{root} has no {_DVC_YAML} in the root of a git repository",
-                "run this in the project's root folder",
+                f"{root} has no {_DVC_YAML}", "run this in the project's root folder"
             )
-        return cls(root, commit)
+        return cls(root, commit, folder)
+
+    @cached_property
+    def repository(self) -> Path:
+        """The folder of the git repository."""
+        return Path(git(self.root, "rev-parse", "--show-toplevel").strip())
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -132,7 +139,9 @@ class Project:
         return remotes
 
     def _resolved(self, path: str) -> str:
-        """A dependency's path, with the value of the parameter that it names."""
+        """A dependency's path, with the value of the parameter that it names; of
+        several values, dvc.yaml names each by itself.
+        """
         if not (path.startswith("${") and path.endswith("}")):
             return path
         value: Any = self.params
@@ -141,7 +150,7 @@ class Project:
         return str(value)
 
     def _yaml(self, name: str) -> dict[str, Any]:
-        text = git(self.root, "show", f"{self.commit}:{name}")
+        text = git(self.root, "show", f"{self.commit}:./{name}")
         try:
             value = parse_yaml(text.encode(errors="surrogateescape"))
         except YamlError as error:

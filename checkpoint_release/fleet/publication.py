@@ -115,10 +115,7 @@ class _Publisher:
 
         plan = self._plan
         job = plan.job(each.member)
-        clone = scratch_clone(
-            self._home, job.repository, each.built.commit, job.remote, job.remotes
-        )
-        with clone as folder:
+        with scratch_clone(self._home, job, each.built.commit) as folder:
             release = _pulled(folder, each.point)
             wants_tag = tag or not each.target.tag
             target = HubTarget(
@@ -140,7 +137,7 @@ class _Publisher:
         latest = self._latest.get(each.member.name, each.built)
         latest = latest.with_receipt(each.target.text, receipt)
         self._latest[each.member.name] = latest
-        write_member(plan.project.root, plan.spec.name, latest)
+        write_member(plan.project, plan.spec.name, latest)
 
 
 def _pulled(clone: Path, point: PointBuilt) -> AssembledRelease:

@@ -20,11 +20,10 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import canonical_json
 from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.fleet.outcome import Built, PointBuilt
-from checkpoint_release.fleet.project import git
+from checkpoint_release.fleet.project import Project, git
 
 MEMBER = "member.json"
 _KEY = "Fleet-Key"
-_PUBLISHED = "Fleet-Published"
 _FORMAT = "%(refname)%00%(objectname)%00%(contents:body)%00"
 _AUTHOR = "checkpoint-release <checkpoint-release@localhost>"
 
@@ -37,13 +36,11 @@ class MemberRef:
         name: of the member.
         commit: that the ref points to.
         key: of the member when it was built.
-        published: what identifies the publication; "" where there was none.
     """
 
     name: str
     commit: str
     key: str
-    published: str
 
 
 def member_refs(root: Path, fleet: str) -> dict[str, MemberRef]:
@@ -64,8 +61,7 @@ def member_refs(root: Path, fleet: str) -> dict[str, MemberRef]:
         name, commit, body = fields[place : place + 3]
         short = name.removeprefix(prefix)
         trailers = dict(line.partition(": ")[::2] for line in body.splitlines())
-        key, published = trailers.get(_KEY, ""), trailers.get(_PUBLISHED, "")
-        refs[short] = MemberRef(short, commit, key, published)
+        refs[short] = MemberRef(short, commit, trailers.get(_KEY, ""))
     return refs
 
 
@@ -79,7 +75,7 @@ def read_members(root: Path, commits: Iterable[str]) -> Iterator[Built]:
     Raises:
         ArtifactError: one has no such file, or it isn't as it was written.
     """
-    asked = "".join(f"{commit}:{MEMBER}\n" for commit in commits)
+    asked = "".join(f"{commit}:./{MEMBER}\n" for commit in commits)
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=root,
@@ -109,37 +105,39 @@ def _json(content: bytes, source: str) -> object:
         ) from None
 
 
-def write_member(root: Path, fleet: str, built: Built) -> str:
+def write_member(project: Project, fleet: str, built: Built) -> None:
     """Write a member's ref: a commit for each point, and one that lists them.
 
     Either all of it is there at the end, or nothing.
 
     Args:
-        root: of the project.
+        project: that the fleet is of.
         fleet: the fleet's name.
         built: what was built, published or not.
-
-    Returns:
-        The commit that the ref points to.
 
     Raises:
         ArtifactError: git failed.
     """
     ref = f"refs/fleet/{fleet}/{built.name}"
+    folder = project.folder
     commands: list[bytes] = []
     parent = built.commit
     for point in built.points:
         title = f"{fleet}: {built.name}" + (f", {point.name}" if point.name else "")
-        commands.append(_commit(ref, title, _files(point), parent))
+        commands.append(_commit(ref, title, _within(folder, _files(point)), parent))
         parent = ""
-    trailers = {_KEY: built.key}
-    if built.publications:
-        trailers[_PUBLISHED] = built.publications[-1].target
-    summary = {MEMBER: canonical_json(built.to_json())}
-    commands.append(_commit(ref, f"{fleet}: {built.name}", summary, parent, trailers))
+    summary = _within(folder, {MEMBER: canonical_json(built.to_json())})
+    commands.append(
+        _commit(ref, f"{fleet}: {built.name}", summary, parent, key=built.key)
+    )
     options = ["--quiet", "--force", "--date-format=now", "--done"]
-    git(root, "fast-import", *options, content=b"".join(commands) + b"done\n")
-    return git(root, "rev-parse", ref).strip()
+    stream = b"".join(commands) + b"done\n"
+    git(project.root, "fast-import", *options, content=stream)
+
+
+def _within(folder: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files by their paths in the git repository."""
+    return {f"{folder}{path}": text for path, text in files.items()}
 
 
 def _files(point: PointBuilt) -> dict[str, str]:
@@ -159,7 +157,7 @@ def _commit(
     title: str,
     files: Mapping[str, str],
     parent: str,
-    trailers: Mapping[str, str] | None = None,
+    key: str = "",
 ) -> bytes:
     """One commit, as git fast-import reads it.
 
@@ -168,12 +166,11 @@ def _commit(
         title: of its message.
         files: path → text, over those of its parent.
         parent: its parent; "": the commit before it in the stream.
-        trailers: at the end of its message.
+        key: of the member, for the end of the message; "": none.
     """
-    lines = [f"{name}: {value}" for name, value in (trailers or {}).items()]
-    message = "\n\n".join(["", "\n".join(lines)]) if lines else ""
+    message = f"{title}\n\n{_KEY}: {key}\n" if key else f"{title}\n"
     stream = f"commit {ref}\ncommitter {_AUTHOR} now\n".encode()
-    stream += _data(f"{title}{message}\n")
+    stream += _data(message)
     if parent:
         stream += f"from {parent}\n".encode()
     for path, text in files.items():

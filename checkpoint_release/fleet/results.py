@@ -18,9 +18,14 @@ from checkpoint_release.fleet.refs import write_member
 RESULTS = Path("fleet-results")
 
 
+def result_name(key: str) -> str:
+    """The name of the file with the result of a member of that key."""
+    return f"{key}.json"
+
+
 def result_path(folder: Path, member: Member) -> Path:
     """Where a member's result is."""
-    return folder / f"{member.key}.json"
+    return folder / result_name(member.key)
 
 
 def read_result(folder: Path, member: Member) -> Outcome | None:
@@ -50,5 +55,5 @@ def take_in(plan: FleetPlan, folder: Path) -> Iterator[Outcome]:
         if outcome is None:
             continue
         if outcome.built is not None:
-            write_member(plan.project.root, plan.spec.name, outcome.built)
+            write_member(plan.project, plan.spec.name, outcome.built)
         yield outcome

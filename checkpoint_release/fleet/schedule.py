@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,8 @@ from checkpoint_release.fleet.workspace import default_home
 TOPIC = "checkpoint-release-fleet"
 _AHEAD = 2  # members that a cluster has for each that it can build at once
 _PATIENCE = 120.0  # seconds without any worker
+_DELAY = 5.0  # seconds before the first further try; four times as long each time
+_LOOK = 2.0  # seconds between two looks at the workers
 
 
 def build_on_worker(job: bytes, home: str | None) -> bytes:
@@ -69,7 +70,7 @@ class Schedule:
     home: str | None = None
     _ended: SimpleQueue[Any] = field(default_factory=SimpleQueue)
     _running: dict[str, tuple[Any, Job, int]] = field(default_factory=dict)
-    _again: deque[tuple[Job, int]] = field(default_factory=deque)
+    _again: list[tuple[float, Job, int]] = field(default_factory=list)
 
     def run(self) -> None:
         """Build all of them; returns when the last one has ended.
@@ -79,20 +80,23 @@ class Schedule:
         """
         self.client.subscribe_topic(TOPIC, self._hear)
         waiting = iter(self.jobs)
-        last_worker = time.monotonic()
+        looked = last_worker = time.monotonic()
+        threads = self._threads()
         try:
             while True:
-                threads = sum(self.client.nthreads().values())
-                self._fill(waiting, max(1, threads) * _AHEAD)
-                if not self._running:
-                    return
+                now = time.monotonic()
+                if now - looked > _LOOK:
+                    threads, looked = self._threads(), now
                 if threads:
-                    last_worker = time.monotonic()
-                elif time.monotonic() - last_worker > _PATIENCE:
+                    last_worker = now
+                elif now - last_worker > _PATIENCE:
                     raise FleetError(
                         f"the cluster has had no workers for {_PATIENCE:.0f} s",
                         "start some, and run the fleet again: it goes on where it is",
                     )
+                self._fill(waiting, max(1, threads) * _AHEAD)
+                if not self._running and not self._again:
+                    return
                 self._wait()
         finally:
             futures = [future for future, _, _ in self._running.values()]
@@ -100,16 +104,17 @@ class Schedule:
                 self.client.cancel(futures, force=True)
             self.client.unsubscribe_topic(TOPIC)
 
-    def _fill(self, waiting: Any, most: int) -> None:
+    def _threads(self) -> int:
+        """How many members the cluster builds at once now; workers come and go."""
+        return sum(self.client.nthreads().values())
+
+    def _fill(self, waiting: Iterator[Job], most: int) -> None:
         """Give the cluster members until it has so many."""
         while len(self._running) < most:
-            if self._again:
-                job, attempt = self._again.popleft()
-            else:
-                following = next(waiting, None)
-                if following is None:
-                    return
-                job, attempt = following, 0
+            following = self._next(waiting)
+            if following is None:
+                return
+            job, attempt = following
             future = self.client.submit(
                 build_on_worker,
                 msgspec.json.encode(job),
@@ -119,6 +124,15 @@ class Schedule:
             )
             self._running[future.key] = (future, job, attempt)
             future.add_done_callback(self._ended.put)
+
+    def _next(self, waiting: Iterator[Job]) -> tuple[Job, int] | None:
+        """The next job and how many tries it had; None: there is none now."""
+        for place, (due, job, attempt) in enumerate(self._again):
+            if due <= time.monotonic():
+                del self._again[place]
+                return job, attempt
+        unbuilt = next(waiting, None)
+        return None if unbuilt is None else (unbuilt, 0)
 
     def _wait(self) -> None:
         """Take in what ended, or look again after a while."""
@@ -131,7 +145,8 @@ class Schedule:
         future.release()
         failed = outcome.failed
         if failed is not None and failed.cause == "host" and attempt < self.retries:
-            self._again.append((job, attempt + 1))
+            due = time.monotonic() + _DELAY * 4**attempt
+            self._again.append((due, job, attempt + 1))
             return
         self.done(outcome)
 

@@ -106,7 +106,9 @@ def _tracked(project: Project, folder: str) -> set[str]:
         return set()
     where = ["--", folder] if folder else []
     listed = git(project.root, "ls-tree", "-r", "-z", "--name-only", "HEAD", *where)
-    changed = git(project.root, "diff", "--name-only", "-z", "HEAD", *where)
+    changed = git(
+        project.root, "diff", "--relative", "--name-only", "-z", "HEAD", *where
+    )
     return set(listed.split("\0")) - set(changed.split("\0"))
 
 
@@ -137,7 +139,7 @@ def _dvc(project: Project, pattern: Pattern) -> Found:
             kind="dvc",
             address=path,
             digest=f"md5:{entry['md5']}",
-            size=int(entry["size"]),
+            size=int(entry["size"] or 0),  # DVC's list of a folder has none
             file=path,
             values=names,
         )

@@ -12,12 +12,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from checkpoint_release.core.errors import FleetError, one_line
 from checkpoint_release.core.leftovers import held, sweep_leftovers
+from checkpoint_release.fleet.outcome import Job
 
 HOME = "CHECKPOINT_RELEASE_FLEET_HOME"
 
@@ -34,23 +35,15 @@ def default_home() -> Path:
 
 
 @contextmanager
-def scratch_clone(
-    home: Path,
-    repository: str,
-    commit: str,
-    remote: str,
-    remotes: Mapping[str, Mapping[str, str]],
-) -> Iterator[Path]:
-    """A clone at a commit, which is removed at the end.
+def scratch_clone(home: Path, job: Job, commit: str = "") -> Iterator[Path]:
+    """The project's folder in a clone, which is removed at the end.
 
     Clones of processes that died are removed first.
 
     Args:
         home: of the fleet on this host; the DVC cache is in it.
-        repository: folder or address to clone from.
-        commit: to check out.
-        remote: name of the DVC remote.
-        remotes: name → options, over those of the clone.
+        job: names the repository, the project's folder in it, and the DVC remotes.
+        commit: to check out; "": the job's.
 
     Raises:
         FleetError: the commit can't be had.
@@ -63,13 +56,15 @@ def scratch_clone(
     try:
         with held(handle):
             clone = folder / "clone"
-            source = repository
-            if not Path(repository).is_dir():
-                source = str(_mirror(home, repository, commit))
+            commit = commit or job.commit
+            source = job.repository
+            if not Path(source).is_dir():
+                source = str(_mirror(home, source, commit))
             _git("clone", "-q", "--shared", "--no-checkout", source, str(clone))
             _git("-C", str(clone), "checkout", "-q", "--detach", commit)
-            _configure(clone, home, remote, remotes)
-            yield clone
+            project = clone / job.folder
+            _configure(project, home, folder / "site", job)
+            yield project
     finally:
         os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,27 +105,22 @@ def _git(*arguments: str) -> None:
         )
 
 
-def _configure(
-    clone: Path,
-    home: Path,
-    remote: str,
-    remotes: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Write DVC's local configuration of a clone."""
+def _configure(project: Path, home: Path, site: Path, job: Job) -> None:
+    """Write DVC's local configuration of a project in a clone."""
     from configobj import ConfigObj
 
     config = ConfigObj()
     config["core"] = {
-        "remote": remote,
-        "site_cache_dir": str(clone.parent / "site"),
+        "remote": job.remote,
+        "site_cache_dir": str(site),
         "analytics": "false",
         "check_update": "false",
     }
     # Hard and symbolic links would let a stage that fails change the cache.
     config["cache"] = {"dir": str(home / "cache"), "type": "reflink,copy"}
-    for name, options in remotes.items():
+    for name, options in job.remotes.items():
         config[f'remote "{name}"'] = dict(options)
-    config.filename = str(clone / ".dvc/config.local")
+    config.filename = str(project / ".dvc/config.local")
     config.write()
 
 

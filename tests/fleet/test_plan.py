@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 
 from checkpoint_release.core.artifacts.receipt import Receipt
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.fleet.coordinator import Options, run_fleet
 from checkpoint_release.fleet.listing import listing
 from checkpoint_release.fleet.plan import FleetPlan, make_plan
 from checkpoint_release.fleet.refs import (
-    MemberRef,
     member_refs,
     read_members,
     write_member,
@@ -89,7 +90,7 @@ def test_where_releases_go_is_not_part_of_the_key(fleet: Fleet) -> None:
 def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
     plan = planned(fleet)
     assert plan.counts == {"done": 0, "stale": 0, "new": 2}
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[0]))
     assert planned(fleet).counts == {"done": 1, "stale": 0, "new": 1}
     assert [member.name for member in planned(fleet).todo] == ["step-2"]
 
@@ -106,11 +107,11 @@ def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
     plan = planned(fleet, matrix={"onnx.opset": [17, 20]})
     built = imagined(plan, plan.members[1])
     built = built.with_receipt("lab/tiny branch main", RECEIPT)
-    commit = write_member(fleet.path, "tiny", built)
+    write_member(plan.project, "tiny", built)
     refs = member_refs(fleet.path, "tiny")
-    assert refs["step-2"] == MemberRef(
-        "step-2", commit, built.key, "lab/tiny branch main"
-    )
+    commit = refs["step-2"].commit
+    assert refs["step-2"].key == built.key
+    commit = refs["step-2"].commit
     assert list(read_members(fleet.path, [commit])) == [built]
 
     titles = fleet.project.git("log", "--format=%s", "-4", commit).splitlines()
@@ -125,13 +126,26 @@ def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
 
 def test_the_matrix_of_the_json_holds_each_key_to_build_once(fleet: Fleet) -> None:
     plan = planned(fleet)
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[0]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[0]))
     for jobs, expected in ((256, 1), (1, 1)):
         printed = fleet.command("plan", "--json", "--jobs", str(jobs)).stdout
         include = json.loads(printed)["matrix"]["include"]
         assert len(include) == expected
         dealt = [key for job in include for key in job["keys"].split()]
         assert dealt == [plan.members[1].key]
+
+
+def test_one_coordinator_at_a_time_runs_a_fleet(fleet: Fleet) -> None:
+    lock = fleet.path / ".dvc/tmp/fleet/tiny.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointReleaseError, match="another process runs"):
+            run_fleet(
+                fleet.path,
+                load_spec(fleet.path / "fleet.yaml"),
+                Options(cluster="local:1"),
+            )
 
 
 def test_a_member_is_named_by_name_key_or_first_digits(fleet: Fleet) -> None:
@@ -146,15 +160,39 @@ def test_a_member_is_named_by_name_key_or_first_digits(fleet: Fleet) -> None:
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
     fleet = small_project(tmp_path / "project")
     inside = fleet.path / FOLDER
-    with pytest.raises(CheckpointReleaseError, match=r"has no dvc\.yaml in the root"):
+    with pytest.raises(CheckpointReleaseError, match=r"has no dvc\.yaml"):
         make_plan(inside, load_spec(fleet.path / "fleet.yaml"))
+
+
+def test_a_project_may_lie_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:
+    own = small_project(tmp_path / "whole/model")
+    (own.path / ".git").rename(own.path.parent / ".git")
+    (own.path.parent / "src").mkdir()
+    code = own.path.parent / "src/net.py"
+    code.write_text("WIDTH = 1\n")
+    text = (own.path / "dvc.yaml").read_text()
+    (own.path / "dvc.yaml").write_text(text.replace("${model.source}", "../src"))
+    own.project.commit("The project in a folder")
+    plan = planned(own)
+    assert plan.project.folder == "model/"
+    assert plan.job(plan.members[0]).repository == str(own.path.parent)
+    built = imagined(plan, plan.members[0])
+    write_member(plan.project, "tiny", built)
+    commit = member_refs(own.path, "tiny")["step-1"].commit
+    assert list(read_members(own.path, [commit])) == [built]
+    assert "model/params.yaml" in own.project.git("show", "--stat", f"{commit}~1")
+    assert planned(own).counts["done"] == 1
+
+    code.write_text("WIDTH = 2\n")
+    own.project.git("commit", "-qam", "Another model")
+    assert planned(own).counts["stale"] == 1
 
 
 @pytest.mark.slow
 def test_ten_thousand_members_are_planned_in_under_five_seconds(tmp_path: Path) -> None:
     fleet = small_project(tmp_path / "project", steps=10_000)
     plan = planned(fleet)
-    write_member(fleet.path, "tiny", imagined(plan, plan.members[5000]))
+    write_member(plan.project, "tiny", imagined(plan, plan.members[5000]))
     begun = time.perf_counter()
     plan = planned(fleet)
     text = json.dumps(plan.to_json(256))
