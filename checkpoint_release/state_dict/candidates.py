@@ -10,7 +10,7 @@ from typing import Any
 from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
-from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.tensors.joined import Joined, Strung
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 StateDict = dict[str, TensorLike]
@@ -143,7 +143,7 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
     facts = 0
     for name, item in mapping.items():
         named = isinstance(name, str)
-        if named and isinstance(item, Tensor | Joined):
+        if named and isinstance(item, Tensor | Joined | Strung):
             tensors[name] = item
             continue
         if named and name.endswith("_extra_state"):

@@ -12,7 +12,8 @@ import numpy as np
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.text import printable
-from checkpoint_release.tensors.tensor import CHUNK, Tensor
+from checkpoint_release.tensors.tensor import CHUNK, Tensor, TensorLike
+from checkpoint_release.tensors.wrappers import Cast
 
 MAX_PARTS = 4096  # of a tensor that is cut along several dimensions at once
 
@@ -51,12 +52,6 @@ class Joined:
 
     def __repr__(self) -> str:
         return f"<tensor {self.dtype} {list(self.shape)} of {len(self.parts)} parts>"
-
-    @property
-    def stored(self) -> int:
-        """The size of what the file stores for it, in bytes."""
-        storages = {id(part.tensor.storage): part.tensor.storage for part in self.parts}
-        return sum(storage.nbytes for storage in storages.values())
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """All elements in one array.
@@ -110,6 +105,60 @@ class Joined:
                 place.append(slice(offset, offset + size))
             rows[tuple(place)] = part.tensor.numpy()[low - first : high - first]
         return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Strung:
+    """A tensor whose row-major elements are those of several pieces in a row.
+
+    Attributes:
+        dtype: safetensors' name of the element type, that of each piece.
+        shape: the size of each dimension.
+        pieces: of as many elements together.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[TensorLike, ...]
+
+    def __repr__(self) -> str:
+        return f"<tensor {self.dtype} {list(self.shape)} of {len(self.pieces)} pieces>"
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All elements in one array.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The elements row-major and little-endian, in pieces.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        for piece in self.pieces:
+            yield from piece.chunks()
+
+
+def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
+    """The tensors in files that a tensor is made of; of one in a file, itself.
+
+    Args:
+        tensor: of any kind; of a computed one, nothing.
+    """
+    match tensor:
+        case Tensor():
+            yield tensor
+        case Joined():
+            yield from (part.tensor for part in tensor.parts)
+        case Strung():
+            for piece in tensor.pieces:
+                yield from stored_tensors(piece)
+        case Cast():
+            yield from stored_tensors(tensor.source)
 
 
 def join(
