@@ -19,6 +19,7 @@ from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
 from checkpoint_release.pth.distributed import is_distributed, read_distributed
 from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
+from checkpoint_release.pth.rank_files import rank_files, read_rank_files
 from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.shards import (
@@ -150,6 +151,9 @@ def _read_folder(folder: Path) -> Checkpoint:
     step = folder if is_zero(names) else newest_step(folder)
     if step is not None:
         return replace(read_zero(step), path=folder)
+    ranks = rank_files(file.name for file in files)
+    if ranks:
+        return read_rank_files(folder, ranks)
     _refuse_other_folders(folder, names)
     checkpoint = _read_weights(folder, files)
     facts: dict[str, Any] = dict(checkpoint.facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,66 @@ class Strung:
             yield from piece.chunks()
 
 
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A tensor of which each rank saved a copy; they are compared when it is read.
+
+    Attributes:
+        name: for messages.
+        copies: of the same dtype and shape, at least one.
+    """
+
+    name: str
+    copies: tuple[TensorLike, ...]
+
+    def __repr__(self) -> str:
+        return f"<tensor {self.dtype} {list(self.shape)}, {len(self.copies)} copies>"
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors name of the element type."""
+        return self.copies[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.copies[0].shape
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All elements in one array.
+
+        Raises:
+            CheckpointError: the copies differ.
+        """
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The first copy's bytes in pieces; the others are compared at the end.
+
+        Raises:
+            CheckpointError: the copies differ.
+        """
+        first = hashlib.sha256()
+        for piece in self.copies[0].chunks():
+            first.update(piece)
+            yield piece
+        for rank, copy in enumerate(self.copies[1:], start=1):
+            other = hashlib.sha256()
+            for piece in copy.chunks():
+                other.update(piece)
+            if other.digest() != first.digest():
+                raise CheckpointError(
+                    f"the ranks disagree on {printable(self.name)}: the first copy of"
+                    f" it and copy {rank} differ",
+                    "get the files of all ranks again, from one and the same run",
+                )
+
+
+Composed = Joined | Strung | Same
+"""The tensors that are made of others."""
+
+
 def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
     """The tensors in files that a tensor is made of; of one in a file, itself.
 
@@ -157,6 +218,9 @@ def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
         case Strung():
             for piece in tensor.pieces:
                 yield from stored_tensors(piece)
+        case Same():
+            for copy in tensor.copies:
+                yield from stored_tensors(copy)
         case Cast():
             yield from stored_tensors(tensor.source)
 
