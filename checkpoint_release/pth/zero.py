@@ -332,7 +332,8 @@ def _is_shape(value: Any) -> TypeGuard[tuple[int, ...]]:
 def _buffers(model: Mapping[str, Any]) -> dict[str, TensorLike]:
     """The module's buffers, widened as DeepSpeed's script widens them."""
     names = model.get("buffer_names")
-    wanted = set(names) if isinstance(names, list) else set()
+    listed = names if isinstance(names, list) else []
+    wanted = {name for name in listed if type(name) is str}
     buffers: dict[str, TensorLike] = {}
     for name, tensor in _mapping(model, "module").items():
         if name in wanted and isinstance(tensor, Tensor):
