@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoint_release.pth.records import Inert
-from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.tensors.joined import Joined, Same, Strung
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 _MAX_NESTED = 100  # containers and records within each other: Python's stack is finite
@@ -119,7 +119,7 @@ class _Converter:
         match value:
             case Tensor():
                 return self._tensor(value, depth, summarize)
-            case Joined():
+            case Joined() | Strung() | Same():
                 return _summary(value) if summarize else _LEFT_OUT
             case dict() | list() | tuple() | Inert():
                 return self._nested(value, depth, summarize)

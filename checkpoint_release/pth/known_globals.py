@@ -113,11 +113,11 @@ TORCH = re.compile(
     r"|utils\.data\.(dataset|sampler)\.[A-Z]\w*"
     r"|(amp|cuda\.amp)\.grad_scaler\.(GradScaler|OptState)"
     # tensors over several devices
-    r"|distributed\.device_mesh\.DeviceMesh|distributed\._mesh_layout\._MeshLayout"
+    r"|distributed\.device_mesh\.DeviceMesh|distributed\._mesh_layout\._(Mesh|Flat)Layout"
     r"|distributed\.(_tensor|tensor)(\._api|\.api)?\.DTensor"
     r"|distributed\.(_tensor|tensor)\.placement_types\.[A-Z_]\w*"
     r"|distributed\.(_tensor|tensor)\.(_dtensor_spec|placement_types)"
-    r"\.(DTensorSpec|TensorMeta)"
+    r"\.(DTensorSpec|TensorMeta|ShardOrderEntry)"
     r"|distributed\._shard\.(\w+\.)*[A-Z]\w*|distributed\.remote_device\._remote_device"
     # what a distributed checkpoint says of itself
     r"|distributed\.checkpoint\.metadata\.(Metadata|MetadataIndex|StorageMeta"

@@ -31,11 +31,15 @@ _NO_CHECKSUMS = "the file has no checksums, so damage to its tensors can't be se
 _MAX_LISTED = 10  # dangerous globals in a message
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, budget: Budget | None = None) -> Checkpoint:
     """Read what torch.save wrote, importing and calling nothing that the file names.
 
     Tensors stay in the file, which is mapped; everything else is read. Globals that
     could do harm are listed, not refused: see `refuse_dangerous`.
+
+    Args:
+        path: the file.
+        budget: of all files that are read together; None: of this one alone.
 
     Raises:
         CheckpointError: the file can't be read, is cut short, contradicts itself, or is
@@ -51,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from None
     try:
         zipped = is_zip(file)
-        budget = Budget(len(file.view))
+        budget = budget or Budget(len(file.view))
         read = _read_zip if zipped else _read_legacy
         value, unpickler, notes = read(file, budget)
         value, modules = resolve(value, budget)

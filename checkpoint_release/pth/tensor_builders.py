@@ -6,6 +6,7 @@ https://github.com/pytorch/pytorch/blob/v2.5.0/torch/_utils.py
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ from checkpoint_release.pth.records import Inert
 from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
 from checkpoint_release.tensors.tensor import Tensor
 
+BLOCK = "a block of a tensor that is cut over the ranks of a training"
+"""Why a DTensor or ShardedTensor of one rank alone can't be released."""
+_BLOCKS = re.compile(
+    r"torch\.distributed\.(_tensor|tensor)(\._api|\.api)?\.DTensor"
+    r"|torch\.distributed\._shard\.sharded_tensor\.api\.ShardedTensor"
+)
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_NBYTES = (1 << 63) - 1  # of a tensor, sizes of zero counted as one
 MAX_NUMBER = 1 << 62  # in a shape, strides or an offset, which have 64 bits in torch
@@ -322,6 +329,8 @@ def _rebuild_from_type(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     function = args[0]
     if not isinstance(function, Inert) or "_rebuild_from_type" in function.name:
         raise Unsupported
+    if isinstance(args[1], Inert) and _BLOCKS.fullmatch(args[1].name):
+        raise Unsupported(BLOCK)
     return _require_tensor(unpickler.call(function, args[2]))
 
 

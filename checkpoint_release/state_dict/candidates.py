@@ -10,7 +10,8 @@ from typing import Any
 from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
-from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.pth.tensor_builders import BLOCK
+from checkpoint_release.tensors.joined import Composed
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 StateDict = dict[str, TensorLike]
@@ -143,7 +144,7 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
     facts = 0
     for name, item in mapping.items():
         named = isinstance(name, str)
-        if named and isinstance(item, Tensor | Joined):
+        if named and isinstance(item, Tensor | Composed):
             tensors[name] = item
             continue
         if named and name.endswith("_extra_state"):
@@ -152,6 +153,13 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
     unsupported = _unsupported(mapping)
     if unsupported and len(tensors) + 2 * len(unsupported) > facts:
         name, reason = next(iter(unsupported.items()))
+        if reason == BLOCK:
+            raise CheckpointError(
+                f"{printable(str(name))} is {BLOCK}",
+                "give the folder that holds the files of all ranks in"
+                " {checkpoint.path}",
+                options=["checkpoint.path"],
+            )
         raise CheckpointError(
             f"{len(unsupported)} of the checkpoint's tensors can't be released, the"
             f" first of them {printable(str(name))}: {printable(reason)}",

@@ -18,6 +18,7 @@ from checkpoint_release.state_dict.candidates import (
     outline,
     tensors_in,
 )
+from checkpoint_release.state_dict.quantised import REMEDY, quantisation_in
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import TensorLike
 
@@ -155,6 +156,11 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
             options=["checkpoint.path", "checkpoint.adapter"],
         )
     problem = f"the checkpoint holds no state dict: {outline(value)}"
+    layout = quantisation_in(value)
+    if layout:
+        return CheckpointError(
+            f"the checkpoint's weights are quantised, as {layout} lays them out", REMEDY
+        )
     if isinstance(value, Inert):
         return CheckpointError(problem, _SAVE_WEIGHTS)
     return CheckpointError(

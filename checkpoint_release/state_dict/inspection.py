@@ -20,6 +20,7 @@ from checkpoint_release.state_dict.inspection_report import (
     as_json,
     as_text,
 )
+from checkpoint_release.state_dict.quantised import note, quantisation_in
 from checkpoint_release.state_dict.shards import ShardName
 from checkpoint_release.state_dict.sources import read_file, read_source
 from checkpoint_release.state_dict.written_by import written_by
@@ -119,6 +120,9 @@ def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
             state_dicts[key] = tensors
     except CheckpointError as error:  # of a kind that safetensors can't hold
         notes.append(error.problem)
+    layout = quantisation_in(checkpoint.value)
+    if layout:
+        notes.append(note(layout))
     # The top-level keys that lead to weights are no facts of the training.
     weights: set[str] = set()
     for key, tensors in state_dicts.items():

@@ -28,8 +28,9 @@ from checkpoint_release.state_dict.lora_layers import (
     state_dict_of,
 )
 from checkpoint_release.state_dict.prefixes import without_prefix
+from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.safetensors import nbytes
-from checkpoint_release.tensors.tensor import Tensor, TensorLike
+from checkpoint_release.tensors.tensor import TensorLike
 
 # A file's merges may take this many multiplications, and so many more for each byte of
 # the factors and layers: a rank of 512 for a layer in half precision.
@@ -354,9 +355,12 @@ def _check_work(
             products += update.factors.products
             tensors += [update.factors.a, update.factors.b]
         for tensor in tensors:
-            if isinstance(tensor, Tensor):
-                stored[id(tensor.storage)] = tensor.storage.nbytes
-            elif tensor is not None:  # computed, such as widened from half precision
+            parts = [] if tensor is None else list(stored_tensors(tensor))
+            for part in parts:
+                stored[id(part.storage)] = part.storage.nbytes
+            if (
+                tensor is not None and not parts
+            ):  # computed, such as widened from half precision
                 stored[id(tensor)] = nbytes(tensor)
     if products > MAX_PRODUCTS + PRODUCTS_A_BYTE * sum(stored.values()):
         raise CheckpointError(

@@ -6,18 +6,19 @@ Everything is computed in float64 and rounded once, to the weight's own dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.text import printable
 from checkpoint_release.state_dict.adapter_names import MAGNITUDE, Part
 from checkpoint_release.state_dict.candidates import StateDict
+from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.tensor import TensorLike
-from checkpoint_release.tensors.wrappers import Computed
 
 Values = np.ndarray[Any, Any]
 
@@ -175,24 +176,52 @@ def _check_magnitude(
         )
 
 
-def adapted(base: TensorLike, updates: Sequence[Update]) -> Computed:
-    """The base with the updates, computed when its bytes are asked for.
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A weight with the updates of its adapters, computed some rows at a time.
 
-    Args:
+    Attributes:
         base: the layer's weight; its first dimension is the rows here, all others
             together are the columns.
         updates: each fits (check_fit); of one with a magnitude there is no other.
     """
 
-    def compute() -> Values:
-        weight = base.numpy()
+    base: TensorLike
+    updates: tuple[Update, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors name of the element type."""
+        return self.base.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.base.shape
+
+    def numpy(self) -> Values:
+        """All elements in one array.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The merged elements row-major and little-endian, in pieces.
+
+        All of a large layer in float64 would take several times its file, and the
+        pages of the base's own bytes are given back at the end.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        weight = self.base.numpy()
         columns = math.prod(weight.shape[1:])
         flat = weight.reshape(weight.shape[0], columns)
-        sides = [_sides(update) for update in updates]
-        magnitude = _values(updates[0].factors.magnitude)
-        merged = np.empty(flat.shape, weight.dtype)
-        # Some rows at a time: all of a large layer in float64 would take several times
-        # its file.
+        sides = [_sides(update) for update in self.updates]
+        magnitude = _values(self.updates[0].factors.magnitude)
         rows = max(1, _BLOCK // max(1, columns))
         for at in range(0, flat.shape[0], rows):
             some = slice(at, at + rows)
@@ -201,10 +230,10 @@ def adapted(base: TensorLike, updates: Sequence[Update]) -> Computed:
                 block = block + scale * _product(left[some], right)
             if magnitude is not None:
                 block *= (magnitude[some] / _lengths(block))[:, None]
-            merged[some] = block
-        return merged.reshape(weight.shape)
-
-    return Computed(base.dtype, base.shape, compute)
+            yield block.astype(weight.dtype).reshape(-1).view(np.uint8).data
+        for tensor in stored_tensors(self.base):
+            storage = tensor.storage
+            storage.mapping.drop(storage.start, storage.start + storage.nbytes)
 
 
 def _sides(update: Update) -> tuple[float, Values, Values]:
@@ -270,4 +299,4 @@ def state_dict_of(updated: Mapping[str, Sequence[Update]], base: StateDict) -> N
     """
     for layer, updates in updated.items():
         name = f"{layer}.weight"
-        base[name] = adapted(base[name], updates)
+        base[name] = Adapted(base[name], tuple(updates))

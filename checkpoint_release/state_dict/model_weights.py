@@ -22,9 +22,8 @@ from checkpoint_release.state_dict.lora import (
     refuse_adapter_beside,
 )
 from checkpoint_release.state_dict.selection import Selection, select
-from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.safetensors import nbytes
-from checkpoint_release.tensors.tensor import Tensor
 
 _ALL = Selection()
 
@@ -168,10 +167,8 @@ def _check_size(weights: StateDict) -> None:
     stored: dict[int, int] = {}
     for tensor in weights.values():
         written += nbytes(tensor)
-        parts = tensor.parts if isinstance(tensor, Joined) else ()
-        for each in (tensor, *(part.tensor for part in parts)):
-            if isinstance(each, Tensor):
-                stored[id(each.storage)] = each.storage.nbytes
+        for each in stored_tensors(tensor):
+            stored[id(each.storage)] = each.storage.nbytes
     allowed = CLAIM_ALLOWANCE + MAX_CLAIM * sum(stored.values())
     if written > allowed:
         raise CheckpointError(

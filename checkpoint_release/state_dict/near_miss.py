@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from checkpoint_release.core.architecture import TensorShapes
 from checkpoint_release.core.errors import ArchitectureError
+from checkpoint_release.state_dict.quantised import REMEDY, quantisation
 from checkpoint_release.state_dict.selection import Selection
 
 _COUNTERS = ("*total_ops", "*total_params")  # thop's, in every module that it profiled
@@ -36,6 +37,13 @@ def with_advice(read: Callable[[TensorShapes], T], shapes: TensorShapes) -> T:
     try:
         return read(shapes)
     except ArchitectureError as error:
+        layout = quantisation(shapes)
+        if layout:
+            raise ArchitectureError(
+                f"the checkpoint's weights are quantised, as {layout} lays them out,"
+                f" and so they don't fit: {error.problem}",
+                REMEDY,
+            ) from None
         selection = near_miss(shapes, lambda nearby: _fits(read, nearby))
         if selection is None:
             raise

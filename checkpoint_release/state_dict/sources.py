@@ -19,6 +19,8 @@ from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
 from checkpoint_release.pth.distributed import is_distributed, read_distributed
 from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
+from checkpoint_release.pth.rank_files import rank_files, read_rank_files
+from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
@@ -72,7 +74,32 @@ def read_source(path: Path) -> Checkpoint:
             f"give the folder {path.parent} in {{checkpoint.path}}",
             options=["checkpoint.path"],
         )
-    return read_file(path)
+    return _noting_masters(read_file(path))
+
+
+def _noting_masters(checkpoint: Checkpoint) -> Checkpoint:
+    """Note that float32 weights lie beside a file of DeepSpeed's half weights.
+
+    Raises:
+        CheckpointError: it is one rank's part of the weights.
+    """
+    path = checkpoint.path
+    if not is_zero([path.name]):
+        return checkpoint
+    if path.name.endswith("_optim_states.pt") or "zero_pp_rank_" in path.name:
+        raise CheckpointError(
+            f"{path} is one rank's file of a run with DeepSpeed ZeRO",
+            f"give the folder {path.parent} in {{checkpoint.path}}",
+            options=["checkpoint.path"],
+        )
+    masters = path.parent.glob("*zero_pp_rank_*_optim_states.pt")
+    if next(masters, None) is None:
+        return checkpoint
+    note = (
+        "the float32 weights that were trained lie beside this file: give the folder"
+        f" {path.parent} to release them"
+    )
+    return replace(checkpoint, notes=(*checkpoint.notes, note))
 
 
 def read_file(path: Path) -> Checkpoint:
@@ -121,6 +148,12 @@ def _read_folder(folder: Path) -> Checkpoint:
     names = {file.name for file in folder.iterdir()}
     if is_distributed(names):
         return read_distributed(folder)
+    step = folder if is_zero(names) else newest_step(folder)
+    if step is not None:
+        return replace(read_zero(step), path=folder)
+    ranks = rank_files(file.name for file in files)
+    if ranks:
+        return read_rank_files(folder, ranks)
     _refuse_other_folders(folder, names)
     checkpoint = _read_weights(folder, files)
     facts: dict[str, Any] = dict(checkpoint.facts)
@@ -215,7 +248,7 @@ def _only(folder: Path, files: Iterable[Path]) -> Path | None:
 
 
 def _refuse_other_folders(folder: Path, names: set[str]) -> None:
-    """Name the folders of other tools, with the tool that makes one file of them.
+    """Name the folders of other tools that hold no weights themselves.
 
     Args:
         folder: for messages.
@@ -224,11 +257,11 @@ def _refuse_other_folders(folder: Path, names: set[str]) -> None:
     Raises:
         CheckpointError: it is one of those.
     """
-    if "zero_to_fp32.py" in names or any("zero_pp_rank_" in name for name in names):
+    if "zero_to_fp32.py" in names:
         raise CheckpointError(
-            f"{folder} is a checkpoint of DeepSpeed ZeRO, with its weights cut over"
-            " ranks",
-            "join it with DeepSpeed's own script, zero_to_fp32.py, and give its output"
-            " in {checkpoint.path}",
+            f"{folder} is the folder of a run with DeepSpeed ZeRO, and its file latest"
+            " names no step in it",
+            "give the folder of the step, such as global_step1000, in"
+            " {checkpoint.path}",
             options=["checkpoint.path"],
         )

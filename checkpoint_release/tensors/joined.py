@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.text import printable
-from checkpoint_release.tensors.tensor import CHUNK, Tensor
+from checkpoint_release.tensors.tensor import CHUNK, Tensor, TensorLike
+from checkpoint_release.tensors.wrappers import Cast
 
 MAX_PARTS = 4096  # of a tensor that is cut along several dimensions at once
 
@@ -51,12 +53,6 @@ class Joined:
 
     def __repr__(self) -> str:
         return f"<tensor {self.dtype} {list(self.shape)} of {len(self.parts)} parts>"
-
-    @property
-    def stored(self) -> int:
-        """The size of what the file stores for it, in bytes."""
-        storages = {id(part.tensor.storage): part.tensor.storage for part in self.parts}
-        return sum(storage.nbytes for storage in storages.values())
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """All elements in one array.
@@ -110,6 +106,123 @@ class Joined:
                 place.append(slice(offset, offset + size))
             rows[tuple(place)] = part.tensor.numpy()[low - first : high - first]
         return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Strung:
+    """A tensor whose row-major elements are those of several pieces in a row.
+
+    Attributes:
+        dtype: safetensors' name of the element type, that of each piece.
+        shape: the size of each dimension.
+        pieces: of as many elements together.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[TensorLike, ...]
+
+    def __repr__(self) -> str:
+        return f"<tensor {self.dtype} {list(self.shape)} of {len(self.pieces)} pieces>"
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All elements in one array.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The elements row-major and little-endian, in pieces.
+
+        Raises:
+            CheckpointError: a storage is damaged.
+        """
+        for piece in self.pieces:
+            yield from piece.chunks()
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A tensor of which each rank saved a copy; they are compared when it is read.
+
+    Attributes:
+        name: for messages.
+        copies: of the same dtype and shape, at least one.
+    """
+
+    name: str
+    copies: tuple[TensorLike, ...]
+
+    def __repr__(self) -> str:
+        return f"<tensor {self.dtype} {list(self.shape)}, {len(self.copies)} copies>"
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors name of the element type."""
+        return self.copies[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.copies[0].shape
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All elements in one array.
+
+        Raises:
+            CheckpointError: the copies differ.
+        """
+        flat = np.frombuffer(b"".join(self.chunks()), DTYPES[self.dtype].numpy)
+        return flat.reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The first copy's bytes in pieces; the others are compared at the end.
+
+        Raises:
+            CheckpointError: the copies differ.
+        """
+        first = hashlib.sha256()
+        for piece in self.copies[0].chunks():
+            first.update(piece)
+            yield piece
+        for rank, copy in enumerate(self.copies[1:], start=1):
+            other = hashlib.sha256()
+            for piece in copy.chunks():
+                other.update(piece)
+            if other.digest() != first.digest():
+                raise CheckpointError(
+                    f"the ranks disagree on {printable(self.name)}: the first copy of"
+                    f" it and copy {rank} differ",
+                    "get the files of all ranks again, from one and the same run",
+                )
+
+
+Composed = Joined | Strung | Same
+"""The tensors that are made of others."""
+
+
+def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
+    """The tensors in files that a tensor is made of; of one in a file, itself.
+
+    Args:
+        tensor: of any kind; of a computed one, nothing.
+    """
+    match tensor:
+        case Tensor():
+            yield tensor
+        case Joined():
+            yield from (part.tensor for part in tensor.parts)
+        case Strung():
+            for piece in tensor.pieces:
+                yield from stored_tensors(piece)
+        case Same():
+            for copy in tensor.copies:
+                yield from stored_tensors(copy)
+        case Cast():
+            yield from stored_tensors(tensor.source)
 
 
 def join(

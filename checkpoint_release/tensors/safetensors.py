@@ -25,6 +25,7 @@ from checkpoint_release.core.files import (
     read_json,
 )
 from checkpoint_release.core.named_paths import require_inside
+from checkpoint_release.core.progress import Progress
 from checkpoint_release.core.text import printable, shown
 from checkpoint_release.tensors.tensor import (
     MappedFile,
@@ -82,10 +83,10 @@ def write_safetensors(
         file = DigestedFile(path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be written: {error.strerror}") from None
-    with file:
+    with file, Progress(f"writing {path.name}", data_size) as progress:
         file.write(header)
         for name in ordered:
-            _write_tensor(file, name, tensors[name])
+            _write_tensor(file, name, tensors[name], progress)
     return file.entry
 
 
@@ -239,7 +240,9 @@ def _header(
     return len(text).to_bytes(8, "little") + text, start
 
 
-def _write_tensor(file: DigestedFile, name: str, tensor: TensorLike) -> None:
+def _write_tensor(
+    file: DigestedFile, name: str, tensor: TensorLike, progress: Progress
+) -> None:
     """Append a tensor's data.
 
     Raises:
@@ -249,6 +252,7 @@ def _write_tensor(file: DigestedFile, name: str, tensor: TensorLike) -> None:
     for piece in tensor.chunks():
         file.write(piece)
         written += piece.nbytes
+        progress.add(piece.nbytes)
     if written != nbytes(tensor):
         raise CheckpointError(
             f"tensor '{printable(name)}' gave {written} bytes, and its shape takes"

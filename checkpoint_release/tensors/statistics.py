@@ -35,8 +35,8 @@ def tensor_statistics(tensors: Mapping[str, TensorLike]) -> TensorStatistics:
 def tied_names(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
     """The groups of names that are the same view of the same storage, sorted.
 
-    A tensor that is computed on the way out is tied to none, and one without elements
-    has no memory to share.
+    A tensor that is put together or computed on the way out is tied to itself under
+    another name alone, and one without elements has no memory to share.
 
     Args:
         tensors: by name.
@@ -55,4 +55,6 @@ def tied_names(tensors: Mapping[str, TensorLike]) -> list[list[str]]:
                 tensor.dtype,
             )
             by_view[view].append(name)
+        elif not isinstance(tensor, Tensor):
+            by_view[id(tensor)].append(name)
     return sorted(names for names in by_view.values() if len(names) > 1)

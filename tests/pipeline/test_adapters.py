@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from checkpoint_release.core.errors import CheckpointError, CheckpointReleaseErr
 from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
 from checkpoint_release.state_dict.sources import read_source
 from tests.pipeline.test_sources import run, weights  # noqa: F401  run is a fixture
+from tests.support.project import ROOT
 
 Run = Callable[..., CheckpointFacts]
 Weights = dict[str, torch.Tensor]
@@ -280,3 +284,42 @@ def test_the_loader_merges_an_adapter(base: Weights) -> None:
             outputs.append(model(**given)["pose"])
     assert np.array_equal(outputs[0], outputs[1])
     assert not np.array_equal(outputs[0], outputs[2])
+
+
+# Memory
+
+MEASURED = """
+import sys
+from pathlib import Path
+from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
+from checkpoint_release.state_dict.sources import read_source
+from checkpoint_release.tensors.safetensors import write_safetensors
+from tests.support.watched import peak
+before = peak()
+adapters = [AdapterFile(read_source(Path(sys.argv[2])))]
+tensors = read_model_weights(read_source(Path(sys.argv[1])), adapters).tensors
+if sys.argv[3] == "streamed":
+    write_safetensors(Path("out.safetensors"), tensors)
+else:
+    kept = [tensor.numpy() for tensor in tensors.values()]
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "stays"), [("streamed", True), ("kept", False)])
+def test_merging_takes_the_largest_layer_and_64_mb_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, stays: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layers, size = range(10), 2048  # of 16 MB each
+    torch.save({f"l{n}.weight": torch.zeros(size, size) for n in layers}, "base.pth")
+    tensors = {}
+    for n in layers:
+        tensors[f"{PREFIX}l{n}.lora_A.weight"] = torch.ones(2, size)
+        tensors[f"{PREFIX}l{n}.lora_B.weight"] = torch.ones(size, 2)
+    peft_folder("a", tensors)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEASURED, "base.pth", "a", how]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert (int(done.stdout) < 4 * size * size + (64 << 20)) == stays

@@ -26,7 +26,7 @@ from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.models.stick_figure import build
 from checkpoint_release.pth import Inert
 from checkpoint_release.state_dict.sources import read_source
-from checkpoint_release.tensors.joined import Joined
+from checkpoint_release.tensors.joined import Composed
 from checkpoint_release.tensors.tensor import Tensor
 from tests.pipeline.test_sources import assert_carried, run, weights  # noqa: F401
 from tests.support.distributed import run_ranks
@@ -62,7 +62,7 @@ def save_cut(folder: str, grid: tuple[int, ...], cuts: dict[str, Any]) -> Any:
 
 def assert_same(ours: Any, theirs: Any, path: str = "") -> None:
     if isinstance(theirs, torch.Tensor):
-        assert isinstance(ours, Tensor | Joined), path
+        assert isinstance(ours, Tensor | Composed), path
         streamed = b"".join(bytes(piece) for piece in ours.chunks())
         assert ours.shape == tuple(theirs.shape), path
         assert streamed == theirs.contiguous().numpy().tobytes(), path
@@ -150,6 +150,92 @@ def test_an_fsdp_run_is_released(run: Run, tmp_path: Path) -> None:  # noqa: F81
     assert "torch.distributed.checkpoint" in facts.origin.container
     written = load_file("artifacts/checkpoint/weights.safetensors")
     assert len(written) == len(weights())
+
+
+# Files that each rank saved by torch.save
+
+
+def save_by_rank(
+    folder: Path, grid: tuple[int, ...], cuts: dict[str, Any], *, apart: float = 0
+) -> Any:
+    """What a rank does: cut each tensor over a mesh of ranks, and save its blocks."""
+
+    def work(rank: int) -> None:
+        mesh = init_device_mesh("cpu", grid)
+        state = {
+            name: distribute_tensor(tensor, mesh, placements)
+            for name, (tensor, placements) in cuts.items()
+        }
+        plain = seeded(3) + apart * rank
+        value = {"model": {**state, "plain": plain}, "rng": torch.tensor(rank)}
+        count = torch.distributed.get_world_size()
+        torch.save(value, folder / f"model_world_size_{count}_rank_{rank}.pt")
+        torch.save({"step": rank}, folder / f"extra_world_size_{count}_rank_{rank}.pt")
+
+    return work
+
+
+def whole(cuts: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, (tensor, _) in cuts.items()} | {"plain": seeded(3)}
+
+
+@pytest.fixture(scope="module")
+def files_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    run_ranks(2, save_by_rank(folder, (2,), CUTS), folder)
+    return folder
+
+
+def test_blocks_in_the_ranks_own_files_are_put_together(files_of_two: Path) -> None:
+    read = read_source(files_of_two)
+    assert_same(read.value["model"], whole(CUTS))
+    assert not read.left_out["dangerous"]
+    assert read.container == "zip, 2 files of ranks"
+    found = inspect(files_of_two)
+    assert found.state_dicts["model"]["columns"] == ("F32", (4, 6))
+
+
+@pytest.mark.slow
+def test_blocks_of_four_ranks_cut_along_two_dimensions(tmp_path: Path) -> None:
+    cuts = {
+        "both": (seeded(5, 7), [Shard(0), Shard(1)]),
+        "twice": (seeded(9, 2), [Shard(0), Shard(0)]),
+        "copies": (seeded(6, 3), [Replicate(), Shard(0)]),
+    }
+    run_ranks(4, save_by_rank(tmp_path, (2, 2), cuts), tmp_path)
+    assert_same(read_source(tmp_path).value["model"], whole(cuts))
+
+
+def test_one_rank_s_file_leads_to_the_folder(files_of_two: Path) -> None:
+    from checkpoint_release.state_dict.model_weights import read_model_weights
+
+    path = files_of_two / "model_world_size_2_rank_0.pt"
+    with pytest.raises(CheckpointReleaseError, match="is a block of a tensor") as got:
+        read_model_weights(read_source(path))
+    assert "the files of all ranks" in got.value.remedy
+
+
+@pytest.fixture
+def own_files(files_of_two: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(files_of_two, tmp_path / "own"))
+
+
+def test_ranks_that_disagree_are_found_when_the_copies_are_read(
+    tmp_path: Path,
+) -> None:
+    cuts = {"rows": CUTS["rows"]}
+    run_ranks(2, save_by_rank(tmp_path, (2,), cuts, apart=1.0), tmp_path)
+    tensor = read_source(tmp_path).value["model"]["plain"]
+    with pytest.raises(CheckpointReleaseError, match=r"disagree on model\.plain"):
+        tensor.numpy()
+
+
+def test_a_missing_rank_s_file_is_named(own_files: Path) -> None:
+    (own_files / "model_world_size_2_rank_0.pt").rename(
+        own_files / "model_world_size_2_rank_2.pt"
+    )
+    with pytest.raises(CheckpointReleaseError, match="lacks the file of rank 0"):
+        read_source(own_files)
 
 
 # What is refused

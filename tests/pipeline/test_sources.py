@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,47 @@ def test_a_broken_set_is_one_error_that_names_the_part(
         run(path)
     assert isinstance(caught.value, CheckpointError | ArtifactError)
     assert caught.value.remedy and not FOLDER.exists()
+
+
+def gptq() -> Any:
+    values = {"qweight": torch.ones(2, 2, dtype=torch.int32), "g_idx": torch.ones(4)}
+    values |= {"qzeros": torch.ones(1, 2, dtype=torch.int32), "scales": torch.ones(1)}
+    return {f"layer.{name}": tensor for name, tensor in values.items()}
+
+
+def four_bits() -> Any:
+    names = ("weight", "weight.absmax", "weight.quant_map")
+    return {f"layer.{name}": torch.ones(3) for name in names}
+
+
+def quantised_dynamically() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        return torch.ao.quantization.quantize_dynamic(model).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("made", "layout"),
+    [
+        (gptq, "GPTQ"),
+        (four_bits, "bitsandbytes in 4 bits"),
+        (quantised_dynamically, r"torch\.ao\.quantization"),
+    ],
+)
+def test_quantised_weights_are_named(
+    run: Run, made: Callable[[], Any], layout: str
+) -> None:
+    torch.save(made(), "quantised.pth")
+    with pytest.raises(CheckpointError, match=f"quantised, as {layout}") as caught:
+        run("quantised.pth")
+    assert "before they were quantised" in caught.value.remedy
+    assert "the weights are quantised" in str(inspect("quantised.pth"))
+
+
+def test_nothing_else_is_called_quantised(run: Run) -> None:
+    torch.save({"norm.scale": torch.ones(2), "norm.bias": torch.ones(2)}, "mine.pth")
+    assert "quantised" not in str(inspect("mine.pth"))
 
 
 # What inspect lists
