@@ -52,7 +52,6 @@ SLOW = {
     # whole runs of the pipeline, of which the faster sections hold one each
     "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",
-    "docs/fleet.md#on-this-machine",
     "docs/migration.md#1-release-the-checkpoints-you-have",
     "docs/your-model.md#in-your-repository",
 }
