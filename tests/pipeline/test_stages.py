@@ -32,18 +32,23 @@ EXCESS = {
         core.dvc_files core.extras core.parity_sizes exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes exporting.tracing tensors.joined
+        exporting.torchscript_classes exporting.tracing
+        exporting.transformers_code.configuration_release
+        exporting.transformers_code.modeling_release tensors.joined
         tensors.statistics
     """,
     "export-onnx": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes exporting.torch_archive
-        exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes exporting.weights runtimes.archive_trust
-        runtimes.computing_operators runtimes.description runtimes.detect
-        runtimes.eager_runtime runtimes.hub_snapshot runtimes.loader
-        runtimes.model_config runtimes.onnx_runtime runtimes.open
-        runtimes.pth_model runtimes.runtime runtimes.torch_archive
+        core.dvc_files core.extras core.parity_sizes exporting.model_code
+        exporting.torch_archive exporting.torch_export exporting.torchscript
+        exporting.torchscript_classes
+        exporting.transformers_code.configuration_release
+        exporting.transformers_code.modeling_release exporting.weights
+        runtimes.archive_trust runtimes.computing_operators runtimes.description
+        runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
+        runtimes.loader runtimes.model_config runtimes.onnx_runtime
+        runtimes.open runtimes.pth_model runtimes.runtime
+        runtimes.signature_draft runtimes.torch_archive
         runtimes.torch_export_check runtimes.torch_export_expressions
         runtimes.torch_export_program runtimes.torch_files
         runtimes.torch_runtime runtimes.torchscript_check
@@ -53,32 +58,37 @@ EXCESS = {
     "export-torchscript": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
         core.dvc_files core.extras core.named_paths core.parity_sizes
-        exporting.weights runtimes.archive_trust runtimes.computing_operators
-        runtimes.description runtimes.detect runtimes.eager_runtime
-        runtimes.hub_snapshot runtimes.loader runtimes.model_config
-        runtimes.onnx_graph runtimes.onnx_library runtimes.onnx_runtime
-        runtimes.open runtimes.pth_model runtimes.runtime runtimes.torch_archive
-        runtimes.torch_export_check runtimes.torch_export_expressions
-        runtimes.torch_export_program runtimes.torch_files
-        runtimes.torch_runtime runtimes.torchscript_check
+        core.progress exporting.model_code
+        exporting.transformers_code.configuration_release
+        exporting.transformers_code.modeling_release exporting.weights
+        runtimes.archive_trust runtimes.computing_operators runtimes.description
+        runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
+        runtimes.loader runtimes.model_config runtimes.onnx_graph
+        runtimes.onnx_library runtimes.onnx_runtime runtimes.open
+        runtimes.pth_model runtimes.runtime runtimes.signature_draft
+        runtimes.torch_archive runtimes.torch_export_check
+        runtimes.torch_export_expressions runtimes.torch_export_program
+        runtimes.torch_files runtimes.torch_runtime runtimes.torchscript_check
         runtimes.torchscript_words runtimes.training_nodes
     """,
     "parity-check": """
         core.artifacts.receipt core.artifacts.release core.dvc_files
         parity.compare parity.preload pth.arrays pth.builders pth.distributed
-        pth.facts pth.json_values pth.nesting pth.reader pth.storages
-        pth.tensor_builders pth.values runtimes.description runtimes.detect
-        runtimes.hub_snapshot runtimes.loader runtimes.pth_model tensors.joined
-        tensors.statistics tensors.wrappers
+        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
+        pth.storages pth.tensor_builders pth.values pth.zero
+        runtimes.description runtimes.detect runtimes.hub_snapshot
+        runtimes.loader runtimes.pth_model runtimes.signature_draft
+        tensors.joined tensors.statistics tensors.wrappers
     """,
     "model-card": """
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
+        core.progress
     """,
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config
-        core.dtypes core.dvc_files core.extras core.parity_sizes core.signature
-        core.sources core.stated_signature core.trust release.differences
-        release.verify
+        core.dtypes core.dvc_files core.extras core.parity_sizes core.progress
+        core.signature core.sources core.stated_signature core.trust
+        release.differences release.verify
     """,
 }
 
