@@ -15,7 +15,8 @@ from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
-from checkpoint_release.parity.graph_job import evaluate_again, weights_of
+from checkpoint_release.parity.constants import weights_of
+from checkpoint_release.parity.graph_job import evaluate_again
 from checkpoint_release.parity.graph_proof import DoubleResult, proof_cases
 from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.model_first import require_sound_model
@@ -123,7 +124,9 @@ def _jobs(
         job = Job(candidate.format, candidate.path, checkpoint=compared)
         jobs[candidate.name] = job
         if candidate.is_graph:
-            double = Job(candidate.format, candidate.path, "float64", names)
+            # ONNX needs to know which of its numbers are weights
+            known = checkpoint if candidate.is_onnx_graph else None
+            double = Job(candidate.format, candidate.path, "float64", names, known)
             jobs[_double_name(candidate)] = double
     return jobs
 

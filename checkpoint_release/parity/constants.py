@@ -21,10 +21,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.signature import Array
+from checkpoint_release.tensors.safetensors import open_safetensors
 
 LARGEST_TABLE = 8
 """How many numbers a tensor may have to be taken for constants."""
@@ -99,6 +102,22 @@ class Weights:
 def is_small(size: int) -> bool:
     """Whether a tensor of so many numbers could be taken for constants."""
     return size <= LARGEST_TABLE
+
+
+def weights_of(checkpoint: Path) -> Weights:
+    """The tensors of a checkpoint.
+
+    Args:
+        checkpoint: its folder.
+    """
+    tensors = open_safetensors(checkpoint / WEIGHTS_FILE)
+    small, numbers = set(), 0
+    for tensor in tensors.values():
+        size = math.prod(tensor.shape)
+        numbers += size
+        if is_small(size):
+            small.add(tensor.numpy().astype(np.float32).tobytes())
+    return Weights(frozenset(tensors), frozenset(small), numbers)
 
 
 def align(constants: Sequence[Constant], differences: Callable[[], Array]) -> bool:

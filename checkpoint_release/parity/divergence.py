@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkpoint_release.core.signature import Array
+from checkpoint_release.parity.graph_proof import BAR
 from checkpoint_release.parity.workers import WorkerError, call_isolated
 
 if TYPE_CHECKING:
@@ -81,17 +82,18 @@ def find_divergence(
         One sentence: on the first node that diverges; or that none does, because the
         graph is right in float64, or because only its outputs are mixed up.
     """
+    from checkpoint_release.parity.constants import weights_of
     from checkpoint_release.parity.double_graph import DoubleGraph
     from checkpoint_release.parity.eager_values import record_eager
 
-    evaluated = DoubleGraph(file)
+    evaluated = DoubleGraph(file, weights_of(checkpoint))
     evaluated.set_likely_constants()
     graph, values = evaluated.graph, evaluated.every_value(inputs)
     modules, expected = record_eager(checkpoint, inputs)
     known = _KnownValues(modules)
     for tolerance in (CONSTANTS, ALIGNED):
         trace = _Trace.of(graph, values, set(inputs), known, tolerance)
-        wrong = trace.wrong_outputs(expected)
+        wrong = trace.wrong_outputs(expected, max(trace.tolerance, BAR))
         if wrong:
             break
     else:
@@ -206,18 +208,19 @@ class _Trace:
         sound = inputs | _sound_values(graph, values, derived, origins)
         return cls(graph, values, derived, known, tolerance, origins, sound)
 
-    def wrong_outputs(self, expected: Sequence[Array]) -> list[str]:
+    def wrong_outputs(self, expected: Sequence[Array], tolerance: float) -> list[str]:
         """The names of the graph's outputs that aren't what the model gives.
 
         Args:
             expected: the model's outputs, in the graph's order.
+            tolerance: relative.
 
         Returns:
             Names in that order.
         """
         wrong = []
         for output, array in zip(self.graph.output, expected, strict=True):
-            if not _close(self.values[output.name], array, self.tolerance):
+            if not _close(self.values[output.name], array, tolerance):
                 wrong.append(output.name)
         return wrong
 

@@ -6,15 +6,11 @@ may break them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
-from checkpoint_release.parity.constants import Weights, is_small
+from checkpoint_release.parity.constants import Weights
 from checkpoint_release.parity.graph_proof import (
     BAR,
     SHARE_OF_FLOOR,
@@ -25,23 +21,6 @@ from checkpoint_release.parity.graph_proof import (
 from checkpoint_release.parity.judge import Verdict
 from checkpoint_release.parity.reference import Reference
 from checkpoint_release.parity.workers import WorkerError, call_isolated
-from checkpoint_release.tensors.safetensors import open_safetensors
-
-
-def weights_of(checkpoint: Path) -> Weights:
-    """The tensors of a checkpoint.
-
-    Args:
-        checkpoint: its folder.
-    """
-    tensors = open_safetensors(checkpoint / WEIGHTS_FILE)
-    small, numbers = set(), 0
-    for tensor in tensors.values():
-        size = math.prod(tensor.shape)
-        numbers += size
-        if is_small(size):
-            small.add(tensor.numpy().astype(np.float32).tobytes())
-    return Weights(frozenset(tensors), frozenset(small), numbers)
 
 
 def expected_of(reference: Reference, names: Collection[str]) -> list[Expected]:

@@ -240,9 +240,11 @@ def _evaluate(job: Job, cases: Sequence[Case]) -> JobResult:
     """Evaluate an ONNX graph in float64, with the numbers that its constants are likely
     to stand for.
     """
-    from checkpoint_release.parity.double_graph import DoubleGraph
+    from checkpoint_release.parity.constants import weights_of
+    from checkpoint_release.parity.double_graph import NO_WEIGHTS, DoubleGraph
 
-    graph = DoubleGraph(FORMATS[job.format].main_file(job.path))
+    weights = weights_of(job.checkpoint) if job.checkpoint else NO_WEIGHTS
+    graph = DoubleGraph(FORMATS[job.format].main_file(job.path), weights)
     graph.set_likely_constants()
     with np.errstate(all="ignore"):  # what is not finite is judged
         return JobResult([graph.run(case.inputs) for case in job.chosen(cases)])

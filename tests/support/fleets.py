@@ -31,6 +31,8 @@ SPEC: dict[str, Any] = {
     "params": {"formats": {"torchscript": False}},
 }
 """Without TorchScript, members take a second less."""
+COMMAND = (sys.executable, "-P", "-m", "checkpoint_release", "fleet")
+"""Not by the working folder, which may hold a part of the library's folders."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,7 @@ class Fleet:
     ) -> subprocess.CompletedProcess[str]:
         """Run `checkpoint-release fleet` to its end."""
         return self.project.run(
-            sys.executable,
-            "-m",
-            "checkpoint_release",
-            "fleet",
+            *COMMAND,
             *arguments,
             check=check,
             environment={**self.environment, **(environment or {})},
@@ -73,7 +72,7 @@ class Fleet:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `checkpoint-release fleet`, in a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "checkpoint_release", "fleet", *arguments],
+            [*COMMAND, *arguments],
             cwd=self.path,
             env={**os.environ, **self.environment},
             stdout=subprocess.PIPE,

@@ -35,8 +35,8 @@ from checkpoint_release.models.stick_figure import signature as stick_figure_sig
 from checkpoint_release.parity.candidates import EXACT, NOISE, Candidate
 from checkpoint_release.parity.cases import Case, draw_cases
 from checkpoint_release.parity.check import EAGER
-from checkpoint_release.parity.constants import Weights
-from checkpoint_release.parity.graph_job import expected_of, weights_of
+from checkpoint_release.parity.constants import Weights, weights_of
+from checkpoint_release.parity.graph_job import expected_of
 from checkpoint_release.parity.graph_proof import DoubleResult
 from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.onnx_in_double import evaluate_onnx
