@@ -28,7 +28,7 @@ test: env check
 	pytest -n 2 --dist loadfile
 
 test-slow: env
-	pytest -n 2 --dist worksteal -m slow
+	pytest -n 2 --dist worksteal -m slow $(SLOW_ARGUMENTS)
 
 test-all: test test-slow
 

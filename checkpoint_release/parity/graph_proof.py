@@ -159,13 +159,15 @@ def judge_graph(result: DoubleResult, reference: Reference) -> GraphProof:
     """
     if result.failure is not None:
         return GraphProof(True, reason=result.failure, evaluated=False)
+    reaches = {name: _reach(name, reference) for name in reference.outputs}
     worst, worst_share = GraphProof(True), 0.0
     evaluated = [case for case in reference.cases if case.case.name in result.outputs]
     for expected in evaluated:
         got = result.outputs[expected.case.name]
         for name, output in expected.outputs.items():
             cost = result.double_costs.get(expected.case.name, {}).get(name, NO_COST)
-            allowed = _Allowed(reference.floors.get(name), cost, result.narrow)
+            floor, reach = reference.floors.get(name), reaches[name]
+            allowed = _Allowed(floor, reach, cost, result.narrow)
             found = _judge_output(output, got[name], allowed)
             share = ratio(found.error, found.limit)
             if share > worst_share or (share == worst_share and not found.passed):
@@ -180,11 +182,14 @@ class _Allowed:
 
     Attributes:
         floor: the noise floor of a float output.
+        reach: the output's largest magnitude in any case, which counts where all of it
+            cancels.
         cost: of double precision.
         narrow: as of DoubleResult.
     """
 
     floor: Floor | None
+    reach: float
     cost: KernelCost
     narrow: list[str]
 
@@ -194,7 +199,14 @@ class _Allowed:
         if self.narrow:
             return noise, f"{', '.join(self.narrow)} can be evaluated in float32 only"
         wide = max(SHARE_OF_FLOOR * noise, STEPS * self.cost.worst)
+        if expected.magnitude == 0:
+            wide = max(wide, BAR * self.reach)
         return wide, "the model magnifies rounding"
+
+
+def _reach(name: str, reference: Reference) -> float:
+    """The largest magnitude of an output in any case."""
+    return max(case.outputs[name].magnitude for case in reference.cases)
 
 
 def noise_of(floor: Floor | None, expected: OutputReference) -> float:
