@@ -87,6 +87,7 @@ def earlier_release(publisher: Publisher) -> None:
     publisher.repo.edit({"retired.bin": b"of a retired format"}, title="Release v0.9.1")
     publisher.repo.tags["v0.9.1"] = publisher.repo.branches["main"]
     publisher.receipt_path.unlink()
+    publisher.deletable = ["retired.bin"]
     hub = publisher.hub.hub
     hub.multipart_over, hub.chunk_size, hub.page_size = 100, 64, 4
     fake_artifacts(publisher.artifacts, weights=bytes(range(200)))

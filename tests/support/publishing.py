@@ -86,6 +86,7 @@ class Publisher:
     hub: HubServer
     artifacts: Path
     slept: list[float] = field(default_factory=list)
+    deletable: list[str] = field(default_factory=list)
 
     def publish(
         self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any
@@ -97,7 +98,11 @@ class Publisher:
                 self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append
             )
 
-        publish(parse_section(PublishParams, PARAMS | params), self.artifacts, connect)
+        publish(
+            parse_section(PublishParams, PARAMS | {"delete": self.deletable} | params),
+            self.artifacts,
+            connect,
+        )
 
     @property
     def receipt(self) -> Receipt:
