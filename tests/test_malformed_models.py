@@ -32,7 +32,6 @@ PARSES = {
     "checkpoint_release/core/yaml_text.py": "the one reader of YAML",
     "checkpoint_release/core/dvc_files.py": "whether DVC's own files are whole",
     "checkpoint_release/project/params.py": "keeps comments of what yaml_text has read",
-    "checkpoint_release/commands/parity.py": "what its own flag holds",
     "checkpoint_release/fleet/build.py": "what a stage of the clone printed",
     "checkpoint_release/fleet/schedule.py": "what a member printed",
     "checkpoint_release/fleet/ssh_worker.py": "what the coordinator sent",

@@ -11,16 +11,23 @@ And what does its runtime cost, in multiples of float32's own error?
 from __future__ import annotations
 
 import argparse
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.commands.arguments import (
+    add_pth_arguments,
+    add_trust,
+    read_inputs,
+)
+from checkpoint_release.core.errors import InferenceError
 
 if TYPE_CHECKING:
-    from checkpoint_release.core.signature import Signature
+    from checkpoint_release.core.signature import Arrays, Signature
     from checkpoint_release.parity.compare import Side
+    from checkpoint_release.runtimes.detect import Detected
+    from checkpoint_release.runtimes.loader import Model
 
 SUMMARY = "hold one model against another: the same graph? how exact a runtime?"
 NOISE_MULTIPLE = 3.0
@@ -60,24 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="the factory's keyword arguments (default: none)",
     )
-    parser.add_argument(
-        "--state-dict",
-        metavar="KEY",
-        help="key of the weights in a .pth that holds several state dicts",
-    )
-    parser.add_argument(
-        "--lora-alpha",
-        type=float,
-        metavar="ALPHA",
-        help="alpha of the LoRA layers in a .pth that doesn't state it",
-    )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="CODE",
-        help="code that may run: package.module:callable, torchscript or torch_export",
-    )
+    add_pth_arguments(parser)
+    add_trust(parser)
 
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -105,7 +96,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if asked.inputs is None:
         cases = draw(reference, other, asked.seed)
     else:
-        cases = given_case(_read_inputs(asked.inputs))
+        cases = given_case(read_inputs(asked.inputs))
     limits = Limits(asked.noise_multiple, reduced={})
     check = compare(reference, other, cases, limits)
     print(summary(check))
@@ -128,35 +119,37 @@ def _open_both(asked: argparse.Namespace) -> tuple[Side, Side]:
     Raises:
         CheckpointReleaseError: as `load`.
     """
-    if asked.factory is None:
-        reference = _open(asked, asked.reference, None)
-        return reference, _open(asked, asked.other, None)
     from checkpoint_release.runtimes.detect import PTH
     from checkpoint_release.runtimes.loader import find_model
 
-    formats = []
-    for given in (asked.reference, asked.other):
-        formats.append(find_model(given, None, None).format)
-    if formats.count(PTH) != 1:
+    first = find_model(asked.reference, None, None)
+    second = find_model(asked.other, None, None)
+    if asked.factory is None:
+        reference = _open(asked, asked.reference, first, None)
+        return reference, _open(asked, asked.other, second, None)
+    if [first.format, second.format].count(PTH) != 1:
         raise InferenceError(
-            f"{{factory}} builds the model of a .pth, and these are {formats[0]} and"
-            f" {formats[1]}",
+            f"{{factory}} builds the model of a .pth, and these are {first.format} and"
+            f" {second.format}",
             "give one .pth, and one model that describes its inputs",
             options=["factory"],
         )
-    if formats[0] == PTH:
-        other = _open(asked, asked.other, None)
-        return _open(asked, asked.reference, other.signature), other
-    reference = _open(asked, asked.reference, None)
-    return reference, _open(asked, asked.other, reference.signature)
+    if first.format == PTH:
+        other = _open(asked, asked.other, second, None)
+        return _open(asked, asked.reference, first, other.signature), other
+    reference = _open(asked, asked.reference, first, None)
+    return reference, _open(asked, asked.other, second, reference.signature)
 
 
-def _open(asked: argparse.Namespace, given: str, signature: Signature | None) -> Side:
+def _open(
+    asked: argparse.Namespace, given: str, found: Detected, signature: Signature | None
+) -> Side:
     """One model, in its own dtypes and, unless it is ONNX, in float64.
 
     Args:
         asked: the command's arguments.
-        given: the model.
+        given: what the user named.
+        found: the model there.
         signature: of the other model, where --factory builds this one.
 
     Raises:
@@ -167,10 +160,9 @@ def _open(asked: argparse.Namespace, given: str, signature: Signature | None) ->
     from checkpoint_release.core.trust import Trust
     from checkpoint_release.parity.compare import Side
     from checkpoint_release.runtimes.detect import PTH
-    from checkpoint_release.runtimes.loader import find_model, open_model
+    from checkpoint_release.runtimes.loader import open_model
     from checkpoint_release.runtimes.runtime import Merging, Options
 
-    found = find_model(given, None, None)
     architecture, trusted = None, list(asked.trust)
     if signature is not None:
         architecture = Architecture(asked.factory, _kwargs(asked.kwargs), signature)
@@ -179,23 +171,28 @@ def _open(asked: argparse.Namespace, given: str, signature: Signature | None) ->
     if found.format == PTH:
         merging = Merging(asked.state_dict, asked.lora_alpha)
 
-    def opened(dtype: Any) -> Any:
+    def opened(dtype: Literal["own", "float64"]) -> Model:
         options = Options(threads=1, dtype=dtype, trust=Trust.of(trusted))
         return open_model(given, found, options, merging, architecture)
 
     own = opened("own")
-    in_double = None
-    if found.format != ONNX.name:
-        double = opened("float64")
-        in_double = lambda inputs: double(**inputs)  # noqa: E731
     return Side(
         Path(given).name,
         found.format,
         found.path,
         own.signature,
-        lambda inputs: own(**inputs),
-        in_double,
+        _runs(own),
+        None if found.format == ONNX.name else _runs(opened("float64")),
     )
+
+
+def _runs(model: Model) -> Callable[[Arrays], Arrays]:
+    """The model as a function of its inputs together."""
+
+    def run(inputs: Arrays) -> Arrays:
+        return model(**inputs)
+
+    return run
 
 
 def _kwargs(text: str) -> dict[str, Any]:
@@ -204,9 +201,11 @@ def _kwargs(text: str) -> dict[str, Any]:
     Raises:
         InferenceError: it isn't a JSON object.
     """
+    from checkpoint_release.core.json_text import JsonError, parse_json
+
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text)
+    except JsonError:
         value = None
     if not isinstance(value, dict):
         raise InferenceError(
@@ -215,20 +214,3 @@ def _kwargs(text: str) -> dict[str, Any]:
             options=["kwargs"],
         )
     return value
-
-
-def _read_inputs(path: Path) -> dict[str, Any]:
-    """The arrays of a safetensors file, by name.
-
-    Raises:
-        InferenceError: it can't be read.
-    """
-    from checkpoint_release.tensors.safetensors import open_safetensors
-
-    try:
-        tensors = open_safetensors(path)
-    except ArtifactError as error:
-        raise InferenceError(
-            error.problem, "give a safetensors file that holds the inputs by name"
-        ) from None
-    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -13,8 +13,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from checkpoint_release.commands.arguments import (
+    add_pth_arguments,
+    add_trust,
+    read_inputs,
+)
 from checkpoint_release.core.artifacts.formats import FORMATS
-from checkpoint_release.core.errors import ArtifactError, InferenceError
+from checkpoint_release.core.errors import InferenceError
 from checkpoint_release.core.text import printable
 
 if TYPE_CHECKING:
@@ -65,30 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ONNX Runtime's execution providers",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a repository")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="CODE",
-        help="code that may run: package.module:callable, torchscript or torch_export",
-    )
-    parser.add_argument(
-        "--lora-alpha",
-        type=float,
-        metavar="ALPHA",
-        help="alpha of the LoRA layers in a .pth that doesn't state it",
-    )
+    add_trust(parser)
+    add_pth_arguments(parser)
     parser.add_argument(
         "--adapter",
         action="append",
         default=[],
         metavar="PATH[:WEIGHT]",
         help="LoRA adapter to merge into a .pth: a file, or a folder of PEFT",
-    )
-    parser.add_argument(
-        "--state-dict",
-        metavar="KEY",
-        help="key of the weights in a .pth that holds several state dicts",
     )
 
 
@@ -194,19 +183,10 @@ def _compute(model: Model, inputs: Path, outputs: Path) -> None:
     Raises:
         InferenceError: the inputs can't be read, or don't fit the signature.
     """
-    from checkpoint_release.tensors.safetensors import (
-        open_safetensors,
-        write_safetensors,
-    )
+    from checkpoint_release.tensors.safetensors import write_safetensors
     from checkpoint_release.tensors.tensor import Tensor
 
-    try:
-        case = open_safetensors(inputs)
-    except ArtifactError as error:
-        raise InferenceError(
-            error.problem, "give a safetensors file that holds the inputs by name"
-        ) from None
-    computed = model(**{name: tensor.numpy() for name, tensor in case.items()})
+    computed = model(**read_inputs(inputs))
     tensors = {name: Tensor.of_numpy(array) for name, array in computed.items()}
     write_safetensors(outputs, tensors)
     for name, array in computed.items():

@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from checkpoint_release.commands.arguments import add_trust
+
 SUMMARY = "check a release's files and signature, and that every format computes"
 
 
@@ -29,13 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PEM file of the publisher, to check model.sig with",
     )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="CODE",
-        help="code that may run: package.module:callable, torchscript or torch_export",
-    )
+    add_trust(parser)
 
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
