@@ -25,12 +25,11 @@ import numpy as np
 
 from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.graph_proof import BAR
-from checkpoint_release.parity.workers import WorkerError, call_isolated
+from checkpoint_release.parity.search import search_isolated
 
 if TYPE_CHECKING:
     import onnx
 
-LIMIT = 120.0  # seconds
 # relative; the graph's own constants, such as √2, are rounded to float32
 CONSTANTS = 3e-7
 # likewise, where these constants are known: a mistake may be far below float32's noise
@@ -46,8 +45,7 @@ def explain_divergence(
 ) -> str:
     """One sentence on where the graph diverges from the model.
 
-    It never fails: of a search that breaks, or that takes longer than LIMIT, the
-    sentence states why nothing was found.
+    It never fails; see search_isolated.
 
     Args:
         checkpoint: the folder of the checkpoint.
@@ -55,19 +53,8 @@ def explain_divergence(
         inputs: those of a case in which it is wrong; the fewer numbers, the faster.
         output: the name of an output that is wrong.
     """
-    try:
-        found: str = call_isolated(
-            find_divergence,
-            checkpoint,
-            file,
-            inputs,
-            output,
-            needs_torch=True,
-            timeout=LIMIT,
-        )
-    except WorkerError as error:
-        return f"the first node that diverges could not be found: the search {error}"
-    return found
+    what = "the first node that diverges"
+    return search_isolated(what, find_divergence, checkpoint, file, inputs, output)
 
 
 def find_divergence(

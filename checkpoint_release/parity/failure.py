@@ -10,9 +10,7 @@ from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.divergence import explain_divergence
 from checkpoint_release.parity.evidence import write_evidence
 from checkpoint_release.parity.judge import Verdict
-from checkpoint_release.parity.workers import WorkerError, call_isolated
-
-LIMIT = 120.0  # seconds
+from checkpoint_release.parity.search import search_isolated
 
 
 def parity_error(
@@ -82,29 +80,20 @@ def _in_onnx(verdict: Verdict, checkpoint: Path) -> str | None:
         return None
     output = max(verdict.wrong_outputs, key=lambda output: output.worst.error_ratio)
     if verdict.errs_in_runtime:
-        return _costly_kernel(file, output.worst.case.inputs)
+        inputs = output.worst.case.inputs
+        what = "the kernel that costs most"
+        return search_isolated(what, _name_costly_kernel, file, inputs)
     smallest = min(output.failing, key=lambda case: case.elements)
     return explain_divergence(checkpoint, file, smallest.inputs, output.name)
 
 
-def _costly_kernel(file: Path, inputs: Mapping[str, Array]) -> str:
-    """A sentence on the kernel that costs most; the search may break as any may.
+def _name_costly_kernel(file: Path, inputs: Mapping[str, Array]) -> str:
+    """A sentence on the kernel that costs most, in a process that has torch.
 
     Args:
         file: the ONNX file.
         inputs: of the case that is furthest off.
     """
-    try:
-        found: str = call_isolated(
-            _name_costly_kernel, file, inputs, needs_torch=True, timeout=LIMIT
-        )
-    except WorkerError as error:
-        return f"the kernel that costs most could not be found: the search {error}"
-    return found
-
-
-def _name_costly_kernel(file: Path, inputs: Mapping[str, Array]) -> str:
-    """The work behind _costly_kernel, in a process that has torch."""
     from checkpoint_release.parity.costly_kernel import name_costly_kernel
 
     return name_costly_kernel(file, inputs)

@@ -205,8 +205,7 @@ def _largest_error(outputs: Sequence[Arrays], expected: Sequence[Expected]) -> f
             if got[name].shape != each.outputs[name].shape:
                 return float("inf")
         for difference in _relative(got, each):
-            with np.errstate(invalid="ignore"):
-                largest = max(largest, float(np.abs(difference).max(initial=0.0)))
+            largest = max(largest, float(np.abs(difference).max(initial=0.0)))
     return largest
 
 
