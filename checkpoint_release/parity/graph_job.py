@@ -52,7 +52,7 @@ def evaluate_again(
 
     Where it isn't the model's with the likely numbers for its constants, others are
     looked for. Where only its runtime errs beyond the floor, it is what kernels may
-    cost in these cases.
+    cost in these cases. Of one that can't be evaluated, nothing more is known.
 
     Args:
         verdict: on the graph.
@@ -60,8 +60,10 @@ def evaluate_again(
         weights: of the checkpoint.
         reference: what the model computes.
     """
+    if first.failure is not None:
+        return first
     file, beyond = verdict.candidate.file, verdict.beyond_floor
-    if verdict.graph is not None and verdict.graph.evaluated and verdict.graph.passed:
+    if verdict.graph is not None and verdict.graph.passed:
         expected = expected_of(reference, beyond)
         found = evaluate_isolated(file, weights, expected, beyond)
         return replace(first, kernel_costs=found.kernel_costs)

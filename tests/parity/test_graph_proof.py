@@ -20,7 +20,9 @@ from checkpoint_release.parity.constants import (
     likely_number,
 )
 from checkpoint_release.parity.failure import parity_error
-from checkpoint_release.parity.judge import judge
+from checkpoint_release.parity.graph_job import evaluate_again
+from checkpoint_release.parity.graph_proof import DoubleResult
+from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.report import summary
 from checkpoint_release.parity.rules import Limits
 from checkpoint_release.parity.workers import JobResult
@@ -174,6 +176,17 @@ def test_a_graph_that_cannot_be_evaluated_says_so_and_is_judged_by_its_numbers(
     found = check(tmp_path, "gelu")
     assert not found.verdicts[0].passed
     assert "could not be evaluated in float64" in summary(found)
+
+
+def test_why_a_graph_cannot_be_evaluated_is_kept_where_something_else_is_wrong(
+    tmp_path: Path,
+) -> None:
+    opened = exported(tmp_path, "relu")
+    cases = drawn(zoo.architecture("relu").signature, 0, 20)
+    first = DoubleResult(failure="the evaluator lacks an operator")
+    verdict = Verdict(opened.candidate, problem="a weight differs")
+    reference = reference_of(opened.eager, cases)
+    assert evaluate_again(verdict, first, opened.weights, reference) == first
 
 
 def test_how_exact_a_graph_is_is_known(
