@@ -147,24 +147,31 @@ class Hub:
 
         return self.requests.read(digest_file, f"reading {path} of {repo_id}")
 
-    def released_files(
-        self, repo_id: str, remote: Mapping[str, RemoteFile], revision: str
-    ) -> frozenset[str] | None:
-        """The paths that the release at a revision put there.
-
-        Args:
-            repo_id: organisation/name.
-            remote: the files at the revision.
-            revision: a commit id.
-
-        Returns:
-            None, if there is no release; of one that can't be read, its own file alone.
+    def _owned(
+        self, target: Target, remote: Mapping[str, RemoteFile], revision: str
+    ) -> frozenset[str]:
+        """The paths at a revision that aren't people's.
 
         Raises:
             PublishError: the Hub doesn't answer.
         """
-        if RELEASE not in remote:
-            return None
+        owned: set[str] = set()
+        if RELEASE in remote:
+            owned |= self._released_files(target.repo_id, revision)
+        for path in remote:
+            if any(fnmatchcase(path, pattern) for pattern in target.deletable):
+                owned.add(path)
+        return frozenset(owned)
+
+    def _released_files(self, repo_id: str, revision: str) -> frozenset[str]:
+        """The paths that the release at a revision put there.
+
+        Returns:
+            Of a release.json that can't be read, its own path alone.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
 
         def read() -> frozenset[str]:
             with tempfile.TemporaryDirectory() as folder:
@@ -178,21 +185,6 @@ class Hub:
             return frozenset(release.files) | release.unlisted
 
         return self.requests.read(read, f"reading {RELEASE} of {repo_id}")
-
-    def _owned(
-        self, target: Target, remote: Mapping[str, RemoteFile], revision: str
-    ) -> tuple[frozenset[str], bool]:
-        """The paths at a revision that aren't people's, and whether a release is there.
-
-        Raises:
-            PublishError: the Hub doesn't answer.
-        """
-        released = self.released_files(target.repo_id, remote, revision)
-        owned = set(released or ())
-        for path in remote:
-            if any(fnmatchcase(path, pattern) for pattern in target.deletable):
-                owned.add(path)
-        return frozenset(owned), released is not None
 
     def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
         """Download all files of a repository.
@@ -349,7 +341,7 @@ class Hub:
     ) -> Survey:
         commit = self.commit_of(target.repo_id, tag)
         remote = self.files(target.repo_id, commit)
-        owned, holds_release = self._owned(target, remote, commit)
+        owned = self._owned(target, remote, commit)
         plan = make_plan(local, remote, target.kept, owned)
         if not plan.empty:
             raise tag_conflict(target, commit, plan)
@@ -361,7 +353,6 @@ class Hub:
             tagged=True,
             remote=remote,
             owned=owned,
-            holds_release=holds_release,
         )
 
     def _survey_branch(
@@ -371,9 +362,9 @@ class Hub:
         if head is None:
             return Survey(make_plan(local, {}))
         remote = self.files(target.repo_id, head)
-        owned, holds_release = self._owned(target, remote, head)
+        owned = self._owned(target, remote, head)
         plan = make_plan(local, remote, target.kept, owned)
-        if not holds_release:
+        if RELEASE not in remote:
             _require_consent(target, plan, owned)
         release = None
         if plan.empty:
@@ -387,7 +378,6 @@ class Hub:
             release=release,
             remote=remote,
             owned=owned,
-            holds_release=holds_release,
         )
 
     def _find_pull_request(

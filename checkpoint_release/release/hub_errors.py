@@ -169,11 +169,7 @@ def _explain_status(
     message = context.scrub(error.server_message or "")
     quoted = f", “{message}”" if message else ""
     if status in (402, 413):
-        return RequestError(
-            f"{doing}: the Hub has no room for it ({status}{quoted})",
-            "free storage of that namespace on the Hub, or get more, then"
-            f" {RETRY_HINT}",
-        )
+        return _no_room(status, doing, quoted)
     if status in (401, 403):
         return _explain_denial(status, doing, quoted, context)
     problem = f"{doing}: status {status}{quoted}"
@@ -208,15 +204,19 @@ def _explain_denial(
             "set HF_TOKEN to a valid token, or run `hf auth login` again",
         )
     if _QUOTA.search(quoted):
-        return RequestError(
-            f"{doing}: the Hub has no room for it (403{quoted})",
-            "free storage of that namespace on the Hub, or get more, then"
-            f" {RETRY_HINT}",
-        )
+        return _no_room(status, doing, quoted)
     return RequestError(
         f"{doing}: {context.token_owner()} has no right to do that (403{quoted})",
         "use a token with write access to that namespace, or change {publish.repo_id}",
         options=("publish.repo_id",),
+    )
+
+
+def _no_room(status: int, doing: str, quoted: str) -> RequestError:
+    """The namespace's storage is full."""
+    return RequestError(
+        f"{doing}: the Hub has no room for it ({status}{quoted})",
+        f"free storage of that namespace on the Hub, or get more, then {RETRY_HINT}",
     )
 
 

@@ -161,7 +161,6 @@ class Survey:
         remote: the files at `head`.
         owned: paths there that aren't people's: of the release that is there, and those
             that target.deletable names.
-        holds_release: whether a release is there.
     """
 
     plan: Plan
@@ -172,7 +171,6 @@ class Survey:
     tagged: bool = False
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)
     owned: frozenset[str] = frozenset()
-    holds_release: bool = False
 
     @property
     def people_files(self) -> list[str]:
