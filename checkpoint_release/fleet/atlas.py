@@ -11,7 +11,7 @@ from html import escape
 from checkpoint_release.fleet.charts import Chart, legend
 from checkpoint_release.fleet.outcome import Failed
 from checkpoint_release.fleet.plan import FleetPlan
-from checkpoint_release.fleet.rows import Row, axis_of, series_of
+from checkpoint_release.fleet.rows import STEPS, Row, axis_of, beside_axis, series_of
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; }
@@ -34,7 +34,6 @@ td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
 .ok { color: #059669; } .bad { color: #dc2626; } code { font-size: 12px; }
 td.why { white-space: normal; text-align: left; }
 """
-_STEPS = frozenset({"global_step", "step", "iteration", "epoch"})
 
 
 def atlas(plan: FleetPlan, rows: Sequence[Row], failed: Sequence[Failed]) -> str:
@@ -83,18 +82,34 @@ def _training(
     """What the checkpoints state about their training, where it differs."""
     names = dict.fromkeys(name for row in rows for name in row.training)
     for name in names:
-        if name in _STEPS or name == axis:
+        if name in STEPS or name == axis:
             continue
-        lines: dict[str, dict[float, float]] = {}
-        for row, x in zip(rows, positions, strict=True):
-            others = {key: value for key, value in row.values.items() if key != axis}
-            line = ", ".join(f"{key} {value}" for key, value in others.items())
-            if name in row.training:
-                lines.setdefault(line or name, {})[x] = row.training[name]
-        values = {value for line in lines.values() for value in line.values()}
+        lines = _lines_of(name, rows, axis, positions)
+        values = {value for points in lines.values() for _, value in points}
         if len(values) > 1:
-            drawn = {line: sorted(points.items()) for line, points in lines.items()}
-            yield Chart(name, axis, drawn)
+            yield Chart(name, axis, lines)
+
+
+def _lines_of(
+    name: str, rows: Sequence[Row], axis: str, positions: Sequence[float]
+) -> dict[str, list[tuple[float, float]]]:
+    """The lines of a training fact, which points of one checkpoint share.
+
+    Args:
+        name: of the fact.
+        rows: all rows.
+        axis: what they are in the order of.
+        positions: where each row is on it.
+
+    Returns:
+        Line → its points, from left to right.
+    """
+    lines: dict[str, dict[float, float]] = {}
+    for row, x in zip(rows, positions, strict=True):
+        if name in row.training:
+            line = ", ".join(beside_axis(row, axis)) or name
+            lines.setdefault(line, {})[x] = row.training[name]
+    return {line: sorted(points.items()) for line, points in lines.items()}
 
 
 def _built(

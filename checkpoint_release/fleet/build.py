@@ -38,7 +38,7 @@ from checkpoint_release.core.errors import CheckpointReleaseError, FleetError
 from checkpoint_release.core.files import sha256, write_json
 from checkpoint_release.fleet.fetch import fetch, require_planned
 from checkpoint_release.fleet.outcome import Built, Failed, Job, Outcome, PointBuilt
-from checkpoint_release.fleet.points import UNPUBLISHED, Point
+from checkpoint_release.fleet.points import UNPUBLISHED, Point, set_options
 from checkpoint_release.fleet.transcript import Transcript
 from checkpoint_release.fleet.workspace import reason, require_pins, scratch_clone
 
@@ -65,15 +65,11 @@ class MemberError(Exception):
 def main(job: Path, outcome: Path, home: Path, lifeline: int) -> None:
     """Build the member of a file, and write what came of it."""
     _end_with_parent(lifeline)
-    read = _job(job)
+    read = read_record(job, Job)
     transcript = Transcript()
     with _heard(transcript):
         came = build(read, home, transcript)
     write_json(outcome, came.to_json())
-
-
-def _job(path: Path) -> Job:
-    return read_record(path, Job)
 
 
 def build(job: Job, home: Path, transcript: Transcript) -> Outcome:
@@ -147,9 +143,7 @@ def _write_params(point: Point, checkpoint: str) -> None:
     yaml.width = 1000
     params = yaml.load(PARAMS)
     overrides = {**point.overrides, **UNPUBLISHED, "checkpoint.path": checkpoint}
-    for key, value in overrides.items():
-        section, _, name = key.partition(".")
-        params.setdefault(section, {})[name] = value
+    set_options(params, overrides)
     text = StringIO()
     yaml.dump(params, text)
     PARAMS.write_text(text.getvalue())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
 from checkpoint_release.fleet.clusters import connected, is_here
 from checkpoint_release.fleet.dashboard import dashboard_address
 from checkpoint_release.fleet.outcome import Failed, Job, Outcome
-from checkpoint_release.fleet.plan import FleetPlan, make_plan
+from checkpoint_release.fleet.plan import FleetPlan, Member, make_plan
 from checkpoint_release.fleet.progress import FleetProgress, first_line, table
 from checkpoint_release.fleet.publication import Due, due, publish
 from checkpoint_release.fleet.refs import write_member
@@ -117,18 +117,22 @@ def run_fleet(
     report = Report()
     with _alone(root, spec.name), _stopped_by_sigterm():
         plan = make_plan(root, spec)
-        jobs = plan.members if options.again else plan.todo
-        with FleetProgress(len(jobs)) as progress:
-            if jobs:
-                _build(plan, options, report, progress)
-            plan = make_plan(root, spec)
+        members = plan.members if options.again else plan.todo
+        with FleetProgress(len(members)) as progress:
+            if members:
+                _build(plan, members, options, report, progress)
+                plan = make_plan(root, spec)
             if options.publishes:
                 _publish(plan, options, report, progress)
     return make_plan(root, spec), report
 
 
 def _build(
-    plan: FleetPlan, options: Options, report: Report, progress: FleetProgress
+    plan: FleetPlan,
+    members: Sequence[Member],
+    options: Options,
+    report: Report,
+    progress: FleetProgress,
 ) -> None:
     def done(outcome: Outcome) -> None:
         if outcome.built is not None:
@@ -141,7 +145,7 @@ def _build(
         progress.finished(outcome)
 
     def jobs() -> Iterator[Job]:
-        for member in plan.members if options.again else plan.todo:
+        for member in members:
             yield plan.job(member, private=is_here(options.cluster))
 
     with connected(options.cluster) as client:

@@ -84,10 +84,20 @@ def merged(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         overrides: dotted key → value.
     """
     value = copy.deepcopy(dict(params))
-    for key, override in {**overrides, **UNPUBLISHED}.items():
-        section, _, name = key.partition(".")
-        value.setdefault(section, {})[name] = override
+    set_options(value, {**overrides, **UNPUBLISHED})
     return value
+
+
+def set_options(params: Any, options: Mapping[str, Any]) -> None:
+    """Set options in place, so that a document keeps its comments.
+
+    Args:
+        params: as params.yaml has them: section → name → value.
+        options: dotted key → value.
+    """
+    for key, value in options.items():
+        section, _, name = key.partition(".")
+        params.setdefault(section, {})[name] = value
 
 
 UNPUBLISHED: Mapping[str, Any] = {

@@ -10,7 +10,8 @@ from checkpoint_release.fleet.outcome import Built, PointBuilt
 from checkpoint_release.fleet.plan import Member
 from checkpoint_release.release.publication import page_of
 
-_STEPS = ("global_step", "step", "iteration", "epoch")  # in training facts
+STEPS = ("global_step", "step", "iteration", "epoch")
+"""Training facts that say how far a training was, the finest first."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def axis_of(rows: Sequence[Row]) -> tuple[str, list[float]]:
         known = [each for each in positions if each is not None]
         if len(known) == len(rows) and len(set(known)) > 1:
             return name, known
-    for name in _STEPS:
+    for name in STEPS:
         stated = [row.training[name] for row in rows if name in row.training]
         if len(stated) == len(rows) and len(set(stated)) > 1:
             return name, stated
@@ -128,5 +129,10 @@ def series_of(row: Row, axis: str) -> str:
     """What a row has in common with the others of its line in a chart: its point, and
     what its path gives beside the axis.
     """
-    others = [f"{name} {value}" for name, value in row.values.items() if name != axis]
+    others = beside_axis(row, axis)
     return ", ".join([*others, row.point] if row.point else others)
+
+
+def beside_axis(row: Row, axis: str) -> list[str]:
+    """What a row's path gives beside the axis, such as "seed 2"."""
+    return [f"{name} {value}" for name, value in row.values.items() if name != axis]
