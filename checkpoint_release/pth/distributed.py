@@ -20,13 +20,12 @@ from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.nesting import nested
 from checkpoint_release.pth.reader import Embedded, read_embedded, read_pickle
 from checkpoint_release.pth.records import Checkpoint, Inert
-from checkpoint_release.tensors.joined import Joined, Part, join
+from checkpoint_release.tensors.joined import ONE_RUN, Joined, Part, join
 from checkpoint_release.tensors.tensor import MappedFile, Tensor
 
 METADATA = ".metadata"
 SUFFIX = ".distcp"
 _MODULE = "torch.distributed.checkpoint.metadata"
-_ONE_RUN = "get the files of all ranks again, from one and the same run"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def read_distributed(folder: Path) -> Checkpoint:
     except (CheckpointError, OSError) as error:
         if isinstance(error, OSError):
             raise CheckpointError(
-                f"{folder} can't be read: {error.strerror}", _ONE_RUN
+                f"{folder} can't be read: {error.strerror}", ONE_RUN
             ) from None
         raise error.within(str(folder)) from None
 
@@ -246,7 +245,7 @@ class _Folder:
             path = self._folder / place.file
             if not path.is_file():
                 raise CheckpointError(
-                    f"{place.file} is missing, which holds {printable(name)}", _ONE_RUN
+                    f"{place.file} is missing, which holds {printable(name)}", ONE_RUN
                 )
             self._files[place.file] = MappedFile.of_file(path)
         file = self._files[place.file]
@@ -255,7 +254,7 @@ class _Folder:
             raise CheckpointError(
                 f"{place.file} is cut short: {printable(name)} ends at byte {stop:,},"
                 f" and the file has {len(file.view):,}",
-                _ONE_RUN,
+                ONE_RUN,
             )
         return file.window(place.offset, stop)
 
@@ -303,12 +302,12 @@ def _shown(record: Any) -> str:
 
 
 def _garbled(how: str) -> CheckpointError:
-    return CheckpointError(f"{METADATA} is garbled: {how}", _ONE_RUN)
+    return CheckpointError(f"{METADATA} is garbled: {how}", ONE_RUN)
 
 
 def _differs(name: str, place: _Place | None, what: str) -> CheckpointError:
     """The error for a block that isn't what the metadata says of it."""
     file = place.file if place else "no file"
     return CheckpointError(
-        f"{file} holds of {printable(name)} {what}: it is of another run", _ONE_RUN
+        f"{file} holds of {printable(name)} {what}: it is of another run", ONE_RUN
     )

@@ -20,11 +20,10 @@ from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.reader import read_checkpoint
 from checkpoint_release.pth.records import Checkpoint, Inert
 from checkpoint_release.pth.tensor_builders import BLOCK
-from checkpoint_release.tensors.joined import Part, Same, join
+from checkpoint_release.tensors.joined import ONE_RUN, Part, Same, join
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
 _NAME = re.compile(r"(?P<before>.*?)rank[_-]?(?P<rank>\d{1,6})(?P<after>\D*\.\w+)")
-_ONE_RUN = "get the files of all ranks again, from one and the same run"
 _MAX_DEPTH = 20  # of dicts with blocks in them
 _PLACEMENT = "torch.distributed.tensor.placement_types."
 
@@ -87,7 +86,7 @@ def read_rank_files(folder: Path, files: Mapping[int, str]) -> Checkpoint:
         raise CheckpointError(
             f"{folder} lacks the file of rank {missing[0]}: {len(files)} of"
             f" {max(files) + 1} are there",
-            _ONE_RUN,
+            ONE_RUN,
         )
     paths = [folder / files[rank] for rank in sorted(files)]
     budget = Budget(sum(path.stat().st_size for path in paths))
@@ -125,7 +124,7 @@ def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
         if _has_blocks(first):
             place = printable(name) or "their files"
             raise CheckpointError(
-                f"the ranks hold different tensors in {place}", _ONE_RUN
+                f"the ranks hold different tensors in {place}", ONE_RUN
             )
         return first
     replicated = _has_blocks(first)
@@ -164,7 +163,7 @@ def _same(name: str, copies: Sequence[Any]) -> TensorLike:
     tensors = [copy for copy in copies if isinstance(copy, Tensor)]
     kinds = {(tensor.dtype, tensor.shape) for tensor in tensors}
     if len(tensors) < len(copies) or len(kinds) > 1:
-        raise CheckpointError(f"the ranks disagree on {printable(name)}", _ONE_RUN)
+        raise CheckpointError(f"the ranks disagree on {printable(name)}", ONE_RUN)
     return Same(name, tuple(tensors))
 
 
@@ -181,7 +180,7 @@ def _tensor(name: str, blocks: Sequence[_Block]) -> TensorLike:
     for block in blocks:
         alike = block.shape == shape and block.cut == cut
         if not alike or len(block.at) != len(blocks[0].at):
-            raise CheckpointError(f"the ranks disagree on {printable(name)}", _ONE_RUN)
+            raise CheckpointError(f"the ranks disagree on {printable(name)}", ONE_RUN)
     copies: dict[tuple[int, ...], list[_Block]] = defaultdict(list)
     for block in blocks:
         copies[_without(block.at, cut)].append(block)

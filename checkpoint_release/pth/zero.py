@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError, first_few
@@ -24,8 +22,18 @@ from checkpoint_release.core.text import printable, shown
 from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.reader import read_checkpoint
 from checkpoint_release.pth.records import Checkpoint, Inert
+from checkpoint_release.pth.zero_parts import (
+    ONE_RUN,
+    FlatRow,
+    Shapes,
+    cut_each,
+    cut_row,
+    flat_groups,
+    is_flat,
+    is_shape,
+)
 from checkpoint_release.tensors.joined import Strung
-from checkpoint_release.tensors.tensor import Tensor, TensorLike, contiguous_strides
+from checkpoint_release.tensors.tensor import Tensor, TensorLike
 from checkpoint_release.tensors.wrappers import Cast
 
 _MODEL_STATES = re.compile(
@@ -36,7 +44,6 @@ _OPTIM_STATES = re.compile(
     r"_optim_states\.pt"
 )
 _LATEST = "latest"  # a file with the name of the newest checkpoint's folder
-_ONE_RUN = "get the files of all ranks again, from one and the same step"
 _NOT_FACTS = frozenset(
     {
         "module",
@@ -48,11 +55,6 @@ _NOT_FACTS = frozenset(
         "optimizer",
     }
 )
-
-_PIECE = 300  # bytes charged for a piece of a tensor
-
-Shapes = dict[str, tuple[int, ...]]
-"""Parameter → shape, in the order in which their elements follow each other."""
 
 
 def is_zero(names: Iterable[str]) -> bool:
@@ -122,7 +124,7 @@ class _Step:
             raise CheckpointError(
                 "there are optimizer states and no model states, which name the"
                 " parameters",
-                _ONE_RUN,
+                ONE_RUN,
             )
         first = models[min(models)]
         module = first.get("module")
@@ -165,7 +167,7 @@ class _Step:
         stage, count = _stage_and_count(states[min(states)])
         _require_ranks(self._optimizers, count, "optimizer states")
         if any(_stage_and_count(each) != (stage, count) for each in states.values()):
-            raise CheckpointError("the ranks are of runs of different sizes", _ONE_RUN)
+            raise CheckpointError("the ranks are of runs of different sizes", ONE_RUN)
         ordered = [states[rank] for rank in range(count)]
         if stage == 3:
             _require_ranks(self._models, count, "model states")
@@ -176,14 +178,14 @@ class _Step:
         if stage == 3:
             in_order = [models[rank] for rank in range(count)]
             weights |= _frozen_of_ranks(in_order, self._budget)
-            groups = _groups(ordered, "fp32_flat_groups")
-            weights |= _cut_each(shapes, groups, self._budget)
+            groups = flat_groups(ordered, "fp32_flat_groups")
+            weights |= cut_each(shapes, groups, self._budget)
         else:
             weights |= _frozen(first)
             key = "single_partition_of_fp32_groups"
             paddings = ordered[0].get("param_alignment_paddings")
-            groups = _groups(ordered, key)
-            weights |= _cut_row(shapes, groups, paddings, self._budget)
+            groups = flat_groups(ordered, key)
+            weights |= cut_row(shapes, groups, paddings, self._budget)
         for name, own in _mapping(first, "shared_params").items():
             if type(own) is str and own in weights:
                 weights[name] = weights[own]
@@ -215,7 +217,7 @@ def _ranks(names: Iterable[str], pattern: re.Pattern[str]) -> dict[int, str]:
         rank = int(match["rank"] or 0)
         if rank in found:
             raise CheckpointError(
-                f"{found[rank]} and {name} are of the same rank", _ONE_RUN
+                f"{found[rank]} and {name} are of the same rank", ONE_RUN
             )
         found[rank] = name
     return dict(sorted(found.items()))
@@ -240,12 +242,12 @@ def _require_ranks(files: Mapping[int, str], count: int, what: str) -> None:
         raise CheckpointError(
             f"the {what} of rank {missing[0]} are missing: {len(files)} of"
             f" {count} ranks are there",
-            _ONE_RUN,
+            ONE_RUN,
         )
     if len(files) != count:
         raise CheckpointError(
             f"there are {what} of {len(files)} ranks, and the run had {count}",
-            _ONE_RUN,
+            ONE_RUN,
         )
 
 
@@ -256,7 +258,7 @@ def _require_same_step(models: Mapping[int, Mapping[str, Any]]) -> None:
         for key in ("param_shapes", "global_steps", "ds_version"):
             if model.get(key) != models[first_rank].get(key):
                 raise CheckpointError(
-                    f"ranks {first_rank} and {rank} differ in {key}", _ONE_RUN
+                    f"ranks {first_rank} and {rank} differ in {key}", ONE_RUN
                 )
 
 
@@ -264,7 +266,7 @@ def _optimizer(name: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state of ZeRO's optimizer in a rank's file."""
     found = state.get("optimizer_state_dict")
     if not isinstance(found, Mapping) or "zero_stage" not in found:
-        raise CheckpointError(f"{name} holds no state of ZeRO's optimizer", _ONE_RUN)
+        raise CheckpointError(f"{name} holds no state of ZeRO's optimizer", ONE_RUN)
     return found
 
 
@@ -298,7 +300,7 @@ def _stage_and_count(state: Mapping[str, Any]) -> tuple[int, int]:
 def _list(state: Mapping[str, Any], key: str) -> list[Any]:
     found = state.get(key)
     if not isinstance(found, list):
-        raise CheckpointError(f"the model states have no {key}", _ONE_RUN)
+        raise CheckpointError(f"the model states have no {key}", ONE_RUN)
     return found
 
 
@@ -317,16 +319,10 @@ def _shapes(described: Any) -> Shapes:
     shapes: Shapes = {}
     items = described.items() if isinstance(described, Mapping) else [(None, None)]
     for name, shape in items:
-        if type(name) is not str or not _is_shape(shape):
-            raise CheckpointError("the shapes of the parameters are garbled", _ONE_RUN)
+        if type(name) is not str or not is_shape(shape):
+            raise CheckpointError("the shapes of the parameters are garbled", ONE_RUN)
         shapes[name] = shape
     return shapes
-
-
-def _is_shape(value: Any) -> TypeGuard[tuple[int, ...]]:
-    if not isinstance(value, tuple) or len(value) > 64:
-        return False
-    return all(type(each) is int and 0 <= each < 1 << 40 for each in value)
 
 
 def _buffers(model: Mapping[str, Any]) -> dict[str, TensorLike]:
@@ -351,136 +347,10 @@ def _frozen(model: Mapping[str, Any]) -> dict[str, Any]:
         tensor = fragments.get(name)
         if not isinstance(tensor, Tensor) or tensor.shape != shape:
             raise CheckpointError(
-                f"the frozen parameter {printable(name)} isn't there whole", _ONE_RUN
+                f"the frozen parameter {printable(name)} isn't there whole", ONE_RUN
             )
         frozen[name] = tensor
     return frozen
-
-
-# Putting together
-
-
-def _groups(states: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]]:
-    """Each rank's flat tensors: one for each group of parameters.
-
-    Raises:
-        CheckpointError: they are something else, or ranks have other numbers of them.
-    """
-    found = []
-    for rank, state in enumerate(states):
-        groups = state.get(key)
-        if isinstance(groups, Tensor):
-            groups = [groups]
-        if not isinstance(groups, list) or not all(map(_is_flat, groups)):
-            raise CheckpointError(f"rank {rank} has no {key} of flat tensors", _ONE_RUN)
-        found.append(groups)
-    if len({len(groups) for groups in found}) != 1:
-        raise CheckpointError("the ranks have different groups", _ONE_RUN)
-    return found
-
-
-def _is_flat(value: Any) -> bool:
-    if not isinstance(value, Tensor) or len(value.shape) != 1:
-        return False
-    return value.is_contiguous and not (value.conjugate or value.negate)
-
-
-def _cut_row(
-    shapes: Sequence[Shapes],
-    ranks: Sequence[Sequence[Tensor]],
-    paddings: Any,
-    budget: Budget,
-) -> dict[str, Strung]:
-    """The parameters of ZeRO 1 and 2: groups whose elements lie in a row over ranks.
-
-    Args:
-        shapes: of each group's parameters.
-        ranks: rank → the rank's part of each group.
-        paddings: group → elements behind each parameter; None: there are none.
-        budget: of all files.
-
-    Raises:
-        CheckpointError: the groups aren't as long as their parameters.
-    """
-    if len(shapes) != len(ranks[0]):
-        raise CheckpointError(
-            f"there are {len(shapes)} groups of parameters, and the ranks hold"
-            f" {len(ranks[0])}",
-            _ONE_RUN,
-        )
-    weights = {}
-    for number, group in enumerate(shapes):
-        row = _Row([rank[number] for rank in ranks], budget)
-        gaps = _gaps(paddings, number, len(group))
-        at = 0
-        for (name, shape), gap in zip(group.items(), gaps, strict=True):
-            size = math.prod(shape)
-            weights[name] = row.tensor(name, shape, [(at, size)])
-            at += size + gap
-        # DeepSpeed aligns the row to twice the number of ranks, and may leave that out.
-        aligned = 2 * len(ranks)
-        if math.ceil(at / aligned) != math.ceil(row.size / aligned):
-            raise CheckpointError(
-                f"the parameters of group {number} have {at:,} elements, and the ranks"
-                f" hold {row.size:,}",
-                _ONE_RUN,
-            )
-    return weights
-
-
-def _gaps(paddings: Any, group: int, count: int) -> list[int]:
-    """The elements behind each parameter of a group.
-
-    Raises:
-        CheckpointError: they are garbled.
-    """
-    if paddings is None:
-        return [0] * count
-    own = paddings[group] if isinstance(paddings, list) and group < len(paddings) else 0
-    if not isinstance(own, list | tuple) or len(own) != count:
-        raise CheckpointError("the paddings of the parameters are garbled", _ONE_RUN)
-    if not _is_shape(tuple(own[:64])) or not all(type(each) is int for each in own):
-        raise CheckpointError("the paddings of the parameters are garbled", _ONE_RUN)
-    return list(own)
-
-
-def _cut_each(
-    shapes: Sequence[Shapes], ranks: Sequence[Sequence[Tensor]], budget: Budget
-) -> dict[str, Strung]:
-    """The parameters of ZeRO 3, each of which is cut over all ranks.
-
-    Args:
-        shapes: of all parameters, in groups that don't matter here.
-        ranks: rank → flat tensors that make up one row together.
-        budget: of all files.
-
-    Raises:
-        CheckpointError: the rows aren't as long as their parameters.
-    """
-    count = len(ranks)
-    row = _Row([tensor for groups in ranks for tensor in groups], budget)
-    lengths = [sum(tensor.shape[0] for tensor in groups) for groups in ranks]
-    if len(set(lengths)) != 1:
-        raise CheckpointError("the ranks hold different numbers of elements", _ONE_RUN)
-    weights = {}
-    at = 0
-    for group in shapes:
-        for name, shape in group.items():
-            size = math.prod(shape)
-            share = math.ceil(size / count)
-            spans = []
-            for rank in range(count):
-                length = max(0, min(share, size - rank * share))
-                spans.append((rank * lengths[0] + at, length))
-            weights[name] = row.tensor(name, shape, spans)
-            at += share
-    if at != lengths[0]:
-        raise CheckpointError(
-            f"the parameters have {at:,} elements on each rank, and the ranks hold"
-            f" {lengths[0]:,}",
-            _ONE_RUN,
-        )
-    return weights
 
 
 def _frozen_of_ranks(
@@ -494,86 +364,11 @@ def _frozen_of_ranks(
     weights = {}
     for name, shape in _shapes(_mapping(models[0], "frozen_param_shapes")).items():
         pieces = [_mapping(m, "frozen_param_fragments").get(name) for m in models]
-        if not all(map(_is_flat, pieces)):
+        if not all(map(is_flat, pieces)):
             raise CheckpointError(
                 f"a rank lacks its part of the frozen parameter {printable(name)}",
-                _ONE_RUN,
+                ONE_RUN,
             )
-        row = _Row([piece for piece in pieces if isinstance(piece, Tensor)], budget)
+        row = FlatRow([piece for piece in pieces if isinstance(piece, Tensor)], budget)
         weights[name] = row.tensor(name, shape, [(0, math.prod(shape))])
     return weights
-
-
-class _Row:
-    """Flat tensors, one behind the other.
-
-    Args:
-        tensors: contiguous, of one dimension.
-        budget: is charged for each piece of a tensor.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor], budget: Budget) -> None:
-        self._tensors = tensors
-        self._budget = budget
-        self._ends = list(accumulate(tensor.shape[0] for tensor in tensors))
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._ends[-1] if self._ends else 0
-
-    def tensor(
-        self, name: str, shape: tuple[int, ...], spans: Iterable[tuple[int, int]]
-    ) -> Strung:
-        """The tensor whose elements lie at these places.
-
-        Args:
-            name: for messages.
-            shape: of the tensor.
-            spans: first element and number of elements.
-
-        Raises:
-            CheckpointError: they lie outside, or are of different dtypes.
-        """
-        pieces: list[Tensor] = []
-        for start, length in spans:
-            pieces += self._pieces(name, start, length)
-        dtypes = {piece.dtype for piece in pieces}
-        if len(dtypes) > 1:
-            raise CheckpointError(
-                f"the ranks hold {printable(name)} in different dtypes", _ONE_RUN
-            )
-        return Strung(dtypes.pop() if dtypes else "F32", shape, tuple(pieces))
-
-    def _pieces(self, name: str, start: int, length: int) -> list[Tensor]:
-        if start + length > self.size:
-            raise CheckpointError(
-                f"{printable(name)} ends at element {start + length:,}, and the ranks"
-                f" hold {self.size:,}",
-                _ONE_RUN,
-            )
-        found = []
-        at, stop = start, start + length
-        number = bisect_right(self._ends, start)
-        while at < stop:
-            tensor, end = self._tensors[number], self._ends[number]
-            begin = end - tensor.shape[0]
-            high = min(stop, end)
-            if at < high:
-                self._budget.charge(_PIECE)
-                found.append(_slice(tensor, at - begin, high - at))
-                at = high
-            number += 1
-        return found
-
-
-def _slice(tensor: Tensor, start: int, length: int) -> Tensor:
-    """Elements of a flat tensor."""
-    shape = (length,)
-    return Tensor(
-        tensor.dtype,
-        shape,
-        contiguous_strides(shape),
-        tensor.offset + start,
-        tensor.storage,
-    )

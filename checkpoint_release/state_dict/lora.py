@@ -355,12 +355,12 @@ def _check_work(
             products += update.factors.products
             tensors += [update.factors.a, update.factors.b]
         for tensor in tensors:
-            parts = [] if tensor is None else list(stored_tensors(tensor))
+            if tensor is None:
+                continue
+            parts = list(stored_tensors(tensor))
             for part in parts:
                 stored[id(part.storage)] = part.storage.nbytes
-            if (
-                tensor is not None and not parts
-            ):  # computed, such as widened from half precision
+            if not parts:  # computed, such as widened from half precision
                 stored[id(tensor)] = nbytes(tensor)
     if products > MAX_PRODUCTS + PRODUCTS_A_BYTE * sum(stored.values()):
         raise CheckpointError(

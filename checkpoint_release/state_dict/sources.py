@@ -138,14 +138,15 @@ def _read_shards(shards: ShardSet) -> Checkpoint:
 def _read_folder(folder: Path) -> Checkpoint:
     """The weights of a folder, and what is stated beside them as facts."""
     try:
-        files = sorted(file for file in folder.iterdir() if file.is_file())
+        entries = sorted(folder.iterdir())
     except OSError as error:
         raise CheckpointError(
             f"{folder} can't be read: {error.strerror}",
             "check {checkpoint.path}",
             options=["checkpoint.path"],
         ) from None
-    names = {file.name for file in folder.iterdir()}
+    files = [entry for entry in entries if entry.is_file()]
+    names = {entry.name for entry in entries}
     if is_distributed(names):
         return read_distributed(folder)
     step = folder if is_zero(names) else newest_step(folder)
@@ -155,7 +156,15 @@ def _read_folder(folder: Path) -> Checkpoint:
     if ranks:
         return read_rank_files(folder, ranks)
     _refuse_other_folders(folder, names)
-    checkpoint = _read_weights(folder, files)
+    return _with_configs(folder, _read_weights(folder, files))
+
+
+def _with_configs(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The weights of a folder, with what is stated beside them as facts.
+
+    Raises:
+        ArtifactError: what is stated of an adapter can't be read.
+    """
     facts: dict[str, Any] = dict(checkpoint.facts)
     notes = checkpoint.notes
     for name in _CONFIGS:

@@ -16,6 +16,8 @@ from checkpoint_release.core.text import printable
 from checkpoint_release.tensors.tensor import CHUNK, Tensor, TensorLike
 from checkpoint_release.tensors.wrappers import Cast
 
+ONE_RUN = "get the files of all ranks again, from one and the same run"
+"""What to do where the parts don't go together."""
 MAX_PARTS = 4096  # of a tensor that is cut along several dimensions at once
 
 
@@ -196,7 +198,7 @@ class Same:
                 raise CheckpointError(
                     f"the ranks disagree on {printable(self.name)}: the first copy of"
                     f" it and copy {rank} differ",
-                    "get the files of all ranks again, from one and the same run",
+                    ONE_RUN,
                 )
 
 
@@ -302,11 +304,18 @@ def _overlap(parts: Sequence[Part], shape: tuple[int, ...]) -> bool:
     for axis in range(len(shape)):
         others = [n for n in range(len(shape)) if n != axis]
         if all(part.shape[n] == shape[n] for part in filled for n in others):
-            spans = sorted((part.offsets[axis], part.shape[axis]) for part in filled)
-            ends = [offset + size for offset, size in spans]
-            starts = [offset for offset, _ in spans]
-            return any(s < e for s, e in zip(starts[1:], ends[:-1], strict=True))
+            return _spans_overlap(filled, axis)
     return len(filled) > 1 and _blocks_overlap(filled)
+
+
+def _spans_overlap(parts: Sequence[Part], axis: int) -> bool:
+    """Whether two parts, cut along one dimension alone, share elements."""
+    end = 0
+    for offset, size in sorted((p.offsets[axis], p.shape[axis]) for p in parts):
+        if offset < end:
+            return True
+        end = offset + size
+    return False
 
 
 def _blocks_overlap(parts: Sequence[Part]) -> bool:
@@ -334,5 +343,5 @@ def _blocks_overlap(parts: Sequence[Part]) -> bool:
 def _wrong(name: str, how: str) -> CheckpointError:
     return CheckpointError(
         f"{printable(name)} {how}",
-        "get the files of all ranks again, from one and the same run",
+        ONE_RUN,
     )

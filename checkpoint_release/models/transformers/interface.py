@@ -145,17 +145,13 @@ def _inputs(
     Raises:
         ModelError: there are none.
     """
-    accepted = inspect.signature(model.forward).parameters
-    known = [name for name in _KINDS if name in accepted]
-    if "input_ids" not in known or "input_values" in known:
-        known = [name for name in known if name != "attention_mask"]
+    known = _known_inputs(model)
     if asked is None:
         spared = _MASKS if _is_causal(model) else _ON_REQUEST
         names = [name for name in known if name not in spared]
     else:
         names = [name for name in known if name in asked]
-    unknown = sorted(set(asked or ()).difference(known))
-    if unknown or not names:
+    if not names or not set(asked or ()).issubset(known):
         raise ModelError(
             f"{{model.inputs}} is {asked}, and of the inputs of {type(model).__name__}"
             f" these can be described: {known}",
@@ -164,6 +160,15 @@ def _inputs(
             options=["model.inputs", "model.signature", "model.factory"],
         )
     return tuple(_KINDS[name](config) for name in names)
+
+
+def _known_inputs(model: nn.Module) -> list[str]:
+    """The inputs of forward that can be described; a mask only beside token ids."""
+    accepted = inspect.signature(model.forward).parameters
+    known = [name for name in _KINDS if name in accepted]
+    if "input_ids" not in known or "input_values" in known:
+        return [name for name in known if name != "attention_mask"]
+    return known
 
 
 def _is_causal(model: nn.Module) -> bool:
