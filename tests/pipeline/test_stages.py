@@ -75,7 +75,7 @@ EXCESS = {
         core.artifacts.receipt core.artifacts.release core.dvc_files
         parity.compare parity.preload pth.arrays pth.builders pth.distributed
         pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
-        pth.storages pth.tensor_builders pth.values pth.zero
+        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
         runtimes.description runtimes.detect runtimes.hub_snapshot
         runtimes.loader runtimes.pth_model runtimes.signature_draft
         tensors.joined tensors.statistics tensors.wrappers
