@@ -63,6 +63,7 @@ def publish(
         card=params.card,
         pins=CONSTRAINTS if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
+        extra=Path(params.extra),
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")
@@ -80,22 +81,24 @@ def publish_to(
     hub: Hub,
 ) -> None:
     """Plan, upload and tag the release, and write the receipt."""
-    from checkpoint_release.release import upload  # with the Hub's whole client
+    # with the Hub's whole client
+    from checkpoint_release.release import upload
+    from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
     checkout = git_checkout(ignoring=["dvc.lock", "artifacts"])
     target = make_target(params, repo_id, release, checkout)
     previous = previous_receipt(artifacts, hub.address, repo_id)
     require_new_version(previous, target, release.files)
-    survey = hub.survey(release.local_files, target)
-    print_plan(hub, survey, target, release.files, previous)
+    state = survey(hub, release.local_files, target)
+    print_plan(hub, state, target, release.files, previous)
     if params.dry_run:
         print("publish.dry_run is true: nothing was changed")
         if previous is None:
             state_unpublished(artifacts, release, "publish.dry_run is true")
         return
 
-    published = upload.publish(hub, release.local_files, target, survey)
+    published = upload.publish(hub, release.local_files, target, state)
     receipt = make_receipt(published, target, hub.address, release.files, checkout)
     if previous and previous.says_the_same_as(receipt):
         path = artifacts / RECEIPT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ def _card_was_edited(
     """Whether people edited the card on the Hub since it was published.
 
     Args:
-        hub: is asked for the card's sha256, if the receipt can be compared with it.
+        hub: is asked for the card, if the receipt can be compared with it.
         survey: what is on the Hub, and what publishing would change there.
         target: where on the Hub.
         previous: the last receipt from here.
@@ -232,8 +233,8 @@ def _card_was_edited(
         return False
     if previous is None or CARD not in previous.files:
         return False
-    current = hub.digest(target.repo_id, CARD, survey.head)
-    return current != previous.files[CARD].sha256
+    current = hub.content(target.repo_id, CARD, survey.head)
+    return hashlib.sha256(current).hexdigest() != previous.files[CARD].sha256
 
 
 def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:

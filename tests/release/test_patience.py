@@ -1,5 +1,5 @@
-"""How long publishing insists on an answer, and what it reports when none is good: tries
-are counted, and a full storage is no missing right.
+"""How long publishing insists on an answer, and what it reports when none is good:
+tries are counted, and a full storage is no missing right.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from checkpoint_release.core.files import FileEntry, copy_file
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub, require_token
 from checkpoint_release.release.hub_errors import scrub
-from checkpoint_release.release.plan import LocalFile, Survey, Target
+from checkpoint_release.release.plan import RemoteFile
 from tests.support.hub_server import Account, Fault
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import Project
@@ -655,10 +654,11 @@ def test_someone_elses_commit_meanwhile_is_not_overwritten(
     publisher.hub.hub.create(REPO)
 
     class Overtaken(Hub):
-        def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
-            survey = super().survey(local, target)
-            publisher.repo.edit({"notes.md": b"theirs"})
-            return survey
+        def files(self, repo_id: str, revision: str) -> dict[str, RemoteFile]:
+            found = super().files(repo_id, revision)
+            if len(publisher.titles()) == 1:
+                publisher.repo.edit({"notes.md": b"theirs"})
+            return found
 
     with pytest.raises(PublishError, match="meanwhile") as caught:
         publisher.publish(hub=Overtaken)
