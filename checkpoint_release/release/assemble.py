@@ -9,10 +9,12 @@ give the same bytes; the tag on the Hub names the version.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
@@ -25,6 +27,7 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.core.artifacts.release import (
     CARD,
+    CHANGES,
     RELEASE,
     SBOM,
     SIGNATURE,
@@ -34,6 +37,7 @@ from checkpoint_release.core.artifacts.release import (
     Release,
     Runnable,
     Sample,
+    TensorEntry,
     digest_of,
 )
 from checkpoint_release.core.errors import ArtifactError, PublishError
@@ -47,13 +51,22 @@ from checkpoint_release.core.files import (
 from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.sbom import installed_versions, write_sbom
 from checkpoint_release.release.signing import sign
+from checkpoint_release.release.weights import tensor_entry, weight_file
+from checkpoint_release.tensors.safetensors import open_sharded
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
+Changes = Callable[[Path, Release], str | None]
+"""Makes the text of CHANGELOG.md, or None, of the folder in which a release is made and
+its description without that file.
+"""
+
 _WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
 _EVIDENCE = frozenset({RELEASED_REPORT, CARD})
 """The files of a release that hold measured figures."""
+_GRAPH_FACTS = ("opset", "ir_version", "exporter", "nodes")
+"""What a manifest says about a graph that a user of the release should know."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def assemble(
     pins: Path | None = None,
     signing_key: Path | None = None,
     extra: Path | None = None,
+    changes: Changes | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -87,6 +101,7 @@ def assemble(
             is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
+        changes: makes the text of CHANGELOG.md. None: there is none.
 
     Returns:
         The release's folder.
@@ -114,7 +129,11 @@ def assemble(
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
-            _describe(staging, formats, card, files, report.machine, own_files)
+            release = _release(formats, card, files, report.machine, own_files)
+            release = msgspec.structs.replace(release, tensors=_tensors(staging, files))
+            if changes and CHANGES not in files:
+                release = _with_changes(staging, release, changes(staging, release))
+            _describe(staging, release)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -243,18 +262,16 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     return files
 
 
-def _describe(
-    folder: Path,
+def _release(
     formats: Mapping[str, Manifest],
     card: Literal["replace", "keep"],
     files: Mapping[str, FileEntry],
     machine: Machine,
     own_files: Collection[str],
-) -> None:
-    """Write release.json and SHA256SUMS.
+) -> Release:
+    """What release.json will say.
 
     Args:
-        folder: the release.
         formats: the manifests of the enabled formats, by name.
         card: as for assemble.
         files: of the release, by path.
@@ -271,7 +288,7 @@ def _describe(
             measured[name] = entry
         else:
             built[name] = entry
-    release = Release(
+    return Release(
         formats=_runnables(formats),
         sample=Sample(),
         card=card,
@@ -279,6 +296,46 @@ def _describe(
         evidence=Evidence(sha256=digest_of(measured), machine=machine, files=measured),
         extra=Listing(sha256=digest_of(extra), files=extra),
     )
+
+
+def _tensors(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, TensorEntry]:
+    """The tensors of the release's safetensors files, digested.
+
+    Args:
+        folder: the release.
+        files: of the release, by path.
+
+    Raises:
+        ArtifactError: a file isn't whole.
+    """
+    if not any(weight_file(name) for name in files):
+        return {}
+    weights = open_sharded(folder)
+    return {name: tensor_entry(weights[name]) for name in sorted(weights)}
+
+
+def _with_changes(folder: Path, release: Release, text: str | None) -> Release:
+    """Write CHANGELOG.md, if there is a text for it, and list it.
+
+    Args:
+        folder: the release.
+        release: its description without that file.
+        text: what changed since the version before.
+    """
+    if text is None:
+        return release
+    path = folder / CHANGES
+    path.write_text(text, encoding="utf-8", newline="\n")
+    files = release.evidence.files | {CHANGES: FileEntry.of(path)}
+    files = dict(sorted(files.items()))
+    evidence = Evidence(
+        sha256=digest_of(files), machine=release.evidence.machine, files=files
+    )
+    return msgspec.structs.replace(release, evidence=evidence)
+
+
+def _describe(folder: Path, release: Release) -> None:
+    """Write release.json and SHA256SUMS."""
     release.write(folder / RELEASE)
     text = release.checksums(sha256(folder / RELEASE))
     (folder / SUMS).write_text(text, encoding="utf-8")
@@ -289,7 +346,13 @@ def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
     runnables = {}
     for name, manifest in formats.items():
         format = FORMATS[name]
-        runnables[name] = Runnable(format=name, path=format.path_in_release())
+        facts = {
+            fact: manifest.facts[fact]
+            for fact in _GRAPH_FACTS
+            if isinstance(manifest.facts.get(fact), int | str)
+        }
+        path = format.path_in_release()
+        runnables[name] = Runnable(format=name, path=path, facts=facts)
         for variant in manifest.facts.get("variants", []):
             runnables[f"{name} {variant['precision']}"] = Runnable(
                 format=name, path=format.path_in_release(variant["file"])

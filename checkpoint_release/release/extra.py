@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.core.text import printable
-from checkpoint_release.core.yaml_text import YamlError, parse_yaml
+from checkpoint_release.release.front_matter import split_card
 
 LEFT_OUT = frozenset({".gitkeep", ".gitignore", ".DS_Store", "__pycache__"})
 """Names that git and systems leave in folders; DVC's own files end in .dvc."""
@@ -150,15 +150,6 @@ def _license_link(card: str) -> str | None:
     Args:
         card: README.md.
     """
-    start, _, rest = card.partition("---\n")
-    if start.strip():
-        return None
-    text, end, _ = rest.partition("\n---")
-    if not end:
-        return None
-    try:
-        fields = parse_yaml(text.encode())
-    except YamlError:
-        return None
-    link = fields.get("license_link") if isinstance(fields, dict) else None
+    fields, _ = split_card(card)
+    link = fields.get("license_link")
     return link if isinstance(link, str) and link else None

@@ -104,6 +104,7 @@ def make_target(
     repo_id: str,
     release: AssembledRelease,
     checkout: Checkout | None,
+    notes: str = "",
 ) -> Target:
     """Where the release goes, and how its commit is described.
 
@@ -113,17 +114,17 @@ def make_target(
         release: what goes there.
         checkout: the sources that it was made from; the commit's description names
             them.
+        notes: what changed since the version before, for the commit's description.
 
     Returns:
         A target whose commit is titled by the version, or by the first 12 digits of
         release.json's sha256 where none is stated.
     """
     name = params.version or sha256(release.folder / RELEASE)[:12]
-    description = ""
+    paragraphs = [notes] if notes else []
     if checkout:
-        description = f"Made from git commit {checkout.commit}"
-        if checkout.dirty:
-            description += " with changes"
+        changes = " with changes" if checkout.dirty else ""
+        paragraphs.append(f"Made from git commit {checkout.commit}{changes}")
     return Target(
         repo_id=repo_id,
         revision=params.revision,
@@ -133,7 +134,7 @@ def make_target(
         kept=frozenset({CARD}) if params.card == "keep" else frozenset(),
         deletable=tuple(params.delete),
         title=f"Release {name}",
-        description=description,
+        description="\n\n".join(paragraphs),
     )
 
 

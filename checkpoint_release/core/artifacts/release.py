@@ -28,16 +28,36 @@ RELEASE = "release.json"
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"
 SBOM = "sbom.cdx.json"
+CHANGES = "CHANGELOG.md"
 CARD = "README.md"
 
 
 class Runnable(Record, frozen=True, kw_only=True):
-    """Something in a release that computes: a format, and its folder or file in the
-    release.
+    """Something in a release that computes.
+
+    Attributes:
+        format: its name in the registry.
+        path: its folder or file in the release.
+        facts: what is known about its graph, such as the opset.
     """
 
     format: str
     path: str
+    facts: dict[str, int | str] = msgspec.field(default_factory=dict)
+
+
+class TensorEntry(Record, frozen=True, kw_only=True):
+    """One tensor of the released safetensors files.
+
+    Attributes:
+        dtype: by its name there, such as F32.
+        shape: size of each dimension.
+        sha256: of its elements, row-major and little-endian, in lower-case hex.
+    """
+
+    dtype: str
+    shape: list[int]
+    sha256: str
 
 
 class Sample(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -85,8 +105,11 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
             people who edit it on the Hub.
         built: the files that the checkpoint, the parameters and the pinned versions
             decide: weights, graphs, configuration, code and samples.
-        evidence: the files that hold measured figures: the parity report and the card.
+        evidence: the files that hold measured figures: the parity report, the card and
+            what changed since the version before.
         extra: the author's own files, such as a licence, which no stage made.
+        tensors: name → tensor of the safetensors files; empty without that format.
+            With them, two releases are compared without their weights.
     """
 
     formats: dict[str, Runnable]
@@ -95,6 +118,7 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
     built: Listing
     evidence: Evidence
     extra: Listing = msgspec.field(default_factory=_no_files)
+    tensors: dict[str, TensorEntry] = msgspec.field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, FileEntry]:
