@@ -98,6 +98,7 @@ def publish_to(
     """Plan, upload and tag the release, and write the receipt."""
     # with the Hub's whole client
     from checkpoint_release.release import upload
+    from checkpoint_release.release.preflight import require_publishable
     from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
@@ -107,6 +108,7 @@ def publish_to(
     require_new_version(previous, target, release.files)
     state = survey(hub, release.local_files, target)
     print_plan(hub, state, target, release.files, previous)
+    require_publishable(hub, release.local_files, target, state)
     if params.dry_run:
         print("publish.dry_run is true: nothing was changed")
         if previous is None:

@@ -112,6 +112,7 @@ class _Publisher:
 
     def _publish(self, each: Due, *, tag: bool) -> None:
         from checkpoint_release.release import upload
+        from checkpoint_release.release.preflight import require_publishable
         from checkpoint_release.release.survey import survey
 
         plan = self._plan
@@ -128,6 +129,7 @@ class _Publisher:
                 description=f"Made from git commit {each.built.commit}",
             )
             state = survey(self._hub, release.local_files, target)
+            require_publishable(self._hub, release.local_files, target, state)
             published = upload.publish(self._hub, release.local_files, target, state)
             if not wants_tag:
                 return

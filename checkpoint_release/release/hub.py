@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelInfo, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub_errors import RequestError, scrub
@@ -62,6 +64,14 @@ class Refs:
     branches: Mapping[str, str]
     tags: frozenset[str]
     pull_requests: Mapping[str, str]
+
+
+def _status(error: RequestError) -> int | None:
+    """The status that the Hub answered with; None: there was no answer."""
+    cause = error.__cause__
+    if isinstance(cause, HfHubHTTPError):
+        return int(cause.response.status_code)
+    return None
 
 
 class Hub:
@@ -154,6 +164,58 @@ class Hub:
             f"downloading {repo_id}",
         )
 
+    # Who asks, and what the Hub thinks of a card
+
+    def who(self) -> dict[str, Any]:
+        """Whose token it is and what it may do, as the Hub states it; asked once.
+
+        Returns:
+            Empty, where the Hub doesn't answer this.
+
+        Raises:
+            PublishError: the Hub can't be asked, or doesn't accept the token.
+        """
+        try:
+            found: dict[str, Any] = self.requests.read(
+                lambda: self.api.whoami(cache=True), "looking up the token"
+            )
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return {}
+            raise
+        return found
+
+    def card_errors(self, card: str) -> list[str]:
+        """What the Hub finds wrong with a card's front matter.
+
+        Args:
+            card: README.md.
+
+        Returns:
+            Empty, where the Hub takes it, or doesn't answer this.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+
+        def validate() -> list[str]:
+            answer = get_session().post(
+                f"{self.endpoint}/api/validate-yaml",
+                json={"content": card, "repoType": "model"},
+                headers=build_hf_headers(token=self.requests.token or False),
+            )
+            if answer.status_code != 400:
+                hf_raise_for_status(answer)
+            errors = answer.json().get("errors", [])
+            return [str(error.get("message")) for error in errors]
+
+        try:
+            return self.requests.read(validate, "checking the card")
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return []
+            raise
+
     # Repositories and their history
 
     def find_repo(self, repo_id: str) -> ModelInfo | None:
@@ -168,8 +230,7 @@ class Hub:
         try:
             return self._info(repo_id)
         except RequestError as error:
-            cause = error.__cause__
-            if isinstance(cause, HfHubHTTPError) and cause.response.status_code == 404:
+            if _status(error) == 404:
                 return None
             raise
 
@@ -230,20 +291,37 @@ class Hub:
         return commits[: commits.index(base)] if base in commits else commits[:1]
 
     def open_pull_requests(self, repo_id: str, title: str) -> list[int]:
-        """The numbers of the open pull requests of that title.
+        """The numbers of the open pull requests of that title, drafts among them.
 
         Raises:
-            PublishError: the Hub doesn't answer.
+            PublishError: the Hub doesn't answer, or the repository takes none.
         """
-        listed = self.requests.read(
-            lambda: list(
-                self.api.get_repo_discussions(
-                    repo_id, discussion_type="pull_request", discussion_status="open"
-                )
-            ),
-            f"listing pull requests of {repo_id}",
-        )
-        return [found.num for found in listed if found.title == title]
+        try:
+            # A draft is open, and yet isn't listed among the open ones.
+            listed = self.requests.read(
+                lambda: list(
+                    self.api.get_repo_discussions(
+                        repo_id,
+                        discussion_type="pull_request",
+                        discussion_status="all",
+                    )
+                ),
+                f"listing pull requests of {repo_id}",
+            )
+        except RequestError as error:
+            if _status(error) in (403, 501) and "disabled" in error.problem:
+                raise PublishError(
+                    f"{repo_id} takes no pull requests: they are disabled in its"
+                    " settings",
+                    "enable them there, or set {publish.create_pr} to false",
+                    options=["publish.create_pr"],
+                ) from None
+            raise
+        numbers = []
+        for found in listed:
+            if found.title == title and found.status in ("open", "draft"):
+                numbers.append(found.num)
+        return numbers
 
     def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
         return self.requests.read(
