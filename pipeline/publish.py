@@ -44,7 +44,12 @@ def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, with the rights of the user's token."""
     from checkpoint_release.release.hub import Hub, default_endpoint, require_token
 
-    return Hub(default_endpoint(), require_token(), timeout=params.timeout)
+    return Hub(
+        default_endpoint(),
+        require_token(),
+        timeout=params.timeout,
+        patience=params.patience,
+    )
 
 
 def publish(

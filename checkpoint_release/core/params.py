@@ -270,6 +270,7 @@ class PublishParams(Section, frozen=True):
     extra: Text
     delete: list[Text]
     timeout: Seconds
+    patience: Seconds
     sbom: bool
     signing_key: Text | None
 

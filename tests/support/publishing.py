@@ -39,6 +39,7 @@ PARAMS: dict[str, Any] = {
     "extra": "extra",
     "delete": [],
     "timeout": 20.0,
+    "patience": 600.0,
     "sbom": False,
     "signing_key": None,
 }
@@ -114,7 +115,11 @@ class Publisher:
 
         def connect(asked: PublishParams) -> Hub:
             return hub(
-                self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append
+                self.hub.url,
+                token,
+                timeout=asked.timeout,
+                patience=asked.patience,
+                sleep=self.slept.append,
             )
 
         publish(
