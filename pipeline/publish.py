@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
+from checkpoint_release.core.artifacts.receipt import (
+    LOOKS,
+    RECEIPT,
+    Statement,
+    count_look,
+)
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
@@ -22,7 +27,7 @@ from checkpoint_release.release.publication import (
     git_checkout,
     make_receipt,
     make_target,
-    page_of,
+    outcome,
     previous_receipt,
     print_plan,
     require_new_version,
@@ -107,7 +112,7 @@ def publish_to(
     from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
-    checkout = git_checkout(ignoring=["dvc.lock", "artifacts"])
+    checkout = git_checkout(ignoring=["dvc.lock", "artifacts", LOOKS])
     target = make_target(params, repo_id, release, checkout, notes)
     previous = previous_receipt(artifacts, hub.address, repo_id)
     require_new_version(previous, target, release.files)
@@ -122,15 +127,13 @@ def publish_to(
 
     published = upload.publish(hub, release.local_files, target, state)
     receipt = make_receipt(published, target, hub.address, release.files, checkout)
+    if receipt.pull_request:
+        count_look(Path())
     if previous and previous.says_the_same_as(receipt):
-        path = artifacts / RECEIPT
-        print(f"the Hub already holds exactly this release, as {path} says")
+        print(f"{artifacts / RECEIPT} holds: {outcome(receipt, target)}")
         return
     write_receipt(artifacts, receipt)
-    if published.changed:
-        print(f"published: {page_of(receipt)}")
-    else:
-        print(f"the Hub already holds exactly this release: {page_of(receipt)}")
+    print(outcome(receipt, target))
 
 
 def state_unpublished(artifacts: Path, release: AssembledRelease, reason: str) -> None:

@@ -297,8 +297,11 @@ class Hub:
         commits = [commit.commit_id for commit in listed]
         return commits[: commits.index(base)] if base in commits else commits[:1]
 
-    def open_pull_requests(self, repo_id: str, title: str) -> list[int]:
-        """The numbers of the open pull requests of that title, drafts among them.
+    def pull_requests(self, repo_id: str, title: str) -> dict[int, str]:
+        """The pull requests of that title that weren't merged.
+
+        Returns:
+            Number → open, draft or closed.
 
         Raises:
             PublishError: the Hub doesn't answer, or the repository takes none.
@@ -324,11 +327,12 @@ class Hub:
                     options=["publish.create_pr"],
                 ) from None
             raise
-        numbers = []
-        for found in listed:
-            if found.title == title and found.status in ("open", "draft"):
-                numbers.append(found.num)
-        return numbers
+        unmerged = ("open", "draft", "closed")
+        return {
+            found.num: str(found.status)
+            for found in listed
+            if found.title == title and found.status in unmerged
+        }
 
     def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
         return self.requests.read(

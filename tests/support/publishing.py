@@ -179,7 +179,7 @@ class Publisher:
             assert self.repo.tags[version] == head
         assert len(self.repo.tags) == (releases if version else 0)
         receipt = self.receipt
-        assert receipt.published is True
+        assert receipt.published is True and receipt.pull_request is None
         assert (receipt.commit, receipt.tag) == (head, version)
         assert (receipt.repo, receipt.endpoint) == (REPO, self.hub.url)
         release = self.artifacts / "release"
