@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.dtypes import HALF
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.selection import Selection
 from checkpoint_release.pth import Checkpoint, escape_surrogates
 from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
@@ -21,7 +22,7 @@ from checkpoint_release.state_dict.lora import (
     merge_lora,
     refuse_adapter_beside,
 )
-from checkpoint_release.state_dict.selection import Selection, select
+from checkpoint_release.state_dict.selection import select
 from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.safetensors import nbytes
 
