@@ -15,6 +15,10 @@ from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_co
 from checkpoint_release.state_dict.adapter_names import has_factors
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.find import find_state_dict
+from checkpoint_release.state_dict.framework_layouts import (
+    refuse_flat_parameters,
+    refuse_megatron,
+)
 from checkpoint_release.state_dict.half_precision import cast_half
 from checkpoint_release.state_dict.lora import (
     LoraAdapter,
@@ -104,7 +108,10 @@ def read_model_weights(
             doesn't fit.
     """
     _refuse_adapter_alone(checkpoint)
+    if state_dict is None:
+        refuse_megatron(checkpoint)
     found = find_state_dict(checkpoint.value, state_dict)
+    refuse_flat_parameters(found.weights)
     _check_size(found.weights)
     selected = select(found.weights, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of
