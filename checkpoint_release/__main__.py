@@ -23,6 +23,7 @@ from typing import Protocol
 
 from checkpoint_release.commands import (
     convert,
+    diff,
     fleet,
     inspect,
     new,
@@ -52,6 +53,7 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     "convert": convert,
+    "diff": diff,
     "fleet": fleet,
     "inspect": inspect,
     "new": new,

@@ -9,10 +9,12 @@ give the same bytes; the tag on the Hub names the version.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
@@ -25,6 +27,7 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.core.artifacts.release import (
     CARD,
+    CHANGES,
     RELEASE,
     SBOM,
     SIGNATURE,
@@ -34,6 +37,7 @@ from checkpoint_release.core.artifacts.release import (
     Release,
     Runnable,
     Sample,
+    TensorEntry,
     digest_of,
 )
 from checkpoint_release.core.errors import ArtifactError, PublishError
@@ -44,23 +48,38 @@ from checkpoint_release.core.files import (
     copy_file,
     sha256,
 )
+from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.sbom import installed_versions, write_sbom
 from checkpoint_release.release.signing import sign
+from checkpoint_release.release.weights import tensor_entry, weight_file
+from checkpoint_release.tensors.safetensors import open_sharded
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
-_WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
+Changes = Callable[[Path, Release], str | None]
+"""Makes the text of CHANGELOG.md, or None, of the folder in which a release is made and
+its description without that file.
+"""
+
+_WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
 _EVIDENCE = frozenset({RELEASED_REPORT, CARD})
 """The files of a release that hold measured figures."""
+_GRAPH_FACTS = ("opset", "ir_version", "exporter", "nodes")
+"""What a manifest says about a graph that a user of the release should know."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to release: where it is copied from, and what it must be."""
+    """A file to release.
+
+    Attributes:
+        path: where it is copied from.
+        entry: what it must be; None: the author's own file, which may be anything.
+    """
 
     path: Path
-    entry: FileEntry
+    entry: FileEntry | None
 
 
 def assemble(
@@ -69,6 +88,8 @@ def assemble(
     card: Literal["replace", "keep"] = "replace",
     pins: Path | None = None,
     signing_key: Path | None = None,
+    extra: Path | None = None,
+    changes: Changes | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -79,6 +100,8 @@ def assemble(
         pins: a constraints file; its packages go into a bill of materials. None: there
             is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
+        extra: a folder whose files go along as they are. None: none do.
+        changes: makes the text of CHANGELOG.md. None: there is none.
 
     Returns:
         The release's folder.
@@ -92,6 +115,10 @@ def assemble(
     report = read_report(artifacts / PARITY_FOLDER / REPORT)
     report.require_passed(artifacts, formats)
     sources = _sources(artifacts, formats)
+    own_files = extra_files(extra) if extra else {}
+    for name, path in own_files.items():
+        _add(sources, name, Source(path, None))
+    require_linked_files(_card_text(sources[CARD].path), sources)
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
@@ -102,7 +129,11 @@ def assemble(
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
-            _describe(staging, formats, card, files, report.machine)
+            release = _release(formats, card, files, report.machine, own_files)
+            release = msgspec.structs.replace(release, tensors=_tensors(staging, files))
+            if changes and CHANGES not in files:
+                release = _with_changes(staging, release, changes(staging, release))
+            _describe(staging, release)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -153,24 +184,37 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Sour
     return sources
 
 
+def _card_text(path: Path) -> str:
+    """The card.
+
+    Raises:
+        ArtifactError: it is missing, or isn't text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ArtifactError(f"{path} can't be read", REMAKE) from None
+
+
 def _add(sources: dict[str, Source], path: str, source: Source) -> None:
-    """Add a file under a path that must be free.
+    """Add a file under a path that must be free, also where case doesn't count.
 
     Raises:
         PublishError: it is taken.
     """
-    if path in _WRITTEN_HERE:
+    if path.casefold() in _WRITTEN_HERE:
         raise PublishError(
             f"{source.path} would be {path} in the release, which is a file of the"
             " release itself",
             "rename the file",
         )
-    if path in sources:
-        raise PublishError(
-            f"{source.path} would be {path} in the release, and so would"
-            f" {sources[path].path}",
-            "rename the file",
-        )
+    for taken, other in sources.items():
+        if taken.casefold() == path.casefold():
+            raise PublishError(
+                f"{source.path} would be {path} in the release, and so would"
+                f" {other.path}",
+                "rename the file",
+            )
     sources[path] = source
 
 
@@ -208,7 +252,7 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     for name, source in sorted(sources.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files[name] = copy_file(source.path, folder / name)
-        if files[name] != source.entry:
+        if source.entry is not None and files[name] != source.entry:
             raise ArtifactError(
                 f"{source.path} was changed after it was written: it has sha256"
                 f" {files[name].sha256[:12]}…, but its manifest lists"
@@ -218,34 +262,80 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     return files
 
 
-def _describe(
-    folder: Path,
+def _release(
     formats: Mapping[str, Manifest],
     card: Literal["replace", "keep"],
     files: Mapping[str, FileEntry],
     machine: Machine,
-) -> None:
-    """Write release.json and SHA256SUMS.
+    own_files: Collection[str],
+) -> Release:
+    """What release.json will say.
 
     Args:
-        folder: the release.
         formats: the manifests of the enabled formats, by name.
         card: as for assemble.
         files: of the release, by path.
         machine: that the figures were measured on.
+        own_files: the paths of the author's own files.
     """
     built: dict[str, FileEntry] = {}
     measured: dict[str, FileEntry] = {}
+    extra: dict[str, FileEntry] = {}
     for name, entry in sorted(files.items()):
-        group = measured if name in _EVIDENCE else built
-        group[name] = entry
-    release = Release(
+        if name in own_files:
+            extra[name] = entry
+        elif name in _EVIDENCE:
+            measured[name] = entry
+        else:
+            built[name] = entry
+    return Release(
         formats=_runnables(formats),
         sample=Sample(),
         card=card,
         built=Listing(sha256=digest_of(built), files=built),
         evidence=Evidence(sha256=digest_of(measured), machine=machine, files=measured),
+        extra=Listing(sha256=digest_of(extra), files=extra),
     )
+
+
+def _tensors(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, TensorEntry]:
+    """The tensors of the release's safetensors files, digested.
+
+    Args:
+        folder: the release.
+        files: of the release, by path.
+
+    Raises:
+        ArtifactError: a file isn't whole.
+    """
+    if not any(weight_file(name) for name in files):
+        return {}
+    weights = open_sharded(folder)
+    return {name: tensor_entry(weights[name]) for name in sorted(weights)}
+
+
+def _with_changes(folder: Path, release: Release, text: str | None) -> Release:
+    """Write CHANGELOG.md, if there is a text for it, and list it.
+
+    Args:
+        folder: the release.
+        release: its description without that file.
+        text: what changed since the version before.
+    """
+    if text is None:
+        return release
+    path = folder / CHANGES
+    path.write_text(text, encoding="utf-8", newline="\n")
+    files = release.evidence.files | {CHANGES: FileEntry.of(path)}
+    files = dict(sorted(files.items()))
+    evidence = Evidence(
+        sha256=digest_of(files), machine=release.evidence.machine, files=files
+    )
+    return msgspec.structs.replace(release, evidence=evidence)
+
+
+def _describe(folder: Path, release: Release) -> None:
+    """Write release.json and SHA256SUMS."""
     release.write(folder / RELEASE)
     text = release.checksums(sha256(folder / RELEASE))
     (folder / SUMS).write_text(text, encoding="utf-8")
@@ -256,7 +346,13 @@ def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
     runnables = {}
     for name, manifest in formats.items():
         format = FORMATS[name]
-        runnables[name] = Runnable(format=name, path=format.path_in_release())
+        facts = {
+            fact: manifest.facts[fact]
+            for fact in _GRAPH_FACTS
+            if isinstance(manifest.facts.get(fact), int | str)
+        }
+        path = format.path_in_release()
+        runnables[name] = Runnable(format=name, path=path, facts=facts)
         for variant in manifest.facts.get("variants", []):
             runnables[f"{name} {variant['precision']}"] = Runnable(
                 format=name, path=format.path_in_release(variant["file"])
@@ -269,7 +365,7 @@ def _not_writable(
 ) -> PublishError:
     problem = f"the release can't be written to {folder}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        size = sum(source.entry.size for source in sources.values())
+        size = sum(source.path.stat().st_size for source in sources.values())
         problem += f" (it takes {size:,} bytes)"
     return PublishError(
         problem,
