@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    CheckpointFacts,
+)
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
@@ -21,6 +26,7 @@ from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
     REPORT,
     Machine,
+    ParityReport,
     read_report,
 )
 from checkpoint_release.core.artifacts.release import (
@@ -36,6 +42,7 @@ from checkpoint_release.core.artifacts.release import (
     Sample,
     digest_of,
 )
+from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import (
     REMAKE,
@@ -44,15 +51,16 @@ from checkpoint_release.core.files import (
     copy_file,
     sha256,
 )
-from checkpoint_release.release.sbom import installed_versions, write_sbom
+from checkpoint_release.release.environment import Package
+from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
 from checkpoint_release.release.signing import sign
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
 _WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
-_EVIDENCE = frozenset({RELEASED_REPORT, CARD})
-"""The files of a release that hold measured figures."""
+_EVIDENCE = frozenset({RELEASED_REPORT, CARD, SBOM})
+"""The files of a release that hold measured figures, or state what was installed."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def assemble(
     artifacts: Path,
     *,
     card: Literal["replace", "keep"] = "replace",
-    pins: Path | None = None,
+    packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
@@ -76,8 +84,8 @@ def assemble(
         artifacts: the folder of all artifacts.
         card: "keep" leaves the card out of the manifest and the signature, because
             people may edit it on the Hub.
-        pins: a constraints file; its packages go into a bill of materials. None: there
-            is none.
+        packages: those that computed the release, by name, for a bill of materials.
+            None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
 
     Returns:
@@ -97,8 +105,9 @@ def assemble(
     try:
         with artifact_folder(folder) as staging:
             files = _copy_all(sources, staging)
-            if pins:
-                write_sbom(staging / SBOM, files, installed_versions(pins))
+            if packages is not None:
+                facts = _model_facts(artifacts, report)
+                write_sbom(staging / SBOM, files, packages, facts)
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
@@ -110,6 +119,18 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
+    """What the artifacts say of the model.
+
+    Raises:
+        ArtifactError: the checkpoint's folder is missing or incomplete.
+        OSError: the card can't be read.
+    """
+    card = (artifacts / "model-card" / CARD).read_text(encoding="utf-8")
+    facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
+    return ModelFacts(facts, report, front_matter(card))
 
 
 def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:

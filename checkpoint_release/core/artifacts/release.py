@@ -60,7 +60,7 @@ class Listing(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Evidence(Listing, frozen=True, kw_only=True, omit_defaults=False):
-    """The files that hold measured figures.
+    """The files that hold measured figures, or say what was installed.
 
     Attributes:
         machine: that the figures were measured on.
@@ -79,7 +79,8 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
             people who edit it on the Hub.
         built: the files that the checkpoint, the parameters and the pinned versions
             decide: weights, graphs, configuration, code and samples.
-        evidence: the files that hold measured figures: the parity report and the card.
+        evidence: the files that hold measured figures or say what was installed: the
+            parity report, the card, the bill of materials.
     """
 
     formats: dict[str, Runnable]
