@@ -17,6 +17,7 @@ from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
+from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
@@ -32,7 +33,8 @@ from checkpoint_release.release.publication import (
 if TYPE_CHECKING:
     from checkpoint_release.release.hub import Hub
 
-CONSTRAINTS = Path("constraints.txt")
+REQUIREMENTS = Path("requirements.txt")
+"""Of a project in which the library is an installed package."""
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def assemble_release(
     folder = assemble(
         artifacts,
         card=params.card,
-        pins=CONSTRAINTS if params.sbom else None,
+        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
         extra=Path(params.extra),
         changes=changes,

@@ -16,6 +16,11 @@ from typing import Literal
 
 import msgspec
 
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    CheckpointFacts,
+)
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
@@ -23,6 +28,7 @@ from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
     REPORT,
     Machine,
+    ParityReport,
     read_report,
 )
 from checkpoint_release.core.artifacts.release import (
@@ -40,6 +46,7 @@ from checkpoint_release.core.artifacts.release import (
     TensorEntry,
     digest_of,
 )
+from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import (
     REMAKE,
@@ -48,8 +55,9 @@ from checkpoint_release.core.files import (
     copy_file,
     sha256,
 )
+from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
-from checkpoint_release.release.sbom import installed_versions, write_sbom
+from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
 from checkpoint_release.release.signing import sign
 from checkpoint_release.release.weights import tensor_entry, weight_file
 from checkpoint_release.tensors.safetensors import open_sharded
@@ -63,8 +71,8 @@ its description without that file.
 """
 
 _WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
-_EVIDENCE = frozenset({RELEASED_REPORT, CARD})
-"""The files of a release that hold measured figures."""
+_EVIDENCE = frozenset({RELEASED_REPORT, CARD, SBOM})
+"""The files of a release that hold measured figures, or state what was installed."""
 _GRAPH_FACTS = ("opset", "ir_version", "exporter", "nodes")
 """What a manifest says about a graph that a user of the release should know."""
 
@@ -86,7 +94,7 @@ def assemble(
     artifacts: Path,
     *,
     card: Literal["replace", "keep"] = "replace",
-    pins: Path | None = None,
+    packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
     extra: Path | None = None,
     changes: Changes | None = None,
@@ -97,8 +105,8 @@ def assemble(
         artifacts: the folder of all artifacts.
         card: "keep" leaves the card out of the manifest and the signature, because
             people may edit it on the Hub.
-        pins: a constraints file; its packages go into a bill of materials. None: there
-            is none.
+        packages: those that computed the release, by name, for a bill of materials.
+            None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
         changes: makes the text of CHANGELOG.md. None: there is none.
@@ -124,8 +132,9 @@ def assemble(
     try:
         with artifact_folder(folder) as staging:
             files = _copy_all(sources, staging)
-            if pins:
-                write_sbom(staging / SBOM, files, installed_versions(pins))
+            if packages is not None:
+                facts = _model_facts(artifacts, report)
+                write_sbom(staging / SBOM, files, packages, facts)
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
@@ -141,6 +150,18 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
+    """What the artifacts say of the model.
+
+    Raises:
+        ArtifactError: the checkpoint's folder is missing or incomplete.
+        OSError: the card can't be read.
+    """
+    card = (artifacts / "model-card" / CARD).read_text(encoding="utf-8")
+    facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
+    return ModelFacts(facts, report, front_matter(card))
 
 
 def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
