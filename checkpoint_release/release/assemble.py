@@ -9,8 +9,8 @@ give the same bytes; the tag on the Hub names the version.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -51,16 +51,22 @@ FOLDER = "release"
 """The release's folder among the artifacts."""
 
 _WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
-_EVIDENCE = frozenset({RELEASED_REPORT, CARD})
-"""The files of a release that hold measured figures."""
+_CARD_FOLDER = "model-card"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to release: where it is copied from, and what it must be."""
+    """A file to release.
+
+    Attributes:
+        path: where it is copied from.
+        entry: what it must be.
+        measured: whether it holds measured figures.
+    """
 
     path: Path
     entry: FileEntry
+    measured: bool = False
 
 
 def assemble(
@@ -102,7 +108,9 @@ def assemble(
                 files[SBOM] = FileEntry.of(staging / SBOM)
             for name in left_to_people:
                 del files[name]
-            _describe(staging, formats, card, files, report.machine)
+            measured = {name for name, source in sources.items() if source.measured}
+            groups = _groups(files, measured)
+            _describe(staging, formats, card, groups, report.machine)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -147,9 +155,12 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Sour
     sample = Sample()
     for file in (sample.inputs, sample.outputs):
         _add(sources, file, _current_source(artifacts, PARITY_FOLDER, file))
-    _add(sources, CARD, _current_source(artifacts, "model-card", CARD))
+    card = read_manifest(artifacts / _CARD_FOLDER)
+    for file in dict.fromkeys([CARD, *card.files]):  # the card and its pictures
+        source = _current_source(artifacts, _CARD_FOLDER, file)
+        _add(sources, file, replace(source, measured=True))
     report = _current_source(artifacts, PARITY_FOLDER, REPORT)
-    _add(sources, RELEASED_REPORT, report)
+    _add(sources, RELEASED_REPORT, replace(report, measured=True))
     return sources
 
 
@@ -218,11 +229,28 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     return files
 
 
+def _groups(
+    files: Mapping[str, FileEntry], measured: Collection[str]
+) -> tuple[dict[str, FileEntry], dict[str, FileEntry]]:
+    """The files that were built, and those that hold measured figures.
+
+    Args:
+        files: of the release, by path.
+        measured: the paths of the latter.
+    """
+    built: dict[str, FileEntry] = {}
+    evidence: dict[str, FileEntry] = {}
+    for name, entry in sorted(files.items()):
+        group = evidence if name in measured else built
+        group[name] = entry
+    return built, evidence
+
+
 def _describe(
     folder: Path,
     formats: Mapping[str, Manifest],
     card: Literal["replace", "keep"],
-    files: Mapping[str, FileEntry],
+    groups: tuple[Mapping[str, FileEntry], Mapping[str, FileEntry]],
     machine: Machine,
 ) -> None:
     """Write release.json and SHA256SUMS.
@@ -231,20 +259,18 @@ def _describe(
         folder: the release.
         formats: the manifests of the enabled formats, by name.
         card: as for assemble.
-        files: of the release, by path.
+        groups: the files that were built, and those that hold measured figures.
         machine: that the figures were measured on.
     """
-    built: dict[str, FileEntry] = {}
-    measured: dict[str, FileEntry] = {}
-    for name, entry in sorted(files.items()):
-        group = measured if name in _EVIDENCE else built
-        group[name] = entry
+    built, measured = groups
     release = Release(
         formats=_runnables(formats),
         sample=Sample(),
         card=card,
-        built=Listing(sha256=digest_of(built), files=built),
-        evidence=Evidence(sha256=digest_of(measured), machine=machine, files=measured),
+        built=Listing(sha256=digest_of(built), files=dict(built)),
+        evidence=Evidence(
+            sha256=digest_of(measured), machine=machine, files=dict(measured)
+        ),
     )
     release.write(folder / RELEASE)
     text = release.checksums(sha256(folder / RELEASE))

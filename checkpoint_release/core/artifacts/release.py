@@ -27,6 +27,8 @@ SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"
 SBOM = "sbom.cdx.json"
 CARD = "README.md"
+PICTURES = "pictures"
+"""The folder of the card's pictures."""
 
 
 class Runnable(Record, frozen=True, kw_only=True):
@@ -79,7 +81,8 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
             people who edit it on the Hub.
         built: the files that the checkpoint, the parameters and the pinned versions
             decide: weights, graphs, configuration, code and samples.
-        evidence: the files that hold measured figures: the parity report and the card.
+        evidence: the files that hold measured figures: the parity report, the card and
+            its pictures.
     """
 
     formats: dict[str, Runnable]
