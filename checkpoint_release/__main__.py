@@ -27,6 +27,7 @@ from checkpoint_release.commands import (
     inspect,
     new,
     parity,
+    report,
     run,
     signature,
     verify,
@@ -57,6 +58,7 @@ COMMANDS: Mapping[str, Command] = {
     "new": new,
     "run": run,
     "parity": parity,
+    "report": report,
     "signature": signature,
     "verify": verify,
 }

@@ -49,13 +49,17 @@ class WeightGroup:
 
 
 def weight_groups(tensors: Mapping[str, TensorLike]) -> list[WeightGroup]:
-    """Group tensors by the beginnings of their names: the larger a group, the finer it
-    is cut, as long as there are no more than MOST_GROUPS.
+    """Group tensors by the beginnings of their names.
+
+    The larger a group, the finer it is cut, as long as there are no more than
+    MOST_GROUPS. There are more only where so many names begin differently.
 
     Args:
         tensors: by name.
     """
-    groups = _cut({"": list(tensors)}, "")
+    groups: dict[str, list[str]] = {}
+    for name in tensors:
+        groups.setdefault(name.partition(".")[0], []).append(name)
     while True:
         for name in sorted(groups, key=lambda name: -_size(tensors, groups[name])):
             finer = _cut(groups, name)
@@ -89,10 +93,9 @@ def _cut(groups: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:
             continue
         shared = _shared_parts(members)
         for member in members:
-            parts = member.split(".")[: shared + 1]
-            if len(parts) == member.count(".") + 1:  # the last part is the tensor's own
-                parts = parts[:shared] or parts
-            found.setdefault(".".join(parts), []).append(member)
+            parts = member.split(".")
+            modules = parts[:-1] or parts  # the last part is the tensor's own name
+            found.setdefault(".".join(modules[: shared + 1]), []).append(member)
     return found
 
 
@@ -146,10 +149,11 @@ def weights_picture(groups: Sequence[WeightGroup]) -> Picture | None:
     """A histogram for each group; None where no group has numbers.
 
     Args:
-        groups: those beyond MOST_GROUPS are left out.
+        groups: of more than MOST_GROUPS, the largest are drawn.
     """
     rows: list[dict[str, Any]] = []
-    drawn = [group for group in groups[:MOST_GROUPS] if group.bins]
+    largest = sorted(groups, key=lambda group: -group.values)[:MOST_GROUPS]
+    drawn = [group for group in groups if group in largest and group.bins]
     for group in drawn:
         rows += _outline(group)
     if not rows:
