@@ -28,6 +28,7 @@ from checkpoint_release.commands import (
     inspect,
     new,
     parity,
+    report,
     run,
     signature,
     verify,
@@ -59,6 +60,7 @@ COMMANDS: Mapping[str, Command] = {
     "new": new,
     "run": run,
     "parity": parity,
+    "report": report,
     "signature": signature,
     "verify": verify,
 }
