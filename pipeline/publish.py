@@ -61,6 +61,7 @@ def publish(
     folder = assemble(
         artifacts,
         card=params.card,
+        page=params.page,
         pins=CONSTRAINTS if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
     )

@@ -261,6 +261,7 @@ class PublishParams(Section, frozen=True):
     create_pr: bool
     dry_run: bool
     card: Literal["replace", "keep"]
+    page: bool
     delete: list[Text]
     timeout: Seconds
     sbom: bool

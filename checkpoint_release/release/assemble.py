@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.artifacts.formats import FORMATS, ONNX
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
     PARITY_FOLDER,
@@ -44,6 +44,8 @@ from checkpoint_release.core.files import (
     copy_file,
     sha256,
 )
+from checkpoint_release.page.files import FOLDER as PAGE
+from checkpoint_release.page.files import page_files
 from checkpoint_release.release.sbom import installed_versions, write_sbom
 from checkpoint_release.release.signing import sign
 
@@ -67,6 +69,7 @@ def assemble(
     artifacts: Path,
     *,
     card: Literal["replace", "keep"] = "replace",
+    page: bool = False,
     pins: Path | None = None,
     signing_key: Path | None = None,
 ) -> Path:
@@ -76,6 +79,8 @@ def assemble(
         artifacts: the folder of all artifacts.
         card: "keep" leaves the card out of the manifest and the signature, because
             people may edit it on the Hub.
+        page: whether a page that runs the ONNX model in browsers goes along; without
+            that model there is none.
         pins: a constraints file; its packages go into a bill of materials. None: there
             is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
@@ -92,6 +97,8 @@ def assemble(
     report = read_report(artifacts / PARITY_FOLDER / REPORT)
     report.require_passed(artifacts, formats)
     sources = _sources(artifacts, formats)
+    if page and ONNX.name in formats:
+        _add_page(sources)
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
@@ -151,6 +158,16 @@ def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Sour
     report = _current_source(artifacts, PARITY_FOLDER, REPORT)
     _add(sources, RELEASED_REPORT, report)
     return sources
+
+
+def _add_page(sources: dict[str, Source]) -> None:
+    """Add the page's own files.
+
+    Raises:
+        PublishError: an artifact has a file of that name.
+    """
+    for name, path in page_files().items():
+        _add(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
 
 
 def _add(sources: dict[str, Source], path: str, source: Source) -> None:

@@ -36,6 +36,7 @@ PARAMS: dict[str, Any] = {
     "create_pr": False,
     "dry_run": False,
     "card": "replace",
+    "page": False,
     "delete": [],
     "timeout": 20.0,
     "sbom": False,
