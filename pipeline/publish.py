@@ -79,6 +79,7 @@ def assemble_release(
     folder = assemble(
         artifacts,
         card=params.card,
+        page=params.page,
         packages=computing_packages(REQUIREMENTS) if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
         extra=Path(params.extra),

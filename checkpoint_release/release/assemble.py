@@ -18,6 +18,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
     FACTS_FILE,
     CheckpointFacts,
 )
+from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.parity import (
     PARITY_FOLDER,
     REPORT,
@@ -33,6 +34,8 @@ from checkpoint_release.core.files import (
     artifact_folder,
     copy_file,
 )
+from checkpoint_release.page.files import FOLDER as PAGE
+from checkpoint_release.page.files import page_files
 from checkpoint_release.release.contents import (
     CARD_FOLDER,
     Kind,
@@ -65,6 +68,7 @@ def assemble(
     artifacts: Path,
     *,
     card: Literal["replace", "keep"] = "replace",
+    page: bool = False,
     packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
     extra: Path | None = None,
@@ -76,6 +80,8 @@ def assemble(
         artifacts: the folder of all artifacts.
         card: "keep" leaves the card out of the manifest and the signature, because
             people may edit it on the Hub.
+        page: whether a page that runs the ONNX model in browsers goes along; without
+            that model there is none.
         packages: those that computed the release, by name, for a bill of materials.
             None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
@@ -96,6 +102,9 @@ def assemble(
     sources = artifact_sources(artifacts, formats)
     for name, path in (extra_files(extra) if extra else {}).items():
         add_source(sources, name, Source(path, None, "extra"))
+    if page and ONNX.name in formats:
+        for name, path in page_files().items():
+            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
     require_linked_files(_card_text(sources[CARD].path), sources)
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
