@@ -22,6 +22,7 @@ from checkpoint_release.core.artifacts.receipt import (
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
+from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
@@ -37,7 +38,8 @@ from checkpoint_release.release.publication import (
 if TYPE_CHECKING:
     from checkpoint_release.release.hub import Hub
 
-CONSTRAINTS = Path("constraints.txt")
+REQUIREMENTS = Path("requirements.txt")
+"""Of a project in which the library is an installed package."""
 
 
 def main() -> None:
@@ -87,7 +89,8 @@ def assemble_release(
     folder = assemble(
         artifacts,
         card=params.card,
-        pins=CONSTRAINTS if params.sbom else None,
+        page=params.page,
+        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
         extra=Path(params.extra),
         changes=changes,

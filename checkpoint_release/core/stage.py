@@ -14,13 +14,17 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
+from checkpoint_release.core.stage_runs import record_run
 from checkpoint_release.core.terminal import print_any_text
+
+_STARTED = time.monotonic()
 
 ARTIFACTS = Path("artifacts")
 ARTIFACT_HINT = (
@@ -32,6 +36,8 @@ ARTIFACT_HINT = (
 # torch makes a million objects that all stay, and with Python's own 700 the collector
 # looks through them so often that it takes a tenth of the import.
 _GC_THRESHOLD = 10_000
+
+_FULL = 1 << 20  # bytes left on a disk that count as none
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -59,6 +65,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException:
         _restore_last_good()
         raise
+    name = _name_of_stage()
+    if name:
+        record_run(name, time.monotonic() - _STARTED)
     # Everything is written. An orderly exit would take 0.4 s more, to tear down torch;
     # only what libraries registered is done, such as removing temporary folders.
     atexit._run_exitfuncs()
@@ -106,6 +115,12 @@ def _restore_and_exit(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(128 + number)
 
 
+def _name_of_stage() -> str:
+    """The stage's name in dvc.yaml; empty where DVC didn't start the process."""
+    # set by DVC for the commands that it runs
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+
+
 def _restore_last_good() -> None:
     """Restore the stage's outputs in a process of its own.
 
@@ -113,13 +128,12 @@ def _restore_last_good() -> None:
     """
     import subprocess
 
-    name = os.environ.get("DVC_STAGE")  # set by DVC for the commands that it runs
-    if not name:
+    stage = _name_of_stage()
+    if not stage:
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         # The child inherits this: half a release is worse than a second of waiting.
         signal.signal(number, signal.SIG_IGN)
-    stage = name.rpartition(":")[2]
     command = [sys.executable, "-m", "checkpoint_release.core.stage", stage]
     subprocess.run(command, check=False)
 
@@ -140,8 +154,12 @@ def restore(name: str) -> None:
                     # DVC's run cache also keeps the outputs that git tracks.
                     out.use_cache = True
                     _restore(out)
-    except (DvcException, OSError):
-        return  # there was no good run
+    except (DvcException, OSError) as error:
+        print(
+            f"{name}: its last good outputs could not be looked up ({error});"
+            " `dvc repro` makes them again",
+            file=sys.stderr,
+        )
 
 
 def _restore(out: Any) -> None:
@@ -158,10 +176,18 @@ def _restore(out: Any) -> None:
     except (DvcException, OSError) as error:
         _remove(Path(out.fs_path))
         message = (
-            f"{out.def_path} could not be restored ({error}) and is gone; `dvc repro`"
-            " makes it again"
+            f"{out.def_path} could not be restored ({_cause(error)}) and is gone;"
+            " `dvc repro` makes it again"
         )
     print(message, file=sys.stderr)
+
+
+def _cause(error: Exception) -> str:
+    """Why a checkout failed. On a full disk DVC blames the types of links."""
+    free = shutil.disk_usage(".").free
+    if free < _FULL:
+        return f"the disk of {Path.cwd()} has {free:,} bytes left"
+    return str(error)
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,7 @@ SHIPPED = (
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvc/pull-request.yaml",
-    ".dvc/plots/*.json",
+    ".dvc/plots/*",
     ".dvcignore",
     ".gitignore",
     "checkpoints/adapters/README.md",

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save, save_file
 
+from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Receipt, Statement
 from checkpoint_release.core.artifacts.release import CARD as CARD_FILE
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.params import PublishParams, parse_section
+from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish
+from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.hub_server import HubServer, Repo
 from tests.support.parity_json import write_parity
 from tests.support.project import tree
@@ -37,12 +40,18 @@ PARAMS: dict[str, Any] = {
     "dry_run": False,
     "card": "replace",
     "extra": "extra",
+    "page": False,
     "delete": [],
     "timeout": 20.0,
     "patience": 600.0,
     "sbom": False,
     "signing_key": None,
 }
+ARCHITECTURE = Architecture(
+    "net:build",
+    {},
+    Signature((TensorSpec("x", shape=(1, 2)),), (TensorSpec("y", shape=(1, 2)),), {}),
+)
 CARD = "---\nlicense: mit\n---\n# A stick figure\n"
 
 
@@ -89,6 +98,7 @@ def fake_artifacts(
         artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights}
     )
     write_artifact(artifacts / "torch_export", "torch_export", {}, enabled=False)
+    write_checkpoint(artifacts / "checkpoint", ARCHITECTURE, {"w": np.ones(2, "f4")})
     sample = artifacts / "parity/sample"
     sample.mkdir(parents=True, exist_ok=True)
     save_file({"x": np.zeros((1, 2), np.float32)}, sample / "inputs.safetensors")
