@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from checkpoint_release.card.address import Address
 from checkpoint_release.card.author_notes import (
     SHORT_DIGEST,
     missing_items,
@@ -36,11 +37,14 @@ def main() -> None:
     """Run the stage."""
     params = load_params()
     make_importable(params.model)
-    write_card(params.card, stage.ARTIFACTS)
+    address = Address.of(params.publish.repo_id, params.publish.version)
+    write_card(params.card, stage.ARTIFACTS, address)
 
 
-def write_card(params: CardParams, artifacts: Path) -> None:
-    """Write artifacts/model-card.
+def write_card(
+    params: CardParams, artifacts: Path, address: Address | None = None
+) -> None:
+    """Write artifacts/model-card; its examples name the address on the Hub.
 
     Raises:
         ArtifactError: an artifact is missing, changed, or didn't pass the parity check.
@@ -65,7 +69,7 @@ def write_card(params: CardParams, artifacts: Path) -> None:
         has_metrics=bool(metrics(inputs.checkpoint.training)),
     )
     pictures = draw_pictures(inputs)
-    text = render(inputs, notes, missing, pictures)
+    text = render(inputs, notes, missing, pictures, address)
     target = artifacts / MODEL_CARD
     with artifact_folder(target) as folder:
         (folder / CARD).write_text(text, encoding="utf-8", newline="\n")

@@ -9,9 +9,9 @@ give the same bytes; the tag on the Hub names the version.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
@@ -52,16 +52,28 @@ from checkpoint_release.release.describe import (
 )
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
-from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
+from checkpoint_release.release.front_matter import split_card
+from checkpoint_release.release.peoples_fields import with_fields
+from checkpoint_release.release.sbom import ModelFacts, write_sbom
 from checkpoint_release.release.signing import sign
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
-Changes = Callable[[Path, Release], str | None]
-"""Makes the text of CHANGELOG.md, or None, of the folder in which a release is made and
-its description without that file.
-"""
+
+class Earlier(Protocol):
+    """What a Hub holds of earlier versions, as far as it goes into this one."""
+
+    def card_fields(self, card: str) -> Mapping[str, Any]:
+        """The front matter that people added there, which a new card keeps."""
+
+    def changes(self, folder: Path, release: Release) -> str | None:
+        """The text of CHANGELOG.md, if there is to be one.
+
+        Args:
+            folder: in which the release is made.
+            release: its description, without that file.
+        """
 
 
 def assemble(
@@ -72,7 +84,7 @@ def assemble(
     packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
     extra: Path | None = None,
-    changes: Changes | None = None,
+    earlier: Earlier | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -86,7 +98,7 @@ def assemble(
             None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
-        changes: makes the text of CHANGELOG.md. None: there is none.
+        earlier: what a Hub holds of earlier versions. None: nothing is known of any.
 
     Returns:
         The release's folder.
@@ -100,18 +112,15 @@ def assemble(
     report = read_report(artifacts / PARITY_FOLDER / REPORT)
     report.require_passed(artifacts, formats)
     sources = artifact_sources(artifacts, formats)
-    for name, path in (extra_files(extra) if extra else {}).items():
-        add_source(sources, name, Source(path, None, "extra"))
-    if page and ONNX.name in formats:
-        for name, path in page_files().items():
-            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
-    require_linked_files(_card_text(sources[CARD].path), sources)
+    _add_further_files(sources, extra, page=page and ONNX.name in formats)
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
         with artifact_folder(folder) as staging:
             files = _copy_all(sources, staging)
+            if earlier and not left_to_people:
+                files[CARD] = _keep_fields(staging / CARD, earlier)
             if packages is not None:
                 facts = _model_facts(artifacts, report)
                 write_sbom(staging / SBOM, files, packages, facts)
@@ -119,9 +128,8 @@ def assemble(
             for name in left_to_people:
                 del files[name]
             release = description(staging, formats, card, files, kinds, report.machine)
-            if changes and CHANGES not in files:
-                text = changes(staging, release)
-                release = with_changes(staging, release, text) if text else release
+            if earlier and CHANGES not in files:
+                release = _since(earlier, staging, release)
             write_description(staging, release)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
@@ -130,6 +138,40 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _add_further_files(sources: Sources, extra: Path | None, *, page: bool) -> None:
+    """Add what goes along as it is, and require the licence that the card links.
+
+    Args:
+        sources: the artifacts' files, by their path in the release.
+        extra: a folder of the author's own files, if there is one.
+        page: whether the page that runs the model in browsers is wanted.
+
+    Raises:
+        ArtifactError: the card can't be read.
+        PublishError: a file can't be of the release, or the licence isn't there.
+    """
+    for name, path in (extra_files(extra) if extra else {}).items():
+        add_source(sources, name, Source(path, None, "extra"))
+    if page:
+        for name, path in page_files().items():
+            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
+    require_linked_files(_card_text(sources[CARD].path), sources)
+
+
+def _since(earlier: Earlier, folder: Path, release: Release) -> Release:
+    """Write what changed since the version before, if there is one, and list it."""
+    text = earlier.changes(folder, release)
+    return with_changes(folder, release, text) if text else release
+
+
+def _keep_fields(path: Path, earlier: Earlier) -> FileEntry:
+    """Add the front matter that people added on the Hub to the card in the release."""
+    card = path.read_text(encoding="utf-8")
+    text = with_fields(card, earlier.card_fields(card))
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return FileEntry.of(path)
 
 
 def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
@@ -141,7 +183,7 @@ def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
     """
     card = (artifacts / CARD_FOLDER / CARD).read_text(encoding="utf-8")
     facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
-    return ModelFacts(facts, report, front_matter(card))
+    return ModelFacts(facts, report, split_card(card)[0])
 
 
 def _card_text(path: Path) -> str:
