@@ -22,25 +22,27 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 # one of these modules reruns it needlessly. Names are relative to checkpoint_release.
 EXCESS = {
     "load": """
-        core.artifacts.config core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.dvc_files core.extras state_dict.advice
-        state_dict.fitting state_dict.inspection state_dict.inspection_report
-        state_dict.written_by
+        core.artifacts.config core.artifacts.error_tables core.artifacts.parity
+        core.artifacts.receipt core.artifacts.release core.dvc_files core.extras
+        core.training state_dict.advice state_dict.fitting state_dict.inspection
+        state_dict.inspection_report
     """,
     "export-safetensors": """
-        core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes core.selection
-        exporting.export_failure exporting.path_leaks exporting.shape_check
-        exporting.torch_archive exporting.torch_export exporting.torchscript
+        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
+        core.artifacts.release core.dvc_files core.extras core.parity_sizes
+        core.selection core.training exporting.export_failure
+        exporting.path_leaks exporting.shape_check exporting.torch_archive
+        exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release tensors.joined
         tensors.statistics
     """,
     "export-onnx": """
-        core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes exporting.model_code
-        exporting.torch_archive exporting.torch_export exporting.torchscript
+        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
+        core.artifacts.release core.dvc_files core.extras core.parity_sizes
+        core.training exporting.model_code exporting.torch_archive
+        exporting.torch_export exporting.torchscript
         exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
@@ -56,9 +58,9 @@ EXCESS = {
         tensors.statistics tensors.wrappers
     """,
     "export-torchscript": """
-        core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.named_paths core.parity_sizes
-        core.progress exporting.model_code
+        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
+        core.artifacts.release core.dvc_files core.extras core.named_paths
+        core.parity_sizes core.progress core.training exporting.model_code
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
@@ -73,22 +75,22 @@ EXCESS = {
     """,
     "parity-check": """
         core.artifacts.receipt core.artifacts.release core.dvc_files
-        parity.compare parity.preload pth.arrays pth.builders pth.distributed
-        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
-        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
-        runtimes.description runtimes.detect runtimes.hub_snapshot
-        runtimes.loader runtimes.pth_model runtimes.signature_draft
-        tensors.joined tensors.statistics tensors.wrappers
+        core.training parity.compare parity.preload pth.arrays pth.builders
+        pth.distributed pth.facts pth.json_values pth.nesting pth.rank_files
+        pth.reader pth.storages pth.tensor_builders pth.values pth.zero
+        pth.zero_parts runtimes.description runtimes.detect
+        runtimes.hub_snapshot runtimes.loader runtimes.pth_model
+        runtimes.signature_draft tensors.joined tensors.statistics
+        tensors.wrappers
     """,
     "model-card": """
-        core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress core.selection
+        core.artifacts.error_tables core.artifacts.receipt core.dvc_files
+        core.extras core.parity_sizes core.progress core.selection
     """,
     "publish": """
-        core.architecture core.artifacts.checkpoint core.artifacts.config
-        core.dtypes core.dvc_files core.extras core.parity_sizes core.progress
-        core.selection core.signature core.sources core.stated_signature
-        core.trust release.differences release.verify
+        core.artifacts.error_tables core.dvc_files core.extras core.parity_sizes
+        core.selection core.sources page.npm page.server release.differences
+        release.verify tensors.joined tensors.statistics tensors.wrappers
     """,
 }
 

@@ -63,7 +63,11 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
 def test_pictures_of_the_card_are_evidence_and_a_models_own_are_built(
     artifacts: Path,
 ) -> None:
-    own = {"model.safetensors": b"w", "config.json": b"{}", "pictures/logo.svg": b"<"}
+    own = {
+        "model.safetensors": (artifacts / "safetensors/model.safetensors").read_bytes(),
+        "config.json": b"{}",
+        "pictures/logo.svg": b"<",
+    }
     write_artifact(artifacts / "safetensors", "safetensors", own)
     card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
     write_artifact(artifacts / "model-card", "model-card", card)
