@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
+from checkpoint_release.core.artifacts.receipt import (
+    LOOKS,
+    RECEIPT,
+    Statement,
+    count_look,
+)
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
@@ -23,7 +28,7 @@ from checkpoint_release.release.publication import (
     git_checkout,
     make_receipt,
     make_target,
-    page_of,
+    outcome,
     previous_receipt,
     print_plan,
     require_new_version,
@@ -46,7 +51,12 @@ def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, with the rights of the user's token."""
     from checkpoint_release.release.hub import Hub, default_endpoint, require_token
 
-    return Hub(default_endpoint(), require_token(), timeout=params.timeout)
+    return Hub(
+        default_endpoint(),
+        require_token(),
+        timeout=params.timeout,
+        patience=params.patience,
+    )
 
 
 def publish(
@@ -105,7 +115,7 @@ def publish_to(
     from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
-    checkout = git_checkout(ignoring=["dvc.lock", "artifacts"])
+    checkout = git_checkout(ignoring=["dvc.lock", "artifacts", LOOKS])
     target = make_target(params, repo_id, release, checkout, notes)
     previous = previous_receipt(artifacts, hub.address, repo_id)
     require_new_version(previous, target, release.files)
@@ -120,15 +130,13 @@ def publish_to(
 
     published = upload.publish(hub, release.local_files, target, state)
     receipt = make_receipt(published, target, hub.address, release.files, checkout)
+    if receipt.pull_request:
+        count_look(Path())
     if previous and previous.says_the_same_as(receipt):
-        path = artifacts / RECEIPT
-        print(f"the Hub already holds exactly this release, as {path} says")
+        print(f"{artifacts / RECEIPT} holds: {outcome(receipt, target)}")
         return
     write_receipt(artifacts, receipt)
-    if published.changed:
-        print(f"published: {page_of(receipt)}")
-    else:
-        print(f"the Hub already holds exactly this release: {page_of(receipt)}")
+    print(outcome(receipt, target))
 
 
 def state_unpublished(artifacts: Path, release: AssembledRelease, reason: str) -> None:
