@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
 from checkpoint_release.core.params import PublishParams, load_params
+from checkpoint_release.core.run_record import read_run_record
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
 from checkpoint_release.release.environment import computing_packages
+from checkpoint_release.release.making import describe_making
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
@@ -76,13 +78,17 @@ def assemble_release(
     params: PublishParams, artifacts: Path, changes: Changes | None
 ) -> AssembledRelease:
     """Write artifacts/release; `changes` makes its CHANGELOG.md."""
+    packages = None
+    if params.sbom or params.signing_key:
+        packages = computing_packages(REQUIREMENTS)
     folder = assemble(
         artifacts,
         card=params.card,
-        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
+        packages=packages if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
         extra=Path(params.extra),
         changes=changes,
+        making=lambda facts: describe_making(read_run_record(), packages or {}, facts),
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")

@@ -16,6 +16,11 @@ from typing import Literal
 
 import msgspec
 
+from checkpoint_release.core.artifacts.attestation import (
+    PROOF,
+    PROVENANCE,
+    Making,
+)
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -57,6 +62,7 @@ from checkpoint_release.core.files import (
 )
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
+from checkpoint_release.release.making import write_attestations
 from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
 from checkpoint_release.release.signing import sign
 from checkpoint_release.release.weights import tensor_entry, weight_file
@@ -70,7 +76,9 @@ Changes = Callable[[Path, Release], str | None]
 its description without that file.
 """
 
-_WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
+_WRITTEN_HERE = frozenset(
+    name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF)
+)
 _EVIDENCE = frozenset({RELEASED_REPORT, CARD, SBOM})
 """The files of a release that hold measured figures, or state what was installed."""
 _GRAPH_FACTS = ("opset", "ir_version", "exporter", "nodes")
@@ -98,6 +106,7 @@ def assemble(
     signing_key: Path | None = None,
     extra: Path | None = None,
     changes: Changes | None = None,
+    making: Callable[[CheckpointFacts], Making] | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -110,6 +119,8 @@ def assemble(
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
         changes: makes the text of CHANGELOG.md. None: there is none.
+        making: how the release was made, given what is known of the checkpoint; it goes
+            into a signed release as an attestation. None: there are no attestations.
 
     Returns:
         The release's folder.
@@ -142,6 +153,12 @@ def assemble(
             release = msgspec.structs.replace(release, tensors=_tensors(staging, files))
             if changes and CHANGES not in files:
                 release = _with_changes(staging, release, changes(staging, release))
+            if signing_key and making:
+                made = making(_checkpoint_facts(artifacts))
+                attested = write_attestations(
+                    staging, release.files, made, report, signing_key
+                )
+                release = _with_evidence(release, attested)
             _describe(staging, release)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
@@ -160,8 +177,16 @@ def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
         OSError: the card can't be read.
     """
     card = (artifacts / "model-card" / CARD).read_text(encoding="utf-8")
-    facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
-    return ModelFacts(facts, report, front_matter(card))
+    return ModelFacts(_checkpoint_facts(artifacts), report, front_matter(card))
+
+
+def _checkpoint_facts(artifacts: Path) -> CheckpointFacts:
+    """What checkpoint.json holds.
+
+    Raises:
+        ArtifactError: the checkpoint's folder is missing or incomplete.
+    """
+    return read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
 
 
 def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
@@ -347,8 +372,12 @@ def _with_changes(folder: Path, release: Release, text: str | None) -> Release:
         return release
     path = folder / CHANGES
     path.write_text(text, encoding="utf-8", newline="\n")
-    files = release.evidence.files | {CHANGES: FileEntry.of(path)}
-    files = dict(sorted(files.items()))
+    return _with_evidence(release, {CHANGES: FileEntry.of(path)})
+
+
+def _with_evidence(release: Release, added: Mapping[str, FileEntry]) -> Release:
+    """A release's description with further files of evidence."""
+    files = dict(sorted({**release.evidence.files, **added}.items()))
     evidence = Evidence(
         sha256=digest_of(files), machine=release.evidence.machine, files=files
     )
