@@ -345,7 +345,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def published(key: Path) -> dict[str, Any]:
     """The provenance that the stage publish writes in the working folder."""
-    values = PARAMS | {"repo_id": None, "version": None, "signing_key": str(key)}
+    own = {"repo_id": None, "version": None, "extra": "checkpoints/extra"}
+    values = PARAMS | own | {"signing_key": str(key)}
     publish(parse_section(PublishParams, values), Path("artifacts"))
     return statement_of(Path("artifacts/release") / PROVENANCE)["predicate"]
 
