@@ -22,12 +22,16 @@ from checkpoint_release.card.parity import measured_on, parity_remarks, parity_r
 from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.signature import TensorSpec
+from checkpoint_release.core.signing_keys import fingerprint_line
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def render(
-    inputs: ReleaseInputs, notes: AuthorNotes, missing: Sequence[MissingItem]
+    inputs: ReleaseInputs,
+    notes: AuthorNotes,
+    missing: Sequence[MissingItem],
+    signer: str | None = None,
 ) -> str:
     """The card: front matter and Markdown.
 
@@ -35,6 +39,7 @@ def render(
         inputs: what the release is made of.
         notes: what the author states.
         missing: what the author should still supply.
+        signer: fingerprint of the key that will sign the release; None: nobody does.
 
     Raises:
         CardError: the front matter doesn't read back.
@@ -54,6 +59,7 @@ def render(
             model=model,
             notes=notes,
             missing=missing,
+            key_line=fingerprint_line(signer) if signer else None,
             checkpoint=inputs.checkpoint,
             factory=inputs.architecture.factory,
             signature=inputs.architecture.signature,

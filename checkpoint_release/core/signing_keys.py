@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SIGNING_KEY = "publish.signing_key"
 """The option that names the private key."""
+_LINE = "sha256 of the public key (DER): "
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _PRIVATE_HINT = (
     "name an ECDSA private key in PEM without a password: openssl ecparam -name"
@@ -98,6 +99,27 @@ def fingerprint(key: EllipticCurvePublicKey) -> str:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return hashlib.sha256(der).hexdigest()
+
+
+def fingerprint_line(digest: str) -> str:
+    """The line in which a model card names the key that signs its release.
+
+    Args:
+        digest: as fingerprint returns it.
+    """
+    return f"{_LINE}`{digest}`"
+
+
+def named_fingerprint(card: str) -> str | None:
+    """The fingerprint of the key that a model card names; None: it names none.
+
+    Args:
+        card: its text.
+    """
+    for line in card.splitlines():
+        if line.startswith(_LINE):
+            return line.removeprefix(_LINE).strip("`")
+    return None
 
 
 def fingerprint_of_signing_key(path: Path) -> str:

@@ -60,6 +60,10 @@ from checkpoint_release.core.files import (
     copy_file,
     sha256,
 )
+from checkpoint_release.core.signing_keys import (
+    fingerprint_of_signing_key,
+    named_fingerprint,
+)
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.making import write_attestations
@@ -138,6 +142,8 @@ def assemble(
     for name, path in own_files.items():
         _add(sources, name, Source(path, None))
     require_linked_files(_card_text(sources[CARD].path), sources)
+    if signing_key:
+        _require_right_key(_card_text(sources[CARD].path), signing_key)
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
@@ -167,6 +173,23 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _require_right_key(card: str, signing_key: Path) -> None:
+    """Require that the card doesn't name another key than the one that signs.
+
+    Raises:
+        ArtifactError: it does.
+        PublishError: the key can't be used.
+    """
+    named = named_fingerprint(card)
+    signer = fingerprint_of_signing_key(signing_key)
+    if named is not None and named != signer:
+        raise ArtifactError(
+            f"the model card names the signing key {named[:12]}…, and {signing_key} is"
+            f" {signer[:12]}…",
+            "make the model card again: dvc repro --force --single-item model-card",
+        )
 
 
 def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
