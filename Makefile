@@ -1,4 +1,5 @@
-# make           the environment, then the release of the checkpoint that params.yaml names
+# make           the environment, then the release of the checkpoint that params.yaml names,
+#                and the report of it, artifacts/report.html
 # make test      the fast tests          make test-all   and the slow ones
 # make bench     speed and memory        make check      ruff, mypy and the layers
 
@@ -13,6 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 release: env
 	python -m checkpoint_release.core.dvc_files
 	dvc repro
+	checkpoint-release report
 
 env: $(VENV)/installed
 

@@ -1,4 +1,5 @@
-"""Stage model-card: write the release's README.md from what was measured and written.
+"""Stage model-card: write the release's README.md, and draw its pictures, from what was
+measured and written.
 
 Reads the artifacts' manifests, checkpoint.json, the parity report and the author's
 notes; writes artifacts/model-card. What isn't known is left out, and the card lists
@@ -18,6 +19,7 @@ from checkpoint_release.card.author_notes import (
 )
 from checkpoint_release.card.hub_terms import check_terms
 from checkpoint_release.card.inputs import read_inputs
+from checkpoint_release.card.pictures import draw_pictures, write_pictures
 from checkpoint_release.card.render import render
 from checkpoint_release.card.training import metrics
 from checkpoint_release.core import stage
@@ -70,10 +72,12 @@ def write_card(params: CardParams, artifacts: Path, signer: str | None = None) -
         checkpoint_sha256,
         has_metrics=bool(metrics(inputs.checkpoint.training)),
     )
-    text = render(inputs, notes, missing, signer)
+    pictures = draw_pictures(inputs)
+    text = render(inputs, notes, missing, pictures, signer)
     target = artifacts / MODEL_CARD
     with artifact_folder(target) as folder:
         (folder / CARD).write_text(text, encoding="utf-8", newline="\n")
+        write_pictures(folder, pictures)
         write_manifest(folder, MODEL_CARD, made_from=inputs.digests)
     if missing:
         outcome = f"missing from the author: {', '.join(item.what for item in missing)}"

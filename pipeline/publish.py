@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core import stage
+from checkpoint_release.core.artifacts.attestation import Making
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.run_record import read_run_record
@@ -78,17 +80,23 @@ def assemble_release(
     params: PublishParams, artifacts: Path, changes: Changes | None
 ) -> AssembledRelease:
     """Write artifacts/release; `changes` makes its CHANGELOG.md."""
-    packages = None
-    if params.sbom or params.signing_key:
+    signing_key = Path(params.signing_key) if params.signing_key else None
+    packages = {}
+    if params.sbom or signing_key:
         packages = computing_packages(REQUIREMENTS)
+
+    def making(facts: CheckpointFacts) -> Making:
+        return describe_making(read_run_record(), packages, facts)
+
     folder = assemble(
         artifacts,
         card=params.card,
+        page=params.page,
         packages=packages if params.sbom else None,
-        signing_key=Path(params.signing_key) if params.signing_key else None,
+        signing_key=signing_key,
         extra=Path(params.extra),
         changes=changes,
-        making=lambda facts: describe_making(read_run_record(), packages or {}, facts),
+        making=making if signing_key else None,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")

@@ -112,6 +112,25 @@ def _described(format: str, path: str) -> str:
     return ""
 
 
+def sizes(formats: Mapping[str, Manifest]) -> dict[str, int]:
+    """How large each format is, and each variant by itself.
+
+    Args:
+        formats: name → manifest.
+
+    Returns:
+        Name as in the parity report (such as "onnx float16") → bytes.
+    """
+    found = {}
+    for format, manifest in formats.items():
+        found[format] = manifest.size
+        for variant in manifest.facts.get("variants", []):
+            size = manifest.files[variant["file"]].size
+            found[format] -= size
+            found[f"{format} {variant['precision']}"] = size
+    return found
+
+
 def provenance(formats: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """How each format was exported, as its manifest says.
 

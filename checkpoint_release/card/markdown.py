@@ -169,12 +169,3 @@ def _fence(text: str, shortest: int) -> str:
     """
     longest = max(map(len, _BACKTICKS.findall(text)), default=0)
     return "`" * max(shortest, longest + 1)
-
-
-def human_size(count: int) -> str:
-    """A number of bytes in the decimal units that the Hub shows."""
-    if count >= 1e9:
-        return f"{count / 1e9:,.2f} GB"
-    if count >= 1e5:
-        return f"{count / 1e6:,.1f} MB"
-    return f"{count:,} bytes"

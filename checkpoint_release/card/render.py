@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ from checkpoint_release.card.description import describe
 from checkpoint_release.card.files import file_rows, library_versions, provenance
 from checkpoint_release.card.front_matter import front_matter
 from checkpoint_release.card.inputs import ReleaseInputs
-from checkpoint_release.card.markdown import code, escaped, fenced, human_size
+from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
+from checkpoint_release.card.pictures import PROOF, SIZES
 from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.artifacts.release import PICTURES
 from checkpoint_release.core.signature import TensorSpec
 from checkpoint_release.core.signing_keys import fingerprint_line
+from checkpoint_release.core.text import human_size
+from checkpoint_release.pictures.picture import Picture
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -31,6 +35,7 @@ def render(
     inputs: ReleaseInputs,
     notes: AuthorNotes,
     missing: Sequence[MissingItem],
+    pictures: Mapping[str, Picture],
     signer: str | None = None,
 ) -> str:
     """The card: front matter and Markdown.
@@ -39,6 +44,7 @@ def render(
         inputs: what the release is made of.
         notes: what the author states.
         missing: what the author should still supply.
+        pictures: file name → picture, as draw_pictures draws them.
         signer: fingerprint of the key that will sign the release; None: nobody does.
 
     Raises:
@@ -73,6 +79,9 @@ def render(
             measured_on=measured_on(inputs.parity.machine),
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
+            pictures=pictures,
+            proof=PROOF,
+            sizes=SIZES,
             left_out=_left_out(inputs.checkpoint),
             provenance=provenance(inputs.formats),
             versions=library_versions(inputs.formats),
@@ -112,6 +121,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "grouped": "{:,}".format,
         "names": _names,
+        "picture": _picture,
         "shape": _shape,
         "size": human_size,
     }
@@ -134,6 +144,11 @@ def _fenced(text: str, language: str = "") -> Markup:
 def _link(url: str) -> Markup:
     """An address that can't end the angle brackets it stands in."""
     return Markup("<" + re.sub(r"[<>\s]", "", url) + ">")  # noqa: S704
+
+
+def _picture(name: str, alt: str) -> Markup:
+    """An image beside the card."""
+    return Markup(f"![{escaped(alt)}]({PICTURES}/{name})")  # noqa: S704
 
 
 def _shape(spec: TensorSpec) -> str:

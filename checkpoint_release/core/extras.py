@@ -10,6 +10,7 @@ from checkpoint_release.core.errors import MissingLibraryError
 EXTRAS = {
     "distributed": "fleet",
     "huggingface_hub": "hub",
+    "jinja2": "pipeline",
     "model_signing": "pipeline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
@@ -18,6 +19,7 @@ EXTRAS = {
     "ruamel.yaml": "pipeline",
     "torch": "torch",
     "transformers": "transformers",
+    "vl_convert": "pipeline",
 }
 """Importable name → extra; see pyproject.toml."""
 

@@ -268,6 +268,7 @@ class PublishParams(Section, frozen=True):
     dry_run: bool
     card: Literal["replace", "keep"]
     extra: Text
+    page: bool
     delete: list[Text]
     timeout: Seconds
     sbom: bool

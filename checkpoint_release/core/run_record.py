@@ -19,7 +19,7 @@ from checkpoint_release.core.stage import ARTIFACTS
 
 PUBLISH = "publish"
 _STAGE_OF_DVC = "DVC_STAGE"  # which DVC sets for what it runs
-_SHAPING = ("card", "sbom")  # of the options of publish, what a release shows
+_SHAPING = ("card", "page", "sbom")  # of the options of publish, what a release shows
 
 
 @dataclass(frozen=True)

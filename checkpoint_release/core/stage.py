@@ -14,13 +14,17 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
+from checkpoint_release.core.stage_runs import record_run
 from checkpoint_release.core.terminal import print_any_text
+
+_STARTED = time.monotonic()
 
 ARTIFACTS = Path("artifacts")
 ARTIFACT_HINT = (
@@ -61,6 +65,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException:
         _restore_last_good()
         raise
+    name = _name_of_stage()
+    if name:
+        record_run(name, time.monotonic() - _STARTED)
     # Everything is written. An orderly exit would take 0.4 s more, to tear down torch;
     # only what libraries registered is done, such as removing temporary folders.
     atexit._run_exitfuncs()
@@ -108,6 +115,12 @@ def _restore_and_exit(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(128 + number)
 
 
+def _name_of_stage() -> str:
+    """The stage's name in dvc.yaml; empty where DVC didn't start the process."""
+    # set by DVC for the commands that it runs
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+
+
 def _restore_last_good() -> None:
     """Restore the stage's outputs in a process of its own.
 
@@ -115,13 +128,12 @@ def _restore_last_good() -> None:
     """
     import subprocess
 
-    name = os.environ.get("DVC_STAGE")  # set by DVC for the commands that it runs
-    if not name:
+    stage = _name_of_stage()
+    if not stage:
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         # The child inherits this: half a release is worse than a second of waiting.
         signal.signal(number, signal.SIG_IGN)
-    stage = name.rpartition(":")[2]
     command = [sys.executable, "-m", "checkpoint_release.core.stage", stage]
     subprocess.run(command, check=False)
 

@@ -50,6 +50,15 @@ def for_terminal(text: str) -> str:
     return "\n".join(_escaped(line) for line in lines)
 
 
+def human_size(count: int) -> str:
+    """A number of bytes in the decimal units that the Hub shows."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.2f} GB"
+    if count >= 1e5:
+        return f"{count / 1e6:,.1f} MB"
+    return f"{count:,} bytes"
+
+
 def _escaped(text: str) -> str:
     """The text, with Python's escapes for what has no visible form."""
     if text.isprintable():

@@ -1,30 +1,30 @@
-"""Data for `dvc plots`: errors by output, and along the longest dynamic dimension."""
+"""The tables of errors: by output, by case, and along the longest dynamic dimension."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.error_tables import (
+    CASE_ERRORS,
+    FLOOR,
+    OUTPUT_ERRORS,
+    POSITION_ERRORS,
+    CaseError,
+    OutputError,
+    PositionError,
+)
 from checkpoint_release.core.artifacts.parity import rounded
 from checkpoint_release.core.signature import Array, Signature, check_inputs
 from checkpoint_release.parity.check import ParityCheck
-from checkpoint_release.parity.judge import OutputVerdict
+from checkpoint_release.parity.judge import CaseResult, OutputVerdict
 from checkpoint_release.parity.reference import CaseReference, OutputReference
-
-Row = Sequence[Any]
-FLOOR = "noise floor"
-"""What eager float32 is called among the formats."""
 
 
 def write_plots(folder: Path, check: ParityCheck, signature: Signature) -> None:
-    """Write the errors as CSV, as shares of the output's magnitude.
-
-    outputs.csv holds the largest error by output and format; along.csv the error along
-    the longest dynamic dimension, and no rows for a model without one.
+    """Write the tables; that along a dimension has no rows for a model without one.
 
     Args:
         folder: that doesn't exist yet.
@@ -32,39 +32,57 @@ def write_plots(folder: Path, check: ParityCheck, signature: Signature) -> None:
         signature: what the model takes and gives.
     """
     folder.mkdir(parents=True)
-    _write_csv(
-        folder / "outputs.csv",
-        ["output", "format", "relative_error"],
-        _rows_by_output(check),
-    )
-    _write_csv(
-        folder / "along.csv",
-        ["position", "output", "format", "relative_error"],
-        _rows_along(check, signature),
-    )
+    OUTPUT_ERRORS.write(folder, _rows_by_output(check))
+    CASE_ERRORS.write(folder, _rows_by_case(check))
+    POSITION_ERRORS.write(folder, _rows_along(check, signature))
 
 
-def _write_csv(path: Path, header: Row, rows: Iterator[Row]) -> None:
-    """Write a CSV file, with "\\n" at the end of lines on every system.
-
-    Args:
-        path: of the file.
-        header: the names of the columns.
-        rows: a value for each column.
-    """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _rows_by_output(check: ParityCheck) -> Iterator[Row]:
-    """Output, format, and the largest error, first that of eager float32."""
-    for name, floor in check.reference.floors.items():
-        yield name, FLOOR, rounded(floor.worst)
+def _rows_by_output(check: ParityCheck) -> Iterator[OutputError]:
+    """The largest errors, in the order of the outputs."""
+    for name in check.reference.outputs:
         for verdict in check.verdicts:
-            error = _largest_share(verdict.outputs[name])
-            yield name, verdict.candidate.name, rounded(error)
+            output = verdict.outputs[name]
+            yield OutputError(
+                output=name,
+                format=verdict.candidate.name,
+                relative_error=rounded(_largest_share(output)),
+                share_of_limit=rounded(output.worst.excess),
+            )
+
+
+def _rows_by_case(check: ParityCheck) -> Iterator[CaseError]:
+    """The errors in each case, in the order of the formats, outputs and cases."""
+    for verdict in check.verdicts:
+        for name, output in verdict.outputs.items():
+            for result in output.results:
+                yield _case_error(verdict.candidate.name, name, result)
+
+
+def _case_error(format: str, output: str, result: CaseResult) -> CaseError:
+    """One output of one format in one case."""
+    floors, index = result.times_floor, result.errors.index
+    expected = got = 0.0
+    if result.got.size:
+        expected, got = (
+            float(result.reference.expected[index]),
+            float(result.got[index]),
+        )
+    return CaseError(
+        case=result.case.name,
+        output=output,
+        format=format,
+        share_of_limit=rounded(result.excess),
+        times_floor=None if floors is None else rounded(floors),
+        max_abs_error=rounded(result.errors.max_abs),
+        index=",".join(map(str, index)),
+        expected=_told_apart(expected),
+        got=_told_apart(got),
+    )
+
+
+def _told_apart(value: float) -> float:
+    """A number with as many digits as tell two of float32 apart."""
+    return float(f"{value:.9g}")
 
 
 def _largest_share(output: OutputVerdict) -> float:
@@ -82,7 +100,7 @@ def _largest_share(output: OutputVerdict) -> float:
     return largest
 
 
-def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
+def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[PositionError]:
     """The rows of all float outputs whose stated shape has the longest dimension.
 
     Args:
@@ -97,13 +115,21 @@ def _rows_along(check: ParityCheck, signature: Signature) -> Iterator[Row]:
         shape = spec.shape or ()
         if spec.name in check.reference.floors and dimension in shape:
             axis = shape.index(dimension)
-            yield from _rows_of_output(check, case, spec.name, axis)
+            for row in _rows_of_output(check, case, spec.name, axis):
+                format, position, error = row
+                yield PositionError(
+                    position=position,
+                    dimension=dimension,
+                    output=spec.name,
+                    format=format,
+                    relative_error=rounded(error),
+                )
 
 
 def _rows_of_output(
     check: ParityCheck, case: CaseReference, output: str, axis: int
-) -> Iterator[Row]:
-    """Position, output, format, and the error there.
+) -> Iterator[tuple[str, int, float]]:
+    """Format, position, and the error there.
 
     Args:
         check: what was found.
@@ -118,7 +144,7 @@ def _rows_of_output(
     for name, got in runs.items():
         errors = _errors_along(axis, reference, got)
         for position, error in enumerate(errors):
-            yield position, output, name, rounded(float(error))
+            yield name, position, float(error)
 
 
 def _longest(

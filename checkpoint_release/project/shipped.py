@@ -10,7 +10,7 @@ from pathlib import Path
 SHIPPED = (
     ".dvc/.gitignore",
     ".dvc/config",
-    ".dvc/plots/*.json",
+    ".dvc/plots/*",
     ".dvcignore",
     ".gitignore",
     "checkpoints/adapters/README.md",

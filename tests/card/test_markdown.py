@@ -15,7 +15,6 @@ from checkpoint_release.card.markdown import (
     code,
     escaped,
     fenced,
-    human_size,
     one_line,
     split_sections,
     unclosed_block,
@@ -121,15 +120,6 @@ def test_every_section_is_the_author_s_text_to_the_letter(lines: list[str]) -> N
     for section in split_sections(rest):
         assert section.text in rest
         rest = rest[rest.index(section.text) + len(section.text) :]
-
-
-def test_sizes_are_in_the_units_of_the_hub() -> None:
-    assert [human_size(n) for n in (999, 839_552, 12_345_678, 5_000_000_000)] == [
-        "999 bytes",
-        "0.8 MB",
-        "12.3 MB",
-        "5.00 GB",
-    ]
 
 
 @pytest.mark.parametrize(

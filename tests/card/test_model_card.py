@@ -582,6 +582,27 @@ HOSTILE = [
 ]
 
 
+def test_the_card_shows_the_proof_and_the_sizes_and_says_what_they_show(
+    artifacts: Artifacts, author: Author
+) -> None:
+    shown = card(artifacts, author())
+    images = [
+        child
+        for token in MARKDOWN.parse(body(shown))
+        for child in token.children or []
+        if child.type == "image"
+    ]
+    alts = {str(image.attrs["src"]): image.content for image in images}
+    folder = artifacts.path / MODEL_CARD
+    assert alts.keys() == {"pictures/sizes.svg", "pictures/proof.svg"}
+    assert "the limit is 8×" in alts["pictures/proof.svg"]
+    assert "safetensors" in alts["pictures/sizes.svg"]
+    manifest = read_manifest(folder)
+    assert alts.keys() <= manifest.files.keys()
+    for name in alts:
+        assert (folder / name).read_text().startswith("<svg ")
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_a_checkpoint_holds_stays_text(
     tmp_path: Path, author: Author, text: str
@@ -596,7 +617,9 @@ def test_what_a_checkpoint_holds_stays_text(
         for token in MARKDOWN.parse(body(shown))
         for child in [token, *(token.children or [])]
     ]
-    assert not {token.type for token in tokens} & {"html_block", "html_inline", "image"}
+    assert not {token.type for token in tokens} & {"html_block", "html_inline"}
+    images = [token.attrs["src"] for token in tokens if token.type == "image"]
+    assert images == ["pictures/sizes.svg", "pictures/proof.svg"]
     assert not [
         token
         for token in tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checkpoint_release.core.errors import CheckpointReleaseError, first_few
-from checkpoint_release.core.text import for_terminal, printable
+from checkpoint_release.core.text import for_terminal, human_size, printable
 
 HOSTILE = {
     "clears the screen": ("\x1b[2J", r"\x1b[2J"),
@@ -59,3 +59,12 @@ def test_listed_names_are_printable() -> None:
 def test_an_errors_message_is_fit_for_a_terminal() -> None:
     error = CheckpointReleaseError("\x1b[2J is no tensor", "see\tthe file")
     assert str(error) == "\\x1b[2J is no tensor\n  what to do: see\\tthe file"
+
+
+def test_sizes_are_in_the_units_of_the_hub() -> None:
+    assert [human_size(n) for n in (999, 839_552, 12_345_678, 5_000_000_000)] == [
+        "999 bytes",
+        "0.8 MB",
+        "12.3 MB",
+        "5.00 GB",
+    ]

@@ -60,6 +60,29 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
     }
 
 
+def test_pictures_of_the_card_are_evidence_and_a_models_own_are_built(
+    artifacts: Path,
+) -> None:
+    own = {"model.safetensors": b"w", "config.json": b"{}", "pictures/logo.svg": b"<"}
+    write_artifact(artifacts / "safetensors", "safetensors", own)
+    card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
+    write_artifact(artifacts / "model-card", "model-card", card)
+    write_parity(artifacts)
+    release = read_release(assemble(artifacts))
+    assert release.evidence.files.keys() == {
+        *("README.md", "parity.json", "pictures/proof.svg")
+    }
+    assert "pictures/logo.svg" in release.built.files
+
+
+def test_a_picture_that_changed_since_stops_the_release(artifacts: Path) -> None:
+    card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
+    write_artifact(artifacts / "model-card", "model-card", card)
+    (artifacts / "model-card/pictures/proof.svg").write_bytes(b"<svg>better</svg>")
+    with pytest.raises(ArtifactError, match=r"proof\.svg was changed"):
+        assemble(artifacts)
+
+
 def test_sha256sum_finds_every_file_as_it_is_listed(artifacts: Path) -> None:
     release = assemble(artifacts)
     done = subprocess.run(

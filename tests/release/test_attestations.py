@@ -359,7 +359,11 @@ def test_the_stage_names_the_commit_and_the_stages_of_dvc_lock(
     head = checkout.git("rev-parse", "HEAD").strip()
     assert making.checkout == Checkout(commit=head, dirty=False)
     assert making.parameters["onnx"]["opset"] == 17
-    assert making.parameters["publish"] == {"card": "replace", "sbom": False}
+    assert making.parameters["publish"] == {
+        "card": "replace",
+        "page": True,
+        "sbom": False,
+    }
     assert making.checkpoint == "0" * 64
     assert {"torch", "onnx", "checkpoint-release"} <= making.packages.keys()
     assert "pytest" not in making.packages

@@ -40,6 +40,7 @@ PARAMS: dict[str, Any] = {
     "dry_run": False,
     "card": "replace",
     "extra": "extra",
+    "page": False,
     "delete": [],
     "timeout": 20.0,
     "sbom": False,

@@ -30,6 +30,8 @@ SIGNATURE = "model.sig"
 SBOM = "sbom.cdx.json"
 CHANGES = "CHANGELOG.md"
 CARD = "README.md"
+PICTURES = "pictures"
+"""The folder of the card's pictures."""
 
 
 class Runnable(Record, frozen=True, kw_only=True):
@@ -106,8 +108,8 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
         built: the files that the checkpoint, the parameters and the pinned versions
             decide: weights, graphs, configuration, code and samples.
         evidence: the files that hold measured figures or say what was installed: the
-            parity report, the card, what changed since the version before, the bill of
-            materials.
+            parity report, the card and its pictures, what changed since the version
+            before, the bill of materials.
         extra: the author's own files, such as a licence, which no stage made.
         tensors: name → tensor of the safetensors files; empty without that format.
             With them, two releases are compared without their weights.

@@ -1,0 +1,91 @@
+"""The report as one HTML file: no scripts, and nothing that is fetched."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from checkpoint_release.card.files import sizes
+from checkpoint_release.card.markdown import one_line
+from checkpoint_release.core.text import human_size
+from checkpoint_release.pictures.picture import Picture
+from checkpoint_release.pictures.proof import proof_picture
+from checkpoint_release.pictures.sizes import sizes_picture
+from checkpoint_release.report.contents import Contents
+from checkpoint_release.report.errors import HeatMap, along_picture, heat_maps
+from checkpoint_release.report.training import training_picture
+from checkpoint_release.report.weights import weights_picture
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a report; None where there is nothing to draw."""
+
+    proof: Picture | None
+    along: Picture | None
+    sizes: Picture | None
+    weights: Picture | None
+    training: Picture | None
+
+    @classmethod
+    def of(cls, contents: Contents) -> Pictures:
+        """Draw what there is."""
+        parity, formats = contents.parity, contents.formats
+        return cls(
+            proof=proof_picture(parity) if parity else None,
+            along=along_picture(contents.position_errors),
+            sizes=sizes_picture(sizes(formats)) if formats else None,
+            weights=weights_picture(contents.weights),
+            training=training_picture(contents.curves),
+        )
+
+
+def report_page(contents: Contents) -> str:
+    """The whole page.
+
+    Args:
+        contents: what it shows.
+
+    Raises:
+        ArtifactError: an artifact isn't as it was written.
+    """
+    maps: list[HeatMap] = heat_maps(contents.case_errors)
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"line": one_line, "number": _number, "size": human_size}
+    environment.globals |= {"image": _image}
+    template = environment.get_template(TEMPLATE.name)
+    return template.render(
+        contents=contents,
+        heat_maps=maps,
+        pictures=Pictures.of(contents),
+    )
+
+
+def _image(picture: Picture) -> Markup:
+    """A picture inside the page, apart from its styles and the names in it."""
+    data = b64encode(picture.svg.encode()).decode()
+    return Markup('<img src="data:image/svg+xml;base64,{}" alt="{}">').format(
+        data, picture.alt
+    )
+
+
+def _number(value: Any) -> str:
+    """A number for people; a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}"
