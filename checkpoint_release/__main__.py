@@ -23,9 +23,11 @@ from typing import Protocol
 
 from checkpoint_release.commands import (
     convert,
+    diff,
     fleet,
     inspect,
     new,
+    page,
     parity,
     report,
     run,
@@ -53,9 +55,11 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     "convert": convert,
+    "diff": diff,
     "fleet": fleet,
     "inspect": inspect,
     "new": new,
+    "page": page,
     "run": run,
     "parity": parity,
     "report": report,

@@ -26,6 +26,7 @@ from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.files import artifact_folder, joint_sha256
 from checkpoint_release.core.params import CheckpointParams, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
+from checkpoint_release.core.selection import Selection
 from checkpoint_release.core.sources import make_importable, require_watched
 from checkpoint_release.pth import (
     Checkpoint,
@@ -41,7 +42,6 @@ from checkpoint_release.state_dict.buffers import (
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
 from checkpoint_release.state_dict.near_miss import with_advice
-from checkpoint_release.state_dict.selection import Selection
 from checkpoint_release.state_dict.shards import INDEX_SUFFIX
 from checkpoint_release.state_dict.sources import read_source
 from checkpoint_release.tensors.safetensors import write_safetensors

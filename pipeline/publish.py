@@ -16,7 +16,8 @@ from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.stage import ARTIFACTS
-from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.assemble import Changes, assemble
+from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
@@ -32,7 +33,8 @@ from checkpoint_release.release.publication import (
 if TYPE_CHECKING:
     from checkpoint_release.release.hub import Hub
 
-CONSTRAINTS = Path("constraints.txt")
+REQUIREMENTS = Path("requirements.txt")
+"""Of a project in which the library is an installed package."""
 
 
 def main() -> None:
@@ -58,18 +60,34 @@ def publish(
         ArtifactError: an artifact is missing, changed or unchecked.
         PublishError: the release can't be assembled, or the Hub doesn't hold it.
     """
+    if params.repo_id is None:
+        release = assemble_release(params, artifacts, changes=None)
+        state_unpublished(artifacts, release, "publish.repo_id is not set")
+        return
+    from checkpoint_release.release.history import History
+
+    hub = connect(params)
+    history = History(hub, params.repo_id, params.revision, params.version)
+    release = assemble_release(params, artifacts, history.changes)
+    publish_to(params.repo_id, release, artifacts, params, hub, history.notes)
+
+
+def assemble_release(
+    params: PublishParams, artifacts: Path, changes: Changes | None
+) -> AssembledRelease:
+    """Write artifacts/release; `changes` makes its CHANGELOG.md."""
     folder = assemble(
         artifacts,
         card=params.card,
-        pins=CONSTRAINTS if params.sbom else None,
+        page=params.page,
+        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
         signing_key=Path(params.signing_key) if params.signing_key else None,
+        extra=Path(params.extra),
+        changes=changes,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")
-    if params.repo_id is None:
-        state_unpublished(artifacts, release, "publish.repo_id is not set")
-        return
-    publish_to(params.repo_id, release, artifacts, params, connect(params))
+    return release
 
 
 def publish_to(
@@ -78,24 +96,29 @@ def publish_to(
     artifacts: Path,
     params: PublishParams,
     hub: Hub,
+    notes: str,
 ) -> None:
     """Plan, upload and tag the release, and write the receipt."""
-    from checkpoint_release.release import upload  # with the Hub's whole client
+    # with the Hub's whole client
+    from checkpoint_release.release import upload
+    from checkpoint_release.release.preflight import require_publishable
+    from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
     checkout = git_checkout(ignoring=["dvc.lock", "artifacts"])
-    target = make_target(params, repo_id, release, checkout)
+    target = make_target(params, repo_id, release, checkout, notes)
     previous = previous_receipt(artifacts, hub.address, repo_id)
     require_new_version(previous, target, release.files)
-    survey = hub.survey(release.local_files, target)
-    print_plan(hub, survey, target, release.files, previous)
+    state = survey(hub, release.local_files, target)
+    print_plan(hub, state, target, release.files, previous)
+    require_publishable(hub, release.local_files, target, state)
     if params.dry_run:
         print("publish.dry_run is true: nothing was changed")
         if previous is None:
             state_unpublished(artifacts, release, "publish.dry_run is true")
         return
 
-    published = upload.publish(hub, release.local_files, target, survey)
+    published = upload.publish(hub, release.local_files, target, state)
     receipt = make_receipt(published, target, hub.address, release.files, checkout)
     if previous and previous.says_the_same_as(receipt):
         path = artifacts / RECEIPT

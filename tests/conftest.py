@@ -89,4 +89,5 @@ def publisher(
     # huggingface_hub has no option for the waits between its own tries
     monkeypatch.setattr(time, "sleep", publisher.slept.append)
     monkeypatch.chdir(tmp_path)  # outside git, whose state commits would name
+    (tmp_path / "extra").mkdir()
     return publisher

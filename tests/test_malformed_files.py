@@ -161,6 +161,7 @@ def test_a_release_with_any_value_in_release_json_is_one_error_or_fails(
         outcome(lambda: verify(release))
 
 
+@pytest.mark.slow
 def test_params_with_any_value_are_one_error_that_names_the_key(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             Signature((), (), {}),
             trust=Trust.of([asked.factory]),
         )
-        draft = draft_signature(architecture)
+        with redirect_stdout(sys.stderr):  # what the model prints is no YAML
+            draft = draft_signature(architecture)
         print(f"# drafted by running {asked.factory}: check what the integers mean")
         print(signature_yaml(draft), end="")
     return 0

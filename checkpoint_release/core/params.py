@@ -7,6 +7,7 @@ both see the same values.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,11 @@ Branch = Annotated[
 Version = Annotated[
     str, Meta(pattern=_VERSION, description="v and a semantic version, such as v1.2.0")
 ]
+
+
+def is_version(text: str) -> bool:
+    """Whether a text is v and a semantic version, as {publish.version} takes it."""
+    return re.match(_VERSION, text) is not None
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -261,6 +267,8 @@ class PublishParams(Section, frozen=True):
     create_pr: bool
     dry_run: bool
     card: Literal["replace", "keep"]
+    extra: Text
+    page: bool
     delete: list[Text]
     timeout: Seconds
     sbom: bool

@@ -37,6 +37,8 @@ ARTIFACT_HINT = (
 # looks through them so often that it takes a tenth of the import.
 _GC_THRESHOLD = 10_000
 
+_FULL = 1 << 20  # bytes left on a disk that count as none
+
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a stage's main and exit: with 0, or with 1 and one message.
@@ -152,8 +154,12 @@ def restore(name: str) -> None:
                     # DVC's run cache also keeps the outputs that git tracks.
                     out.use_cache = True
                     _restore(out)
-    except (DvcException, OSError):
-        return  # there was no good run
+    except (DvcException, OSError) as error:
+        print(
+            f"{name}: its last good outputs could not be looked up ({error});"
+            " `dvc repro` makes them again",
+            file=sys.stderr,
+        )
 
 
 def _restore(out: Any) -> None:
@@ -170,10 +176,18 @@ def _restore(out: Any) -> None:
     except (DvcException, OSError) as error:
         _remove(Path(out.fs_path))
         message = (
-            f"{out.def_path} could not be restored ({error}) and is gone; `dvc repro`"
-            " makes it again"
+            f"{out.def_path} could not be restored ({_cause(error)}) and is gone;"
+            " `dvc repro` makes it again"
         )
     print(message, file=sys.stderr)
+
+
+def _cause(error: Exception) -> str:
+    """Why a checkout failed. On a full disk DVC blames the types of links."""
+    free = shutil.disk_usage(".").free
+    if free < _FULL:
+        return f"the disk of {Path.cwd()} has {free:,} bytes left"
+    return str(error)
 
 
 def _remove(path: Path) -> None:

@@ -47,6 +47,8 @@ _KNOWN_WARNINGS = (
     "The feature will be removed. Please remove usage of this function",
     # of LSTMs; the shape check runs other sizes
     "Exporting a model to ONNX with a batch_size other than 1",
+    # a constant that is computed in the graph instead
+    "Constant folding - ",
 )
 _KNOWN_LOGGERS = (
     # that torchvision isn't installed

@@ -112,6 +112,8 @@ class _Publisher:
 
     def _publish(self, each: Due, *, tag: bool) -> None:
         from checkpoint_release.release import upload
+        from checkpoint_release.release.preflight import require_publishable
+        from checkpoint_release.release.survey import survey
 
         plan = self._plan
         job = plan.job(each.member)
@@ -126,8 +128,9 @@ class _Publisher:
                 title=f"Release {each.target.tag or each.target.branch}",
                 description=f"Made from git commit {each.built.commit}",
             )
-            survey = self._hub.survey(release.local_files, target)
-            published = upload.publish(self._hub, release.local_files, target, survey)
+            state = survey(self._hub, release.local_files, target)
+            require_publishable(self._hub, release.local_files, target, state)
+            published = upload.publish(self._hub, release.local_files, target, state)
             if not wants_tag:
                 return
             checkout = Checkout(commit=each.built.commit, dirty=False)

@@ -48,12 +48,14 @@ class Case:
             scale.
         magnitude: of the float inputs; 1 is nominal.
         inputs: by name, as the signature has them.
+        drawn: whether integers were drawn, and aren't all at one end of their range.
     """
 
     name: str
     kind: str
     magnitude: float
     inputs: Arrays
+    drawn: bool = True
 
     @property
     def elements(self) -> int:
@@ -196,7 +198,8 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
         name += f", {dimension}={size}"
     if draw:
         name += f", draw {draw + 1}"
-    return Case(name, plan.kind, plan.magnitude, inputs)
+    drawn = plan.index is None
+    return Case(name, plan.kind, plan.magnitude, inputs, drawn)
 
 
 def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:

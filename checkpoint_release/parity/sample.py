@@ -15,7 +15,7 @@ from checkpoint_release.parity.reference import Reference
 
 
 def write_sample(folder: Path, reference: Reference) -> None:
-    """Write the inputs and outputs of one nominal case of middling size.
+    """Write the inputs and outputs of one nominal, drawn case of middling size.
 
     Args:
         folder: that doesn't exist yet; inputs.safetensors and outputs.safetensors go
@@ -24,9 +24,12 @@ def write_sample(folder: Path, reference: Reference) -> None:
             rounded to the model's dtypes.
     """
     folder.mkdir(parents=True)
-    nominal = [case for case in reference.cases if case.case.kind == NOMINAL]
-    nominal.sort(key=lambda case: case.case.elements)
-    chosen = nominal[len(nominal) // 2]
+    typical = []
+    for case in reference.cases:
+        if case.case.kind == NOMINAL and case.case.drawn:
+            typical.append(case)
+    typical.sort(key=lambda case: case.case.elements)
+    chosen = typical[len(typical) // 2]
     save_arrays(folder / "inputs.safetensors", chosen.case.inputs)
     save_arrays(folder / "outputs.safetensors", chosen.rounded)
 

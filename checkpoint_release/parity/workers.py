@@ -271,17 +271,22 @@ def call_isolated(
     method = "forkserver" if needs_torch and _can_fork() else "spawn"
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
-    with TemporaryDirectory() as folder, receiver:
+    call_receiver, call_sender = context.Pipe(duplex=False)
+    with TemporaryDirectory() as folder, receiver, call_sender:
         log = Path(folder) / "stderr"
         process = context.Process(
             target=_send_result,
-            args=(sender, log, function, arguments),
+            args=(call_receiver, sender, log),
             name=_WORKER,
             daemon=True,
         )
         try:
-            with sender:
+            with call_receiver, sender:
                 process.start()
+            # Not among the process's own arguments: multiprocessing writes those while
+            # it holds the other end as well, and would wait for ever for a process that
+            # was killed before it read them.
+            call_sender.send((function, arguments))
             if receiver.poll(timeout):
                 return receiver.recv()
             raise WorkerError(f"took longer than {timeout} seconds")
@@ -311,23 +316,19 @@ def _how_it_ended(process: BaseProcess, log: Path) -> str:
     return f"ended with {process.exitcode}: {last}"
 
 
-def _send_result(
-    sender: Connection,
-    log: Path,
-    function: Callable[..., Any],
-    arguments: Sequence[Any],
-) -> None:
+def _send_result(receiver: Connection, sender: Connection, log: Path) -> None:
     """All that a process does. What it prints is of use only if it fails.
 
     Args:
+        receiver: gives what to call, and with which arguments.
         sender: where to send the result.
         log: the file that takes the place of standard error.
-        function, arguments: what to call.
     """
     with log.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     with Path(os.devnull).open("wb") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
+    function, arguments = receiver.recv()
     sender.send(function(*arguments))
     sender.close()
 

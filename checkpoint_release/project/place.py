@@ -14,6 +14,7 @@ PATH_OPTIONS = (
     "checkpoint.path",
     "checkpoint.adapter",
     "card.notes_dir",
+    "publish.extra",
     "publish.signing_key",
 )
 """Options that are paths, beside model.source."""

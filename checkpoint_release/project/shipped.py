@@ -14,6 +14,7 @@ SHIPPED = (
     ".dvcignore",
     ".gitignore",
     "checkpoints/adapters/README.md",
+    "checkpoints/extra/.gitkeep",
     "constraints.txt",
     "dvc.yaml",
     "params.yaml",

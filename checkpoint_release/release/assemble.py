@@ -9,72 +9,70 @@ give the same bytes; the tag on the Hub names the version.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from checkpoint_release.core.artifacts.formats import FORMATS
-from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from checkpoint_release.core.artifacts.checkpoint import (
+    CHECKPOINT,
+    FACTS_FILE,
+    CheckpointFacts,
+)
+from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.parity import (
     PARITY_FOLDER,
-    RELEASED_REPORT,
     REPORT,
-    Machine,
+    ParityReport,
     read_report,
 )
-from checkpoint_release.core.artifacts.release import (
-    CARD,
-    RELEASE,
-    SBOM,
-    SIGNATURE,
-    SUMS,
-    Evidence,
-    Listing,
-    Release,
-    Runnable,
-    Sample,
-    digest_of,
-)
+from checkpoint_release.core.artifacts.release import CARD, CHANGES, SBOM, Release
+from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import (
     REMAKE,
     FileEntry,
     artifact_folder,
     copy_file,
-    sha256,
 )
-from checkpoint_release.release.sbom import installed_versions, write_sbom
+from checkpoint_release.page.files import FOLDER as PAGE
+from checkpoint_release.page.files import page_files
+from checkpoint_release.release.contents import (
+    CARD_FOLDER,
+    Kind,
+    Source,
+    Sources,
+    add_source,
+    artifact_sources,
+    enabled_formats,
+)
+from checkpoint_release.release.describe import (
+    description,
+    with_changes,
+    write_description,
+)
+from checkpoint_release.release.environment import Package
+from checkpoint_release.release.extra import extra_files, require_linked_files
+from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
 from checkpoint_release.release.signing import sign
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
-_WRITTEN_HERE = frozenset({RELEASE, SUMS, SIGNATURE, SBOM})
-_CARD_FOLDER = "model-card"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to release.
-
-    Attributes:
-        path: where it is copied from.
-        entry: what it must be.
-        measured: whether it holds measured figures.
-    """
-
-    path: Path
-    entry: FileEntry
-    measured: bool = False
+Changes = Callable[[Path, Release], str | None]
+"""Makes the text of CHANGELOG.md, or None, of the folder in which a release is made and
+its description without that file.
+"""
 
 
 def assemble(
     artifacts: Path,
     *,
     card: Literal["replace", "keep"] = "replace",
-    pins: Path | None = None,
+    page: bool = False,
+    packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
+    extra: Path | None = None,
+    changes: Changes | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -82,9 +80,13 @@ def assemble(
         artifacts: the folder of all artifacts.
         card: "keep" leaves the card out of the manifest and the signature, because
             people may edit it on the Hub.
-        pins: a constraints file; its packages go into a bill of materials. None: there
-            is none.
+        page: whether a page that runs the ONNX model in browsers goes along; without
+            that model there is none.
+        packages: those that computed the release, by name, for a bill of materials.
+            None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
+        extra: a folder whose files go along as they are. None: none do.
+        changes: makes the text of CHANGELOG.md. None: there is none.
 
     Returns:
         The release's folder.
@@ -94,23 +96,33 @@ def assemble(
             what the parity check passed.
         PublishError: the release can't be written as asked.
     """
-    formats = _enabled_formats(artifacts)
+    formats = enabled_formats(artifacts)
     report = read_report(artifacts / PARITY_FOLDER / REPORT)
     report.require_passed(artifacts, formats)
-    sources = _sources(artifacts, formats)
+    sources = artifact_sources(artifacts, formats)
+    for name, path in (extra_files(extra) if extra else {}).items():
+        add_source(sources, name, Source(path, None, "extra"))
+    if page and ONNX.name in formats:
+        for name, path in page_files().items():
+            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
+    require_linked_files(_card_text(sources[CARD].path), sources)
+    kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
         with artifact_folder(folder) as staging:
             files = _copy_all(sources, staging)
-            if pins:
-                write_sbom(staging / SBOM, files, installed_versions(pins))
-                files[SBOM] = FileEntry.of(staging / SBOM)
+            if packages is not None:
+                facts = _model_facts(artifacts, report)
+                write_sbom(staging / SBOM, files, packages, facts)
+                files[SBOM], kinds[SBOM] = FileEntry.of(staging / SBOM), "evidence"
             for name in left_to_people:
                 del files[name]
-            measured = {name for name, source in sources.items() if source.measured}
-            groups = _groups(files, measured)
-            _describe(staging, formats, card, groups, report.machine)
+            release = description(staging, formats, card, files, kinds, report.machine)
+            if changes and CHANGES not in files:
+                text = changes(staging, release)
+                release = with_changes(staging, release, text) if text else release
+            write_description(staging, release)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -120,96 +132,31 @@ def assemble(
     return folder
 
 
-def _enabled_formats(artifacts: Path) -> dict[str, Manifest]:
-    """Name of each format that is switched on → its manifest.
+def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
+    """What the artifacts say of the model.
 
     Raises:
-        PublishError: there is none.
+        ArtifactError: the checkpoint's folder is missing or incomplete.
+        OSError: the card can't be read.
     """
-    enabled = {}
-    for name in FORMATS:
-        manifest = read_manifest(artifacts / name)
-        if manifest.enabled:
-            enabled[name] = manifest
-    if not enabled:
-        raise PublishError(
-            f"no format in {artifacts} is enabled",
-            "enable at least one of {formats}, and export it",
-            options=["formats"],
-        )
-    return enabled
+    card = (artifacts / CARD_FOLDER / CARD).read_text(encoding="utf-8")
+    facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
+    return ModelFacts(facts, report, front_matter(card))
 
 
-def _sources(artifacts: Path, formats: Mapping[str, Manifest]) -> dict[str, Source]:
-    """Path in the release → the artifact that it is a copy of.
+def _card_text(path: Path) -> str:
+    """The card.
 
     Raises:
-        ArtifactError: an artifact is missing or out of date.
-        PublishError: two files would have one path.
+        ArtifactError: it is missing, or isn't text.
     """
-    sources: dict[str, Source] = {}
-    for name, manifest in formats.items():
-        for file, entry in manifest.files.items():
-            path = FORMATS[name].path_in_release(file)
-            _add(sources, path, Source(artifacts / name / file, entry))
-    sample = Sample()
-    for file in (sample.inputs, sample.outputs):
-        _add(sources, file, _current_source(artifacts, PARITY_FOLDER, file))
-    card = read_manifest(artifacts / _CARD_FOLDER)
-    for file in dict.fromkeys([CARD, *card.files]):  # the card and its pictures
-        source = _current_source(artifacts, _CARD_FOLDER, file)
-        _add(sources, file, replace(source, measured=True))
-    report = _current_source(artifacts, PARITY_FOLDER, REPORT)
-    _add(sources, RELEASED_REPORT, replace(report, measured=True))
-    return sources
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ArtifactError(f"{path} can't be read", REMAKE) from None
 
 
-def _add(sources: dict[str, Source], path: str, source: Source) -> None:
-    """Add a file under a path that must be free.
-
-    Raises:
-        PublishError: it is taken.
-    """
-    if path in _WRITTEN_HERE:
-        raise PublishError(
-            f"{source.path} would be {path} in the release, which is a file of the"
-            " release itself",
-            "rename the file",
-        )
-    if path in sources:
-        raise PublishError(
-            f"{source.path} would be {path} in the release, and so would"
-            f" {sources[path].path}",
-            "rename the file",
-        )
-    sources[path] = source
-
-
-def _current_source(artifacts: Path, folder: str, file: str) -> Source:
-    """A file of a folder that was derived from the artifacts that are released.
-
-    Raises:
-        ArtifactError: it was derived from others, or its manifest doesn't list it.
-    """
-    manifest = read_manifest(artifacts / folder)
-    for name, digest in manifest.made_from.items():
-        origin = artifacts / name
-        if origin.is_dir():
-            origin /= MANIFEST
-        if origin.is_file() and sha256(origin) != digest:
-            raise ArtifactError(
-                f"{artifacts / folder} was made from another {origin} than the current"
-                " one",
-                REMAKE,
-            )
-    if file not in manifest.files:
-        raise ArtifactError(
-            f"{artifacts / folder / MANIFEST} does not list {file}", REMAKE
-        )
-    return Source(artifacts / folder / file, manifest.files[file])
-
-
-def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntry]:
+def _copy_all(sources: Sources, folder: Path) -> dict[str, FileEntry]:
     """Copy the files into a folder, digesting them on the way.
 
     Raises:
@@ -219,7 +166,7 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     for name, source in sorted(sources.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files[name] = copy_file(source.path, folder / name)
-        if files[name] != source.entry:
+        if source.entry is not None and files[name] != source.entry:
             raise ArtifactError(
                 f"{source.path} was changed after it was written: it has sha256"
                 f" {files[name].sha256[:12]}…, but its manifest lists"
@@ -229,73 +176,10 @@ def _copy_all(sources: Mapping[str, Source], folder: Path) -> dict[str, FileEntr
     return files
 
 
-def _groups(
-    files: Mapping[str, FileEntry], measured: Collection[str]
-) -> tuple[dict[str, FileEntry], dict[str, FileEntry]]:
-    """The files that were built, and those that hold measured figures.
-
-    Args:
-        files: of the release, by path.
-        measured: the paths of the latter.
-    """
-    built: dict[str, FileEntry] = {}
-    evidence: dict[str, FileEntry] = {}
-    for name, entry in sorted(files.items()):
-        group = evidence if name in measured else built
-        group[name] = entry
-    return built, evidence
-
-
-def _describe(
-    folder: Path,
-    formats: Mapping[str, Manifest],
-    card: Literal["replace", "keep"],
-    groups: tuple[Mapping[str, FileEntry], Mapping[str, FileEntry]],
-    machine: Machine,
-) -> None:
-    """Write release.json and SHA256SUMS.
-
-    Args:
-        folder: the release.
-        formats: the manifests of the enabled formats, by name.
-        card: as for assemble.
-        groups: the files that were built, and those that hold measured figures.
-        machine: that the figures were measured on.
-    """
-    built, measured = groups
-    release = Release(
-        formats=_runnables(formats),
-        sample=Sample(),
-        card=card,
-        built=Listing(sha256=digest_of(built), files=dict(built)),
-        evidence=Evidence(
-            sha256=digest_of(measured), machine=machine, files=dict(measured)
-        ),
-    )
-    release.write(folder / RELEASE)
-    text = release.checksums(sha256(folder / RELEASE))
-    (folder / SUMS).write_text(text, encoding="utf-8")
-
-
-def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
-    """What computes: each format, and the variants that its manifest names."""
-    runnables = {}
-    for name, manifest in formats.items():
-        format = FORMATS[name]
-        runnables[name] = Runnable(format=name, path=format.path_in_release())
-        for variant in manifest.facts.get("variants", []):
-            runnables[f"{name} {variant['precision']}"] = Runnable(
-                format=name, path=format.path_in_release(variant["file"])
-            )
-    return runnables
-
-
-def _not_writable(
-    folder: Path, sources: Mapping[str, Source], error: OSError
-) -> PublishError:
+def _not_writable(folder: Path, sources: Sources, error: OSError) -> PublishError:
     problem = f"the release can't be written to {folder}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        size = sum(source.entry.size for source in sources.values())
+        size = sum(source.path.stat().st_size for source in sources.values())
         problem += f" (it takes {size:,} bytes)"
     return PublishError(
         problem,

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelInfo, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
-from checkpoint_release.core.errors import ArtifactError, PublishError, first_few
-from checkpoint_release.release.hub_errors import RequestError, scrub, tag_conflict
-from checkpoint_release.release.plan import (
-    LocalFile,
-    Plan,
-    ReleaseCommit,
-    RemoteFile,
-    Survey,
-    Target,
-    make_plan,
-)
+from checkpoint_release.core.errors import PublishError
+from checkpoint_release.release.hub_errors import RequestError, scrub
+from checkpoint_release.release.plan import RemoteFile
 from checkpoint_release.release.requests import Requests
 
 
@@ -73,6 +64,14 @@ class Refs:
     branches: Mapping[str, str]
     tags: frozenset[str]
     pull_requests: Mapping[str, str]
+
+
+def _status(error: RequestError) -> int | None:
+    """The status that the Hub answered with; None: there was no answer."""
+    cause = error.__cause__
+    if isinstance(cause, HfHubHTTPError):
+        return int(cause.response.status_code)
+    return None
 
 
 class Hub:
@@ -131,60 +130,21 @@ class Hub:
 
         return self.requests.read(list_files, f"listing {repo_id}")
 
-    def digest(self, repo_id: str, path: str, revision: str) -> str:
-        """The sha256 of one file's bytes, as they come from the Hub.
+    def content(self, repo_id: str, path: str, revision: str) -> bytes:
+        """The bytes of one file, as they come from the Hub.
 
         Raises:
             PublishError: the Hub doesn't answer, or has no such file.
         """
 
-        def digest_file() -> str:
+        def read() -> bytes:
             with tempfile.TemporaryDirectory() as folder:
                 file = self.api.hf_hub_download(
                     repo_id, path, revision=revision, local_dir=folder
                 )
-                return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+                return Path(file).read_bytes()
 
-        return self.requests.read(digest_file, f"reading {path} of {repo_id}")
-
-    def _owned(
-        self, target: Target, remote: Mapping[str, RemoteFile], revision: str
-    ) -> frozenset[str]:
-        """The paths at a revision that aren't people's.
-
-        Raises:
-            PublishError: the Hub doesn't answer.
-        """
-        owned: set[str] = set()
-        if RELEASE in remote:
-            owned |= self._released_files(target.repo_id, revision)
-        for path in remote:
-            if any(fnmatchcase(path, pattern) for pattern in target.deletable):
-                owned.add(path)
-        return frozenset(owned)
-
-    def _released_files(self, repo_id: str, revision: str) -> frozenset[str]:
-        """The paths that the release at a revision put there.
-
-        Returns:
-            Of a release.json that can't be read, its own path alone.
-
-        Raises:
-            PublishError: the Hub doesn't answer.
-        """
-
-        def read() -> frozenset[str]:
-            with tempfile.TemporaryDirectory() as folder:
-                self.api.hf_hub_download(
-                    repo_id, RELEASE, revision=revision, local_dir=folder
-                )
-                try:
-                    release = read_release(Path(folder))
-                except ArtifactError:
-                    return frozenset({RELEASE})
-            return frozenset(release.files) | release.unlisted
-
-        return self.requests.read(read, f"reading {RELEASE} of {repo_id}")
+        return self.requests.read(read, f"reading {path} of {repo_id}")
 
     def download(self, repo_id: str, revision: str | None, folder: Path) -> None:
         """Download all files of a repository.
@@ -204,6 +164,58 @@ class Hub:
             f"downloading {repo_id}",
         )
 
+    # Who asks, and what the Hub thinks of a card
+
+    def who(self) -> dict[str, Any]:
+        """Whose token it is and what it may do, as the Hub states it; asked once.
+
+        Returns:
+            Empty, where the Hub doesn't answer this.
+
+        Raises:
+            PublishError: the Hub can't be asked, or doesn't accept the token.
+        """
+        try:
+            found: dict[str, Any] = self.requests.read(
+                lambda: self.api.whoami(cache=True), "looking up the token"
+            )
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return {}
+            raise
+        return found
+
+    def card_errors(self, card: str) -> list[str]:
+        """What the Hub finds wrong with a card's front matter.
+
+        Args:
+            card: README.md.
+
+        Returns:
+            Empty, where the Hub takes it, or doesn't answer this.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+
+        def validate() -> list[str]:
+            answer = get_session().post(
+                f"{self.endpoint}/api/validate-yaml",
+                json={"content": card, "repoType": "model"},
+                headers=build_hf_headers(token=self.requests.token or False),
+            )
+            if answer.status_code != 400:
+                hf_raise_for_status(answer)
+            errors = answer.json().get("errors", [])
+            return [str(error.get("message")) for error in errors]
+
+        try:
+            return self.requests.read(validate, "checking the card")
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return []
+            raise
+
     # Repositories and their history
 
     def find_repo(self, repo_id: str) -> ModelInfo | None:
@@ -218,8 +230,7 @@ class Hub:
         try:
             return self._info(repo_id)
         except RequestError as error:
-            cause = error.__cause__
-            if isinstance(cause, HfHubHTTPError) and cause.response.status_code == 404:
+            if _status(error) == 404:
                 return None
             raise
 
@@ -280,141 +291,40 @@ class Hub:
         return commits[: commits.index(base)] if base in commits else commits[:1]
 
     def open_pull_requests(self, repo_id: str, title: str) -> list[int]:
-        """The numbers of the open pull requests of that title.
+        """The numbers of the open pull requests of that title, drafts among them.
 
         Raises:
-            PublishError: the Hub doesn't answer.
+            PublishError: the Hub doesn't answer, or the repository takes none.
         """
-        listed = self.requests.read(
-            lambda: list(
-                self.api.get_repo_discussions(
-                    repo_id, discussion_type="pull_request", discussion_status="open"
-                )
-            ),
-            f"listing pull requests of {repo_id}",
-        )
-        return [found.num for found in listed if found.title == title]
+        try:
+            # A draft is open, and yet isn't listed among the open ones.
+            listed = self.requests.read(
+                lambda: list(
+                    self.api.get_repo_discussions(
+                        repo_id,
+                        discussion_type="pull_request",
+                        discussion_status="all",
+                    )
+                ),
+                f"listing pull requests of {repo_id}",
+            )
+        except RequestError as error:
+            if _status(error) in (403, 501) and "disabled" in error.problem:
+                raise PublishError(
+                    f"{repo_id} takes no pull requests: they are disabled in its"
+                    " settings",
+                    "enable them there, or set {publish.create_pr} to false",
+                    options=["publish.create_pr"],
+                ) from None
+            raise
+        numbers = []
+        for found in listed:
+            if found.title == title and found.status in ("open", "draft"):
+                numbers.append(found.num)
+        return numbers
 
     def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
         return self.requests.read(
             lambda: self.api.model_info(repo_id, revision=revision),
             f"looking up {repo_id}",
-        )
-
-    # What is left to publish
-
-    def survey(self, local: Mapping[str, LocalFile], target: Target) -> Survey:
-        """Read what the Hub holds, and plan what is left to do.
-
-        Args:
-            local: path in the release → file.
-            target: where the release goes.
-
-        Raises:
-            PublishError: the version's tag is at other files, the repository is public
-                and shouldn't be, or the Hub can't be asked.
-        """
-        repo = self.find_repo(target.repo_id)
-        if repo is None:
-            return Survey(make_plan(local, {}), exists=False)
-        if repo.private and not target.private:
-            raise PublishError(
-                f"{target.repo_id} is private and {{publish.private}} is false",
-                "make the repository public in its settings on the Hub, or set"
-                " {publish.private} to true",
-                options=["publish.private"],
-            )
-        if target.private and repo.private is False:
-            raise PublishError(
-                f"{target.repo_id} is public and {{publish.private}} is true",
-                "make the repository private in its settings on the Hub, or set"
-                " {publish.private} to false",
-                options=["publish.private"],
-            )
-        refs = self.refs(target.repo_id, pull_requests=target.create_pr)
-        if target.tag and target.tag in refs.tags:
-            return self._survey_tag(local, target, target.tag)
-        return self._survey_branch(local, target, refs)
-
-    def _survey_tag(
-        self, local: Mapping[str, LocalFile], target: Target, tag: str
-    ) -> Survey:
-        commit = self.commit_of(target.repo_id, tag)
-        remote = self.files(target.repo_id, commit)
-        owned = self._owned(target, remote, commit)
-        plan = make_plan(local, remote, target.kept, owned)
-        if not plan.empty:
-            raise tag_conflict(target, commit, plan)
-        return Survey(
-            plan,
-            head=commit,
-            branch_exists=True,
-            release=ReleaseCommit(commit),
-            tagged=True,
-            remote=remote,
-            owned=owned,
-        )
-
-    def _survey_branch(
-        self, local: Mapping[str, LocalFile], target: Target, refs: Refs
-    ) -> Survey:
-        head = refs.branches.get(target.revision, refs.branches.get("main"))
-        if head is None:
-            return Survey(make_plan(local, {}))
-        remote = self.files(target.repo_id, head)
-        owned = self._owned(target, remote, head)
-        plan = make_plan(local, remote, target.kept, owned)
-        if RELEASE not in remote:
-            _require_consent(target, plan, owned)
-        release = None
-        if plan.empty:
-            release = ReleaseCommit(head)
-        elif target.create_pr:
-            release = self._find_pull_request(local, target, refs, owned)
-        return Survey(
-            plan,
-            head=head,
-            branch_exists=target.revision in refs.branches,
-            release=release,
-            remote=remote,
-            owned=owned,
-        )
-
-    def _find_pull_request(
-        self,
-        local: Mapping[str, LocalFile],
-        target: Target,
-        refs: Refs,
-        owned: frozenset[str],
-    ) -> ReleaseCommit | None:
-        """The open pull request of our title that holds exactly these files."""
-        for number in self.open_pull_requests(target.repo_id, target.title):
-            head = refs.pull_requests.get(f"refs/pr/{number}")
-            if head is None:
-                continue
-            remote = self.files(target.repo_id, head)
-            if make_plan(local, remote, target.kept, owned).empty:
-                return ReleaseCommit(head, number)
-        return None
-
-
-def _require_consent(target: Target, plan: Plan, owned: frozenset[str]) -> None:
-    """Replace nothing of a repository that is people's own without their consent.
-
-    Args:
-        target: names what may go.
-        plan: what would be done.
-        owned: paths that may go.
-
-    Raises:
-        PublishError: another file than the card would be replaced.
-    """
-    replaced = [path for path in plan.changed if path not in owned | {CARD}]
-    if replaced:
-        raise PublishError(
-            f"{target.repo_id} holds no release, and {first_few(replaced, 5)} of it"
-            " would be replaced",
-            "publish to another repository; or name in {publish.delete} what may go, as"
-            " patterns such as '*'",
-            options=["publish.delete"],
         )

@@ -241,7 +241,7 @@ def _explain_overload(error: HfHubHTTPError, doing: str, problem: str) -> Reques
 
 
 _SENT_ONCE = re.compile(
-    r"/api/(repos/create|validate-yaml|models/[^/]+/[^/]+"
+    r"/api/(repos/create|validate-yaml|whoami-v2|models/[^/]+/[^/]+"
     r"(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
 )
 """Requests that huggingface_hub sends once. It retries all others itself, for 23 s in

@@ -172,6 +172,13 @@ class Survey:
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)
     owned: frozenset[str] = frozenset()
 
+    def complete(self, target: Target) -> bool:
+        """Whether nothing is left to do: the release is there, and tagged if it should
+        be.
+        """
+        is_there = self.release is not None and self.branch_exists
+        return is_there and (self.tagged or target.tag is None)
+
     @property
     def people_files(self) -> list[str]:
         """The paths that stay, because no release put them there."""

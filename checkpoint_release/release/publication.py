@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def make_target(
     repo_id: str,
     release: AssembledRelease,
     checkout: Checkout | None,
+    notes: str = "",
 ) -> Target:
     """Where the release goes, and how its commit is described.
 
@@ -112,17 +114,17 @@ def make_target(
         release: what goes there.
         checkout: the sources that it was made from; the commit's description names
             them.
+        notes: what changed since the version before, for the commit's description.
 
     Returns:
         A target whose commit is titled by the version, or by the first 12 digits of
         release.json's sha256 where none is stated.
     """
     name = params.version or sha256(release.folder / RELEASE)[:12]
-    description = ""
+    paragraphs = [notes] if notes else []
     if checkout:
-        description = f"Made from git commit {checkout.commit}"
-        if checkout.dirty:
-            description += " with changes"
+        changes = " with changes" if checkout.dirty else ""
+        paragraphs.append(f"Made from git commit {checkout.commit}{changes}")
     return Target(
         repo_id=repo_id,
         revision=params.revision,
@@ -132,7 +134,7 @@ def make_target(
         kept=frozenset({CARD}) if params.card == "keep" else frozenset(),
         deletable=tuple(params.delete),
         title=f"Release {name}",
-        description=description,
+        description="\n\n".join(paragraphs),
     )
 
 
@@ -220,7 +222,7 @@ def _card_was_edited(
     """Whether people edited the card on the Hub since it was published.
 
     Args:
-        hub: is asked for the card's sha256, if the receipt can be compared with it.
+        hub: is asked for the card, if the receipt can be compared with it.
         survey: what is on the Hub, and what publishing would change there.
         target: where on the Hub.
         previous: the last receipt from here.
@@ -232,8 +234,8 @@ def _card_was_edited(
         return False
     if previous is None or CARD not in previous.files:
         return False
-    current = hub.digest(target.repo_id, CARD, survey.head)
-    return current != previous.files[CARD].sha256
+    current = hub.content(target.repo_id, CARD, survey.head)
+    return hashlib.sha256(current).hexdigest() != previous.files[CARD].sha256
 
 
 def _changes(survey: Survey, files: Mapping[str, FileEntry]) -> Iterator[str]:

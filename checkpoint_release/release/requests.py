@@ -159,7 +159,7 @@ class Requests:
 
     def _token_owner(self) -> str:
         try:
-            return f"the token of {self.api.whoami()['name']}"
+            return f"the token of {self.api.whoami(cache=True)['name']}"
         except Exception:
             # it is only for a message, which can do without
             return "this token"

@@ -31,6 +31,7 @@ from checkpoint_release.release.plan import (
     Target,
     make_plan,
 )
+from checkpoint_release.release.survey import survey as look_again
 
 
 def publish(
@@ -53,7 +54,7 @@ def publish(
     """
     if not survey.exists:
         _create_repo(hub, target)
-        survey = hub.survey(local, target)
+        survey = look_again(hub, local, target)
     return _Upload(hub, local, target, survey).run()
 
 
@@ -170,7 +171,7 @@ class _Upload:
 
     def _find_unconfirmed_pull_request(self) -> ReleaseCommit | None:
         """The pull request whose confirmation was lost, if it was opened."""
-        release = self.hub.survey(self.local, self.target).release
+        release = look_again(self.hub, self.local, self.target).release
         if release is None or release.pull_request is None:
             return None
         return release

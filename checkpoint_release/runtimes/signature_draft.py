@@ -47,6 +47,7 @@ _OF_INTEGERS = ("token", "ids", "index", "indices", "label", "step", "action", "
 _STEPS = (2, 4, 8, 16, 32, 64)
 _MOST_TRIES = 3000
 _PATIENCE = 60.0  # seconds
+_FRAMES = (256, 512, 1024, 2048, 4096)  # samples of a frame of sound
 _FAR = 32  # times an example, up to which a maximum is looked for
 
 Sizes = dict[str, int]
@@ -156,6 +157,8 @@ def _all_kinds(model: nn.Module) -> Iterator[TensorSpec]:
         yield _floats(*shape)
     yield TensorSpec("", "bool", ("batch", "sequence"))
     yield _integers("batch", "sequence", high=2)
+    for size in _FRAMES:
+        yield _floats("batch", size)
 
 
 def _modules(model: nn.Module, kind: type[nn.Module]) -> Iterator[Any]:
@@ -173,6 +176,8 @@ def _of_layer(module: Any) -> Iterator[TensorSpec]:
     if isinstance(module, nn.Linear):
         yield _floats("batch", module.in_features)
         yield _floats("batch", "sequence", module.in_features)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
+        yield _floats("batch", *module.normalized_shape)
     if isinstance(module, nn.MultiheadAttention):
         yield _floats(*_order(module), module.embed_dim)
 

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from checkpoint_release.core.errors import ModelError, first_few
+from checkpoint_release.core.selection import (
+    SELECTION_OPTIONS,
+    remedy,
+    selection_for,
+)
 
 _MAX_LISTED = 3  # names in a message
 
@@ -111,14 +116,24 @@ def _require_fit(
         elif weights[name].shape != tensor.shape:
             found, expected = list(weights[name].shape), list(tensor.shape)
             reshaped.append(f"{name} {found} for {expected}")
-    if missing or left_over or reshaped:
-        raise ModelError(
-            f"the checkpoint doesn't fit {model}:"
-            f" {_few('missing', missing)}; {_few('left over', left_over)};"
-            f" {_few('of another shape', reshaped)}",
-            "set {model.factory} and {model.kwargs} to the model that was trained",
-            options=["model.factory", "model.kwargs"],
-        )
+    if not (missing or left_over or reshaped):
+        return
+    problem = (
+        f"the checkpoint doesn't fit {model}:"
+        f" {_few('missing', missing)}; {_few('left over', left_over)};"
+        f" {_few('of another shape', reshaped)}"
+    )
+    if selection := selection_for(_shapes(weights), _shapes(own)):
+        raise ModelError(problem, remedy(selection), options=SELECTION_OPTIONS)
+    raise ModelError(
+        problem,
+        "set {model.factory} and {model.kwargs} to the model that was trained",
+        options=["model.factory", "model.kwargs"],
+    )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _tied_parameters(model: nn.Module) -> list[list[str]]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from checkpoint_release.core.architecture import TensorShapes, family_module
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.selection import Selection
 from checkpoint_release.core.trust import NO_TRUST
 from checkpoint_release.state_dict.adapter_config import LoraConfig
 from checkpoint_release.state_dict.adapter_names import has_factors, is_adapter
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.lora import merge_lora
 from checkpoint_release.state_dict.near_miss import near_miss
-from checkpoint_release.state_dict.selection import Selection, select
+from checkpoint_release.state_dict.selection import select
 
 FAMILIES = ("checkpoint_release.models.stick_figure:build",)
 MAX_NAMES = 20_000  # tensors of all state dicts; with more of them no fit is looked for

@@ -15,6 +15,10 @@ from checkpoint_release.pth.file_kind import Kind
 from checkpoint_release.state_dict.advice import advised_params
 from checkpoint_release.state_dict.candidates import StateDict, candidates
 from checkpoint_release.state_dict.fitting import Fit, fits
+from checkpoint_release.state_dict.framework_layouts import (
+    refuse_flat_parameters,
+    refuse_megatron,
+)
 from checkpoint_release.state_dict.inspection_report import (
     TensorShapes,
     as_json,
@@ -118,7 +122,10 @@ def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
     try:
         for key, tensors in candidates(checkpoint.value):
             state_dicts[key] = tensors
-    except CheckpointError as error:  # of a kind that safetensors can't hold
+        refuse_megatron(checkpoint)
+        for tensors in state_dicts.values():
+            refuse_flat_parameters(tensors)
+    except CheckpointError as error:  # of a kind that no release can be made of
         notes.append(error.problem)
     layout = quantisation_in(checkpoint.value)
     if layout:

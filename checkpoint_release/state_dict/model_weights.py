@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from checkpoint_release.core.artifacts.checkpoint import MergedLora
 from checkpoint_release.core.dtypes import HALF
 from checkpoint_release.core.errors import CheckpointError
+from checkpoint_release.core.selection import Selection
 from checkpoint_release.pth import Checkpoint, escape_surrogates
 from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
 from checkpoint_release.state_dict.adapter_names import has_factors
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.find import find_state_dict
+from checkpoint_release.state_dict.framework_layouts import (
+    refuse_flat_parameters,
+    refuse_megatron,
+)
 from checkpoint_release.state_dict.half_precision import cast_half
 from checkpoint_release.state_dict.lora import (
     LoraAdapter,
@@ -21,7 +26,7 @@ from checkpoint_release.state_dict.lora import (
     merge_lora,
     refuse_adapter_beside,
 )
-from checkpoint_release.state_dict.selection import Selection, select
+from checkpoint_release.state_dict.selection import select
 from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.safetensors import nbytes
 
@@ -103,7 +108,10 @@ def read_model_weights(
             doesn't fit.
     """
     _refuse_adapter_alone(checkpoint)
+    if state_dict is None:
+        refuse_megatron(checkpoint)
     found = find_state_dict(checkpoint.value, state_dict)
+    refuse_flat_parameters(found.weights)
     _check_size(found.weights)
     selected = select(found.weights, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of

@@ -12,13 +12,16 @@ from typing import TypeVar
 
 from checkpoint_release.core.architecture import TensorShapes
 from checkpoint_release.core.errors import ArchitectureError
+from checkpoint_release.core.selection import (
+    SELECTION_OPTIONS,
+    Selection,
+    pattern_of,
+    remedy,
+)
 from checkpoint_release.state_dict.quantised import REMEDY, quantisation
-from checkpoint_release.state_dict.selection import Selection
 
 _COUNTERS = ("*total_ops", "*total_params")  # thop's, in every module that it profiled
 _MAX_TRIED = 100  # selections, each of which is held against the model
-_MAX_PATTERNS = 10  # to leave out; with more of them it isn't a near miss
-_OPTIONS = ("checkpoint.prefix", "checkpoint.leave_out")
 
 T = TypeVar("T")
 
@@ -48,7 +51,7 @@ def with_advice(read: Callable[[TensorShapes], T], shapes: TensorShapes) -> T:
         if selection is None:
             raise
         raise ArchitectureError(
-            error.problem, advice(selection), options=_OPTIONS
+            error.problem, remedy(selection), options=SELECTION_OPTIONS
         ) from None
 
 
@@ -94,7 +97,7 @@ def _nearby(names: Collection[str]) -> Iterator[Selection]:
     counters, wanted = _set_counters_aside(names)
     for prefix in ("", *_beginnings(names)):
         inside, outside = _split(wanted, prefix)
-        left_out = (*counters, *dict.fromkeys(_pattern(name) for name in outside))
+        left_out = (*counters, *dict.fromkeys(pattern_of(name) for name in outside))
         yield Selection(left_out, prefix or None)
         for part in _small_parts(inside):
             yield Selection((*left_out, f"{prefix}{part}"), prefix or None)
@@ -123,16 +126,6 @@ def _split(names: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
     return inside, outside
 
 
-def advice(selection: Selection) -> str:
-    """The selection as a remedy in a message, options in braces."""
-    parts = []
-    if selection.prefix is not None:
-        parts.append(f"{{checkpoint.prefix}} to {selection.prefix!r}")
-    if selection.leave_out:
-        parts.append(f"{{checkpoint.leave_out}} to {list(selection.leave_out)}")
-    return f"the rest fits: set {' and '.join(parts)}"
-
-
 def _beginnings(names: Collection[str]) -> list[str]:
     """Beginnings of one or two parts that at least half of the names have."""
     counts = Counter[str]()
@@ -145,14 +138,8 @@ def _beginnings(names: Collection[str]) -> list[str]:
 
 def _small_parts(names: Collection[str]) -> list[str]:
     """The patterns of first parts that less than half of the names have."""
-    counts = Counter(_pattern(name) for name in names)
+    counts = Counter(pattern_of(name) for name in names)
     return [pattern for pattern, count in counts.items() if 2 * count < len(names)]
-
-
-def _pattern(name: str) -> str:
-    """What matches all names that begin with the same part."""
-    first, dot, _ = name.partition(".")
-    return f"{first}.*" if dot else name
 
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:

@@ -12,25 +12,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from checkpoint_release.core.errors import CheckpointError, first_few
+from checkpoint_release.core.selection import Selection
 from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.prefixes import without_prefix
 
 _AVERAGES = "n_averaged"  # torch.optim.swa_utils.AveragedModel's counter
 _MAX_LISTED = 3  # names in a message
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What the user states about the names.
-
-    Attributes:
-        leave_out: names that aren't the model's; * and ? stand for any characters.
-        prefix: what every other name begins with; None: nothing beyond the prefixes
-            of known wrappers.
-    """
-
-    leave_out: tuple[str, ...] = ()
-    prefix: str | None = None
 
 
 @dataclass(frozen=True)

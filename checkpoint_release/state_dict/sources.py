@@ -22,6 +22,7 @@ from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
 from checkpoint_release.pth.rank_files import rank_files, read_rank_files
 from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
+from checkpoint_release.state_dict.framework_layouts import refuse_megatron_folder
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
     ShardName,
@@ -155,6 +156,7 @@ def _read_folder(folder: Path) -> Checkpoint:
     ranks = rank_files(file.name for file in files)
     if ranks:
         return read_rank_files(folder, ranks)
+    refuse_megatron_folder(folder, [each for each in entries if each.is_dir()])
     _refuse_other_folders(folder, names)
     return _with_configs(folder, _read_weights(folder, files))
 

@@ -49,6 +49,10 @@ NOT_RUN = {
     "docs/your-model.md": "it needs a checkpoint of such a model",
 }
 SLOW = {
+    "README.md#the-proof",
+    "README.md#your-own-checkpoint",
+    "README.md#formats-and-the-opset",
+    "README.md#publishing",
     # whole runs of the pipeline, of which the faster sections hold one each
     "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checkpoint_release.core.trust import OWN_ARTIFACTS
-from checkpoint_release.parity.judge import judge
-from checkpoint_release.runtimes.open import open_runtime
 from tests.support.parity_world import (
-    LIMITS,
+    Opened,
     World,
     drawn,
-    open_eager,
-    reference_of,
     stick_figure_architecture,
 )
 
@@ -73,20 +67,13 @@ def test_two_hundred_seeds_raise_no_false_alarm(tmp_path: Path, variant: str) ->
     world = World.create(
         tmp_path, stick_figure_architecture(**VARIANTS[variant]), longest=20
     )
-    formats = ("onnx", "torchscript")
-    results = {}
-    for format in formats:
-        results[format] = world.run(format, world.export(format, tmp_path / format))
-    artifacts = [
-        open_runtime(format, tmp_path / format, threads=1, trust=OWN_ARTIFACTS)
-        for format in formats
-    ]
-    eager = open_eager(world.checkpoint)
+    exports = []
+    for format in ("onnx", "torchscript"):
+        folder = world.export(format, tmp_path / format)
+        exports.append(Opened.open(world.checkpoint, format, folder))
     for seed in range(200):
         cases = drawn(world.architecture.signature, seed, longest=20)
-        artifact = artifacts[seed % 2]
-        outputs = [artifact.run(case.inputs) for case in cases]
-        result = replace(results[artifact.format], outputs=outputs)
-        candidate = world.candidate(artifact.format, tmp_path / artifact.format)
-        verdict = judge(candidate, result, reference_of(eager, cases), LIMITS)
-        assert verdict.passed, f"seed {seed}, {artifact.format}: {verdict.problem}"
+        opened = exports[seed % 2]
+        verdict = opened.judge_numbers(cases)
+        name = opened.candidate.format
+        assert verdict.passed, f"seed {seed}, {name}: {verdict.problem}"

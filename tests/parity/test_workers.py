@@ -163,6 +163,18 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
         call_isolated(sleep, 60.0, needs_torch=False, timeout=0.1)
 
 
+@pytest.mark.timeout(60)
+def test_a_process_that_dies_before_it_reads_its_call_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill hits the whole group, and so a process that is just being started; the
+    call is larger than what a pipe holds.
+    """
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # where Python finds nothing
+    with pytest.raises(WorkerError, match="ended with 1"):
+        call_isolated(len, bytes(1 << 20), needs_torch=False)
+
+
 def test_a_temporary_folder_too_deep_for_a_socket_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.models.stick_figure import build
 from checkpoint_release.runtimes.eager import build_model
+from checkpoint_release.state_dict.sources import read_source
 from pipeline import load
 from tests.support.project import ROOT, Project
 from tests.support.stick_figure import MOTION_ONLY
@@ -250,6 +251,20 @@ def spoilt() -> dict[str, tuple[Any, type[CheckpointReleaseError], str]]:
             "weight_ih_l0",
         ),
         "no weights": ({"epoch": 3}, CheckpointError, "no state dict"),
+        "FSDP's own parameters": (
+            {"model": {"_fsdp_wrapped_module._flat_param": torch.ones(9)}},
+            CheckpointError,
+            "flat parameter of FSDP",
+        ),
+        "a file of Megatron": (
+            {
+                "checkpoint_version": 3.0,
+                "args": {"tensor_model_parallel_size": 2},
+                "model": {"language_model": {"encoder": good}},
+            },
+            CheckpointError,
+            "a file of Megatron-LM",
+        ),
     }
 
 
@@ -259,6 +274,18 @@ def test_what_is_not_this_model_says_which_names(run: Run, case: str) -> None:
     with pytest.raises(kind, match=message) as error:
         run(value)
     assert error.value.remedy
+
+
+def test_a_part_of_a_megatron_file_is_taken_where_it_is_named(run: Run) -> None:
+    value = {"checkpoint_version": 3.0, "args": {"a": 1}, "model": {"inner": weights()}}
+    run(value, checkpoint__state_dict="model.inner")
+
+
+def test_a_folder_of_megatron_is_told_as_that(tmp_path: Path) -> None:
+    for part in ("mp_rank_00", "mp_rank_01"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(CheckpointError, match="mp_rank_00, mp_rank_01"):
+        read_source(tmp_path)
 
 
 def test_a_failed_load_leaves_the_last_good_artifact(run: Run) -> None:

@@ -100,6 +100,21 @@ def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
 
 
 @pytest.mark.slow
+def test_a_file_of_ones_own_reruns_publish_alone_and_a_wrong_folder_costs_nothing(
+    project: Project,
+) -> None:
+    (project.path / "checkpoints/extra/LICENSE").write_text("ours\n")
+    assert project.ran(project.dvc("repro").stdout) == ["publish"]
+    assert released(project)["LICENSE"] == b"ours\n"
+    assert project.ran(project.dvc("repro").stdout) == []
+    before = released(project)
+    project.set(publish__extra="checkpoints/nowhere")
+    failed = project.dvc("repro", check=False)
+    assert failed.returncode != 0 and "checkpoints/nowhere" in failed.stderr
+    assert released(project) == before
+
+
+@pytest.mark.slow
 def test_a_missing_token_is_reported_before_anything_is_sent(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:

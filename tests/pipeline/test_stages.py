@@ -29,9 +29,9 @@ EXCESS = {
     """,
     "export-safetensors": """
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes exporting.export_failure
-        exporting.path_leaks exporting.shape_check exporting.torch_archive
-        exporting.torch_export exporting.torchscript
+        core.dvc_files core.extras core.parity_sizes core.selection
+        exporting.export_failure exporting.path_leaks exporting.shape_check
+        exporting.torch_archive exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release tensors.joined
@@ -82,13 +82,13 @@ EXCESS = {
     """,
     "model-card": """
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress
+        core.progress core.selection
     """,
     "publish": """
         core.architecture core.artifacts.checkpoint core.artifacts.config
         core.dtypes core.dvc_files core.extras core.parity_sizes core.progress
-        core.signature core.sources core.stated_signature core.trust
-        release.differences release.verify
+        core.selection core.signature core.sources core.stated_signature
+        core.trust release.differences release.verify
     """,
 }
 

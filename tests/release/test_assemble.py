@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import sha256
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.differences import differences
+from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.signing import check_signature
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, tree
@@ -119,45 +119,25 @@ def test_the_same_artifacts_make_the_same_bytes_anywhere(
     """Another folder, another process, another hash seed: the signature and the bill of
     materials too.
     """
-    (pins := tmp_path / "constraints.txt").write_text(
-        "# pinned\nnumpy==0\nnot-installed-anywhere==1\n"
-    )
-    here = tree(assemble(artifacts, pins=pins, signing_key=keys[0]))
+    packages = computing_packages()
+    here = tree(assemble(artifacts, packages=packages, signing_key=keys[0]))
     shutil.copytree(artifacts, tmp_path / "elsewhere/artifacts")
     code = (
         "import sys; from pathlib import Path; from checkpoint_release.release.assemble"
-        " import assemble\nassemble(Path(sys.argv[1]), pins=Path(sys.argv[2]),"
-        " signing_key=Path(sys.argv[3]))"
+        " import assemble; from checkpoint_release.release.environment import"
+        " computing_packages\nassemble(Path(sys.argv[1]), signing_key="
+        "Path(sys.argv[2]), packages=computing_packages())"
     )
     there = tmp_path / "elsewhere/artifacts"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run(
-        [sys.executable, "-c", code, there, pins, keys[0]],
+        [sys.executable, "-c", code, there, keys[0]],
         cwd=ROOT,
         env=environment,
         check=True,
     )
     assert tree(there / "release") == here
     assert {"sbom.cdx.json", "model.sig"} <= here.keys()
-
-
-def test_the_bill_of_materials_is_valid_and_names_files_and_packages(
-    artifacts: Path, tmp_path: Path
-) -> None:
-    import numpy
-
-    (pins := tmp_path / "constraints.txt").write_text(
-        "numpy==0\nnot-installed-anywhere==1\n"
-    )
-    release = assemble(artifacts, pins=pins)
-    sbom = json.loads((release / "sbom.cdx.json").read_text())
-    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
-    parts = {part["name"]: part for part in sbom["components"]}
-    assert parts["numpy"]["version"] == numpy.__version__
-    assert "not-installed-anywhere" not in parts
-    (digest,) = parts["model.safetensors"]["hashes"]
-    assert digest["content"] == read_release(release).files["model.safetensors"].sha256
-    assert "timestamp" not in sbom["metadata"]
 
 
 def test_a_signature_holds_until_a_file_changes(
@@ -306,10 +286,3 @@ def test_a_release_without_any_format_is_an_error(artifacts: Path) -> None:
     write_parity(artifacts)
     with pytest.raises(PublishError, match="no format"):
         assemble(artifacts)
-
-
-def test_a_bill_of_materials_without_pins_is_one_clear_error(
-    artifacts: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(PublishError, match=r"constraints\.txt is missing"):
-        assemble(artifacts, pins=tmp_path / "constraints.txt")

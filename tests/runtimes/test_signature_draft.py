@@ -62,6 +62,31 @@ class Recurrent(nn.Module):
         return self.layer(steps)
 
 
+class Frames(nn.Module):
+    """Takes frames of sound, of one length, and prints when it is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("built")
+        self.filter = nn.Conv1d(1, 2, 512, stride=4)
+        self.head = nn.Linear(2 * 129, 3)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        return self.head(self.filter(sound[:, None]).flatten(1))
+
+
+class Normalised(nn.Module):
+    """Takes what its first layer normalises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm([2, 7])
+        self.filter = nn.Conv1d(2, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.filter(self.norm(x))
+
+
 class Text(nn.Module):
     """Takes what no tensor is."""
 
@@ -107,6 +132,8 @@ def draft(factory: str, **kwargs: Any) -> Signature:
             {"sequence": "1 to 20"},
         ),
         (f"{HERE}:Flattened", {}, {"image": ("batch", 3, 64, 64)}, {}),
+        (f"{HERE}:Frames", {}, {"sound": ("batch", 1024)}, {}),
+        (f"{HERE}:Normalised", {}, {"x": ("batch", 2, 7)}, {}),
         (f"{HERE}:Recurrent", {}, {"steps": ("sequence", "batch", 6)}, {}),
     ],
 )
@@ -144,6 +171,13 @@ def test_nobody_else_s_code_runs_for_a_draft() -> None:
     nothing = Signature((), (), {})
     with pytest.raises(UntrustedCodeError):
         draft_signature(Architecture(f"{HERE}:Text", {}, nothing, trust=NO_TRUST))
+
+
+def test_what_the_model_prints_is_no_part_of_the_draft(capsys: Printed) -> None:
+    assert main(["signature", f"{HERE}:Frames"]) == 0
+    printed = capsys.readouterr()
+    assert read_signature(parse_yaml(printed.out.encode())) == draft(f"{HERE}:Frames")
+    assert printed.err == "built\n"
 
 
 @pytest.mark.slow

@@ -18,17 +18,18 @@ from tests.support.checkpoint_folder import state_dict, write_checkpoint
 
 
 class Convolutions(nn.Module):
-    """Convolution, batch norm and pooling over images of any size."""
+    """Padding, convolution, batch norm and pooling over images of any size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()
+            nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
         )
         self.head = nn.Linear(6, 4)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.stem(image).mean((2, 3)))
+        padded = nn.functional.pad(image, (1, 1, 1, 1))
+        return self.head(self.stem(padded).mean((2, 3)))
 
 
 class Recurrent(nn.Module):

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
+from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.manifest import Manifest, write_manifest
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Receipt, Statement
 from checkpoint_release.core.artifacts.release import CARD as CARD_FILE
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.params import PublishParams, parse_section
+from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.release.hub import Hub
 from pipeline.publish import publish
+from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.hub_server import HubServer, Repo
 from tests.support.parity_json import write_parity
 from tests.support.project import tree
@@ -36,39 +39,65 @@ PARAMS: dict[str, Any] = {
     "create_pr": False,
     "dry_run": False,
     "card": "replace",
+    "extra": "extra",
+    "page": False,
     "delete": [],
     "timeout": 20.0,
     "sbom": False,
     "signing_key": None,
 }
+ARCHITECTURE = Architecture(
+    "net:build",
+    {},
+    Signature((TensorSpec("x", shape=(1, 2)),), (TensorSpec("y", shape=(1, 2)),), {}),
+)
 CARD = "---\nlicense: mit\n---\n# A stick figure\n"
 
 
 def write_artifact(
-    folder: Path, format: str, files: dict[str, bytes], *, enabled: bool = True
+    folder: Path,
+    format: str,
+    files: dict[str, bytes],
+    *,
+    enabled: bool = True,
+    facts: dict[str, Any] | None = None,
 ) -> Manifest:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     folder.mkdir(parents=True, exist_ok=True)
-    return write_manifest(folder, format, enabled=enabled)
+    return write_manifest(folder, format, enabled=enabled, facts=facts)
+
+
+def weights_file(weights: bytes) -> bytes:
+    """A safetensors file of one tensor, which holds these bytes."""
+    return save({"weight": np.frombuffer(weights, np.uint8)})
 
 
 def fake_artifacts(
-    artifacts: Path, *, weights: bytes = b"weights", onnx: bool = True, card: str = CARD
+    artifacts: Path,
+    *,
+    weights: bytes = b"weights",
+    onnx: bool = True,
+    card: str = CARD,
+    more: dict[str, bytes] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Path:
-    """Everything that publish takes, small and with true digests; no model in it."""
-    write_artifact(
-        artifacts / "safetensors",
-        "safetensors",
-        {"model.safetensors": weights, "config.json": b"{}\n"},
-    )
+    """Everything that publish takes, small and with true digests; no model in it.
+
+    `more` are further files beside the weights, and `facts` those of the graph.
+    """
+    files = {"model.safetensors": weights_file(weights), "config.json": b"{}\n"}
+    write_artifact(artifacts / "safetensors", "safetensors", files | (more or {}))
     graph = {"model.onnx": b"graph of " + weights, "config.json": b"{}\n"}
-    write_artifact(artifacts / "onnx", "onnx", graph if onnx else {}, enabled=onnx)
+    write_artifact(
+        artifacts / "onnx", "onnx", graph if onnx else {}, enabled=onnx, facts=facts
+    )
     write_artifact(
         artifacts / "torchscript", "torchscript", {"model.pt": b"script of " + weights}
     )
     write_artifact(artifacts / "torch_export", "torch_export", {}, enabled=False)
+    write_checkpoint(artifacts / "checkpoint", ARCHITECTURE, {"w": np.ones(2, "f4")})
     sample = artifacts / "parity/sample"
     sample.mkdir(parents=True, exist_ok=True)
     save_file({"x": np.zeros((1, 2), np.float32)}, sample / "inputs.safetensors")

@@ -1,5 +1,5 @@
 """release.json: what a release holds, what in it computes, and which of its files were
-built and which were measured.
+built, which were measured, and which are the author's own.
 
 What is built has the same bytes on every machine. What is measured, and every file that
 states it, is evidence of the one machine that it names.
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from checkpoint_release.core.artifacts.parity import Machine
 from checkpoint_release.core.artifacts.typed import Record, as_record
@@ -26,18 +28,38 @@ RELEASE = "release.json"
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"
 SBOM = "sbom.cdx.json"
+CHANGES = "CHANGELOG.md"
 CARD = "README.md"
 PICTURES = "pictures"
 """The folder of the card's pictures."""
 
 
 class Runnable(Record, frozen=True, kw_only=True):
-    """Something in a release that computes: a format, and its folder or file in the
-    release.
+    """Something in a release that computes.
+
+    Attributes:
+        format: its name in the registry.
+        path: its folder or file in the release.
+        facts: what is known about its graph, such as the opset.
     """
 
     format: str
     path: str
+    facts: dict[str, int | str] = msgspec.field(default_factory=dict)
+
+
+class TensorEntry(Record, frozen=True, kw_only=True):
+    """One tensor of the released safetensors files.
+
+    Attributes:
+        dtype: by its name there, such as F32.
+        shape: size of each dimension.
+        sha256: of its elements, row-major and little-endian, in lower-case hex.
+    """
+
+    dtype: str
+    shape: list[int]
+    sha256: str
 
 
 class Sample(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -62,13 +84,17 @@ class Listing(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Evidence(Listing, frozen=True, kw_only=True, omit_defaults=False):
-    """The files that hold measured figures.
+    """The files that hold measured figures, or say what was installed.
 
     Attributes:
         machine: that the figures were measured on.
     """
 
     machine: Machine
+
+
+def _no_files() -> Listing:
+    return Listing(sha256=digest_of({}), files={})
 
 
 class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -81,8 +107,12 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
             people who edit it on the Hub.
         built: the files that the checkpoint, the parameters and the pinned versions
             decide: weights, graphs, configuration, code and samples.
-        evidence: the files that hold measured figures: the parity report, the card and
-            its pictures.
+        evidence: the files that hold measured figures or say what was installed: the
+            parity report, the card and its pictures, what changed since the version
+            before, the bill of materials.
+        extra: the author's own files, such as a licence, which no stage made.
+        tensors: name → tensor of the safetensors files; empty without that format.
+            With them, two releases are compared without their weights.
     """
 
     formats: dict[str, Runnable]
@@ -90,11 +120,14 @@ class Release(Record, frozen=True, kw_only=True, omit_defaults=False):
     card: Literal["replace", "keep"]
     built: Listing
     evidence: Evidence
+    extra: Listing = msgspec.field(default_factory=_no_files)
+    tensors: dict[str, TensorEntry] = msgspec.field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, FileEntry]:
         """All listed files, sorted by path."""
-        return dict(sorted((self.built.files | self.evidence.files).items()))
+        files = self.built.files | self.evidence.files | self.extra.files
+        return dict(sorted(files.items()))
 
     @property
     def unlisted(self) -> frozenset[str]:
@@ -158,16 +191,21 @@ def read_release(folder: Path) -> Release:
 
 
 def _require_digests(release: Release, source: Path) -> None:
-    """Require that the two digests are those of the files that are listed.
+    """Require that the digests are those of the files that are listed.
 
     Args:
         release: what was read.
         source: the file that it was read from, for the message.
 
     Raises:
-        ArtifactError: they aren't, or a file is listed as both built and measured.
+        ArtifactError: they aren't, or a file is listed in two of the groups.
     """
-    groups: dict[str, Listing] = {"built": release.built, "evidence": release.evidence}
+    groups: dict[str, Listing] = {
+        "built": release.built,
+        "evidence": release.evidence,
+        "extra": release.extra,
+    }
+    group_of: dict[str, str] = {}
     for name, group in groups.items():
         digest = digest_of(group.files)
         if digest != group.sha256:
@@ -176,9 +214,10 @@ def _require_digests(release: Release, source: Path) -> None:
                 f" files listed there have {digest[:12]}…",
                 "get the release again",
             )
-    both = release.built.files.keys() & release.evidence.files.keys()
-    if both:
-        raise ArtifactError(
-            f"{source} lists {min(both)} as built and as evidence",
-            "get the release again",
-        )
+        for path in group.files:
+            if path in group_of:
+                raise ArtifactError(
+                    f"{source} lists {path} as {group_of[path]} and as {name}",
+                    "get the release again",
+                )
+            group_of[path] = name

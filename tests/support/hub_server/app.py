@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from checkpoint_release.card.hub_terms import LICENSES
 from tests.support.hub_server.storage import (
     Account,
     Hub,
@@ -120,7 +121,14 @@ async def _whoami(request: Request) -> Response:
     if account is None:
         raise HubError(401, "Invalid username or password.")
     orgs = [{"name": name, "roleInOrg": role} for name, role in account.orgs.items()]
-    token = {"accessToken": {"displayName": "test", "role": account.role}}
+    described: dict[str, Any] = {"displayName": "test", "role": account.role}
+    if account.role == "fineGrained":
+        scoped = [
+            {"entity": {"name": name, "type": "user"}, "permissions": permissions}
+            for name, permissions in account.scoped.items()
+        ]
+        described["fineGrained"] = {"global": [], "scoped": scoped}
+    token = {"type": "access_token", "accessToken": described}
     return JSONResponse(
         {"type": "user", "name": account.name, "orgs": orgs, "auth": token}
     )
@@ -170,11 +178,23 @@ async def _validate_yaml(request: Request) -> Response:
     if not text.startswith("---\n"):
         warning = {"message": "empty or missing yaml metadata in repo card"}
         return JSONResponse({"warnings": [warning], "errors": []})
+    errors = list(_card_errors(text.split("---\n", 2)[1]))
+    answer = {"errors": [{"message": message} for message in errors], "warnings": []}
+    return JSONResponse(answer, 400 if errors else 200)
+
+
+def _card_errors(front_matter: str) -> Iterator[str]:
+    """What the Hub refuses of a card; it knows more than this."""
     try:
-        yaml.safe_load(text.split("---\n", 2)[1])
+        fields = yaml.safe_load(front_matter) or {}
     except yaml.YAMLError as error:
-        return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, 400)
-    return JSONResponse({"errors": [], "warnings": []})
+        yield str(error)
+        return
+    if fields.get("license", "mit") not in LICENSES:
+        yield '"license" must be one of ' + ", ".join(sorted(LICENSES)[:5])
+    for result in fields.get("model-index", []):
+        if "name" not in result:
+            yield '"model-index[0].name" is required'
 
 
 # Reading
@@ -271,6 +291,7 @@ async def _refs(request: Request) -> Response:
 
 async def _discussions(request: Request) -> Response:
     repo, wanted = _repo(request), request.query_params.get("status")
+    _require_pulls(repo)
     named = {"name": repo.repo_id, "type": "model"}
     listed = [
         {
@@ -292,6 +313,11 @@ async def _discussions(request: Request) -> Response:
         "discussions": listed[start : start + 10],
     }
     return JSONResponse(page)
+
+
+def _require_pulls(repo: Repo) -> None:
+    if repo.pulls_disabled:
+        raise HubError(403, "Discussions are disabled for this repo")
 
 
 async def _resolve(request: Request) -> Response:
@@ -445,6 +471,7 @@ async def _commit(request: Request) -> Response:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         commit = repo.apply(revision, revision, lines, account.name)
         return JSONResponse(_committed(request, repo, commit.oid))
+    _require_pulls(repo)
     number = len(repo.pulls) + 1
     commit = repo.apply(f"refs/pr/{number}", revision, lines, account.name)
     repo.pulls.append(PullRequest(number, commit.title, account.name))

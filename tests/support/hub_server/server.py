@@ -88,6 +88,11 @@ class HubServer:
         """Every request so far: method, path, status (0 where none was sent)."""
         return self._faulty.requests
 
+    @property
+    def broken(self) -> list[Fault]:
+        """What goes wrong now; each counts how often it happened."""
+        return self._faulty.faults
+
     def break_with(self, *faults: Fault) -> None:
         """What goes wrong from now on, in place of what went wrong until now."""
         self._faulty.faults[:] = faults

@@ -31,18 +31,22 @@ class Account:
     Attributes:
         name: the user's own namespace.
         orgs: organisation → role ("read", "write" or "admin").
-        role: what the token itself allows ("read" or "write").
+        role: what the token itself allows ("read", "write" or "fineGrained").
+        scoped: of a fine-grained token, namespace or repository → permissions.
     """
 
     name: str
     orgs: dict[str, str] = field(default_factory=dict)
     role: str = "write"
+    scoped: dict[str, list[str]] = field(default_factory=dict)
 
     def can_read(self, namespace: str) -> bool:
         return namespace == self.name or namespace in self.orgs
 
     def can_write(self, namespace: str) -> bool:
         own = namespace == self.name or self.orgs.get(namespace) in ("write", "admin")
+        if self.role == "fineGrained":
+            return "repo.write" in self.scoped.get(namespace, [])
         return own and self.role == "write"
 
 
@@ -98,6 +102,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: list[PullRequest] = field(default_factory=list)
+    pulls_disabled: bool = False
     blobs: dict[str, bytes] = field(default_factory=dict)
     lfs: dict[str, bytes] = field(default_factory=dict)
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)

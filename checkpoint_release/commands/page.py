@@ -1,0 +1,58 @@
+"""checkpoint-release page: open a release in the browser, and have it prove itself.
+
+checkpoint-release page artifacts/release
+checkpoint-release page artifacts/release --port 8000 --open
+
+The page is this package's own, whatever the release holds. Its runtime,
+onnxruntime-web, comes from the npm registry at a pinned version and hash, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "serve a release's page on this machine, for the browser to prove it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("release", type=Path, help="the release's folder")
+    parser.add_argument(
+        "--port", type=int, default=0, help="of loopback; a free one by default"
+    )
+    parser.add_argument(
+        "--runtime",
+        type=Path,
+        metavar="FILE",
+        help="onnxruntime-web's npm archive, for machines without internet",
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="open the page in the browser"
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        ArtifactError: it is no release with an ONNX model, the runtime can't be had, or
+            the port is taken.
+    """
+    from checkpoint_release.core.artifacts.release import read_release
+    from checkpoint_release.page.npm import cache_folder, runtime_package, unpacked
+    from checkpoint_release.page.server import page_server
+
+    read_release(asked.release)  # before anything is fetched
+    runtime = unpacked(runtime_package(), cache_folder(), asked.runtime)
+    with page_server(asked.release, runtime, asked.port) as server:
+        print(f"{asked.release} is at {server.url} until Ctrl-C", flush=True)
+        if asked.open:
+            import webbrowser
+
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0

@@ -1,0 +1,127 @@
+"""The versions of a release that a Hub holds, and what is new since the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from checkpoint_release.core.artifacts.release import (
+    CHANGES,
+    RELEASE,
+    Release,
+)
+from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.release.comparison import compare
+from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.notes import notes
+from checkpoint_release.release.versions import previous_version
+from checkpoint_release.release.view import ReleaseView, view_on_hub
+
+_HEADING = "# Changelog\n\n"
+
+
+@dataclass
+class History:
+    """What a repository on a Hub holds of earlier versions.
+
+    Attributes:
+        hub: where it is.
+        repo_id: organisation/name.
+        branch: that is published to.
+        version: that is to be published; None: it has none.
+        report: takes a line about what can't be done.
+        notes: what changed since the version before; empty until `changes` was called,
+            and where there is no such version.
+    """
+
+    hub: Hub
+    repo_id: str
+    branch: str
+    version: str | None
+    report: Callable[[str], None] = print
+    notes: str = field(default="", init=False)
+
+    def changes(self, folder: Path, release: Release) -> str | None:
+        """Note what changed, and make the text of the release's CHANGELOG.md.
+
+        A version that is published already keeps the one that it has. A release without
+        a version has none: published again it would be compared with itself, and be
+        another one.
+
+        Args:
+            folder: in which the release is made.
+            release: its description, without that file.
+
+        Returns:
+            None where there is no version, it is the first, or people have such a
+            file.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        if self.hub.find_repo(self.repo_id) is None:
+            return None
+        refs = self.hub.refs(self.repo_id)
+        if self.version in refs.tags:
+            return self._text_of(self.version)
+        branch = self.branch if self.branch in refs.branches else "main"
+        if self.version is None:
+            self._compare(branch, ReleaseView("this release", release, folder))
+            return None
+        before = previous_version(self.version, refs.tags)
+        if before is None:
+            return None
+        older = self._compare(before, ReleaseView(self.version, release, folder))
+        if older is None or self._is_of_people(branch):
+            return None
+        section = f"## {self.version}\n\n{self.notes}\n"
+        return _HEADING + "\n".join(filter(None, [section, older]))
+
+    def _compare(self, before: str, new: ReleaseView) -> str | None:
+        """Note what changed since a revision.
+
+        Args:
+            before: of the Hub.
+            new: the release that is made.
+
+        Returns:
+            The changes up to there, without a heading; None where there is no release,
+            or another version of this pipeline made it.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        if RELEASE not in self.hub.files(self.repo_id, before):
+            return None
+        try:
+            with view_on_hub(self.hub, self.repo_id, before) as old:
+                self.notes = f"Since {before}:\n\n{notes(compare(old, new))}"
+                return old.text(CHANGES).removeprefix(_HEADING)
+        except ArtifactError as error:
+            self.report(f"no release notes: {error.problem}")
+            return None
+
+    def _text_of(self, tag: str) -> str | None:
+        """The CHANGELOG.md of a version, where it is of the release."""
+        files = self.hub.files(self.repo_id, tag)
+        if RELEASE not in files or CHANGES not in files:
+            return None
+        try:
+            with view_on_hub(self.hub, self.repo_id, tag) as published:
+                return published.text(CHANGES) or None
+        except ArtifactError:
+            return None
+
+    def _is_of_people(self, branch: str) -> bool:
+        """Whether a branch holds a CHANGELOG.md that no release put there."""
+        files = self.hub.files(self.repo_id, branch)
+        if CHANGES not in files:
+            return False
+        if RELEASE not in files:
+            return True
+        try:
+            with view_on_hub(self.hub, self.repo_id, branch) as current:
+                return CHANGES not in current.release.files
+        except ArtifactError:
+            return True

@@ -1,0 +1,225 @@
+"""What a Hub holds of a release, and what is left to publish."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from checkpoint_release.core.artifacts.release import CARD, RELEASE, SUMS, read_release
+from checkpoint_release.core.errors import ArtifactError, PublishError, first_few
+from checkpoint_release.release.hub import Hub, Refs
+from checkpoint_release.release.hub_errors import tag_conflict
+from checkpoint_release.release.plan import (
+    HUB_FILES,
+    LocalFile,
+    Plan,
+    ReleaseCommit,
+    RemoteFile,
+    Survey,
+    Target,
+    make_plan,
+)
+
+MAX_REPLACED = 5
+"""How many of people's files a message names."""
+
+
+def survey(hub: Hub, local: Mapping[str, LocalFile], target: Target) -> Survey:
+    """Read what the Hub holds, and plan what is left to do.
+
+    Args:
+        hub: where to look.
+        local: path in the release → file.
+        target: where the release goes.
+
+    Raises:
+        PublishError: the version's tag is at other files, the repository's visibility
+            isn't the one asked for, people's files would be replaced, or the Hub can't
+            be asked.
+    """
+    repo = hub.find_repo(target.repo_id)
+    if repo is None:
+        return Survey(make_plan(local, {}), exists=False)
+    _require_visibility(target, is_private=bool(repo.private))
+    refs = hub.refs(target.repo_id, pull_requests=target.create_pr)
+    looking = _Look(hub, local, target)
+    if target.tag and target.tag in refs.tags:
+        return looking.at_tag(target.tag)
+    return looking.at_branch(refs)
+
+
+def _require_visibility(target: Target, *, is_private: bool) -> None:
+    """Require that the repository is as private as it should be.
+
+    Raises:
+        PublishError: it isn't.
+    """
+    if is_private == target.private:
+        return
+    found, wanted = ("private", "public") if is_private else ("public", "private")
+    value, other = ("false", "true") if is_private else ("true", "false")
+    raise PublishError(
+        f"{target.repo_id} is {found} and {{publish.private}} is {value}",
+        f"make the repository {wanted} in its settings on the Hub, or set"
+        f" {{publish.private}} to {other}",
+        options=["publish.private"],
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look at a repository that exists."""
+
+    hub: Hub
+    local: Mapping[str, LocalFile]
+    target: Target
+
+    def at_tag(self, tag: str) -> Survey:
+        """The state where the version is tagged already.
+
+        Raises:
+            PublishError: its commit holds other files.
+        """
+        commit = self.hub.commit_of(self.target.repo_id, tag)
+        remote = self.hub.files(self.target.repo_id, commit)
+        owned = self._owned(remote, commit)
+        plan = self._plan(remote, owned)
+        if not plan.empty:
+            raise tag_conflict(self.target, commit, plan)
+        return Survey(
+            plan,
+            head=commit,
+            branch_exists=True,
+            release=ReleaseCommit(commit),
+            tagged=True,
+            remote=remote,
+            owned=owned,
+        )
+
+    def at_branch(self, refs: Refs) -> Survey:
+        """The state of the branch, or of main where it has still to be made.
+
+        Raises:
+            PublishError: people's files would be replaced.
+        """
+        head = refs.branches.get(self.target.revision, refs.branches.get("main"))
+        if head is None:
+            return Survey(make_plan(self.local, {}))
+        remote = self.hub.files(self.target.repo_id, head)
+        owned = self._owned(remote, head)
+        plan = self._plan(remote, owned)
+        _require_consent(self.target, plan, owned, has_release=RELEASE in remote)
+        release = None
+        if plan.empty:
+            release = ReleaseCommit(head)
+        elif self.target.create_pr:
+            release = self._find_pull_request(refs, owned)
+        return Survey(
+            plan,
+            head=head,
+            branch_exists=self.target.revision in refs.branches,
+            release=release,
+            remote=remote,
+            owned=owned,
+        )
+
+    def _plan(self, remote: Mapping[str, RemoteFile], owned: frozenset[str]) -> Plan:
+        return make_plan(self.local, remote, self.target.kept, owned)
+
+    def _owned(self, remote: Mapping[str, RemoteFile], revision: str) -> frozenset[str]:
+        """The paths at a revision that aren't people's.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        owned: set[str] = set()
+        if RELEASE in remote:
+            owned |= self._released(remote, revision)
+        for path in remote:
+            if any(fnmatchcase(path, pattern) for pattern in self.target.deletable):
+                owned.add(path)
+        return frozenset(owned)
+
+    def _released(
+        self, remote: Mapping[str, RemoteFile], revision: str
+    ) -> frozenset[str]:
+        """The paths that the release at a revision put there.
+
+        A release.json of another version of this pipeline may not be readable; then
+        SHA256SUMS, whose form never changes, lists the same paths.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        repo_id = self.target.repo_id
+        text = self.hub.content(repo_id, RELEASE, revision)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / RELEASE).write_bytes(text)
+            try:
+                release = read_release(Path(folder))
+            except ArtifactError:
+                release = None
+        if release is not None:
+            return frozenset(release.files) | release.unlisted
+        if SUMS not in remote:
+            return frozenset({RELEASE})
+        sums = self.hub.content(repo_id, SUMS, revision)
+        return frozenset({RELEASE, SUMS, *_summed_paths(sums)})
+
+    def _find_pull_request(
+        self, refs: Refs, owned: frozenset[str]
+    ) -> ReleaseCommit | None:
+        """The open pull request of our title that holds exactly these files."""
+        repo_id = self.target.repo_id
+        for number in self.hub.open_pull_requests(repo_id, self.target.title):
+            head = refs.pull_requests.get(f"refs/pr/{number}")
+            if head is None:
+                continue
+            remote = self.hub.files(repo_id, head)
+            if self._plan(remote, owned).empty:
+                return ReleaseCommit(head, number)
+        return None
+
+
+def _summed_paths(sums: bytes) -> list[str]:
+    """The paths of a SHA256SUMS: of each line, what follows the digest."""
+    lines = sums.decode(errors="replace").splitlines()
+    return [line.partition("  ")[2] for line in lines]
+
+
+def _require_consent(
+    target: Target, plan: Plan, owned: frozenset[str], *, has_release: bool
+) -> None:
+    """Replace none of people's files without their consent.
+
+    Args:
+        target: names what may go.
+        plan: what would be done.
+        owned: paths that aren't people's.
+        has_release: whether a release of this pipeline is there.
+
+    Raises:
+        PublishError: another file than the card would be replaced.
+    """
+    may_change = owned | HUB_FILES | {CARD}
+    replaced = [path for path in plan.changed if path not in may_change]
+    if not replaced:
+        return
+    listed = first_few(replaced, MAX_REPLACED)
+    if has_release:
+        raise PublishError(
+            f"{listed} of {target.repo_id} would be replaced, and no release put it"
+            " there",
+            "leave it out of {publish.extra}; or name in {publish.delete} what may be"
+            " replaced",
+            options=["publish.extra", "publish.delete"],
+        )
+    raise PublishError(
+        f"{target.repo_id} holds no release, and {listed} of it would be replaced",
+        "publish to another repository; or name in {publish.delete} what may go, as"
+        " patterns such as '*'",
+        options=["publish.delete"],
+    )

@@ -1,0 +1,231 @@
+"""The page in a real browser proves right models, and shows wrong ones as wrong."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from playwright.sync_api import Browser, Route
+
+from checkpoint_release.core.artifacts.release import read_release
+from checkpoint_release.core.files import read_json
+from checkpoint_release.page.files import page_files
+from tests.support.browser import Visit, runtime_folder, served
+from tests.support.hostile_releases import as_it_is
+
+pytestmark = pytest.mark.slow
+SECONDS_OF_A_PROOF = 3
+CDN = "https://cdn.jsdelivr.net/npm/onnxruntime-web@"
+
+
+def copy(release: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(release, folder / "release"))
+
+
+def change_weight(release: Path, change: Callable[[float], float]) -> None:
+    """Change one number of the largest weight matrix; release.json lists the result."""
+    path = release / "onnx/model.onnx"
+    model = onnx.load(path)
+    weights = [each for each in model.graph.initializer if len(each.dims) > 1]
+    weight = max(weights, key=lambda each: math.prod(each.dims))
+    values = numpy_helper.to_array(weight).copy()
+    place = np.unravel_index(np.abs(values).argmax(), values.shape)
+    values[place] = change(float(values[place]))
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, path)
+    as_it_is(release)
+
+
+@pytest.mark.parametrize("name", ["demo", "images", "choices"])
+def test_a_right_model_is_proven_and_nothing_is_asked_of_another_host(
+    name: str, request: pytest.FixtureRequest, visit: Visit
+) -> None:
+    with served(request.getfixturevalue(name)) as url:
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+        assert visit.foreign(url) == []
+        assert visit.errors == []
+        rows = visit.page.locator("#figures tbody tr")
+        assert rows.count() >= 1
+        assert all("passed" in row for row in rows.all_inner_texts())
+
+
+def test_the_demo_is_proven_soon_after_its_files_are_there(
+    demo: Path, visit: Visit
+) -> None:
+    with served(demo) as url:
+        visit.open(url)
+        took = visit.page.evaluate(
+            "() => performance.measure('proof', 'files', 'verdict').duration"
+        )
+    assert took < 1000 * SECONDS_OF_A_PROOF
+
+
+def test_figure_and_table_show_every_output_and_the_limit(
+    demo: Path, visit: Visit
+) -> None:
+    outputs = {spec["name"] for spec in signature_of(demo)["outputs"]}
+    with served(demo) as url:
+        visit.open(url)
+        label = visit.page.get_attribute("#chart svg", "aria-label") or ""
+        drawn = visit.page.inner_text("#chart")
+        table = visit.page.inner_text("#figures")
+    assert "limit is 3" in label
+    assert "limit 3×" in drawn
+    for output in outputs:
+        assert output in label
+        assert output in drawn
+        assert output in table
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda weight: weight + 1, id="far off"),
+        pytest.param(lambda weight: weight * 1.01, id="by a hundredth"),
+        pytest.param(lambda weight: np.nan, id="not a number"),
+    ],
+)
+def test_one_wrong_weight_is_shown_as_wrong_though_all_hashes_are_right(
+    change: Callable[[float], float], images: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(images, tmp_path)
+    change_weight(release, change)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "wrong"
+        assert "WRONG" in visit.verdict
+        assert "WRONG" in visit.page.inner_text("#figures")
+
+
+def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
+    demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    change_weight(release, lambda weight: weight + 0.1)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "wrong", visit.verdict
+
+
+@pytest.mark.parametrize(
+    "name", ["onnx/model.onnx", "sample/outputs.safetensors", "parity.json"]
+)
+def test_a_changed_byte_is_refused_and_nothing_is_run(
+    name: str, demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    change_a_digit(release / name)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "refused", visit.verdict
+        assert name in visit.verdict
+        assert not [each for each in visit.addresses if "ort" in each]
+        assert visit.page.is_hidden("#use")
+
+
+def change_a_digit(path: Path) -> None:
+    """Make 5 of a 4, say, so that JSON stays JSON."""
+    content = bytearray(path.read_bytes())
+    place = len(content) // 2
+    while not chr(content[place]).isdigit():
+        place += 1
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_list_of_files_that_was_changed_is_refused(
+    choices: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(choices, tmp_path)
+    with served(release) as url:  # the server itself serves no such list
+        text = (release / "release.json").read_text()
+        listed = read_release(release).files["README.md"].sha256
+        (release / "release.json").write_text(text.replace(listed, "0" * 64))
+        visit.open(url)
+        assert visit.state == "refused"
+
+
+def test_a_release_whose_own_check_failed_is_refused(
+    choices: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(choices, tmp_path)
+    report = release / "parity.json"
+    report.write_text(report.read_text().replace('"passed": true', '"passed": false'))
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "refused"
+
+
+def signature_of(release: Path) -> dict[str, list[dict[str, str]]]:
+    return read_json(release / "onnx/config.json")["signature"]
+
+
+# From another web server, with the runtime from a CDN
+
+
+def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
+    """Have the visitor's browser find a release on a web server, as a static Space is
+    one, and the CDN's files.
+
+    Args:
+        change: appended to every file of the CDN.
+    """
+    runtime, pages = runtime_folder(), page_files()
+
+    def answer(route: Route) -> None:
+        path = route.request.url.partition("?")[0].partition(".example/")[2]
+        file = release / path
+        if path.startswith("page/"):
+            name = path.removeprefix("page/") or "index.html"
+            file = pages.get(name, release / path)
+        if file.is_file():
+            route.fulfill(path=file, content_type=KINDS.get(file.suffix))
+        else:
+            route.fulfill(status=404)
+
+    def deliver(route: Route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        content = (runtime / name).read_bytes() + change
+        headers = {"Access-Control-Allow-Origin": "*"}
+        route.fulfill(body=content, headers=headers, content_type="text/plain")
+
+    visit.page.context.route("https://space.example/**", answer)
+    visit.page.context.route(f"{CDN}**", deliver)
+    return "https://space.example/page/"
+
+
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+
+
+def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
+    choices: Path, visit: Visit
+) -> None:
+    url = on_the_web(visit, choices)
+    visit.open(url)
+    assert visit.state == "passed", visit.verdict
+    version = read_json(page_files()["runtime.json"])["package"]["version"]
+    assert visit.foreign(url)
+    assert all(each.startswith(f"{CDN}{version}/") for each in visit.foreign(url))
+
+
+def test_a_runtime_that_is_not_the_pinned_one_is_not_run(
+    choices: Path, visit: Visit
+) -> None:
+    visit.open(on_the_web(visit, choices, change=b"\n"))
+    assert visit.state == "failed"
+    assert "is not the file that is pinned" in visit.verdict
+
+
+def test_without_scripts_the_page_states_how_to_open_it(browser: Browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(page_files()["index.html"].as_uri())
+    assert "checkpoint-release page" in page.inner_text("#verdict")
+    context.close()
