@@ -18,7 +18,7 @@ from checkpoint_release.report.history import committed_lock
 from checkpoint_release.report.locked import LOCK, LockedStage, read_lock
 
 _SLACK = 5.0
-"""Seconds after the end of a run in which DVC may still link its outputs anew. A further
+"""Seconds after the end of a run in which DVC may still link its outputs anew. Another
 `dvc repro`, which could restore others, takes longer to get there.
 """
 RAN = "ran here"
