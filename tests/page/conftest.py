@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.support.browser import Visit, chromium
 from tests.support.models import SIGNATURES, Argmax, Convolutions
@@ -56,10 +56,17 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return foreign(tmp_path_factory.mktemp("choices") / "model", Argmax)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """What drives browsers."""
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
     """A headless Chromium."""
-    with chromium() as browser:
+    with chromium(playwright) as browser:
         yield browser
 
 

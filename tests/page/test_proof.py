@@ -11,12 +11,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Playwright, Route
 
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.files import read_json
 from checkpoint_release.page.files import page_files
-from tests.support.browser import Visit, runtime_folder, served
+from tests.support.browser import (
+    WEBGPU_IN_SOFTWARE,
+    Visit,
+    chromium,
+    runtime_folder,
+    served,
+)
 from tests.support.hostile_releases import as_it_is
 
 pytestmark = pytest.mark.slow
@@ -102,6 +108,7 @@ def test_one_wrong_weight_is_shown_as_wrong_though_all_hashes_are_right(
         assert visit.state == "wrong"
         assert "WRONG" in visit.verdict
         assert "WRONG" in visit.page.inner_text("#figures")
+        assert visit.page.is_hidden("#use")
 
 
 def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
@@ -165,6 +172,23 @@ def test_a_release_whose_own_check_failed_is_refused(
 
 def signature_of(release: Path) -> dict[str, list[dict[str, str]]]:
     return read_json(release / "onnx/config.json")["signature"]
+
+
+# On a graphics processor
+
+
+def test_the_model_is_proven_on_webgpu_as_well(
+    images: Path, playwright: Playwright
+) -> None:
+    graphics = chromium(playwright, *WEBGPU_IN_SOFTWARE)
+    with graphics as browser, served(images) as url:
+        visit = Visit(browser.new_context())
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+        assert "On WebAssembly and WebGPU" in visit.verdict
+        assert "WebGPU" in visit.page.inner_text("#legend")
+        visit.page.get_by_label("on", exact=True).select_option("webgpu")
+        visit.page.get_by_text("Computed on WebGPU").wait_for()
 
 
 # From another web server, with the runtime from a CDN

@@ -72,9 +72,18 @@ async function prove(model) {
   state.local = await runtimeIsLocal();
   await proveOn("wasm");
   await offerWebGpu();
+  offerUse();
+}
+
+// The model may be used where it computes what it should.
+function offerUse() {
   const { config, sample } = state.files;
+  const engines = new Map();
+  for (const { backend, judgement } of state.results) {
+    if (judgement.passed) engines.set(backend, state.engines.get(backend));
+  }
   const signature = config.signature ?? signatureOf(sample);
-  const shared = { signature, config, inputs: sample.inputs, engines: state.engines };
+  const shared = { signature, config, inputs: sample.inputs, engines };
   showUse(shared);
   showMotion(shared);
 }
@@ -154,34 +163,52 @@ function inOrder(arrays, signature) {
 
 function showResults() {
   const { results } = state;
-  const outputs = results.flatMap(({ backend, judgement }) =>
-    judgement.outputs.map((output) => ({ ...output, on: BACKENDS[backend] })),
-  );
-  const { limit, unit } = results[0].judgement;
-  const times = (error) => `${short(error)} times ${unit}`;
-  const wrong = outputs.filter((output) => !output.passed);
-  const worst = outputs.reduce((one, other) => (other.error > one.error ? other : one));
-  if (wrong.length) {
-    const reason =
-      worst.remark ||
-      `is off by ${short(worst.largest)}, which is ${times(worst.error)}; ${short(limit)} times is allowed`;
-    steps.judged.set("failed", `${wrong.length} of ${outputs.length} are not`);
-    showVerdict(
-      "wrong",
-      `${wrong.length} of ${outputs.length} outputs are not what the checkpoint computes.` +
-        ` ${worst.name} on ${worst.on} ${reason}. Don’t use this model in this browser.`,
-    );
-  } else {
-    const where = results.map(({ backend }) => BACKENDS[backend]).join(" and ");
-    steps.judged.set("done", `all ${outputs.length}; the largest is ${times(worst.error)}`);
-    showVerdict(
-      "passed",
-      `On ${where}, in this browser, the model computes what its checkpoint computes:` +
-        ` the largest error is ${times(worst.error)}, and ${short(limit)} times is allowed.`,
+  const right = results.filter(({ judgement }) => judgement.passed);
+  const wrong = results.filter(({ judgement }) => !judgement.passed);
+  const names = (some) => some.map(({ backend }) => BACKENDS[backend]).join(" and ");
+  const sentences = [];
+  if (right.length) {
+    sentences.push(
+      `On ${names(right)}, in this browser, the model computes what its checkpoint computes:` +
+        ` the largest error is ${multiple(worstOf(right))}, and ${allowed(right)} is allowed.`,
     );
   }
+  for (const result of wrong) sentences.push(complaint(result));
+  if (wrong.length) {
+    sentences.push(right.length ? `Use ${names(right)} here.` : "Don’t use this model here.");
+  }
+  const word = wrong.length && right.length ? `WRONG on ${names(wrong)}` : undefined;
+  showVerdict(wrong.length ? "wrong" : "passed", sentences.join(" "), word);
+  const detail = results.map(
+    (result) => `${BACKENDS[result.backend]}: at most ${multiple(worstOf([result]))}`,
+  );
+  steps.judged.set(wrong.length ? "failed" : "done", detail.join("; "));
   showFigures(results, recordedErrors());
 }
+
+// What is wrong on one backend, by its worst output.
+function complaint(result) {
+  const { outputs } = result.judgement;
+  const count = outputs.filter((output) => !output.passed).length;
+  const worst = worstOf([result]);
+  const reason =
+    worst.remark ||
+    `is off by ${short(worst.largest)}, which is ${multiple(worst)}; ${allowed([result])} is allowed`;
+  return (
+    `On ${BACKENDS[result.backend]}, ${count} of ${outputs.length} outputs are not what the` +
+    ` checkpoint computes: ${worst.name} ${reason}.`
+  );
+}
+
+function worstOf(results) {
+  const outputs = results.flatMap(({ judgement }) =>
+    judgement.outputs.map((output) => ({ ...output, unit: judgement.unit })),
+  );
+  return outputs.reduce((one, other) => (other.error > one.error ? other : one));
+}
+
+const multiple = ({ error, unit }) => `${short(error)} times ${unit}`;
+const allowed = ([{ judgement }]) => `${short(judgement.limit)} times`;
 
 // What the release's own check measured, by output.
 function recordedErrors() {
@@ -208,7 +235,13 @@ async function offerWebGpu() {
     { id: "webgpu", type: "button" },
     `Prove it on WebGPU too (fetches ${size})`,
   );
-  button.addEventListener("click", () => attempt(() => (button.remove(), proveOnWebGpu())));
+  button.addEventListener("click", () =>
+    attempt(async () => {
+      button.remove();
+      await proveOnWebGpu();
+      offerUse();
+    }),
+  );
   byId("actions").append(button);
 }
 

@@ -13,9 +13,10 @@ const WORDS = {
 };
 const MARKS = { waiting: "○", running: "◌", done: "✓", failed: "✕" };
 
-export function showVerdict(state, text) {
+// state: a key of WORDS; the word may be a more exact one.
+export function showVerdict(state, text, word = WORDS[state]) {
   byId("verdict").dataset.state = state;
-  byId("verdict-word").textContent = WORDS[state];
+  byId("verdict-word").textContent = word;
   byId("verdict-text").textContent = text;
 }
 
