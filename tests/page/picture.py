@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Page, ViewportSize, sync_playwright
 
 from tests.support.browser import Visit, chromium, served
 from tests.support.project import ROOT
 
 FOLDER = ROOT / "docs/pictures"
-VIEW = {"width": 1000, "height": 900}
+VIEW: ViewportSize = {"width": 1000, "height": 900}
 FRAME = "20"  # a middle one, which is missing in what the model is given
 
 
@@ -47,8 +47,8 @@ def picture(page: Page, name: str, first: str, last: str) -> None:
         raise ValueError(f"the page has no {first} or no {last}")
     y = max(top["y"] - margin, 0)
     height = end["y"] + end["height"] + margin - y
-    clip = {"x": 0, "y": y, "width": VIEW["width"], "height": height}
-    page.screenshot(path=FOLDER / name, clip=clip, full_page=True)  # type: ignore[arg-type]
+    clip: FloatRect = {"x": 0, "y": y, "width": VIEW["width"], "height": height}
+    page.screenshot(path=FOLDER / name, clip=clip, full_page=True)
 
 
 if __name__ == "__main__":

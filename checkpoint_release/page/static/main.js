@@ -170,7 +170,7 @@ function showResults() {
   if (right.length) {
     sentences.push(
       `On ${names(right)}, in this browser, the model computes what its checkpoint computes:` +
-        ` the largest error is ${multiple(worstOf(right))}, and ${allowed(right)} is allowed.`,
+        ` the largest error is ${statement(worstOf(right))}.`,
     );
   }
   for (const result of wrong) sentences.push(complaint(result));
@@ -179,9 +179,10 @@ function showResults() {
   }
   const word = wrong.length && right.length ? `WRONG on ${names(wrong)}` : undefined;
   showVerdict(wrong.length ? "wrong" : "passed", sentences.join(" "), word);
-  const detail = results.map(
-    (result) => `${BACKENDS[result.backend]}: at most ${multiple(worstOf([result]))}`,
-  );
+  const detail = results.map((result) => {
+    const { error, judgement } = worstOf([result]);
+    return `${BACKENDS[result.backend]}: at most ${short(error)} × ${judgement.unit}`;
+  });
   steps.judged.set(wrong.length ? "failed" : "done", detail.join("; "));
   showFigures(results, recordedErrors());
 }
@@ -191,9 +192,7 @@ function complaint(result) {
   const { outputs } = result.judgement;
   const count = outputs.filter((output) => !output.passed).length;
   const worst = worstOf([result]);
-  const reason =
-    worst.remark ||
-    `is off by ${short(worst.largest)}, which is ${multiple(worst)}; ${allowed([result])} is allowed`;
+  const reason = worst.remark || `is off by ${short(worst.largest)}, which is ${statement(worst)}`;
   return (
     `On ${BACKENDS[result.backend]}, ${count} of ${outputs.length} outputs are not what the` +
     ` checkpoint computes: ${worst.name} ${reason}.`
@@ -202,13 +201,15 @@ function complaint(result) {
 
 function worstOf(results) {
   const outputs = results.flatMap(({ judgement }) =>
-    judgement.outputs.map((output) => ({ ...output, unit: judgement.unit })),
+    judgement.outputs.map((output) => ({ ...output, judgement })),
   );
   return outputs.reduce((one, other) => (other.error > one.error ? other : one));
 }
 
-const multiple = ({ error, unit }) => `${short(error)} times ${unit}`;
-const allowed = ([{ judgement }]) => `${short(judgement.limit)} times`;
+function statement({ error, judgement }) {
+  if (judgement.reduced) return `${short(100 * error)} % of what is allowed in reduced precision`;
+  return `${short(error)} times the noise floor, and ${short(judgement.limit)} times is allowed`;
+}
 
 // What the release's own check measured, by output.
 function recordedErrors() {

@@ -88,14 +88,9 @@ function legend(results, recorded) {
 function table(results) {
   const { judgement } = results[0];
   const head = element("tr", {}, element("th", { scope: "col" }, "output"));
-  const titles = [
-    "on",
-    `error, × ${judgement.unit}`,
-    "largest error",
-    "allowed",
-    "typical error",
-    "verdict",
-  ];
+  const allowed = `${judgement.reduced ? "typical" : "largest"} error allowed`;
+  const errors = ["typical error", "largest error", allowed];
+  const titles = ["on", `error, × ${judgement.unit}`, ...errors, "verdict"];
   for (const title of titles) {
     head.append(element("th", { scope: "col", class: title === "on" ? "text" : null }, title));
   }
@@ -123,9 +118,9 @@ function row(backend, output) {
     element("th", { scope: "row" }, output.name),
     element("td", { class: "text" }, BACKENDS[backend]),
     element("td", {}, error),
+    element("td", {}, short(output.typical)),
     element("td", {}, short(output.largest)),
     element("td", {}, short(output.allowed)),
-    element("td", {}, short(output.typical)),
     element("td", {}, tag),
   );
 }
