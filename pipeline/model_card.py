@@ -22,13 +22,14 @@ from checkpoint_release.card.hub_terms import check_terms
 from checkpoint_release.card.inputs import read_inputs
 from checkpoint_release.card.pictures import draw_pictures, write_pictures
 from checkpoint_release.card.render import render
-from checkpoint_release.card.training import metrics
 from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CardParams, load_params
+from checkpoint_release.core.signing_keys import fingerprint_of_signing_key
 from checkpoint_release.core.sources import make_importable
+from checkpoint_release.core.training import metrics
 
 MODEL_CARD = "model-card"
 
@@ -37,14 +38,25 @@ def main() -> None:
     """Run the stage."""
     params = load_params()
     make_importable(params.model)
+    key = params.publish.signing_key
+    signer = fingerprint_of_signing_key(Path(key)) if key else None
     address = Address.of(params.publish.repo_id, params.publish.version)
-    write_card(params.card, stage.ARTIFACTS, address)
+    write_card(params.card, stage.ARTIFACTS, signer, address)
 
 
 def write_card(
-    params: CardParams, artifacts: Path, address: Address | None = None
+    params: CardParams,
+    artifacts: Path,
+    signer: str | None = None,
+    address: Address | None = None,
 ) -> None:
-    """Write artifacts/model-card; its examples name the address on the Hub.
+    """Write artifacts/model-card.
+
+    Args:
+        params: what the author states.
+        artifacts: the folder of all artifacts.
+        signer: fingerprint of the key that will sign the release; None: nobody does.
+        address: on the Hub, which the examples name; None: it has none.
 
     Raises:
         ArtifactError: an artifact is missing, changed, or didn't pass the parity check.
@@ -69,7 +81,7 @@ def write_card(
         has_metrics=bool(metrics(inputs.checkpoint.training)),
     )
     pictures = draw_pictures(inputs)
-    text = render(inputs, notes, missing, pictures, address)
+    text = render(inputs, notes, missing, pictures, signer, address)
     target = artifacts / MODEL_CARD
     with artifact_folder(target) as folder:
         (folder / CARD).write_text(text, encoding="utf-8", newline="\n")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core import stage
+from checkpoint_release.core.artifacts.attestation import Making
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.receipt import (
     LOOKS,
     RECEIPT,
@@ -20,9 +22,11 @@ from checkpoint_release.core.artifacts.receipt import (
     count_look,
 )
 from checkpoint_release.core.params import PublishParams, load_params
+from checkpoint_release.core.run_record import read_run_record
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Earlier, assemble
 from checkpoint_release.release.environment import computing_packages
+from checkpoint_release.release.making import describe_making
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
@@ -95,14 +99,23 @@ def assemble_release(
     params: PublishParams, artifacts: Path, earlier: Earlier | None
 ) -> AssembledRelease:
     """Write artifacts/release; it keeps what people did to an earlier one."""
+    signing_key = Path(params.signing_key) if params.signing_key else None
+    packages = {}
+    if params.sbom or signing_key:
+        packages = computing_packages(REQUIREMENTS)
+
+    def making(facts: CheckpointFacts) -> Making:
+        return describe_making(read_run_record(), packages, facts)
+
     folder = assemble(
         artifacts,
         card=params.card,
         page=params.page,
-        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
-        signing_key=Path(params.signing_key) if params.signing_key else None,
+        packages=packages if params.sbom else None,
+        signing_key=signing_key,
         extra=Path(params.extra),
         earlier=earlier,
+        making=making if signing_key else None,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")

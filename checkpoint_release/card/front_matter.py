@@ -11,10 +11,10 @@ from checkpoint_release.card.author_notes import AuthorNotes
 from checkpoint_release.card.hub_terms import METRICS, metric_id
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import one_line
-from checkpoint_release.card.training import metrics, without_repeats
 from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
+from checkpoint_release.core.training import metrics, without_repeats
 
 _NOT_ON_HUB = "custom"
 """The type of a dataset that has no id on the Hub; the model-index wants one."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from checkpoint_release.core.artifacts.attestation import PROOF, PROVENANCE
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
@@ -29,7 +30,9 @@ Kind = Literal["built", "evidence", "extra"]
 """Where release.json lists a file; see Release."""
 
 CARD_FOLDER = "model-card"
-_WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
+_WRITTEN_HERE = frozenset(
+    name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF)
+)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import pytest
 from checkpoint_release.card.address import Address
 from checkpoint_release.card.hub_terms import metric_id
 from checkpoint_release.card.render import table
-from checkpoint_release.card.training import without_repeats
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.params import CardParams
 from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.training import without_repeats
 from pipeline.model_card import MODEL_CARD, write_card
 from tests.card.test_model_card import (  # noqa: F401  artifacts and author: fixtures
     Artifacts,
@@ -36,7 +36,8 @@ def addressed(
     version: str | None = "v1.0.0",
 ) -> str:
     """The card of a release that has an address on the Hub."""
-    write_card(params, artifacts.path, Address("lab/rabbit", version))
+    address = Address("lab/rabbit", version)
+    write_card(params, artifacts.path, address=address)
     return (artifacts.path / MODEL_CARD / CARD).read_text(encoding="utf-8")
 
 
