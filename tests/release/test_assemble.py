@@ -55,7 +55,7 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
     assert tree(assemble(artifacts)).keys() == {
         *("README.md", "parity.json", "release.json", "SHA256SUMS"),
         *("model.safetensors", "config.json"),
-        *("onnx/model.onnx", "onnx/config.json", "torchscript/model.pt"),
+        *("onnx/model.onnx", "torchscript/model.pt"),
         *("sample/inputs.safetensors", "sample/outputs.safetensors"),
     }
 
