@@ -79,6 +79,23 @@ def test_pictures_of_the_card_are_evidence_and_a_models_own_are_built(
     assert "pictures/logo.svg" in release.built.files
 
 
+def test_a_config_is_released_once_where_it_is_the_same(artifacts: Path) -> None:
+    names = tree(assemble(artifacts)).keys()
+    assert "config.json" in names and "onnx/config.json" not in names
+    other = {"model.onnx": b"graph", "config.json": b'{"dtype": "float16"}\n'}
+    write_artifact(artifacts / "onnx", "onnx", other)
+    write_parity(artifacts)
+    assert "onnx/config.json" in tree(assemble(artifacts))
+
+
+def test_without_safetensors_each_format_has_its_config(artifacts: Path) -> None:
+    shutil.rmtree(artifacts / "safetensors")
+    write_artifact(artifacts / "safetensors", "safetensors", {}, enabled=False)
+    write_parity(artifacts)
+    names = tree(assemble(artifacts)).keys()
+    assert "onnx/config.json" in names and "config.json" not in names
+
+
 def test_a_picture_that_changed_since_stops_the_release(artifacts: Path) -> None:
     card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
     write_artifact(artifacts / "model-card", "model-card", card)
