@@ -11,7 +11,8 @@ the user trusts by name.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -38,6 +39,7 @@ from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointReleaseError,
     InferenceError,
+    ParamsError,
     UntrustedCodeError,
     first_few,
 )
@@ -51,6 +53,7 @@ from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.attested import check_attestations
 from checkpoint_release.release.checks import Check as Check
 from checkpoint_release.release.differences import differences
+from checkpoint_release.release.policy import Policy, check_rebuilds
 from checkpoint_release.release.signing import check_signature
 from checkpoint_release.tensors.safetensors import open_safetensors
 
@@ -93,6 +96,7 @@ def verify_release(
     revision: str | None = None,
     public_key: Path | None = None,
     trust: Sequence[str] = (),
+    policy: Policy | None = None,
 ) -> list[Check]:
     """Verify a release in a folder, or on the Hub, from where it is downloaded first.
 
@@ -101,6 +105,22 @@ def verify_release(
         revision: branch, tag or commit on the Hub; None: main.
         public_key: PEM file to check the signature with.
         trust: the code that may run; see verify.
+        policy: what is required beside that; None: nothing.
+
+    Raises:
+        ArtifactError: it is no release, or can't be read.
+        PublishError: the Hub doesn't give it.
+    """
+    with local_release(release, revision) as folder:
+        return verify(folder, public_key=public_key, trust=trust, policy=policy)
+
+
+@contextmanager
+def local_release(release: str, revision: str | None) -> Iterator[Path]:
+    """The folder of a release; of one on the Hub, a download that is gone afterwards.
+
+    Args:
+        release, revision: as of verify_release.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
@@ -114,14 +134,15 @@ def verify_release(
                 "leave out {revision}",
                 options=["revision"],
             )
-        return verify(folder, public_key=public_key, trust=trust)
+        yield folder
+        return
     from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
 
     with TemporaryDirectory() as temporary:
         downloaded = Path(temporary) / "release"
         hub = Hub(default_endpoint(), stored_token())
         download(hub, release, revision, downloaded)
-        return verify(downloaded, public_key=public_key, trust=trust)
+        yield downloaded
 
 
 def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
@@ -161,6 +182,7 @@ def verify(
     public_key: Path | None = None,
     trust: Sequence[str] = (),
     opener: Opener = open_artifact,
+    policy: Policy | None = None,
 ) -> list[Check]:
     """Verify a release in a folder; nothing in it is opened unless all hashes and the
     signature are right.
@@ -171,10 +193,15 @@ def verify(
             for.
         trust: the code that may run, as of checkpoint_release.load.
         opener: opens an artifact to run it.
+        policy: what is required beside that; None: nothing.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
+        ParamsError: the policy names another key than public_key.
+        PublishError: a key that the policy names can't be used.
     """
+    policy = policy or Policy()
+    public_key = _required_key(public_key, policy)
     release = read_release(folder)
     found = differences(folder, release)
     if found.problems:
@@ -185,6 +212,7 @@ def verify(
         count += f"; beside them, and not of the release: {listed}"
     checks = [Check("files", True, count), _check_signature(folder, public_key)]
     checks += check_attestations(folder, release, public_key)
+    checks += check_rebuilds(folder, release, policy)
     if not passed(checks):
         return checks
     try:
@@ -197,6 +225,22 @@ def verify(
             folder, release, name, runnable, evidence, grant, opener
         )
     return checks
+
+
+def _required_key(public_key: Path | None, policy: Policy) -> Path | None:
+    """The key that the signature must be by.
+
+    Raises:
+        ParamsError: two are named.
+    """
+    if policy.signed_by is None or public_key in (None, policy.signed_by):
+        return policy.signed_by or public_key
+    raise ParamsError(
+        f"{{public_key}} is {public_key}, and {{require}} asks for a signature by"
+        f" {policy.signed_by}",
+        "name one of them",
+        options=["public_key", "require"],
+    )
 
 
 def passed(checks: Sequence[Check]) -> bool:
