@@ -21,7 +21,6 @@ from checkpoint_release.card.hub_terms import check_terms
 from checkpoint_release.card.inputs import read_inputs
 from checkpoint_release.card.pictures import draw_pictures, write_pictures
 from checkpoint_release.card.render import render
-from checkpoint_release.card.training import metrics
 from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
@@ -29,6 +28,7 @@ from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CardParams, load_params
 from checkpoint_release.core.signing_keys import fingerprint_of_signing_key
 from checkpoint_release.core.sources import make_importable
+from checkpoint_release.core.training import metrics
 
 MODEL_CARD = "model-card"
 

@@ -20,12 +20,12 @@ from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.pictures import PROOF, SIZES
-from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.release import PICTURES
 from checkpoint_release.core.signature import TensorSpec
 from checkpoint_release.core.signing_keys import fingerprint_line
 from checkpoint_release.core.text import human_size
+from checkpoint_release.core.training import metrics, training_facts
 from checkpoint_release.pictures.picture import Picture
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")

@@ -20,7 +20,7 @@ class StageRun(Record, frozen=True, kw_only=True):
     """A run of a stage's command that ended well.
 
     Attributes:
-        finished: when, in UTC, as 2026-01-31T12:00:00+00:00.
+        finished: when, in UTC, as 2026-01-31T12:00:00.000+00:00.
         seconds: how long it took, imports included.
     """
 
@@ -38,7 +38,7 @@ def record_run(stage: str, seconds: float, root: Path = Path()) -> None:
     """
     if not (root / ".dvc").is_dir():
         return
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    finished = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = StageRun(finished=finished, seconds=round(seconds, 1))
     with suppress(OSError):
         run.write(root / FOLDER / f"{stage}.json")

@@ -84,6 +84,7 @@ def config() -> dict[str, Any]:
             "titleColor": INK,
         },
         "legend": {
+            "columnPadding": 22,
             "columns": 4,
             "direction": "horizontal",
             "labelColor": INK,

@@ -17,8 +17,10 @@ from checkpoint_release.core.yaml_text import YamlError, parse_yaml
 from checkpoint_release.report.history import committed_lock
 from checkpoint_release.report.locked import LOCK, LockedStage, read_lock
 
-_SLACK = 30.0
-"""Seconds after the end of a run in which DVC may still touch its outputs."""
+_SLACK = 5.0
+"""Seconds after the end of a run in which DVC may still link its outputs anew. Another
+`dvc repro`, which could restore others, takes longer to get there.
+"""
 RAN = "ran here"
 CACHED = "from DVC's cache"
 MISSING = "not made"

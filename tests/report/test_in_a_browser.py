@@ -2,91 +2,156 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
 
+from tests.report.screenshot import take
+from tests.support.browser import axe_script, chromium
+from tests.support.pipeline_folder import PipelineFolder
 from tests.support.project import Project
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser is installed"),
-]
-MISSING = '<p id="library-missing">'  # it is hidden while the library is there
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
+pytestmark = pytest.mark.slow
+MISSING = "#library-missing"
 
 
-def shown(page: Path, profile: Path) -> str:
-    """The page as the browser has it after its scripts ran, without the network."""
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            *("--no-sandbox", "--headless", "--disable-gpu"),
-            *("--disable-background-networking", f"--user-data-dir={profile}"),
-            *("--virtual-time-budget=10000", OFFLINE, "--dump-dom", page.as_uri()),
-        ],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=90,
-    )
-    return done.stdout
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium to which no name leads anywhere."""
+    with chromium() as started:
+        yield started
 
 
-def origins(dom: str) -> dict[str, str]:
+@contextmanager
+def opened(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
+    """A file as the browser shows it, once its scripts ran; it may ask for nothing
+    beside files.
+    """
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_load_state("networkidle")
+    yield page
+    context.close()
+
+
+def origins(page: Page) -> dict[str, str]:
     """Stage → where the report says its outputs are from."""
-    row = r"<code>([\w-]+)</code><br>.*?chip \w+\">([^<]+)<"
-    return dict(re.findall(row, dom, re.DOTALL))
+    rows = page.locator("#pipeline + .scroll tbody tr")
+    names = rows.locator("th code").all_inner_texts()
+    return dict(zip(names, rows.locator(".chip").all_inner_texts(), strict=True))
 
 
 def test_plots_are_drawn_offline_with_their_limit_once_the_report_was_written(
-    project: Project, tmp_path: Path
+    project: Project, browser: Browser
 ) -> None:
-    page = project.path / "dvc_plots/index.html"
+    file = project.path / "dvc_plots/index.html"
     project.dvc("plots", "show")
-    without = shown(page, tmp_path / "profile")
-    assert MISSING in without and "<svg" not in without
+    with opened(browser, file) as page:
+        assert page.locator(MISSING).is_visible()
+        assert page.locator("svg.marks").count() == 0
 
     project.run("checkpoint-release", "report")
     project.dvc("plots", "show")
-    dom = shown(page, tmp_path / "profile")
-    assert MISSING not in dom
-    assert len(re.findall(r"<svg[^>]*marks", dom)) == 2
-    assert dom.count('aria-roledescription="bar"') == 3 * 6  # formats and outputs
-    assert len(re.findall(r'<line[^>]*stroke="#c2410c"', dom)) == 1
-    written = re.findall(r"<text[^>]*>([^<]+)</text>", dom)
-    assert {"pose", "environment", "onnx", "100%", "share of what is allowed"} <= set(
-        written
-    )
-    # one title where each panel had one over the other
-    assert written.count("typical error, as a share of the output") == 1
+    with opened(browser, file) as page:
+        page.wait_for_selector("svg.marks")
+        assert not page.locator(MISSING).is_visible()
+        assert page.locator("svg.marks").count() == 2
+        bars = page.locator('[aria-roledescription="bar"]').count()
+        assert bars == 3 * 6  # formats and outputs
+        assert page.locator('line[stroke="#c2410c"]').count() == 1
+        texts = page.locator("svg.marks text").all_text_contents()
+    assert {"pose", "environment", "onnx", "100%"} <= set(texts)
+    # one title where each panel had one, one over the other
+    assert texts.count("typical error, as a share of the output") == 1
     assert project.git("status", "--porcelain") == ""
 
 
-def test_the_report_of_a_real_run_is_shown_without_the_network(
-    project: Project, tmp_path: Path
+def test_the_report_tells_what_ran_from_what_dvc_had_cached(
+    project: Project, browser: Browser
 ) -> None:
+    file = project.path / "artifacts/report.html"
     project.set(onnx__opset=18)
     project.dvc("repro")
     project.run("checkpoint-release", "report")
-    dom = shown(project.path / "artifacts/report.html", tmp_path / "profile")
-    assert dom.count('src="data:image/svg+xml;base64,') == 5
-    rows = dict(
-        re.findall(r"<code>([\w-]+)</code><br>.*?chip \w+\">([^<]+)<", dom, re.S)
-    )
-    assert set(rows.values()) == {"ran here"} and rows["export-onnx"] == "ran here"
-    assert "onnx.opset: 17 → 18" in dom
+    with opened(browser, file) as page:
+        assert set(origins(page).values()) == {"ran here"}
+        assert "onnx.opset: 17 → 18" in page.inner_text("main")
     project.set(onnx__opset=17)
     project.dvc("repro")
     project.run("checkpoint-release", "report")
-    dom = shown(project.path / "artifacts/report.html", tmp_path / "profile")
-    rows = dict(
-        re.findall(r"<code>([\w-]+)</code><br>.*?chip \w+\">([^<]+)<", dom, re.S)
-    )
-    assert rows["load"] == "ran here" and rows["export-onnx"] == "from DVC's cache"
-    assert "Curves of training: learning_rate, loss, smoothness, position." in dom
+    with opened(browser, file) as page:
+        assert origins(page)["load"] == "ran here"
+        assert origins(page)["export-onnx"] == "from DVC's cache"
+        assert page.locator("img").count() == 5
+        assert all(page.locator("img").evaluate_all("all => all.map(i => i.width)"))
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser) -> Path:
+    """The report of a small pipeline with everything that a report can show."""
+    from checkpoint_release.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    folder = PipelineFolder(tmp_path)
+    folder.write(training={"history": {"train_loss": [3.0, 2.0, 1.5]}, "epoch": 3})
+    folder.write_statement({"onnx/model.onnx": b"older"})
+    folder.write_pipeline({"onnx": {"opset": 17}})
+    folder.commit("First release")
+    folder.write_pipeline({"onnx": {"opset": 18}})
+    folder.write_statement({"onnx/model.onnx": b"graph"})
+    (failed := tmp_path / "scratch/parity/onnx").mkdir(parents=True)
+    (failed / "reproduce.py").write_text("")
+    assert main(["report"]) == 0
+    return tmp_path / "artifacts/report.html"
+
+
+def test_a_figure_of_the_heat_map_leads_to_its_row(
+    report: Path, browser: Browser
+) -> None:
+    with opened(browser, report) as page:
+        cell = page.locator("td.worst a").last
+        row = page.locator(str(cell.get_attribute("href")))
+        assert not row.is_visible()  # its table is folded
+        cell.click()
+        row.wait_for(state="visible")
+        assert "[1,1,7]" in row.inner_text()
+
+
+def faults(page: Page) -> list[str]:
+    """What axe finds, with the elements that it finds it in."""
+    found = page.evaluate("axe.run()")
+    return [
+        f"{fault['id']}: {[node['html'] for node in fault['nodes'][:3]]}"
+        for fault in found["violations"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_has_no_fault_of_accessibility(
+    report: Path, browser: Browser, scheme: str
+) -> None:
+    with opened(browser, report, color_scheme=scheme, bypass_csp=True) as page:
+        page.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
+        page.evaluate(axe_script())
+        assert faults(page) == []
+        page.locator("img").first.evaluate("image => image.removeAttribute('alt')")
+        assert "image-alt" in faults(page)[0]
+
+
+def test_the_report_fits_a_phone(report: Path, browser: Browser) -> None:
+    size = {"width": 375, "height": 800}
+    with opened(browser, report, viewport=size) as page:
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 375
+
+
+def test_the_picture_for_the_readme_is_taken_by_its_script(
+    report: Path, tmp_path: Path, browser: Browser
+) -> None:
+    take(browser, report, tmp_path / "report.png", "dark")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
