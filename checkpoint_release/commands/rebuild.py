@@ -90,10 +90,12 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         CheckpointReleaseError: there is no record, or it can't be followed.
     """
     with extras_named():
-        from checkpoint_release.release.verify import local_release
+        from checkpoint_release.release.fetched import local_release
 
-        with local_release(asked.release, asked.revision) as folder:
-            return _rebuild(asked, folder)
+        with local_release(asked.release, asked.revision) as found:
+            if found.note:
+                print(found.note)
+            return _rebuild(asked, found.folder)
 
 
 def _rebuild(asked: argparse.Namespace, folder: Path) -> int:

@@ -179,9 +179,10 @@ def _files_below(path: Path) -> Iterator[Path]:
 
 def _is_document(file: Path) -> bool:
     """Whether it is a file of people: a picture, a text, one such as LICENSE, or the
-    attestation of somebody who made the release again.
+    attestation of somebody who made the release again; or a link to one, as in the Hub
+    client's cache.
     """
-    if file.is_symlink() or not file.is_file() or not file.name.isprintable():
+    if not file.is_file() or not file.name.isprintable():
         return False
     if is_rebuild(file.name):
         return file.parent.name == ATTESTATIONS

@@ -10,13 +10,10 @@ the user trusts by name.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -53,12 +50,10 @@ from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.attested import check_attestations
 from checkpoint_release.release.checks import Check as Check
 from checkpoint_release.release.differences import differences
+from checkpoint_release.release.fetched import local_release
 from checkpoint_release.release.policy import Policy, check_rebuilds
 from checkpoint_release.release.signing import check_signature
 from checkpoint_release.tensors.safetensors import open_safetensors
-
-if TYPE_CHECKING:
-    from checkpoint_release.release.hub import Hub
 
 
 class Runtime(Protocol):
@@ -111,61 +106,10 @@ def verify_release(
         ArtifactError: it is no release, or can't be read.
         PublishError: the Hub doesn't give it.
     """
-    with local_release(release, revision) as folder:
-        return verify(folder, public_key=public_key, trust=trust, policy=policy)
-
-
-@contextmanager
-def local_release(release: str, revision: str | None) -> Iterator[Path]:
-    """The folder of a release; of one on the Hub, a download that is gone afterwards.
-
-    Args:
-        release, revision: as of verify_release.
-
-    Raises:
-        ArtifactError: it is no release, or can't be read.
-        PublishError: the Hub doesn't give it.
-    """
-    folder = Path(release)
-    if folder.is_dir():
-        if revision:
-            raise ArtifactError(
-                f"{{revision}} is of a repository on the Hub, and {folder} is a folder",
-                "leave out {revision}",
-                options=["revision"],
-            )
-        yield folder
-        return
-    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
-
-    with TemporaryDirectory() as temporary:
-        downloaded = Path(temporary) / "release"
-        hub = Hub(default_endpoint(), stored_token())
-        download(hub, release, revision, downloaded)
-        yield downloaded
-
-
-def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
-    """Download a release from the Hub.
-
-    Args:
-        hub: where from.
-        repo_id: organisation/name.
-        revision: branch, tag or commit; None: main.
-        folder: where to; it is created.
-
-    Raises:
-        ArtifactError: that is not the name of a repository.
-        PublishError: the Hub doesn't give it.
-    """
-    organisation, _, name = repo_id.partition("/")
-    if not organisation or not name or "/" in name:
-        raise ArtifactError(
-            f"{repo_id} is neither a folder nor organisation/name", "name one of them"
-        )
-    hub.download(repo_id, revision, folder)
-    # huggingface_hub's notes on the download
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    with local_release(release, revision) as found:
+        checks = verify(found.folder, public_key=public_key, trust=trust, policy=policy)
+    note = [Check("source", True, found.note)] if found.note else []
+    return [*note, *checks]
 
 
 def open_artifact(format: str, path: Path, trust: Trust) -> Runtime:
