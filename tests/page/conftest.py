@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.support.browser import Visit, chromium
+from tests.support.browser import Visit
 from tests.support.models import SIGNATURES, Argmax, Convolutions
 from tests.support.project import ROOT
 
@@ -58,20 +58,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of a foreign model that gives whole numbers; not to be changed."""
     return foreign(tmp_path_factory.mktemp("choices") / "model", Argmax)
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    """What drives browsers."""
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="session")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    """A headless Chromium."""
-    with chromium(playwright) as browser:
-        yield browser
 
 
 @pytest.fixture
