@@ -22,7 +22,7 @@ from checkpoint_release.card.parity import measured_on, parity_remarks, parity_r
 from checkpoint_release.card.pictures import PROOF, SIZES
 from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
-from checkpoint_release.core.artifacts.release import PICTURES
+from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.signature import TensorSpec
 from checkpoint_release.core.text import human_size
 from checkpoint_release.pictures.picture import Picture
@@ -76,6 +76,7 @@ def render(
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
             pictures=pictures,
+            example=EXAMPLE_PICTURE,
             proof=PROOF,
             sizes=SIZES,
             left_out=_left_out(inputs.checkpoint),
