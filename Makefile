@@ -2,6 +2,7 @@
 #                and the report of it, artifacts/report.html
 # make test      the fast tests          make test-all   and the slow ones
 # make bench     speed and memory        make check      ruff, mypy and the layers
+# The slow tests of a release's page need a browser: apt-get install chromium
 
 PYTHON ?= python3
 VENV   := .venv

@@ -21,13 +21,14 @@ from checkpoint_release.card.hub_terms import check_terms
 from checkpoint_release.card.inputs import read_inputs
 from checkpoint_release.card.pictures import draw_pictures, write_pictures
 from checkpoint_release.card.render import render
-from checkpoint_release.card.training import metrics
 from checkpoint_release.core import stage
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CardParams, load_params
+from checkpoint_release.core.signing_keys import fingerprint_of_signing_key
 from checkpoint_release.core.sources import make_importable
+from checkpoint_release.core.training import metrics
 
 MODEL_CARD = "model-card"
 
@@ -36,11 +37,18 @@ def main() -> None:
     """Run the stage."""
     params = load_params()
     make_importable(params.model)
-    write_card(params.card, stage.ARTIFACTS)
+    key = params.publish.signing_key
+    signer = fingerprint_of_signing_key(Path(key)) if key else None
+    write_card(params.card, stage.ARTIFACTS, signer)
 
 
-def write_card(params: CardParams, artifacts: Path) -> None:
+def write_card(params: CardParams, artifacts: Path, signer: str | None = None) -> None:
     """Write artifacts/model-card.
+
+    Args:
+        params: what the author states.
+        artifacts: the folder of all artifacts.
+        signer: fingerprint of the key that will sign the release; None: nobody does.
 
     Raises:
         ArtifactError: an artifact is missing, changed, or didn't pass the parity check.
@@ -65,7 +73,7 @@ def write_card(params: CardParams, artifacts: Path) -> None:
         has_metrics=bool(metrics(inputs.checkpoint.training)),
     )
     pictures = draw_pictures(inputs)
-    text = render(inputs, notes, missing, pictures)
+    text = render(inputs, notes, missing, pictures, signer)
     target = artifacts / MODEL_CARD
     with artifact_folder(target) as folder:
         (folder / CARD).write_text(text, encoding="utf-8", newline="\n")

@@ -13,17 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core import stage
-from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
+from checkpoint_release.core.artifacts.attestation import Making
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.artifacts.receipt import (
+    LOOKS,
+    RECEIPT,
+    Statement,
+    count_look,
+)
 from checkpoint_release.core.params import PublishParams, load_params
+from checkpoint_release.core.run_record import read_run_record
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Changes, assemble
 from checkpoint_release.release.environment import computing_packages
+from checkpoint_release.release.making import describe_making
 from checkpoint_release.release.publication import (
     AssembledRelease,
     git_checkout,
     make_receipt,
     make_target,
-    page_of,
+    outcome,
     previous_receipt,
     print_plan,
     require_new_version,
@@ -46,7 +55,12 @@ def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, with the rights of the user's token."""
     from checkpoint_release.release.hub import Hub, default_endpoint, require_token
 
-    return Hub(default_endpoint(), require_token(), timeout=params.timeout)
+    return Hub(
+        default_endpoint(),
+        require_token(),
+        timeout=params.timeout,
+        patience=params.patience,
+    )
 
 
 def publish(
@@ -76,14 +90,23 @@ def assemble_release(
     params: PublishParams, artifacts: Path, changes: Changes | None
 ) -> AssembledRelease:
     """Write artifacts/release; `changes` makes its CHANGELOG.md."""
+    signing_key = Path(params.signing_key) if params.signing_key else None
+    packages = {}
+    if params.sbom or signing_key:
+        packages = computing_packages(REQUIREMENTS)
+
+    def making(facts: CheckpointFacts) -> Making:
+        return describe_making(read_run_record(), packages, facts)
+
     folder = assemble(
         artifacts,
         card=params.card,
         page=params.page,
-        packages=computing_packages(REQUIREMENTS) if params.sbom else None,
-        signing_key=Path(params.signing_key) if params.signing_key else None,
+        packages=packages if params.sbom else None,
+        signing_key=signing_key,
         extra=Path(params.extra),
         changes=changes,
+        making=making if signing_key else None,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")
@@ -105,7 +128,7 @@ def publish_to(
     from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
-    checkout = git_checkout(ignoring=["dvc.lock", "artifacts"])
+    checkout = git_checkout(ignoring=["dvc.lock", "artifacts", LOOKS])
     target = make_target(params, repo_id, release, checkout, notes)
     previous = previous_receipt(artifacts, hub.address, repo_id)
     require_new_version(previous, target, release.files)
@@ -120,15 +143,13 @@ def publish_to(
 
     published = upload.publish(hub, release.local_files, target, state)
     receipt = make_receipt(published, target, hub.address, release.files, checkout)
+    if receipt.pull_request:
+        count_look(Path())
     if previous and previous.says_the_same_as(receipt):
-        path = artifacts / RECEIPT
-        print(f"the Hub already holds exactly this release, as {path} says")
+        print(f"{artifacts / RECEIPT} holds: {outcome(receipt, target)}")
         return
     write_receipt(artifacts, receipt)
-    if published.changed:
-        print(f"published: {page_of(receipt)}")
-    else:
-        print(f"the Hub already holds exactly this release: {page_of(receipt)}")
+    print(outcome(receipt, target))
 
 
 def state_unpublished(artifacts: Path, release: AssembledRelease, reason: str) -> None:

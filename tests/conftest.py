@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import constants
@@ -20,6 +21,9 @@ from tests.support.tiny_release import (
     random_inputs,
     write_tiny_release,
 )
+
+if TYPE_CHECKING:  # only tests in a browser need it
+    from playwright.sync_api import Browser, Playwright
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +95,21 @@ def publisher(
     monkeypatch.chdir(tmp_path)  # outside git, whose state commits would name
     (tmp_path / "extra").mkdir()
     return publisher
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """What drives browsers; there is one in a process."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """A headless Chromium to which no name leads anywhere."""
+    from tests.support.browser import chromium
+
+    with chromium(playwright) as started:
+        yield started

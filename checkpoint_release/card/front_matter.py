@@ -11,10 +11,10 @@ from huggingface_hub.repocard_data import EvalResult, ModelCardData
 from checkpoint_release.card.author_notes import AuthorNotes
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import one_line
-from checkpoint_release.card.training import metrics
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
+from checkpoint_release.core.training import metrics
 
 _STATED = (
     "license",

@@ -20,11 +20,12 @@ from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.pictures import PROOF, SIZES
-from checkpoint_release.card.training import metrics, training_facts
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.signature import TensorSpec
+from checkpoint_release.core.signing_keys import fingerprint_line
 from checkpoint_release.core.text import human_size
+from checkpoint_release.core.training import metrics, training_facts
 from checkpoint_release.pictures.picture import Picture
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -35,6 +36,7 @@ def render(
     notes: AuthorNotes,
     missing: Sequence[MissingItem],
     pictures: Mapping[str, Picture],
+    signer: str | None = None,
 ) -> str:
     """The card: front matter and Markdown.
 
@@ -43,6 +45,7 @@ def render(
         notes: what the author states.
         missing: what the author should still supply.
         pictures: file name → picture, as draw_pictures draws them.
+        signer: fingerprint of the key that will sign the release; None: nobody does.
 
     Raises:
         CardError: the front matter doesn't read back.
@@ -62,6 +65,7 @@ def render(
             model=model,
             notes=notes,
             missing=missing,
+            key_line=fingerprint_line(signer) if signer else None,
             checkpoint=inputs.checkpoint,
             factory=inputs.architecture.factory,
             signature=inputs.architecture.signature,

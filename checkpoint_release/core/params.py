@@ -271,6 +271,7 @@ class PublishParams(Section, frozen=True):
     page: bool
     delete: list[Text]
     timeout: Seconds
+    patience: Seconds
     sbom: bool
     signing_key: Text | None
 

@@ -73,8 +73,14 @@ def publish(
     waiting = list(due(plan))
     if not waiting:
         return
-    timeout = float(plan.project.params["publish"]["timeout"])
-    hub = Hub(default_endpoint(), require_token(), timeout=timeout, report=report)
+    options = plan.project.params["publish"]
+    hub = Hub(
+        default_endpoint(),
+        require_token(),
+        timeout=float(options["timeout"]),
+        patience=float(options["patience"]),
+        report=report,
+    )
     publisher = _Publisher(plan, home, hub)
     on_branches = []
     for each in waiting:

@@ -10,6 +10,7 @@ from pathlib import Path
 SHIPPED = (
     ".dvc/.gitignore",
     ".dvc/config",
+    ".dvc/pull-request.yaml",
     ".dvc/plots/*",
     ".dvcignore",
     ".gitignore",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from checkpoint_release.core.artifacts.attestation import Making
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -34,6 +35,10 @@ from checkpoint_release.core.files import (
     artifact_folder,
     copy_file,
 )
+from checkpoint_release.core.signing_keys import (
+    fingerprint_of_signing_key,
+    named_fingerprint,
+)
 from checkpoint_release.page.files import FOLDER as PAGE
 from checkpoint_release.page.files import page_files
 from checkpoint_release.release.contents import (
@@ -48,10 +53,12 @@ from checkpoint_release.release.contents import (
 from checkpoint_release.release.describe import (
     description,
     with_changes,
+    with_evidence,
     write_description,
 )
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
+from checkpoint_release.release.making import write_attestations
 from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
 from checkpoint_release.release.signing import sign
 
@@ -73,6 +80,7 @@ def assemble(
     signing_key: Path | None = None,
     extra: Path | None = None,
     changes: Changes | None = None,
+    making: Callable[[CheckpointFacts], Making] | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
 
@@ -87,6 +95,8 @@ def assemble(
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
         changes: makes the text of CHANGELOG.md. None: there is none.
+        making: how the release was made, given what is known of the checkpoint; it goes
+            into a signed release as an attestation. None: there are no attestations.
 
     Returns:
         The release's folder.
@@ -105,7 +115,9 @@ def assemble(
     if page and ONNX.name in formats:
         for name, path in page_files().items():
             add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
-    require_linked_files(_card_text(sources[CARD].path), sources)
+    card_text = _card_text(sources[CARD].path)
+    require_linked_files(card_text, sources)
+    _require_right_key(card_text, signing_key)
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
@@ -122,7 +134,8 @@ def assemble(
             if changes and CHANGES not in files:
                 text = changes(staging, release)
                 release = with_changes(staging, release, text) if text else release
-            write_description(staging, release)
+            made = making(_checkpoint_facts(artifacts)) if making else None
+            _describe(staging, release, report, made, signing_key)
             if signing_key:
                 sign(staging, signing_key, ignored=left_to_people)
     except FileNotFoundError as error:
@@ -130,6 +143,47 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _describe(
+    folder: Path,
+    release: Release,
+    report: ParityReport,
+    making: Making | None,
+    signing_key: Path | None,
+) -> None:
+    """Write release.json, what goes with it, and the attestations of a signed release.
+
+    Args:
+        folder: the release.
+        release: its description, without attestations.
+        report: of the parity check.
+        making: how the release was made.
+        signing_key: as of assemble.
+    """
+    if signing_key and making:
+        files = write_attestations(folder, release.files, making, report, signing_key)
+        release = with_evidence(release, files)
+    write_description(folder, release)
+
+
+def _require_right_key(card: str, signing_key: Path | None) -> None:
+    """Require that the card doesn't name another key than the one that signs.
+
+    Raises:
+        ArtifactError: it does.
+        PublishError: the key can't be used.
+    """
+    if signing_key is None:
+        return
+    named = named_fingerprint(card)
+    signer = fingerprint_of_signing_key(signing_key)
+    if named is not None and named != signer:
+        raise ArtifactError(
+            f"the model card names the signing key {named[:12]}…, and {signing_key} is"
+            f" {signer[:12]}…",
+            "make the model card again: dvc repro --force --single-item model-card",
+        )
 
 
 def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
@@ -140,8 +194,16 @@ def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
         OSError: the card can't be read.
     """
     card = (artifacts / CARD_FOLDER / CARD).read_text(encoding="utf-8")
-    facts = read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
-    return ModelFacts(facts, report, front_matter(card))
+    return ModelFacts(_checkpoint_facts(artifacts), report, front_matter(card))
+
+
+def _checkpoint_facts(artifacts: Path) -> CheckpointFacts:
+    """What checkpoint.json holds.
+
+    Raises:
+        ArtifactError: the checkpoint's folder is missing or incomplete.
+    """
+    return read_record(artifacts / CHECKPOINT / FACTS_FILE, CheckpointFacts)
 
 
 def _card_text(path: Path) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from checkpoint_release.card.training import metrics
 from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
@@ -31,6 +30,7 @@ from checkpoint_release.core.artifacts.release import (
 )
 from checkpoint_release.core.artifacts.typed import Record
 from checkpoint_release.core.files import read_json
+from checkpoint_release.core.training import metrics
 from checkpoint_release.release.front_matter import split_card
 from checkpoint_release.release.view import ReleaseView
 from checkpoint_release.release.weights import (

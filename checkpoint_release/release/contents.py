@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from checkpoint_release.core.artifacts.attestation import PROOF, PROVENANCE
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
@@ -32,7 +33,9 @@ Kind = Literal["built", "evidence", "extra"]
 
 CARD_FOLDER = "model-card"
 _EXAMPLE = f"{PICTURES}/{EXAMPLE_PICTURE}"
-_WRITTEN_HERE = frozenset(name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM))
+_WRITTEN_HERE = frozenset(
+    name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF)
+)
 
 
 @dataclass(frozen=True)

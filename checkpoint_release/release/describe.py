@@ -85,8 +85,12 @@ def with_changes(folder: Path, release: Release, text: str) -> Release:
     """
     path = folder / CHANGES
     path.write_text(text, encoding="utf-8", newline="\n")
-    files = release.evidence.files | {CHANGES: FileEntry.of(path)}
-    files = dict(sorted(files.items()))
+    return with_evidence(release, {CHANGES: FileEntry.of(path)})
+
+
+def with_evidence(release: Release, added: Mapping[str, FileEntry]) -> Release:
+    """A release's description with further files of evidence: path → file."""
+    files = dict(sorted({**release.evidence.files, **added}.items()))
     evidence = Evidence(
         sha256=digest_of(files), machine=release.evidence.machine, files=files
     )

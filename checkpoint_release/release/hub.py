@@ -17,7 +17,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub_errors import RequestError, scrub
 from checkpoint_release.release.plan import RemoteFile
-from checkpoint_release.release.requests import Requests
+from checkpoint_release.release.requests import PATIENCE, Requests
 
 
 def default_endpoint() -> str:
@@ -81,6 +81,7 @@ class Hub:
         endpoint: its address.
         token: whose rights to use; None: anonymous.
         timeout: seconds that each step of a request (connect, send, receive) may take.
+        patience: seconds that the Hub is waited for in all, when it asks for it.
         sleep: waits between tries.
         report: takes a line about progress.
     """
@@ -91,11 +92,17 @@ class Hub:
         token: str | None,
         *,
         timeout: float = 120.0,
+        patience: float = PATIENCE,
         sleep: Callable[[float], None] = time.sleep,
         report: Callable[[str], None] = print,
     ) -> None:
         self.requests = Requests(
-            endpoint, token, timeout=timeout, sleep=sleep, report=report
+            endpoint,
+            token,
+            timeout=timeout,
+            patience=patience,
+            sleep=sleep,
+            report=report,
         )
         self.api = self.requests.api
         self.endpoint = self.requests.endpoint
@@ -290,8 +297,11 @@ class Hub:
         commits = [commit.commit_id for commit in listed]
         return commits[: commits.index(base)] if base in commits else commits[:1]
 
-    def open_pull_requests(self, repo_id: str, title: str) -> list[int]:
-        """The numbers of the open pull requests of that title, drafts among them.
+    def pull_requests(self, repo_id: str, title: str) -> dict[int, str]:
+        """The pull requests of that title that weren't merged.
+
+        Returns:
+            Number → open, draft or closed.
 
         Raises:
             PublishError: the Hub doesn't answer, or the repository takes none.
@@ -317,11 +327,12 @@ class Hub:
                     options=["publish.create_pr"],
                 ) from None
             raise
-        numbers = []
-        for found in listed:
-            if found.title == title and found.status in ("open", "draft"):
-                numbers.append(found.num)
-        return numbers
+        unmerged = ("open", "draft", "closed")
+        return {
+            found.num: str(found.status)
+            for found in listed
+            if found.title == title and found.status in unmerged
+        }
 
     def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
         return self.requests.read(

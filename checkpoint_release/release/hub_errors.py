@@ -252,8 +252,11 @@ all.
 def _is_sent_once(error: BaseException) -> bool:
     """Whether another try is up to us, because huggingface_hub made only one."""
     request = _request_of(error)
-    if request is None:
-        return True
+    return request is None or is_sent_once(request)
+
+
+def is_sent_once(request: httpx2.Request) -> bool:
+    """Whether huggingface_hub sends a request once, and leaves other tries to us."""
     path = request.url.raw_path.decode().partition("?")[0]
     return bool(_SENT_ONCE.search(path))
 

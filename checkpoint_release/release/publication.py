@@ -275,11 +275,9 @@ def _notes(survey: Survey, target: Target) -> Iterator[str]:
         )
     if survey.release and survey.release.pull_request:
         yield f"pull request {survey.release.pull_request} already holds this release"
-    if target.create_pr and target.tag:
-        yield (
-            "no tag yet: publish again after the pull request is merged, to set"
-            f" {target.tag}"
-        )
+    is_merged = survey.release is not None and survey.release.pull_request is None
+    if target.create_pr and target.tag and not is_merged:
+        yield f"no tag yet: {target.tag} is set when the pull request is merged"
 
 
 # The receipt
@@ -292,7 +290,7 @@ def make_receipt(
     files: Mapping[str, FileEntry],
     checkout: Checkout | None,
 ) -> Receipt:
-    """The receipt of a publication that just happened.
+    """The receipt of a publication, or of a pull request, that is there now.
 
     Args:
         published: what the Hub holds now.
@@ -302,6 +300,7 @@ def make_receipt(
         checkout: the sources that it was made from.
     """
     return Receipt(
+        published=published.pull_request is None,
         changed=published.changed,
         endpoint=address,
         repo=target.repo_id,
@@ -341,3 +340,21 @@ def page_of(receipt: Receipt) -> str:
     if receipt.pull_request:
         return receipt.pull_request
     return f"{receipt.endpoint}/{receipt.repo}/tree/{receipt.tag or receipt.revision}"
+
+
+def outcome(receipt: Receipt, target: Target) -> str:
+    """What a receipt states, and where people find it, as one line.
+
+    Args:
+        receipt: of a publication, or of a pull request.
+        target: where it went; has the version.
+    """
+    if receipt.pull_request:
+        tagged = f"tags it as {target.tag}" if target.tag else "records it"
+        return (
+            f"pull request open: {page_of(receipt)}; the next `dvc repro` after it"
+            f" is merged {tagged}"
+        )
+    if receipt.changed:
+        return f"published: {page_of(receipt)}"
+    return f"the Hub already holds exactly this release: {page_of(receipt)}"

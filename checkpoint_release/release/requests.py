@@ -27,14 +27,20 @@ from checkpoint_release.release.hub_errors import (
     ErrorContext,
     RequestError,
     explain,
+    is_sent_once,
     requested_wait,
     scrub,
 )
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 60.0
-"""Seconds of Retry-After that are waited; longer ones are an error."""
+PATIENCE = 600.0
+"""Seconds that a Hub is waited for in all, when it asks for it. Its windows, in which
+requests are counted, are 300 s long.
+"""
+
+NOTED_WAIT = 5.0
+"""Seconds of a wait that is worth a line."""
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds between tries."""
@@ -53,6 +59,7 @@ class Requests:
         endpoint: its address.
         token: whose rights to use; None: anonymous.
         timeout: seconds that each step of a request (connect, send, receive) may take.
+        patience: seconds that the Hub is waited for in all, when it asks for it.
         sleep: waits between tries.
         report: takes a line about progress.
     """
@@ -63,12 +70,15 @@ class Requests:
         token: str | None,
         *,
         timeout: float,
+        patience: float = PATIENCE,
         sleep: Callable[[float], None] = time.sleep,
         report: Callable[[str], None] = print,
     ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self.timeout = timeout
+        self.patience = patience
+        self._waited = 0.0
         self.report = report
         self.api = HfApi(endpoint=self.endpoint, token=token or False)
         self._sleep = sleep
@@ -186,7 +196,11 @@ class Requests:
         hooks = client.event_hooks
         client.event_hooks = {
             "request": [*hooks["request"], self._limit_time],
-            "response": [*hooks["response"], self._stop_endless_retries],
+            "response": [
+                *hooks["response"],
+                self._stop_endless_retries,
+                self._count_waits,
+            ],
         }
         return client
 
@@ -204,7 +218,7 @@ class Requests:
         request.extensions["timeout"] = limits
 
     def _stop_endless_retries(self, response: httpx2.Response) -> None:
-        """Raise on two answers that huggingface_hub would obey for hours."""
+        """Raise on an answer that huggingface_hub would obey for ever."""
         status = response.status_code
         creating = response.request.url.path == "/api/repos/create"
         if status == 409 and creating and _CREATION_CONFLICT in response.read():
@@ -213,14 +227,28 @@ class Requests:
                 RETRY_HINT,
                 transient=True,
             )
+
+    def _count_waits(self, response: httpx2.Response) -> None:
+        """Allow a wait that the Hub asks for, within the patience for all of them.
+
+        It is waited afterwards: by huggingface_hub, or by `_pause`.
+        """
+        status = response.status_code
         wait = requested_wait(response)
-        if status in (429, 503) and wait > LONGEST_WAIT:
+        if status not in (429, 503) or not wait:
+            return
+        if self._waited + wait > self.patience:
+            spent = f", after {self._waited:.0f} s of waiting" if self._waited else ""
             raise RequestError(
                 f"the Hub asks to wait {wait:.0f} s before the next request (status"
-                f" {status})",
-                f"wait that long, then {RETRY_HINT}",
+                f" {status}){spent}, and {{publish.patience}} is {self.patience:g} s",
+                f"raise {{publish.patience}}, or wait that long, then {RETRY_HINT}",
+                options=("publish.patience",),
                 may_have_applied=True,
             )
+        self._waited += wait
+        if wait >= NOTED_WAIT and not is_sent_once(response.request):
+            self.report(f"the Hub asks to wait {wait:.0f} s (status {status}); waiting")
 
     def _scrub_record(self, record: logging.LogRecord) -> bool:
         """A logging filter that lets everything pass, without secrets."""

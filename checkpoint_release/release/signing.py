@@ -13,29 +13,23 @@ around its digests is written here, by the specifications:
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checkpoint_release.core.artifacts.attestation import STATEMENT_TYPE
 from checkpoint_release.core.artifacts.release import SIGNATURE
-from checkpoint_release.core.errors import PublishError, one_line
+from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.release.envelopes import envelope
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from model_signing.manifest import Manifest
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-
-_KEY_HINT = (
-    "name an ECDSA private key in PEM without a password: openssl ecparam -name"
-    " prime256v1 -genkey -noout -out key.pem"
-)
 
 
 def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
@@ -54,7 +48,7 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
     """
     from model_signing import hashing
 
-    private_key = _load_key(key)
+    private_key = load_private_key(key)
     config = hashing.Config().set_ignored_paths(  # type: ignore[no-untyped-call]
         paths=[SIGNATURE, *sorted(ignored)], ignore_git_paths=True
     )
@@ -96,32 +90,6 @@ def check_signature(folder: Path, key: Path) -> str | None:
     return None
 
 
-def _load_key(path: Path) -> EllipticCurvePrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except FileNotFoundError:
-        raise _unusable(path, "is missing", "name a private key, or null") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unusable(path, f"can't be used: {one_line(error)}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise _unusable(path, "is not an ECDSA key")
-    if key.curve.name not in ("secp256r1", "secp384r1", "secp521r1"):
-        raise _unusable(path, f"is a key over {key.curve.name}")
-    return key
-
-
-def _unusable(path: Path, what: str, remedy: str = _KEY_HINT) -> PublishError:
-    return PublishError(
-        f"{{publish.signing_key}}: {path} {what}",
-        remedy,
-        options=["publish.signing_key"],
-    )
-
-
 def _statement(manifest: Manifest) -> dict[str, Any]:
     """The in-toto statement to sign: the digest of every file, and one of all."""
     resources = []
@@ -147,14 +115,9 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
 
 
 def _signed_bundle(payload: bytes, key: EllipticCurvePrivateKey) -> dict[str, Any]:
-    """A sigstore bundle around the payload, with a nonce derived by RFC 6979."""
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    """A sigstore bundle around the payload."""
+    from cryptography.hazmat.primitives import serialization
 
-    digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
-    algorithm = ec.ECDSA(digests[key.curve.key_size], deterministic_signing=True)
-    preamble = f"DSSEv1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} "
-    signature = key.sign(preamble.encode() + payload, algorithm)
     public_key = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -164,9 +127,5 @@ def _signed_bundle(payload: bytes, key: EllipticCurvePrivateKey) -> dict[str, An
             "publicKey": {"hint": hashlib.sha256(public_key).hexdigest()},
             "tlogEntries": [],
         },
-        "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-        },
+        "dsseEnvelope": envelope(payload, key),
     }

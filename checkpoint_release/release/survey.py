@@ -172,15 +172,31 @@ class _Look:
     def _find_pull_request(
         self, refs: Refs, owned: frozenset[str]
     ) -> ReleaseCommit | None:
-        """The open pull request of our title that holds exactly these files."""
+        """The open pull request of our title that holds exactly these files.
+
+        Raises:
+            PublishError: people closed the only one that does.
+        """
         repo_id = self.target.repo_id
-        for number in self.hub.open_pull_requests(repo_id, self.target.title):
+        closed = None
+        for number, status in self.hub.pull_requests(
+            repo_id, self.target.title
+        ).items():
             head = refs.pull_requests.get(f"refs/pr/{number}")
             if head is None:
                 continue
             remote = self.hub.files(repo_id, head)
-            if self._plan(remote, owned).empty:
+            if not self._plan(remote, owned).empty:
+                continue
+            if status != "closed":
                 return ReleaseCommit(head, number)
+            closed = number
+        if closed is not None:
+            raise PublishError(
+                f"people closed pull request {closed} of {repo_id}, which holds exactly"
+                " this release, and didn't merge it",
+                "open it again on the Hub, or release something else",
+            )
         return None
 
 

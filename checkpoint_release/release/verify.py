@@ -44,9 +44,12 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Array
+from checkpoint_release.core.signing_keys import fingerprint, load_public_key
 from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.parity.error_stats import spacing
+from checkpoint_release.release.attested import check_attestations
+from checkpoint_release.release.checks import Check as Check
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.signing import check_signature
 from checkpoint_release.tensors.safetensors import open_safetensors
@@ -66,15 +69,6 @@ MAX_PEOPLE_FILES = 8
 """How many are listed."""
 _LONGEST = 2000  # characters of a finding in the report
 Opener = Callable[[str, Path, Trust], Runtime]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One row of the report: what was checked, whether it passed, and the finding."""
-
-    name: str
-    passed: bool
-    message: str
 
 
 @dataclass(frozen=True)
@@ -190,6 +184,7 @@ def verify(
         listed = first_few(found.people_files, MAX_PEOPLE_FILES)
         count += f"; beside them, and not of the release: {listed}"
     checks = [Check("files", True, count), _check_signature(folder, public_key)]
+    checks += check_attestations(folder, release, public_key)
     if not passed(checks):
         return checks
     try:
@@ -233,7 +228,10 @@ def _check_signature(folder: Path, public_key: Path | None) -> Check:
     if public_key is None:
         return Check("signature", True, "not checked: no public key was given")
     problem = check_signature(folder, public_key)
-    return Check("signature", problem is None, problem or f"valid by {public_key.name}")
+    if problem:
+        return Check("signature", False, problem)
+    digest = fingerprint(load_public_key(public_key))
+    return Check("signature", True, f"valid by {public_key.name} (sha256 {digest})")
 
 
 def _read_evidence(folder: Path, release: Release) -> Evidence:

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from checkpoint_release.card.training import training_facts
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -36,6 +35,7 @@ from checkpoint_release.core.artifacts.receipt import RECEIPT
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.training import training_facts
 from checkpoint_release.report.comparison import Comparison, compare
 from checkpoint_release.report.history import last_release, released_files
 from checkpoint_release.report.locked import LOCK, read_lock

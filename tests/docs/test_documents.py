@@ -46,6 +46,8 @@ NOT_RUN = {
     "docs/benchmarks.md": "it takes minutes",
     "docs/deployment.md": "it needs coremltools",
     "docs/migration.md": "it is what the release replaces",
+    "docs/trust.md": "cosign is no package of Python",
+    "docs/page.md": "it serves until it is interrupted",
     "docs/your-model.md": "it needs a checkpoint of such a model",
 }
 SLOW = {

@@ -270,7 +270,7 @@ def a_hub_that_stores_something_else(publisher: Publisher) -> str:
 
 
 HUB_MESSAGES: dict[str, FromHub] = {
-    "has no right to do that": a_token_that_only_reads,
+    "can't write to": a_token_that_only_reads,
     "is already at … a version is never moved": a_version_again,
     "can't be reached": no_network,
     "the Hub does not hold what was sent": a_hub_that_stores_something_else,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser
 
-from tests.support.browser import Visit, chromium
+from tests.support.browser import Visit
 from tests.support.models import SIGNATURES, Argmax, Convolutions
 from tests.support.project import ROOT
 
@@ -25,7 +25,7 @@ def convert(folder: Path, checkpoint: Path, *arguments: str | Path) -> Path:
     return folder
 
 
-def foreign(folder: Path, kind: type[torch.nn.Module]) -> Path:
+def foreign(folder: Path, kind: type[torch.nn.Module], *more: str) -> Path:
     """A release of a model that isn't this library's, with random weights."""
     torch.manual_seed(0)
     folder.mkdir()
@@ -34,7 +34,7 @@ def foreign(folder: Path, kind: type[torch.nn.Module]) -> Path:
     signature.write_text(json.dumps(SIGNATURES[kind]))
     factory = f"{kind.__module__}:{kind.__name__}"
     asked = ("--factory", factory, "--signature", signature)
-    return convert(folder / "release", checkpoint, *asked)
+    return convert(folder / "release", checkpoint, *asked, *more)
 
 
 @pytest.fixture(scope="session")
@@ -46,21 +46,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of a foreign model that takes images; not to be changed."""
-    return foreign(tmp_path_factory.mktemp("images") / "model", Convolutions)
+    """A release of a foreign model that takes images, in full and in reduced
+    precision; not to be changed.
+    """
+    variants = ("--set", "onnx.variants=[float16, int8]")
+    folder = tmp_path_factory.mktemp("images") / "model"
+    return foreign(folder, Convolutions, *variants)
 
 
 @pytest.fixture(scope="session")
 def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of a foreign model that gives whole numbers; not to be changed."""
     return foreign(tmp_path_factory.mktemp("choices") / "model", Argmax)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

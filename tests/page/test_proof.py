@@ -11,13 +11,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Playwright, Route
 
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.files import read_json
 from checkpoint_release.page.files import page_files
-from tests.support.browser import Visit, runtime_folder, served
-from tests.support.hostile_releases import as_it_is
+from tests.support.browser import (
+    WEBGPU_IN_SOFTWARE,
+    Visit,
+    chromium,
+    runtime_folder,
+    served,
+)
+from tests.support.hostile_releases import as_it_is, seal
 
 pytestmark = pytest.mark.slow
 SECONDS_OF_A_PROOF = 3
@@ -28,9 +34,11 @@ def copy(release: Path, folder: Path) -> Path:
     return Path(shutil.copytree(release, folder / "release"))
 
 
-def change_weight(release: Path, change: Callable[[float], float]) -> None:
+def change_weight(
+    release: Path, change: Callable[[float], float], file: str = "onnx/model.onnx"
+) -> None:
     """Change one number of the largest weight matrix; release.json lists the result."""
-    path = release / "onnx/model.onnx"
+    path = release / file
     model = onnx.load(path)
     weights = [each for each in model.graph.initializer if len(each.dims) > 1]
     weight = max(weights, key=lambda each: math.prod(each.dims))
@@ -102,6 +110,7 @@ def test_one_wrong_weight_is_shown_as_wrong_though_all_hashes_are_right(
         assert visit.state == "wrong"
         assert "WRONG" in visit.verdict
         assert "WRONG" in visit.page.inner_text("#figures")
+        assert visit.page.is_hidden("#use")
 
 
 def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
@@ -130,11 +139,11 @@ def test_a_changed_byte_is_refused_and_nothing_is_run(
         assert visit.page.is_hidden("#use")
 
 
-def change_a_digit(path: Path) -> None:
-    """Make 5 of a 4, say, so that JSON stays JSON."""
+def change_a_digit(path: Path, *, any_byte: bool = False) -> None:
+    """Make 5 of a 4, say, so that JSON stays JSON; or change the middle byte."""
     content = bytearray(path.read_bytes())
     place = len(content) // 2
-    while not chr(content[place]).isdigit():
+    while not any_byte and not chr(content[place]).isdigit():
         place += 1
     content[place] ^= 1
     path.write_bytes(content)
@@ -165,6 +174,66 @@ def test_a_release_whose_own_check_failed_is_refused(
 
 def signature_of(release: Path) -> dict[str, list[dict[str, str]]]:
     return read_json(release / "onnx/config.json")["signature"]
+
+
+# Other files than one model.onnx
+
+
+def test_models_in_reduced_precision_are_held_to_what_they_were_allowed(
+    images: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(images, tmp_path)
+    formats = read_release(release).formats
+    file = formats["onnx float16"].path
+    change_weight(release, lambda weight: weight + 100, file)
+    choice = visit.page.get_by_label("Model", exact=True)
+    with served(release) as url:
+        visit.open(url)
+        for name in formats:
+            choice.select_option(name)
+            verdict = "wrong" if name == "onnx float16" else "passed"
+            visit.page.locator(f"#verdict[data-state={verdict}]").wait_for()
+            is_reduced = "of what is allowed" in visit.verdict
+            assert is_reduced == (name != "onnx")
+
+
+def test_weights_in_a_file_beside_the_model_are_checked_and_used(
+    choices: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(choices, tmp_path)
+    path = release / "onnx/model.onnx"
+    onnx.save(
+        onnx.load(path),
+        path,
+        save_as_external_data=True,
+        location="model.onnx_data",
+        size_threshold=0,
+    )
+    seal(release, read_release(release), more=("onnx/model.onnx_data",))
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+        change_a_digit(release / "onnx/model.onnx_data", any_byte=True)
+        visit.open(url)
+        assert visit.state == "refused"
+        assert "model.onnx_data" in visit.verdict
+
+
+# On a graphics processor
+
+
+def test_the_model_is_proven_on_webgpu_as_well(
+    images: Path, playwright: Playwright
+) -> None:
+    graphics = chromium(playwright, *WEBGPU_IN_SOFTWARE)
+    with graphics as browser, served(images) as url:
+        visit = Visit(browser.new_context())
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+        assert "On WebAssembly and WebGPU" in visit.verdict
+        assert "WebGPU" in visit.page.inner_text("#legend")
+        visit.page.get_by_label("on", exact=True).select_option("webgpu")
+        visit.page.get_by_text("Computed on WebGPU").wait_for()
 
 
 # From another web server, with the runtime from a CDN

@@ -100,6 +100,31 @@ def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
 
 
 @pytest.mark.slow
+def test_a_merged_pull_request_is_tagged_by_the_next_repro(
+    project: Project, hub: HubServer, environment: dict[str, str]
+) -> None:
+    def ran() -> list[str]:
+        return project.ran(project.dvc("repro", environment=environment).stdout)
+
+    hub.hub.create(REPO)
+    project.set(
+        publish__repo_id=REPO, publish__version="v1.0.0", publish__create_pr=True
+    )
+    assert ran() == ["publish"]
+    assert receipt(project).published is False
+    project.commit("Pull request opened")
+    assert ran() == ["publish"]  # still open
+    assert receipt(project).published is False
+    assert len(hub.repo(REPO).pulls) == 1
+    hub.repo(REPO).merge(1)
+    assert ran() == ["publish"]
+    assert receipt(project).tag == "v1.0.0" and receipt(project).published is True
+    assert hub.repo(REPO).tags["v1.0.0"] == hub.repo(REPO).branches["main"]
+    hub.requests.clear()
+    assert ran() == [] and hub.requests == []
+
+
+@pytest.mark.slow
 def test_a_file_of_ones_own_reruns_publish_alone_and_a_wrong_folder_costs_nothing(
     project: Project,
 ) -> None:

@@ -22,24 +22,29 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 # one of these modules reruns it needlessly. Names are relative to checkpoint_release.
 EXCESS = {
     "load": """
-        core.artifacts.config core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.dvc_files core.extras state_dict.advice
-        state_dict.fitting state_dict.inspection state_dict.inspection_report
-        state_dict.written_by
+        core.artifacts.attestation core.artifacts.config
+        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
+        core.artifacts.release core.dvc_files core.extras core.run_record
+        core.signing_keys core.training state_dict.advice state_dict.fitting
+        state_dict.inspection state_dict.inspection_report
     """,
     "export-safetensors": """
+        core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes core.selection
-        exporting.export_failure exporting.path_leaks exporting.shape_check
-        exporting.torch_archive exporting.torch_export exporting.torchscript
+        core.dvc_files core.extras core.parity_sizes core.run_record
+        core.selection core.signing_keys core.training exporting.export_failure
+        exporting.path_leaks exporting.shape_check exporting.torch_archive
+        exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release tensors.joined
         tensors.statistics
     """,
     "export-onnx": """
+        core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes exporting.model_code
+        core.dvc_files core.extras core.parity_sizes core.run_record
+        core.signing_keys core.training exporting.model_code
         exporting.torch_archive exporting.torch_export exporting.torchscript
         exporting.torchscript_classes
         exporting.transformers_code.configuration_release
@@ -56,10 +61,11 @@ EXCESS = {
         tensors.statistics tensors.wrappers
     """,
     "export-torchscript": """
+        core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
         core.dvc_files core.extras core.named_paths core.parity_sizes
-        core.progress exporting.model_code
-        exporting.transformers_code.configuration_release
+        core.progress core.run_record core.signing_keys core.training
+        exporting.model_code exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
@@ -72,7 +78,8 @@ EXCESS = {
         runtimes.torchscript_words runtimes.training_nodes
     """,
     "parity-check": """
-        core.artifacts.receipt core.artifacts.release core.dvc_files
+        core.artifacts.attestation core.artifacts.receipt core.artifacts.release
+        core.dvc_files core.run_record core.signing_keys core.training
         parity.compare parity.preload pth.arrays pth.builders pth.distributed
         pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
         pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
@@ -81,14 +88,17 @@ EXCESS = {
         tensors.joined tensors.statistics tensors.wrappers
     """,
     "model-card": """
+        core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress core.selection
+        core.progress core.run_record core.selection
     """,
     "publish": """
-        core.architecture core.artifacts.checkpoint core.artifacts.config
-        core.dtypes core.dvc_files core.extras core.parity_sizes core.progress
-        core.selection core.signature core.sources core.stated_signature
-        core.trust release.differences release.verify
+        card.author_notes card.description card.files card.front_matter
+        card.hub_terms card.inputs card.markdown card.parity card.pictures
+        card.render core.artifacts.error_tables core.extras core.parity_sizes
+        core.selection page.npm page.server release.attested release.checks
+        release.differences release.verify tensors.joined tensors.statistics
+        tensors.wrappers
     """,
 }
 

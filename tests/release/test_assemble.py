@@ -23,7 +23,7 @@ from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.signing import check_signature
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, tree
-from tests.support.publishing import fake_artifacts, write_artifact
+from tests.support.publishing import fake_artifacts, weights_file, write_artifact
 
 
 @pytest.fixture
@@ -63,8 +63,11 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
 def test_pictures_of_figures_are_evidence_and_others_are_built(
     artifacts: Path,
 ) -> None:
-    weights = (artifacts / "safetensors/model.safetensors").read_bytes()
-    own = {"model.safetensors": weights, "pictures/logo.svg": b"<svg/>"}
+    own = {
+        "model.safetensors": weights_file(b"w"),
+        "config.json": b"{}",
+        "pictures/logo.svg": b"<",
+    }
     write_artifact(artifacts / "safetensors", "safetensors", own)
     card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
     card["pictures/example.svg"] = b"<svg>what the family shows</svg>"

@@ -102,3 +102,61 @@ def test_a_missing_right_is_no_full_storage(publisher: Publisher) -> None:
     error = refused(publisher, "*/commit/*", 403, "Forbidden: use a write token")
     assert "the token of ada has no right to do that (403" in error.problem
     assert "write access" in error.remedy
+
+
+# Windows in which requests are counted
+
+WINDOW = {"RateLimit": '"api";r=0;t=290'}
+
+
+@pytest.mark.parametrize(
+    ("path", "seconds"), [("*/commit/*", 290), ("*/tree/*", 291), ("*/refs", 290)]
+)
+def test_a_window_is_waited_out(
+    publisher: Publisher, capsys: pytest.CaptureFixture[str], path: str, seconds: float
+) -> None:
+    """By the client itself, a second longer, or by us."""
+    publisher.hub.hub.create(REPO)
+    publisher.hub.break_with(Fault("status", status=429, headers=WINDOW, path=path))
+    publisher.publish()
+    publisher.require_published()
+    assert publisher.slept == [seconds]
+    assert "wait 290 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["*/commit/*", "*/tree/*", "*/refs"])
+def test_windows_are_waited_out_up_to_a_limit_for_all_of_them(
+    publisher: Publisher, path: str
+) -> None:
+    publisher.hub.hub.create(REPO)
+    fault = Fault("status", status=429, headers=WINDOW, path=path, times=99)
+    publisher.hub.break_with(fault)
+    with pytest.raises(PublishError) as caught:
+        publisher.publish()
+    assert fault.happened == 3 and sum(publisher.slept) < 600
+    assert "asks to wait 290 s" in caught.value.problem
+    assert "after 580 s of waiting, and publish.patience is 600 s" in str(caught.value)
+    assert "raise publish.patience" in caught.value.remedy
+    publisher.hub.break_with()
+    publisher.publish()
+    publisher.require_published()
+
+
+def test_who_has_no_patience_waits_for_no_window(publisher: Publisher) -> None:
+    publisher.hub.break_with(
+        Fault("status", status=429, headers=WINDOW, path="*/commit/*", times=99)
+    )
+    with pytest.raises(PublishError, match=r"patience is 10 s"):
+        publisher.publish(patience=10.0)
+    assert publisher.slept == []
+
+
+def test_a_window_with_requests_left_is_no_reason_to_wait(
+    publisher: Publisher,
+) -> None:
+    headers = {"RateLimit": '"api";r=7;t=290'}
+    publisher.hub.break_with(
+        Fault("status", status=503, headers=headers, path="*/commit/*")
+    )
+    publisher.publish()
+    assert publisher.slept == [1]

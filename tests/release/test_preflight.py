@@ -136,6 +136,3 @@ def test_a_draft_that_holds_the_release_counts_as_its_pull_request(
     publisher.repo.pulls[0].status = "draft"
     publisher.publish(create_pr=True)
     assert len(publisher.repo.pulls) == 1
-    publisher.repo.pulls[0].status = "closed"
-    publisher.publish(create_pr=True)
-    assert len(publisher.repo.pulls) == 2

@@ -128,13 +128,13 @@ def test_another_branch_is_made_and_main_stays_as_it_was(publisher: Publisher) -
 
 
 def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(
-    publisher: Publisher,
+    publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publisher.hub.hub.create(REPO)
     publisher.publish(create_pr=True)
     first = publisher.receipt
     assert first.pull_request == f"{publisher.hub.url}/{REPO}/discussions/1"
-    assert first.tag is None
+    assert first.tag is None and first.published is False
     assert publisher.on_hub("refs/pr/1") == publisher.release
     assert publisher.on_hub() == {}
     publisher.receipt_path.unlink()
@@ -143,8 +143,24 @@ def test_a_pull_request_is_opened_once_and_tagged_when_it_is_merged(
     assert again.pull_request == first.pull_request and again.changed is False
     assert len(publisher.repo.pulls) == 1
     publisher.repo.merge(1)
+    capsys.readouterr()
     publisher.publish(create_pr=True)
     publisher.require_published()
+    output = capsys.readouterr().out
+    assert "tagging" in output and "no tag yet" not in output
+
+
+def test_a_pull_request_that_people_closed_is_not_opened_again(
+    publisher: Publisher,
+) -> None:
+    publisher.hub.hub.create(REPO)
+    publisher.publish(create_pr=True)
+    publisher.repo.pulls[0].status = "closed"
+    with pytest.raises(PublishError, match="people closed pull request 1 of ada"):
+        publisher.publish(create_pr=True)
+    fake_artifacts(publisher.artifacts, weights=b"other weights")
+    publisher.publish(create_pr=True)
+    assert len(publisher.repo.pulls) == 2
 
 
 def test_a_gitignore_on_the_hub_drops_nothing(publisher: Publisher) -> None:

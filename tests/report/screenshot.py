@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.browser import chromium
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--scheme", choices=["light", "dark"], default="light")
     asked = parser.parse_args()
-    with chromium() as browser:
+    with sync_playwright() as playwright, chromium(playwright) as browser:
         take(browser, asked.report, asked.picture, asked.scheme)
 
 

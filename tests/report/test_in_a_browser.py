@@ -11,19 +11,12 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.report.screenshot import take
-from tests.support.browser import axe_script, chromium
+from tests.support.browser import axe_script
 from tests.support.pipeline_folder import PipelineFolder
 from tests.support.project import Project
 
 pytestmark = pytest.mark.slow
 MISSING = "#library-missing"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium to which no name leads anywhere."""
-    with chromium() as started:
-        yield started
 
 
 @contextmanager

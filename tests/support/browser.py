@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.page.npm import (
@@ -19,14 +19,21 @@ from checkpoint_release.page.npm import (
 )
 from checkpoint_release.page.server import page_server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _ARGUMENTS = (
     "--no-sandbox",
-    "--disable-gpu",
     "--disable-background-networking",
     # no name but loopback's address leads anywhere
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
+WEBGPU_IN_SOFTWARE = (
+    "--enable-unsafe-webgpu",
+    "--enable-features=Vulkan",
+    "--use-webgpu-adapter=swiftshader",
+    "--use-vulkan=swiftshader",
+)
+"""For Chromium: a graphics processor that is computed."""
+_WITHOUT_GRAPHICS = ("--disable-gpu",)
 _PATIENCE = 60_000  # milliseconds
 AXE = Package(
     name="axe-core",
@@ -45,18 +52,21 @@ AXE = Package(
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium, which is closed at the end."""
+def chromium(playwright: Playwright, *graphics: str) -> Iterator[Browser]:
+    """A headless Chromium, which is closed at the end.
+
+    Args:
+        playwright: what drives it; there is one in a process.
+        graphics: arguments for its graphics; none: it has none.
+    """
     if CHROMIUM is None:
         raise FileNotFoundError("chromium is missing: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(_ARGUMENTS)
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    arguments = [*_ARGUMENTS, *(graphics or _WITHOUT_GRAPHICS)]
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def runtime_folder() -> Path:

@@ -43,6 +43,7 @@ PARAMS: dict[str, Any] = {
     "page": False,
     "delete": [],
     "timeout": 20.0,
+    "patience": 600.0,
     "sbom": False,
     "signing_key": None,
 }
@@ -124,7 +125,11 @@ class Publisher:
 
         def connect(asked: PublishParams) -> Hub:
             return hub(
-                self.hub.url, token, timeout=asked.timeout, sleep=self.slept.append
+                self.hub.url,
+                token,
+                timeout=asked.timeout,
+                patience=asked.patience,
+                sleep=self.slept.append,
             )
 
         publish(
@@ -184,7 +189,7 @@ class Publisher:
             assert self.repo.tags[version] == head
         assert len(self.repo.tags) == (releases if version else 0)
         receipt = self.receipt
-        assert receipt.published is True
+        assert receipt.published is True and receipt.pull_request is None
         assert (receipt.commit, receipt.tag) == (head, version)
         assert (receipt.repo, receipt.endpoint) == (REPO, self.hub.url)
         release = self.artifacts / "release"

@@ -1,6 +1,11 @@
 """publish.json: the receipt of a publication, or the statement that there was none.
 
 It is tracked by git and never cached, and speaks only of what happened.
+
+.dvc/pull-request.yaml counts how often publish found its pull request open. Nothing of
+the project changes when somebody merges it, so that DVC would never run publish again
+to set the tag; but this number is in the stage's command, and DVC keeps the command
+that it ran.
 """
 
 from __future__ import annotations
@@ -9,9 +14,10 @@ from pathlib import Path
 
 from checkpoint_release.core.artifacts.typed import Record, as_record
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import FileEntry, read_json
+from checkpoint_release.core.files import FileEntry, read_json, replace_file
 
 RECEIPT = "publish.json"
+LOOKS = ".dvc/pull-request.yaml"
 
 
 class Checkout(Record, frozen=True, kw_only=True):
@@ -32,10 +38,11 @@ class Statement(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """A publication that happened.
+    """A publication that happened, or a pull request that was opened.
 
     Attributes:
-        published: true.
+        published: whether the branch holds the release; false while the pull request
+            is open.
         changed: whether this run changed anything on the Hub.
         endpoint: the Hub's address, without credentials.
         repo: organisation/name.
@@ -77,17 +84,36 @@ _LASTING = ("endpoint", "repo", "revision", "commit", "tag", "pull_request", "fi
 
 
 def last_receipt(artifacts: Path) -> Receipt | None:
-    """The receipt of the last publication.
+    """The receipt of the last publication or pull request.
 
     Args:
         artifacts: the folder that holds publish.json.
 
     Returns:
-        None where nothing was published, or the file is missing or can't be read.
+        None where nothing went to a Hub, or the file is missing or can't be read.
     """
     path = artifacts / RECEIPT
     try:
-        receipt = as_record(read_json(path), Receipt, str(path))
+        return as_record(read_json(path), Receipt, str(path))
     except ArtifactError:
         return None
-    return receipt if receipt.published else None
+
+
+def count_look(project: Path) -> None:
+    """Count that a pull request is still open, so that DVC runs publish again.
+
+    Args:
+        project: the folder with dvc.yaml. Without a count there, nothing is done.
+    """
+    path = project / LOOKS
+    if not path.is_file():
+        return
+    comments, number = [], 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            comments.append(line)
+        elif "looks: " in line:
+            digits = line.partition("looks: ")[2].rstrip("}")
+            number = int(digits) if digits.isdecimal() else 0
+    entry = f"pull_request: {{looks: {number + 1}}}"
+    replace_file(path, "\n".join([*comments, entry, ""]).encode())

@@ -3,7 +3,7 @@
 
 import { short, svgElement } from "./dom.js";
 
-const LEAST = 0.1; // what is smaller stands at the left edge
+const LEAST = 1e-3; // what is smaller stands at the left edge
 
 // series: [{kind, outputs: [{name, error, passed}]}]; recorded: output's name → error.
 export function drawChart(place, { unit, limit, reduced }, series, recorded) {
@@ -16,11 +16,11 @@ export function drawChart(place, { unit, limit, reduced }, series, recorded) {
   const rowHeight = narrow ? 46 : 34;
   const top = 30;
   const bottom = top + names.length * rowHeight;
+  const lowest = axisStart(series);
   const highest = axisEnd(series, limit);
   const x = (error) => {
-    const share =
-      Math.log(Math.min(Math.max(error, LEAST), highest) / LEAST) / Math.log(highest / LEAST);
-    return left + share * (right - left);
+    const shown = Math.min(Math.max(error, lowest), highest);
+    return left + (Math.log(shown / lowest) / Math.log(highest / lowest)) * (right - left);
   };
 
   const svg = svgElement("svg", { viewBox: `0 0 ${width} ${bottom + 46}`, role: "img" });
@@ -47,7 +47,7 @@ export function drawChart(place, { unit, limit, reduced }, series, recorded) {
     height: bottom - top,
     class: "chart-beyond",
   });
-  for (let tick = LEAST; tick <= highest * 1.01; tick *= 10) {
+  for (let tick = lowest; tick <= highest * 1.01; tick *= 10) {
     line(x(tick), "chart-grid");
     add(
       "text",
@@ -113,6 +113,12 @@ export function mark(kind, x, y) {
     ...attributes,
     d: `M${x} ${y - 8}L${x + 8} ${y}L${x} ${y + 8}L${x - 8} ${y}Z`,
   });
+}
+
+function axisStart(series) {
+  const errors = series.flatMap((each) => each.outputs.map((output) => output.error));
+  const smallest = Math.min(...errors.filter((error) => error > 0), 1);
+  return Math.min(0.1, Math.max(10 ** Math.floor(Math.log10(smallest)), LEAST));
 }
 
 function axisEnd(series, limit) {

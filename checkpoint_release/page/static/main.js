@@ -72,9 +72,18 @@ async function prove(model) {
   state.local = await runtimeIsLocal();
   await proveOn("wasm");
   await offerWebGpu();
+  offerUse();
+}
+
+// The model may be used where it computes what it should.
+function offerUse() {
   const { config, sample } = state.files;
+  const engines = new Map();
+  for (const { backend, judgement } of state.results) {
+    if (judgement.passed) engines.set(backend, state.engines.get(backend));
+  }
   const signature = config.signature ?? signatureOf(sample);
-  const shared = { signature, config, inputs: sample.inputs, engines: state.engines };
+  const shared = { signature, config, inputs: sample.inputs, engines };
   showUse(shared);
   showMotion(shared);
 }
@@ -154,33 +163,52 @@ function inOrder(arrays, signature) {
 
 function showResults() {
   const { results } = state;
-  const outputs = results.flatMap(({ backend, judgement }) =>
-    judgement.outputs.map((output) => ({ ...output, on: BACKENDS[backend] })),
-  );
-  const { limit, unit } = results[0].judgement;
-  const times = (error) => `${short(error)} times ${unit}`;
-  const wrong = outputs.filter((output) => !output.passed);
-  const worst = outputs.reduce((one, other) => (other.error > one.error ? other : one));
-  if (wrong.length) {
-    const reason =
-      worst.remark ||
-      `is off by ${short(worst.largest)}, which is ${times(worst.error)}; ${short(limit)} times is allowed`;
-    steps.judged.set("failed", `${wrong.length} of ${outputs.length} are not`);
-    showVerdict(
-      "wrong",
-      `${wrong.length} of ${outputs.length} outputs are not what the checkpoint computes.` +
-        ` ${worst.name} on ${worst.on} ${reason}. Don’t use this model in this browser.`,
-    );
-  } else {
-    const where = results.map(({ backend }) => BACKENDS[backend]).join(" and ");
-    steps.judged.set("done", `all ${outputs.length}; the largest is ${times(worst.error)}`);
-    showVerdict(
-      "passed",
-      `On ${where}, in this browser, the model computes what its checkpoint computes:` +
-        ` the largest error is ${times(worst.error)}, and ${short(limit)} times is allowed.`,
+  const right = results.filter(({ judgement }) => judgement.passed);
+  const wrong = results.filter(({ judgement }) => !judgement.passed);
+  const names = (some) => some.map(({ backend }) => BACKENDS[backend]).join(" and ");
+  const sentences = [];
+  if (right.length) {
+    sentences.push(
+      `On ${names(right)}, in this browser, the model computes what its checkpoint computes:` +
+        ` the largest error is ${statement(worstOf(right))}.`,
     );
   }
+  for (const result of wrong) sentences.push(complaint(result));
+  if (wrong.length) {
+    sentences.push(right.length ? `Use ${names(right)} here.` : "Don’t use this model here.");
+  }
+  const word = wrong.length && right.length ? `WRONG on ${names(wrong)}` : undefined;
+  showVerdict(wrong.length ? "wrong" : "passed", sentences.join(" "), word);
+  const detail = results.map((result) => {
+    const { error, judgement } = worstOf([result]);
+    return `${BACKENDS[result.backend]}: at most ${short(error)} × ${judgement.unit}`;
+  });
+  steps.judged.set(wrong.length ? "failed" : "done", detail.join("; "));
   showFigures(results, recordedErrors());
+}
+
+// What is wrong on one backend, by its worst output.
+function complaint(result) {
+  const { outputs } = result.judgement;
+  const count = outputs.filter((output) => !output.passed).length;
+  const worst = worstOf([result]);
+  const reason = worst.remark || `is off by ${short(worst.largest)}, which is ${statement(worst)}`;
+  return (
+    `On ${BACKENDS[result.backend]}, ${count} of ${outputs.length} outputs are not what the` +
+    ` checkpoint computes: ${worst.name} ${reason}.`
+  );
+}
+
+function worstOf(results) {
+  const outputs = results.flatMap(({ judgement }) =>
+    judgement.outputs.map((output) => ({ ...output, judgement })),
+  );
+  return outputs.reduce((one, other) => (other.error > one.error ? other : one));
+}
+
+function statement({ error, judgement }) {
+  if (judgement.reduced) return `${short(100 * error)} % of what is allowed in reduced precision`;
+  return `${short(error)} times the noise floor, and ${short(judgement.limit)} times is allowed`;
 }
 
 // What the release's own check measured, by output.
@@ -208,7 +236,13 @@ async function offerWebGpu() {
     { id: "webgpu", type: "button" },
     `Prove it on WebGPU too (fetches ${size})`,
   );
-  button.addEventListener("click", () => attempt(() => (button.remove(), proveOnWebGpu())));
+  button.addEventListener("click", () =>
+    attempt(async () => {
+      button.remove();
+      await proveOnWebGpu();
+      offerUse();
+    }),
+  );
   byId("actions").append(button);
 }
 

@@ -1,18 +1,15 @@
 // The stick figures' own view: a clip with noise and gaps beside what the model makes of
 // it, to play, to scrub and to change.
 
-import { byId, colour, drawingOn, element, labelled, selection } from "./dom.js";
+import { byId, element, labelled, selection } from "./dom.js";
 import { exampleSizes, generator, normal, shapeOf } from "./inputs.js";
-import { ACTIONS, FRAMES_PER_SECOND, GROUND, makeClip, SEGMENTS } from "./motions.js";
+import { ACTIONS, FRAMES_PER_SECOND, makeClip, SEGMENTS } from "./motions.js";
 import { textOf } from "./problem.js";
+import { drawStage } from "./stage.js";
 import { countOf, tensorOf } from "./tensors.js";
 
-const FRAMES = 75;
+const FRAMES = 48; // as many as the demo was trained on
 const WIDTH = 4 * SEGMENTS; // numbers in a frame
-const VIEW = { halfWidth: 1.55, bottom: -1.05, top: 1.35 }; // metres around the pelvis
-const TICK = 0.5; // metres between the marks on the ground
-const GROUND_REACH = 3; // metres to either side, of the model's ground
-const HEAD_RADIUS = 0.1;
 const SPEEDS = [
   ["0.25", "¼ ×"],
   ["0.5", "½ ×"],
@@ -20,12 +17,17 @@ const SPEEDS = [
   ["2", "2 ×"],
 ];
 
+let shown = null;
+
 export function showMotion({ signature, config, engines }) {
   const motion = signature.inputs.find((spec) => spec.name === "motion");
   const pose = signature.outputs.find((spec) => spec.name === "pose");
-  const fits = config.model_type === "stick_figure" && motion?.shape.at(-1) === WIDTH && pose;
+  const isFigure = config.model_type === "stick_figure" && motion?.shape.at(-1) === WIDTH;
+  const fits = isFigure && pose && engines.size > 0;
   byId("motion").hidden = !fits;
-  if (fits) new MotionView(signature, engines).show(byId("motion"));
+  shown?.end();
+  shown = fits ? new MotionView(signature, engines) : null;
+  shown?.show(byId("motion"));
 }
 
 class MotionView {
@@ -101,25 +103,38 @@ class MotionView {
   }
 
   sliders() {
-    const slider = (name, most, step, value, text) => {
-      const field = element("input", { type: "range", min: 0, max: most, step, value });
-      const wrapper = labelled("", field);
-      const update = () =>
-        (wrapper.firstChild.textContent = `${name}: ${text(Number(field.value))}`);
-      field.addEventListener("input", () => (update(), this.restore()));
-      update();
-      this[name] = () => Number(field.value);
-      return wrapper;
-    };
+    const place = element("div", { class: "sliders" });
+    const centimetres = (value) => `${(100 * value).toFixed(1)} cm`;
+    const metres = (value) => `${value.toFixed(2)} m`;
+    this.noise = this.slider(place, "noise", [0, 0.15, 0.005, 0.05], centimetres);
+    const stretches = (value) => `two stretches of ${value} frames`;
+    this.missing = this.slider(place, "missing", [0, 30, 1, 12], stretches);
+    if (this.takes("camera_data")) {
+      this.camera = this.slider(place, "camera at", [-1, 1, 0.05, 0], metres);
+      this.zoom = this.slider(
+        place,
+        "zoom",
+        [0.7, 1.4, 0.05, 1],
+        (value) => `${value.toFixed(2)} ×`,
+      );
+    }
     const again = element("button", { type: "button" }, "Other noise and gaps");
     again.addEventListener("click", () => (this.draws++, this.restore()));
-    return element(
-      "div",
-      { class: "sliders" },
-      slider("noise", 0.15, 0.005, 0.05, (value) => `${(100 * value).toFixed(1)} cm`),
-      slider("missing", 30, 1, 12, (value) => `two stretches of ${value} frames`),
-      element("div", { class: "actions" }, again),
-    );
+    place.append(element("div", { class: "actions" }, again));
+    return place;
+  }
+
+  // Adds a slider to a place; returns the function that reads it.
+  slider(place, name, [min, max, step, value], text) {
+    const field = element("input", { type: "range", min, max, step, value });
+    const read = () => Number(field.value);
+    const wrapper = labelled(`${name}: ${text(value)}`, field);
+    field.addEventListener("input", () => {
+      wrapper.firstChild.textContent = `${name}: ${text(read())}`;
+      this.restore();
+    });
+    place.append(wrapper);
+    return read;
   }
 
   choose(index) {
@@ -150,17 +165,26 @@ class MotionView {
 
   async compute() {
     const truth = makeClip(this.action, FRAMES);
-    const { seen, gone } = corrupted(truth, this.noise(), this.missing(), this.draws);
+    const partner = this.takes("partner_motion") ? truth.map(mirrored) : null;
+    const camera = { x: this.camera?.() ?? 0, zoom: this.zoom?.() ?? 1 };
+    const filmed = truth.map((figure) => filmedBy(camera, figure));
+    const { seen, gone } = corrupted(filmed, this.noise(), this.missing(), this.draws);
     const engine = this.engines.values().next().value;
-    const { outputs } = await engine.run(inputsOf(this.signature, seen, this.action));
+    const given = { seen, action: this.action, camera, partner };
+    const { outputs } = await engine.run(inputsOf(this.signature, given));
     const restored = framesOf(outputs.pose.data, truth.length);
     const ground = outputs.environment ? Array.from(outputs.environment.data) : null;
-    this.clip = { truth, seen, gone, restored, ground };
+    this.clip = { truth, partner, camera, filmed, seen, gone, restored, ground };
     this.message.textContent = comparison(this.clip);
     this.draw();
   }
 
+  end() {
+    this.ended = true;
+  }
+
   tick(now) {
+    if (this.ended) return;
     const elapsed = now - (this.before ?? now);
     this.before = now;
     if (this.playing && this.clip) {
@@ -174,24 +198,41 @@ class MotionView {
     requestAnimationFrame((next) => this.tick(next));
   }
 
+  takes(name) {
+    return this.signature.inputs.some((spec) => spec.name === name);
+  }
+
   draw() {
     if (!this.clip) return;
-    const { truth, seen, gone, restored, ground } = this.clip;
+    const { truth, partner, camera, filmed, seen, gone, restored, ground } = this.clip;
     const { frame } = this;
     this.scrub.value = frame;
     const action = ACTIONS[this.action].name;
-    const state = gone.has(frame) ? "missing" : "with noise";
+    const isGone = gone.has(frame);
+    const state = isGone ? "missing" : "with noise";
     this.given.setAttribute("aria-label", `A figure: ${action}, ${state}`);
     this.restored.setAttribute("aria-label", `The restored figure: ${action}`);
-    const middle = pelvisOf(truth[frame]);
+    const other = partner?.[frame] ?? null;
     drawStage(this.given, {
-      truth: truth[frame],
-      figure: gone.has(frame) ? null : seen[frame],
-      middle,
+      truth: filmed[frame],
+      figure: isGone ? null : seen[frame],
+      partner: other && filmedBy(camera, other),
     });
-    drawStage(this.restored, { truth: truth[frame], figure: restored[frame], middle, ground });
+    drawStage(this.restored, {
+      truth: truth[frame],
+      figure: restored[frame],
+      partner: other,
+      ground,
+    });
   }
 }
+
+// A partner who does the same two metres away, face to face.
+const mirrored = (figure) => figure.map((value, i) => (i % 2 === 0 ? 2 - value : value));
+
+// A figure as a camera sees it, which stands still at a place along x.
+const filmedBy = ({ x, zoom }, figure) =>
+  figure.map((value, i) => zoom * (i % 2 === 0 ? value - x : value));
 
 // Noise on every coordinate, and two stretches of frames that are all zeros.
 function corrupted(truth, noise, length, draw) {
@@ -209,17 +250,20 @@ function corrupted(truth, noise, length, draw) {
   return { seen, gone };
 }
 
-// Of inputs beside motion and action, a camera is still and the others are zeros.
-function inputsOf(signature, seen, action) {
+// Inputs that the view knows nothing of are zeros.
+function inputsOf(signature, { seen, action, camera, partner }) {
   const sizes = { ...exampleSizes(signature), sequence: seen.length, batch: 1 };
+  const values = {
+    motion: seen.flat(),
+    action_sequence: seen.map(() => action),
+    camera_data: seen.flatMap(() => [camera.x, 0, camera.zoom]),
+    partner_motion: partner?.flat(),
+  };
   const inputs = {};
   for (const spec of signature.inputs) {
     const shape = shapeOf(spec, sizes);
-    let values = new Array(countOf(shape)).fill(0);
-    if (spec.name === "motion") values = seen.flat();
-    if (spec.name === "action_sequence") values.fill(action);
-    if (spec.name === "camera_data") values = values.map((_, i) => (i % 3 === 2 ? 1 : 0));
-    inputs[spec.name] = tensorOf(spec.dtype, shape, values);
+    const given = values[spec.name] ?? new Array(countOf(shape)).fill(0);
+    inputs[spec.name] = tensorOf(spec.dtype, shape, given);
   }
   return inputs;
 }
@@ -243,86 +287,4 @@ function comparison({ truth, seen, gone, restored }) {
     ? `, and ${off(restored, [...gone])} cm in the ${gone.size} missing frames`
     : "";
   return `Given, the figure is off by ${off(seen, there)} cm; restored, by ${off(restored, there)} cm${gaps}.`;
-}
-
-// The middle of the hips along x, which the camera follows.
-const pelvisOf = (figure) => (figure[WIDTH - 4] + figure[WIDTH - 2]) / 2;
-
-// ground: heights that the model gives for x from -3 to 3; null: not drawn.
-function drawStage(canvas, { truth, figure, middle, ground = null }) {
-  const width = canvas.clientWidth;
-  if (!width) return;
-  const scale = width / (2 * VIEW.halfWidth);
-  const height = Math.round((VIEW.top - VIEW.bottom) * scale);
-  const context = drawingOn(canvas, width, height);
-  const x = (metres) => (metres - middle + VIEW.halfWidth) * scale;
-  const y = (metres) => (VIEW.top - metres) * scale;
-  drawGround(context, ground ?? [GROUND, GROUND], x, y, middle);
-  drawFigure(context, truth, x, y, scale, {
-    body: colour("line"),
-    left: colour("line"),
-    right: colour("line"),
-  });
-  if (figure) {
-    drawFigure(context, figure, x, y, scale, {
-      body: colour("ink"),
-      left: colour("accent"),
-      right: colour("second"),
-    });
-  } else {
-    context.fillStyle = colour("muted");
-    context.font = "600 14px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.fillText("this frame is missing", width / 2, 22);
-  }
-}
-
-function drawGround(context, levels, x, y, middle) {
-  context.strokeStyle = colour("field");
-  context.lineWidth = 1.5;
-  context.beginPath();
-  levels.forEach((level, i) =>
-    context.lineTo(x(-GROUND_REACH + (2 * GROUND_REACH * i) / (levels.length - 1)), y(level)),
-  );
-  context.stroke();
-  const first = Math.ceil((middle - VIEW.halfWidth) / TICK);
-  const last = Math.floor((middle + VIEW.halfWidth) / TICK);
-  for (let mark = first; mark <= last; mark++) {
-    context.beginPath();
-    context.moveTo(x(mark * TICK), y(VIEW.bottom + 0.12));
-    context.lineTo(x(mark * TICK), y(VIEW.bottom + 0.06));
-    context.stroke();
-  }
-}
-
-// The head is a circle at its segment's end; limbs of the left have another colour.
-function drawFigure(context, figure, x, y, scale, colours) {
-  context.lineCap = "round";
-  context.lineWidth = Math.max(0.035 * scale, 2);
-  const sides = [
-    "body",
-    "body",
-    "body",
-    "left",
-    "left",
-    "right",
-    "right",
-    "left",
-    "left",
-    "right",
-    "right",
-    "body",
-  ];
-  sides.forEach((side, segment) => {
-    const [x1, y1, x2, y2] = figure.slice(4 * segment, 4 * segment + 4);
-    context.strokeStyle = context.fillStyle = colours[side];
-    context.beginPath();
-    context.moveTo(x(x1), y(y1));
-    context.lineTo(x(x2), y(y2));
-    context.stroke();
-    if (segment > 0) return;
-    context.beginPath();
-    context.arc(x(x2), y(y2), HEAD_RADIUS * scale, 0, 2 * Math.PI);
-    context.fill();
-  });
 }

@@ -13,9 +13,10 @@ const WORDS = {
 };
 const MARKS = { waiting: "○", running: "◌", done: "✓", failed: "✕" };
 
-export function showVerdict(state, text) {
+// state: a key of WORDS; the word may be a more exact one.
+export function showVerdict(state, text, word = WORDS[state]) {
   byId("verdict").dataset.state = state;
-  byId("verdict-word").textContent = WORDS[state];
+  byId("verdict-word").textContent = word;
   byId("verdict-text").textContent = text;
 }
 
@@ -87,14 +88,9 @@ function legend(results, recorded) {
 function table(results) {
   const { judgement } = results[0];
   const head = element("tr", {}, element("th", { scope: "col" }, "output"));
-  const titles = [
-    "on",
-    `error, × ${judgement.unit}`,
-    "largest error",
-    "allowed",
-    "typical error",
-    "verdict",
-  ];
+  const allowed = `${judgement.reduced ? "typical" : "largest"} error allowed`;
+  const errors = ["typical error", "largest error", allowed];
+  const titles = ["on", `error, × ${judgement.unit}`, ...errors, "verdict"];
   for (const title of titles) {
     head.append(element("th", { scope: "col", class: title === "on" ? "text" : null }, title));
   }
@@ -122,9 +118,9 @@ function row(backend, output) {
     element("th", { scope: "row" }, output.name),
     element("td", { class: "text" }, BACKENDS[backend]),
     element("td", {}, error),
+    element("td", {}, short(output.typical)),
     element("td", {}, short(output.largest)),
     element("td", {}, short(output.allowed)),
-    element("td", {}, short(output.typical)),
     element("td", {}, tag),
   );
 }

@@ -360,8 +360,8 @@ function isPicture(shape, names) {
     shape.length >= 3 &&
     names.at(-3) === channels &&
     [1, 3].includes(channels) &&
-    height >= 8 &&
-    width >= 8
+    height > 1 &&
+    width > 1
   );
 }
 

@@ -11,8 +11,8 @@ import { TensorView } from "./tensor_view.js";
 const REPEATS = 20; // runs of a measurement
 
 export function showUse({ signature, inputs, engines }) {
-  byId("use").hidden = false;
-  new Use(signature, inputs, engines).show(byId("use-body"));
+  byId("use").hidden = engines.size === 0;
+  if (engines.size) new Use(signature, inputs, engines).show(byId("use-body"));
 }
 
 class Use {

@@ -1,0 +1,137 @@
+"""Keys that sign a release: ECDSA over P-256, P-384 or P-521, in PEM."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoint_release.core.errors import PublishError, one_line
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
+SIGNING_KEY = "publish.signing_key"
+"""The option that names the private key."""
+_LINE = "sha256 of the public key (DER): "
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_PRIVATE_HINT = (
+    "name an ECDSA private key in PEM without a password: openssl ecparam -name"
+    " prime256v1 -genkey -noout -out key.pem"
+)
+_PUBLIC_HINT = (
+    "name the publisher's ECDSA public key in PEM, as openssl ec -in key.pem -pubout"
+    " writes it"
+)
+
+
+def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePrivateKey:
+    """Read a private key.
+
+    Args:
+        path: PEM file, without a password.
+        option: that names it, for messages.
+
+    Raises:
+        PublishError: it is missing, or no such key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        remedy = "name a private key, or null"
+        raise _unusable(path, option, "is missing", remedy) from None
+    except OSError as error:
+        raise _unusable(path, option, f"can't be read: {error.strerror}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        problem = f"can't be used: {one_line(error)}"
+        raise _unusable(path, option, problem) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise _unusable(path, option, "is not an ECDSA key")
+    if key.curve.name not in _CURVES:
+        raise _unusable(path, option, f"is a key over {key.curve.name}")
+    return key
+
+
+def load_public_key(path: Path) -> EllipticCurvePublicKey:
+    """Read a public key.
+
+    Args:
+        path: PEM file.
+
+    Raises:
+        PublishError: it is missing, or no such key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        problem = f"{path} can't be read: {error.strerror}"
+        raise PublishError(problem, _PUBLIC_HINT) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        problem = f"{path} is no public key: {one_line(error)}"
+        raise PublishError(problem, _PUBLIC_HINT) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise PublishError(f"{path} is not an ECDSA key", _PUBLIC_HINT)
+    if key.curve.name not in _CURVES:
+        problem = f"{path} is a key over {key.curve.name}"
+        raise PublishError(problem, _PUBLIC_HINT)
+    return key
+
+
+def fingerprint(key: EllipticCurvePublicKey) -> str:
+    """The sha256 of a public key's DER, in lower-case hex.
+
+    `openssl pkey -pubin -in KEY -outform DER | sha256sum` prints the same.
+    """
+    from cryptography.hazmat.primitives import serialization
+
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
+
+
+def fingerprint_line(digest: str) -> str:
+    """The line in which a model card names the key that signs its release.
+
+    Args:
+        digest: as fingerprint returns it.
+    """
+    return f"{_LINE}`{digest}`"
+
+
+def named_fingerprint(card: str) -> str | None:
+    """The fingerprint of the key that a model card names; None: it names none.
+
+    Args:
+        card: its text.
+    """
+    for line in card.splitlines():
+        if line.startswith(_LINE):
+            return line.removeprefix(_LINE).strip("`")
+    return None
+
+
+def fingerprint_of_signing_key(path: Path) -> str:
+    """The fingerprint of the public key that belongs to a private one.
+
+    Raises:
+        PublishError: the private key is missing, or no such key.
+    """
+    return fingerprint(load_private_key(path).public_key())
+
+
+def _unusable(
+    path: Path, option: str, what: str, remedy: str = _PRIVATE_HINT
+) -> PublishError:
+    return PublishError(f"{{{option}}}: {path} {what}", remedy, options=[option])

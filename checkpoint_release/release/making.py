@@ -1,0 +1,148 @@
+"""The attestations that go with a signed release: how it was made, and that its formats
+were proven to compute what the checkpoint does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from checkpoint_release.core.artifacts.attestation import (
+    PROOF,
+    PROVENANCE,
+    PROVENANCE_TYPE,
+    TEST_RESULT_TYPE,
+    Making,
+    Statement,
+    subjects,
+)
+from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
+from checkpoint_release.core.artifacts.parity import RELEASED_REPORT, ParityReport
+from checkpoint_release.core.artifacts.receipt import Checkout
+from checkpoint_release.core.artifacts.release import Sample
+from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.run_record import RunRecord
+from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.release.envelopes import write_attestation
+from checkpoint_release.release.environment import LIBRARY, Package
+
+
+def write_attestations(
+    folder: Path,
+    files: Mapping[str, FileEntry],
+    making: Making,
+    report: ParityReport,
+    key: Path,
+) -> dict[str, FileEntry]:
+    """Write the attestations about a release into its folder.
+
+    Args:
+        folder: the release.
+        files: what they are about: path → size and sha256.
+        making: how the release was made.
+        report: of the parity check.
+        key: private key in PEM.
+
+    Returns:
+        Path in the release → size and sha256 of each.
+
+    Raises:
+        PublishError: the key can't be used.
+    """
+    private_key = load_private_key(key)
+    version = making.packages.get(LIBRARY, "")
+    statements = {
+        PROVENANCE: Statement(
+            subject=subjects(files),
+            predicate_type=PROVENANCE_TYPE,
+            predicate=making.to_predicate(version),
+        ),
+        PROOF: Statement(
+            subject=subjects(files),
+            predicate_type=TEST_RESULT_TYPE,
+            predicate=_test_result(files, report),
+        ),
+    }
+    entries = {}
+    for name, statement in statements.items():
+        write_attestation(folder / name, statement, private_key)
+        entries[name] = FileEntry.of(folder / name)
+    return entries
+
+
+def _test_result(
+    files: Mapping[str, FileEntry], report: ParityReport
+) -> dict[str, Any]:
+    """in-toto's test result: which formats passed, by which report and sample."""
+    used = (RELEASED_REPORT, Sample().inputs, Sample().outputs)
+    configuration = [
+        {"name": name, "digest": {"sha256": files[name].sha256}} for name in used
+    ]
+    passed: list[str] = []
+    failed: list[str] = []
+    for name, figures in report.formats.items():
+        group = passed if figures.passed else failed
+        group.append(f"{name} computes what the checkpoint computes")
+    return {
+        "result": "FAILED" if failed else "PASSED",
+        "configuration": configuration,
+        "passedTests": passed,
+        "failedTests": failed,
+    }
+
+
+def describe_making(
+    record: RunRecord, packages: Mapping[str, Package], facts: CheckpointFacts
+) -> Making:
+    """How a release was made.
+
+    Args:
+        record: what the stages ran with.
+        packages: that computed, by name.
+        facts: about the checkpoint.
+    """
+    return Making(
+        parameters=record.parameters,
+        stages=record.stages,
+        packages={name: package.version for name, package in packages.items()},
+        checkpoint=facts.origin.sha256,
+        adapter=facts.origin.adapter,
+        checkout=sources_checkout(record.sources),
+    )
+
+
+def sources_checkout(sources: Sequence[str]) -> Checkout | None:
+    """The last git commit that changed the sources, and whether they differ from it.
+
+    A commit that changes something else, such as documents or the parameters, leaves it
+    as it is, and with it the release.
+
+    Args:
+        sources: paths in the working folder.
+
+    Returns:
+        None where there are no sources, or git doesn't know them.
+    """
+    if not sources:
+        return None
+    try:
+        commit = _git("log", "-1", "--format=%H", "--", *sources)
+        changes = _git("status", "--porcelain", "--", *sources)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return Checkout(commit=commit, dirty=bool(changes)) if commit else None
+
+
+def _git(*arguments: str) -> str:
+    """What a git command prints, in the working folder.
+
+    Raises:
+        OSError: git isn't installed.
+        subprocess.CalledProcessError: the command failed.
+    """
+    done = subprocess.run(
+        ["git", *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
