@@ -2,6 +2,7 @@
 
 checkpoint-release page artifacts/release
 checkpoint-release page artifacts/release --port 8000 --open
+checkpoint-release page artifacts/release --space space --model organisation/name
 
 The page is this package's own, whatever the release holds. Its runtime,
 onnxruntime-web, comes from the npm registry at a pinned version and hash, once.
@@ -28,17 +29,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="onnxruntime-web's npm archive, for machines without internet",
     )
     parser.add_argument(
+        "--space",
+        type=Path,
+        metavar="DIR",
+        help="write a static Space of the Hub into a folder, and serve nothing",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="REPO",
+        help="organisation/name of the model on the Hub, for the Space's card",
+    )
+    parser.add_argument(
         "--open", action="store_true", help="open the page in the browser"
     )
 
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, or write a Space.
 
     Raises:
-        ArtifactError: it is no release with an ONNX model, the runtime can't be had, or
-            the port is taken.
+        ArtifactError: it is no release with an ONNX model, the runtime can't be had,
+            the port is taken, or the Space's folder isn't free.
     """
+    if asked.space:
+        _write_space(asked)
+    else:
+        _serve(asked)
+    return 0
+
+
+def _write_space(asked: argparse.Namespace) -> None:
+    from checkpoint_release.page.space import write_space
+
+    write_space(asked.release, asked.space, asked.model)
+    print(f"{asked.space}: a static Space; upload it with")
+    print(f"  hf upload ORGANISATION/NAME {asked.space} . --repo-type space")
+
+
+def _serve(asked: argparse.Namespace) -> None:
     from checkpoint_release.core.artifacts.release import read_release
     from checkpoint_release.page.npm import cache_folder, runtime_package, unpacked
     from checkpoint_release.page.server import page_server
@@ -55,4 +83,3 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
-    return 0

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Playwright, Route
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.files import read_json
 from checkpoint_release.page.files import page_files
+from checkpoint_release.page.space import write_space
 from tests.support.browser import (
     WEBGPU_IN_SOFTWARE,
     Visit,
@@ -239,21 +240,18 @@ def test_the_model_is_proven_on_webgpu_as_well(
 # From another web server, with the runtime from a CDN
 
 
-def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
-    """Have the visitor's browser find a release on a web server, as a static Space is
-    one, and the CDN's files.
+def on_the_web(visit: Visit, space: Path, change: bytes = b"") -> str:
+    """Have the visitor's browser find a Space on a web server, and the CDN's files.
 
     Args:
+        space: its folder.
         change: appended to every file of the CDN.
     """
-    runtime, pages = runtime_folder(), page_files()
+    runtime = runtime_folder()
 
     def answer(route: Route) -> None:
         path = route.request.url.partition("?")[0].partition(".example/")[2]
-        file = release / path
-        if path.startswith("page/"):
-            name = path.removeprefix("page/") or "index.html"
-            file = pages.get(name, release / path)
+        file = space / (path or "index.html")
         if file.is_file():
             route.fulfill(path=file, content_type=KINDS.get(file.suffix))
         else:
@@ -267,16 +265,24 @@ def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
 
     visit.page.context.route("https://space.example/**", answer)
     visit.page.context.route(f"{CDN}**", deliver)
-    return "https://space.example/page/"
+    return "https://space.example/"
+
+
+@pytest.fixture(scope="module")
+def space(choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static Space of a release; not to be changed."""
+    folder = tmp_path_factory.mktemp("space") / "space"
+    write_space(choices, folder)
+    return folder
 
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
-    choices: Path, visit: Visit
+def test_in_a_space_the_runtime_comes_from_the_cdn_at_its_pinned_version(
+    space: Path, visit: Visit
 ) -> None:
-    url = on_the_web(visit, choices)
+    url = on_the_web(visit, space)
     visit.open(url)
     assert visit.state == "passed", visit.verdict
     version = read_json(page_files()["runtime.json"])["package"]["version"]
@@ -285,9 +291,9 @@ def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
 
 
 def test_a_runtime_that_is_not_the_pinned_one_is_not_run(
-    choices: Path, visit: Visit
+    space: Path, visit: Visit
 ) -> None:
-    visit.open(on_the_web(visit, choices, change=b"\n"))
+    visit.open(on_the_web(visit, space, change=b"\n"))
     assert visit.state == "failed"
     assert "is not the file that is pinned" in visit.verdict
 

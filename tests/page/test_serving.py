@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from checkpoint_release.__main__ import main
 from checkpoint_release.core.artifacts.release import read_release
@@ -29,6 +30,7 @@ from checkpoint_release.page import npm
 from checkpoint_release.page.files import page_files
 from checkpoint_release.page.npm import Package, cache_folder, unpacked
 from checkpoint_release.page.server import page_server
+from checkpoint_release.page.space import write_space
 from checkpoint_release.release.assemble import assemble
 from tests.support.project import ROOT, tree
 from tests.support.publishing import fake_artifacts, write_artifact
@@ -203,6 +205,50 @@ def test_a_port_that_is_taken_is_one_clear_error(release: Path, runtime: Path) -
         pytest.raises(ArtifactError, match="can't be had"),
     ):
         page_server(release, runtime, port)
+
+
+# As a Space of the Hub
+
+
+def test_a_space_holds_the_page_and_what_it_reads(
+    release: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    space = tmp_path / "space"
+    asked = ["--space", str(space), "--model", "ada/stick"]
+    assert main(["page", str(release), *asked]) == 0
+    assert "--repo-type space" in capsys.readouterr().out
+    pages = {f"release/page/{name}" for name in page_files()}
+    assert tree(space).keys() - pages == {
+        *("README.md", "index.html"),
+        *("release/release.json", "release/parity.json", "release/README.md"),
+        *("release/onnx/model.onnx", "release/onnx/config.json"),
+        *("release/sample/inputs.safetensors", "release/sample/outputs.safetensors"),
+    }
+    assert pages <= tree(space).keys()
+    _, matter, text = (space / "README.md").read_text().split("---\n")
+    assert YAML(typ="safe").load(matter) == {
+        "title": "A stick figure",
+        "emoji": "📐",
+        "sdk": "static",
+        "models": ["ada/stick"],
+    }
+    assert "https://huggingface.co/ada/stick" in text
+
+
+def test_a_changed_file_makes_no_space(release: Path, tmp_path: Path) -> None:
+    (release / "onnx/model.onnx").write_bytes(b"another graph")
+    with pytest.raises(ArtifactError, match="is not what"):
+        write_space(release, tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    release: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="is no empty folder"):
+        write_space(release, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 # The runtime
