@@ -12,11 +12,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from playwright.sync_api import Browser, Playwright, Route
+from safetensors.numpy import load_file, save_file
 
+from checkpoint_release.core.artifacts.parity import read_report, upper_bound
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.files import read_json
+from checkpoint_release.core.signature import Array
 from checkpoint_release.page.files import page_files
 from checkpoint_release.page.space import write_space
+from checkpoint_release.parity.error_stats import error_stats
+from checkpoint_release.parity.reference import Floor, OutputReference
 from tests.support.browser import (
     WEBGPU_IN_SOFTWARE,
     Visit,
@@ -122,6 +127,39 @@ def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
     with served(release) as url:
         visit.open(url)
         assert visit.state == "wrong", visit.verdict
+
+
+@pytest.mark.parametrize(
+    ("share", "state"), [(0.5, "passed"), (1.7, "wrong"), (-1.7, "wrong")]
+)
+@pytest.mark.parametrize("spread", [1, 400], ids=["one value", "many values"])
+def test_the_limit_is_that_of_the_parity_check(
+    share: float, state: str, spread: int, demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    path = release / "sample/outputs.safetensors"
+    outputs = load_file(path)
+    pose = outputs["pose"]
+    expected = pose.astype(np.float64)
+    report = read_report(release / "parity.json")
+    worst = report.noise_floor["pose"]
+    floor = Floor(upper_bound(worst.typical), upper_bound(worst.worst))
+    reference = OutputReference(
+        expected, pose, error_stats(expected, expected), root_mean_square(expected)
+    )
+    shifted = expected.copy()
+    shifted.flat[:spread] += 1
+    of_one = floor.multiple(reference, error_stats(expected, shifted))
+    pose.flat[:spread] += share * report.rule.noise_multiple / of_one
+    save_file(outputs, path)
+    as_it_is(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == state, visit.verdict
+
+
+def root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 @pytest.mark.parametrize(

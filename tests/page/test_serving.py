@@ -361,21 +361,22 @@ def test_the_command_prints_its_address_serves_and_ends_with_an_interrupt(
     release: Path,
 ) -> None:
     command = [sys.executable, "-m", "checkpoint_release", "page", str(release)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/page/", line)
-        assert address, line
-        pins = json.loads(get(int(address[1]), "/page/runtime.json")[2])
-        for name, file in pins["package"]["files"].items():
-            content = get(int(address[1]), f"/page/runtime/{name}")[2]
-            assert entry(content) == FileEntry(**file)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/page/", line)
+            assert address, line
+            pins = json.loads(get(int(address[1]), "/page/runtime.json")[2])
+            for name, file in pins["package"]["files"].items():
+                content = get(int(address[1]), f"/page/runtime/{name}")[2]
+                assert entry(content) == FileEntry(**file)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_the_wheel_holds_every_file_of_the_page() -> None:
