@@ -11,7 +11,8 @@ the user trusts by name.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -106,6 +107,22 @@ def verify_release(
         ArtifactError: it is no release, or can't be read.
         PublishError: the Hub doesn't give it.
     """
+    with in_a_folder(release, revision) as folder:
+        return verify(folder, public_key=public_key, trust=trust)
+
+
+@contextmanager
+def in_a_folder(release: str, revision: str | None) -> Iterator[Path]:
+    """The folder of a release; one from the Hub is removed at the end.
+
+    Args:
+        release, revision: as of verify_release.
+
+    Raises:
+        ArtifactError: it is neither a folder nor the name of a repository, or a folder
+            with a revision.
+        PublishError: the Hub doesn't give it.
+    """
     folder = Path(release)
     if folder.is_dir():
         if revision:
@@ -114,14 +131,15 @@ def verify_release(
                 "leave out {revision}",
                 options=["revision"],
             )
-        return verify(folder, public_key=public_key, trust=trust)
+        yield folder
+        return
     from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
 
     with TemporaryDirectory() as temporary:
         downloaded = Path(temporary) / "release"
         hub = Hub(default_endpoint(), stored_token())
         download(hub, release, revision, downloaded)
-        return verify(downloaded, public_key=public_key, trust=trust)
+        yield downloaded
 
 
 def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -33,7 +34,14 @@ from checkpoint_release.page.server import page_server
 from checkpoint_release.page.space import write_space
 from checkpoint_release.release.assemble import assemble
 from tests.support.project import ROOT, tree
-from tests.support.publishing import fake_artifacts, write_artifact
+from tests.support.publishing import (
+    REPO,
+    SENDING,
+    TOKEN,
+    Publisher,
+    fake_artifacts,
+    write_artifact,
+)
 
 Printed = pytest.CaptureFixture[str]
 PACKAGE = "checkpoint_release"
@@ -233,6 +241,32 @@ def test_a_space_holds_the_page_and_what_it_reads(
         "models": ["ada/stick"],
     }
     assert "https://huggingface.co/ada/stick" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(SENDING)
+def test_a_release_on_the_hub_is_taken_from_there(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish(page=True)
+    space = tmp_path / "space"
+    command = [sys.executable, "-m", "checkpoint_release", "page", REPO]
+    environment = os.environ | {
+        "HF_ENDPOINT": publisher.hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+    }
+    asked = ["--revision", "v1.0.0", "--space", str(space)]
+    subprocess.run([*command, *asked], env=environment, cwd=ROOT, check=True)
+    files = tree(space / "release")
+    assert files["onnx/model.onnx"] == publisher.release["onnx/model.onnx"]
+
+
+def test_what_is_neither_a_folder_nor_a_repository_is_one_clear_error(
+    capsys: Printed,
+) -> None:
+    assert main(["page", "no/such/folder"]) == 1
+    assert "neither a folder nor organisation/name" in capsys.readouterr().err
 
 
 def test_a_changed_file_makes_no_space(release: Path, tmp_path: Path) -> None:
