@@ -22,7 +22,7 @@ from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.pictures import PROOF, SIZES
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
-from checkpoint_release.core.artifacts.release import PICTURES
+from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.core.signing_keys import fingerprint_line
 from checkpoint_release.core.text import human_size
@@ -95,6 +95,7 @@ def render(
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
             pictures=pictures,
+            example=EXAMPLE_PICTURE,
             proof=PROOF,
             sizes=SIZES,
             left_out=_left_out(inputs.checkpoint),

@@ -12,10 +12,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from playwright.sync_api import Browser, Playwright, Route
+from safetensors.numpy import load_file, save_file
 
+from checkpoint_release.core.artifacts.parity import read_report, upper_bound
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.files import read_json
+from checkpoint_release.core.signature import Array
 from checkpoint_release.page.files import page_files
+from checkpoint_release.page.space import write_space
+from checkpoint_release.parity.error_stats import error_stats
+from checkpoint_release.parity.reference import Floor, OutputReference
 from tests.support.browser import (
     WEBGPU_IN_SOFTWARE,
     Visit,
@@ -121,6 +127,39 @@ def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
     with served(release) as url:
         visit.open(url)
         assert visit.state == "wrong", visit.verdict
+
+
+@pytest.mark.parametrize(
+    ("share", "state"), [(0.5, "passed"), (1.7, "wrong"), (-1.7, "wrong")]
+)
+@pytest.mark.parametrize("spread", [1, 400], ids=["one value", "many values"])
+def test_the_limit_is_that_of_the_parity_check(
+    share: float, state: str, spread: int, demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    path = release / "sample/outputs.safetensors"
+    outputs = load_file(path)
+    pose = outputs["pose"]
+    expected = pose.astype(np.float64)
+    report = read_report(release / "parity.json")
+    worst = report.noise_floor["pose"]
+    floor = Floor(upper_bound(worst.typical), upper_bound(worst.worst))
+    reference = OutputReference(
+        expected, pose, error_stats(expected, expected), root_mean_square(expected)
+    )
+    shifted = expected.copy()
+    shifted.flat[:spread] += 1
+    of_one = floor.multiple(reference, error_stats(expected, shifted))
+    pose.flat[:spread] += share * report.rule.noise_multiple / of_one
+    save_file(outputs, path)
+    as_it_is(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == state, visit.verdict
+
+
+def root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 @pytest.mark.parametrize(
@@ -239,21 +278,18 @@ def test_the_model_is_proven_on_webgpu_as_well(
 # From another web server, with the runtime from a CDN
 
 
-def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
-    """Have the visitor's browser find a release on a web server, as a static Space is
-    one, and the CDN's files.
+def on_the_web(visit: Visit, space: Path, change: bytes = b"") -> str:
+    """Have the visitor's browser find a Space on a web server, and the CDN's files.
 
     Args:
+        space: its folder.
         change: appended to every file of the CDN.
     """
-    runtime, pages = runtime_folder(), page_files()
+    runtime = runtime_folder()
 
     def answer(route: Route) -> None:
         path = route.request.url.partition("?")[0].partition(".example/")[2]
-        file = release / path
-        if path.startswith("page/"):
-            name = path.removeprefix("page/") or "index.html"
-            file = pages.get(name, release / path)
+        file = space / (path or "index.html")
         if file.is_file():
             route.fulfill(path=file, content_type=KINDS.get(file.suffix))
         else:
@@ -267,16 +303,24 @@ def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
 
     visit.page.context.route("https://space.example/**", answer)
     visit.page.context.route(f"{CDN}**", deliver)
-    return "https://space.example/page/"
+    return "https://space.example/"
+
+
+@pytest.fixture(scope="module")
+def space(choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static Space of a release; not to be changed."""
+    folder = tmp_path_factory.mktemp("space") / "space"
+    write_space(choices, folder)
+    return folder
 
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
-    choices: Path, visit: Visit
+def test_in_a_space_the_runtime_comes_from_the_cdn_at_its_pinned_version(
+    space: Path, visit: Visit
 ) -> None:
-    url = on_the_web(visit, choices)
+    url = on_the_web(visit, space)
     visit.open(url)
     assert visit.state == "passed", visit.verdict
     version = read_json(page_files()["runtime.json"])["package"]["version"]
@@ -285,9 +329,9 @@ def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
 
 
 def test_a_runtime_that_is_not_the_pinned_one_is_not_run(
-    choices: Path, visit: Visit
+    space: Path, visit: Visit
 ) -> None:
-    visit.open(on_the_web(visit, choices, change=b"\n"))
+    visit.open(on_the_web(visit, space, change=b"\n"))
     assert visit.state == "failed"
     assert "is not the file that is pinned" in visit.verdict
 

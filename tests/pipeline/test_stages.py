@@ -90,15 +90,14 @@ EXCESS = {
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress core.run_record core.selection
+        core.run_record core.selection tensors.joined tensors.statistics
+        tensors.wrappers
     """,
     "publish": """
-        card.author_notes card.description card.files card.front_matter
-        card.hub_terms card.inputs card.markdown card.parity card.pictures
-        card.render core.artifacts.error_tables core.extras core.parity_sizes
-        core.selection page.npm page.server release.attested release.checks
-        release.differences release.verify tensors.joined tensors.statistics
-        tensors.wrappers
+        core.artifacts.error_tables core.extras core.parity_sizes core.selection
+        page.npm page.server page.space release.attested release.checks
+        release.differences release.fetched release.policy release.verify
+        tensors.joined tensors.statistics tensors.wrappers
     """,
 }
 
