@@ -127,6 +127,26 @@ def test_the_cards_examples_find_the_release_by_its_name(
 
 
 @pytest.mark.slow
+def test_a_version_is_promoted_by_a_tag_and_fetched_by_its_stage(
+    project: Project, tmp_path: Path
+) -> None:
+    """GTO's tags, of which `dvc artifacts get` knows; nothing is uploaded twice."""
+
+    def fetch(place: str, *which: str, check: bool = True) -> int:
+        asked = ("get", str(project.path), "release", "-o", str(tmp_path / place))
+        return project.dvc("artifacts", *asked, *which, check=check).returncode
+
+    project.dvc("push")
+    project.git("tag", "-a", "release@v1.0.0", "-m", "v1.0.0")
+    project.git("tag", "-a", "release#staging#1", "-m", "to staging")
+    assert fetch("early", "--stage", "production", check=False) != 0
+    project.git("tag", "-a", "release#production#2", "-m", "to production")
+    assert fetch("promoted", "--stage", "production") == 0
+    assert tree(tmp_path / "promoted") == released(project)
+    assert fetch("version", "--rev", "v1.0.0") == 0
+
+
+@pytest.mark.slow
 def test_a_merged_pull_request_is_tagged_by_the_next_repro(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
