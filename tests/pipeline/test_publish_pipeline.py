@@ -49,7 +49,8 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
 ) -> None:
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
     assert project.ran(project.dvc("repro", environment=environment).stdout) == [
-        "publish"
+        "model-card",  # which names the repository and the version
+        "publish",
     ]
     assert on_hub(hub) == released(project)
     assert receipt(project).published is True
@@ -85,8 +86,9 @@ def test_a_receipt_is_never_restored_from_a_cache(
 def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
     project: Project, environment: dict[str, str]
 ) -> None:
-    before = tree(project.path / "artifacts")
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
+    project.dvc("repro", "model-card")  # which names the repository and the version
+    before = tree(project.path / "artifacts")
     wrong = "hf_aTokenThatNobodyKnows"
     failed = project.dvc(
         "repro", check=False, environment=environment | {"HF_TOKEN": wrong}
@@ -157,7 +159,7 @@ def test_a_merged_pull_request_is_tagged_by_the_next_repro(
     project.set(
         publish__repo_id=REPO, publish__version="v1.0.0", publish__create_pr=True
     )
-    assert ran() == ["publish"]
+    assert ran() == ["model-card", "publish"]
     assert receipt(project).published is False
     project.commit("Pull request opened")
     assert ran() == ["publish"]  # still open
