@@ -2,6 +2,8 @@
 
 checkpoint-release verify artifacts/release
 checkpoint-release verify organisation/name --revision v1.0.0 --public-key publisher.pub
+checkpoint-release verify release --require rebuilt=1,signed-by=publisher.pub \\
+    --rebuilder colleague.pub
 
 Its hashes and its signature are checked, and, if they are right, that every format
 still computes the sample. A release from elsewhere can name any code as its model's
@@ -31,6 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PEM file of the publisher, to check model.sig with",
     )
+    parser.add_argument(
+        "--require",
+        metavar="POLICY",
+        help="rebuilt=N: N people made it again; signed-by=FILE: a public key in PEM",
+    )
+    parser.add_argument(
+        "--rebuilder",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key in PEM of somebody whose rebuild counts, once for each",
+    )
+    parser.add_argument(
+        "--attestations",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder of further attestations of rebuilds",
+    )
     add_trust(parser)
 
 
@@ -41,13 +64,18 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         ArtifactError: it is no release, or can't be read.
         PublishError: the Hub doesn't give it.
     """
+    from checkpoint_release.release.policy import parse_policy
     from checkpoint_release.release.verify import passed, report, verify_release
 
+    policy = None
+    if asked.require is not None:
+        policy = parse_policy(asked.require, asked.rebuilder, asked.attestations)
     checks = verify_release(
         asked.release,
         revision=asked.revision,
         public_key=asked.public_key,
         trust=asked.trust,
+        policy=policy,
     )
     print(report(checks))
     return 0 if passed(checks) else 1

@@ -20,7 +20,7 @@ from checkpoint_release.project.update import PARAMS
 
 RELEASE = Path("artifacts/release")
 SCRATCH = "scratch"
-_DEFAULT_FACTORY = "checkpoint_release.models.stick_figure:build"
+DEFAULT_FACTORY = "checkpoint_release.models.stick_figure:build"
 _NEEDED = ("params.yaml", "constraints.txt", "pipeline/", "checkpoints/")
 _OF_A_PROJECT = ("DVC_STAGE", "DVC_ROOT", "PYTHONSAFEPATH")
 
@@ -44,7 +44,7 @@ def convert(asked: Asked, output: Path) -> int:
     # the folder's name doesn't matter: all paths are absolute
     options = asked.options(Path.cwd(), absolute=True)
     if options.get("model.factory") is None:
-        options["model.factory"] = _DEFAULT_FACTORY
+        options["model.factory"] = DEFAULT_FACTORY
     if options.get("publish.repo_id") is not None:
         raise ParamsError(
             "publish.repo_id is set, and convert publishes nothing: its receipt would"
@@ -57,7 +57,7 @@ def convert(asked: Asked, output: Path) -> int:
     try:
         with artifact_folder(target) as folder:
             _release(files, folder, target)
-    except _StageFailedError as failure:
+    except StageFailedError as failure:
         print(f"no release: {failure}, as it says above", file=sys.stderr)
         return 1
     factory = str(options["model.factory"])
@@ -66,7 +66,7 @@ def convert(asked: Asked, output: Path) -> int:
     return 0
 
 
-class _StageFailedError(Exception):
+class StageFailedError(Exception):
     """A stage reported an error and ended; the message names it."""
 
 
@@ -95,16 +95,12 @@ def _release(files: Mapping[str, str], folder: Path, target: Path) -> None:
             beside it.
 
     Raises:
-        _StageFailedError: a stage failed.
+        StageFailedError: a stage failed.
     """
     work = folder / ".project"
-    for name, text in files.items():
-        if name.startswith(_NEEDED):
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_text(text, encoding="utf-8", newline="\n")
     try:
-        _run_stages(work, files["dvc.yaml"])
-    except _StageFailedError:
+        run_project(files, work)
+    except StageFailedError:
         if (work / SCRATCH).is_dir():
             _keep(work, target)
         raise
@@ -113,22 +109,33 @@ def _release(files: Mapping[str, str], folder: Path, target: Path) -> None:
     shutil.rmtree(work)
 
 
-def _run_stages(work: Path, dvc_yaml: str) -> None:
-    """Run the commands of dvc.yaml, in its order.
+def run_project(
+    files: Mapping[str, str], work: Path, python: str = sys.executable
+) -> None:
+    """Write a project into a folder, and run the commands of its dvc.yaml in order.
+
+    Args:
+        files: of the project: path → text.
+        work: the folder; made if it isn't there.
+        python: the interpreter that the stages run with.
 
     Raises:
-        _StageFailedError: one of them failed; it has reported why.
+        StageFailedError: one of them failed; it has reported why.
     """
+    for name, text in files.items():
+        if name.startswith(_NEEDED):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_text(text, encoding="utf-8", newline="\n")
     environment = {**os.environ}
     for name in _OF_A_PROJECT:
         environment.pop(name, None)
-    stages: dict[str, Any] = parse_yaml(dvc_yaml.encode())["stages"]
+    stages: dict[str, Any] = parse_yaml(files["dvc.yaml"].encode())["stages"]
     for name, stage in stages.items():
         _, *arguments = stage["cmd"].split()
         sys.stdout.flush()
-        command = [sys.executable, *arguments]
+        command = [python, *arguments]
         if subprocess.run(command, cwd=work, env=environment, check=False).returncode:
-            raise _StageFailedError(f"stage {name} failed")
+            raise StageFailedError(f"stage {name} failed")
 
 
 def _keep(work: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from checkpoint_release.core.artifacts.attestation import ATTESTATIONS, is_rebuild
 from checkpoint_release.core.artifacts.release import RELEASE, SUMS, Release
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import FileEntry, sha256
@@ -177,9 +178,14 @@ def _files_below(path: Path) -> Iterator[Path]:
 
 
 def _is_document(file: Path) -> bool:
-    """Whether it is a file of people: a picture, a text, or one such as LICENSE."""
-    if file.is_symlink() or not file.is_file() or not file.name.isprintable():
+    """Whether it is a file of people: a picture, a text, one such as LICENSE, or the
+    attestation of somebody who made the release again; or a link to one, as in the Hub
+    client's cache.
+    """
+    if not file.is_file() or not file.name.isprintable():
         return False
+    if is_rebuild(file.name):
+        return file.parent.name == ATTESTATIONS
     suffix = file.suffix.lower()
     return suffix in PEOPLE_SUFFIXES or (not suffix and file.name.isupper())
 

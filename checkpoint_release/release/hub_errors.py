@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import httpx2
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from checkpoint_release.core.errors import PublishError
@@ -26,6 +30,7 @@ class RequestError(PublishError):
         transient: whether trying again may help.
         may_have_applied: whether the server may have acted all the same.
         wait: seconds that the server asked to wait; 0 if it didn't.
+        offline: whether no Hub can be reached from here.
     """
 
     def __init__(
@@ -37,8 +42,10 @@ class RequestError(PublishError):
         transient: bool = False,
         may_have_applied: bool = False,
         wait: float = 0.0,
+        offline: bool = False,
     ) -> None:
         super().__init__(problem, remedy, options=options)
+        self.offline = offline
         self.transient = transient
         self.may_have_applied = may_have_applied or transient
         self.wait = wait
@@ -96,6 +103,12 @@ def explain(error: BaseException, doing: str, context: ErrorContext) -> RequestE
         return explain(error.__cause__, f"{doing}: {str(error).rstrip('.')}", context)
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
+        # A download: the Hub didn't answer, and the client's cache lacks it. Who waits
+        # for that to change can ask again.
+        explained = explain(error.__cause__, doing, context)
+        explained.transient = explained.transient and not explained.offline
+        return explained
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, doing, context)
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
@@ -115,7 +128,8 @@ def _explain_transport(
             " unset it",
         )
     options: tuple[str, ...] = ()
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+    offline = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+    if offline:
         reason = context.scrub(str(error)) or "no answer"
         problem = f"{scrub(context.endpoint)} can't be reached ({reason})"
         remedy = f"check the network and HF_ENDPOINT, then {RETRY_HINT}"
@@ -133,6 +147,7 @@ def _explain_transport(
         options=options,
         transient=_is_sent_once(error),
         may_have_applied=True,
+        offline=offline,
     )
 
 
@@ -142,7 +157,9 @@ def _explain_client(
     """huggingface_hub itself gave up."""
     if isinstance(error, OfflineModeIsEnabled):
         return RequestError(
-            f"{doing}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to publish"
+            f"{doing}: HF_HUB_OFFLINE is set",
+            "unset HF_HUB_OFFLINE to publish",
+            offline=True,
         )
     if isinstance(error, json.JSONDecodeError | KeyError):
         return RequestError(

@@ -10,12 +10,10 @@ the user trusts by name.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -38,6 +36,7 @@ from checkpoint_release.core.errors import (
     ArtifactError,
     CheckpointReleaseError,
     InferenceError,
+    ParamsError,
     UntrustedCodeError,
     first_few,
 )
@@ -51,11 +50,10 @@ from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.attested import check_attestations
 from checkpoint_release.release.checks import Check as Check
 from checkpoint_release.release.differences import differences
+from checkpoint_release.release.fetched import local_release
+from checkpoint_release.release.policy import Policy, check_rebuilds
 from checkpoint_release.release.signing import check_signature
 from checkpoint_release.tensors.safetensors import open_safetensors
-
-if TYPE_CHECKING:
-    from checkpoint_release.release.hub import Hub
 
 
 class Runtime(Protocol):
@@ -93,6 +91,7 @@ def verify_release(
     revision: str | None = None,
     public_key: Path | None = None,
     trust: Sequence[str] = (),
+    policy: Policy | None = None,
 ) -> list[Check]:
     """Verify a release in a folder, or on the Hub, from where it is downloaded first.
 
@@ -101,50 +100,16 @@ def verify_release(
         revision: branch, tag or commit on the Hub; None: main.
         public_key: PEM file to check the signature with.
         trust: the code that may run; see verify.
+        policy: what is required beside that; None: nothing.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
         PublishError: the Hub doesn't give it.
     """
-    folder = Path(release)
-    if folder.is_dir():
-        if revision:
-            raise ArtifactError(
-                f"{{revision}} is of a repository on the Hub, and {folder} is a folder",
-                "leave out {revision}",
-                options=["revision"],
-            )
-        return verify(folder, public_key=public_key, trust=trust)
-    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
-
-    with TemporaryDirectory() as temporary:
-        downloaded = Path(temporary) / "release"
-        hub = Hub(default_endpoint(), stored_token())
-        download(hub, release, revision, downloaded)
-        return verify(downloaded, public_key=public_key, trust=trust)
-
-
-def download(hub: Hub, repo_id: str, revision: str | None, folder: Path) -> None:
-    """Download a release from the Hub.
-
-    Args:
-        hub: where from.
-        repo_id: organisation/name.
-        revision: branch, tag or commit; None: main.
-        folder: where to; it is created.
-
-    Raises:
-        ArtifactError: that is not the name of a repository.
-        PublishError: the Hub doesn't give it.
-    """
-    organisation, _, name = repo_id.partition("/")
-    if not organisation or not name or "/" in name:
-        raise ArtifactError(
-            f"{repo_id} is neither a folder nor organisation/name", "name one of them"
-        )
-    hub.download(repo_id, revision, folder)
-    # huggingface_hub's notes on the download
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    with local_release(release, revision) as found:
+        checks = verify(found.folder, public_key=public_key, trust=trust, policy=policy)
+    note = [Check("source", True, found.note)] if found.note else []
+    return [*note, *checks]
 
 
 def open_artifact(format: str, path: Path, trust: Trust) -> Runtime:
@@ -161,6 +126,7 @@ def verify(
     public_key: Path | None = None,
     trust: Sequence[str] = (),
     opener: Opener = open_artifact,
+    policy: Policy | None = None,
 ) -> list[Check]:
     """Verify a release in a folder; nothing in it is opened unless all hashes and the
     signature are right.
@@ -171,10 +137,15 @@ def verify(
             for.
         trust: the code that may run, as of checkpoint_release.load.
         opener: opens an artifact to run it.
+        policy: what is required beside that; None: nothing.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
+        ParamsError: the policy names another key than public_key.
+        PublishError: a key that the policy names can't be used.
     """
+    policy = policy or Policy()
+    public_key = _required_key(public_key, policy)
     release = read_release(folder)
     found = differences(folder, release)
     if found.problems:
@@ -185,6 +156,7 @@ def verify(
         count += f"; beside them, and not of the release: {listed}"
     checks = [Check("files", True, count), _check_signature(folder, public_key)]
     checks += check_attestations(folder, release, public_key)
+    checks += check_rebuilds(folder, release, policy)
     if not passed(checks):
         return checks
     try:
@@ -197,6 +169,22 @@ def verify(
             folder, release, name, runnable, evidence, grant, opener
         )
     return checks
+
+
+def _required_key(public_key: Path | None, policy: Policy) -> Path | None:
+    """The key that the signature must be by.
+
+    Raises:
+        ParamsError: two are named.
+    """
+    if policy.signed_by is None or public_key in (None, policy.signed_by):
+        return policy.signed_by or public_key
+    raise ParamsError(
+        f"{{public_key}} is {public_key}, and {{require}} asks for a signature by"
+        f" {policy.signed_by}",
+        "name one of them",
+        options=["public_key", "require"],
+    )
 
 
 def passed(checks: Sequence[Check]) -> bool:

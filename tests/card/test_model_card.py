@@ -177,7 +177,7 @@ def author(tmp_path: Path) -> Author:
     (folder := tmp_path / "notes").mkdir()
     (folder / "notes.md").write_text(NOTES)
     (folder / "citation.bib").write_text("@misc{rabbit}\n")
-    everything = {
+    everything: dict[str, Any] = {
         "written_for": None,
         "notes_dir": str(folder),
         "title": "Rabbit",
@@ -191,6 +191,7 @@ def author(tmp_path: Path) -> Author:
         "pipeline_tag": "other",
         "tags": ["rabbit"],
         "evaluated_on": "Rabbits, held out",
+        "metadata": {},
     }
     return lambda **changes: parse_section(CardParams, {**everything, **changes})
 
@@ -278,14 +279,17 @@ def test_the_front_matter_is_what_the_hub_takes(
     assert data.license in LICENSES and data.pipeline_tag in TASKS
     assert data.library_name == "transformers"
     assert data.datasets == ["org/rabbits"]
-    assert set(data.tags or []) == {"rabbit", "safetensors", "onnx", "torchscript"}
+    assert data.tags == [
+        *("rabbit", "safetensors", "onnx", "torchscript", "transformers.js")
+    ]
     [result] = data.eval_results or []
     assert (result.metric_type, result.metric_value, result.dataset_name) == (
         "val_loss",
         0.25,
         "Rabbits, held out",
     )
-    assert data.model_name == "Rabbit" and data.metrics == ["val_loss"]
+    assert data.model_name == "Rabbit"
+    assert data.metrics is None and result.dataset_type == "custom"
 
 
 def test_metrics_without_named_data_stay_out_of_the_model_index(

@@ -31,8 +31,9 @@ from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.core.trust import NO_TRUST, Trust
 from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.fetched import download
 from checkpoint_release.release.hub import Hub
-from checkpoint_release.release.verify import download, report, verify
+from checkpoint_release.release.verify import report, verify
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, Project
 from tests.support.publishing import (

@@ -31,6 +31,9 @@ TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 PACKAGE_URI = "pkg:pypi/checkpoint-release"
 REBUILT_TYPE = f"{PACKAGE_URI}#rebuilt/v1"
 BUILD_TYPE = f"{PACKAGE_URI}#pipeline/v1"
+SAME = "same"
+REBUILT_NAME = "rebuilt-"
+"""How the file of a rebuild's attestation begins."""
 _CHECKPOINT = "checkpoint"
 _ADAPTER = "adapter"
 _SOURCES = "sources"
@@ -86,6 +89,27 @@ def is_attestation(name: str) -> bool:
     """Whether a path in a release is an attestation's."""
     path = PurePosixPath(name)
     return path.parent.as_posix() == ATTESTATIONS and path.name.endswith(SUFFIX)
+
+
+def is_rebuild(name: str) -> bool:
+    """Whether a file's name is that of a rebuild's attestation."""
+    return name.startswith(REBUILT_NAME) and name.endswith(SUFFIX)
+
+
+class Rebuilt(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """That somebody made the same files again from the same checkpoint.
+
+    Attributes:
+        result: "same"; nothing else is attested.
+        built: the digest of all that was built, as release.json has it.
+        checkpoint: its sha256.
+        packages: distribution → version, of those that computed this time.
+    """
+
+    result: str
+    built: str
+    checkpoint: str
+    packages: dict[str, str]
 
 
 class Making(Record, frozen=True, kw_only=True, omit_defaults=False):

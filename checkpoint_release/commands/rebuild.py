@@ -1,0 +1,139 @@
+"""checkpoint-release rebuild: make a release again, and compare it byte for byte.
+
+checkpoint-release rebuild release/ runs/best.pth
+checkpoint-release rebuild organisation/name runs/best.pth --public-key publisher.pub
+checkpoint-release rebuild release/ runs/best.pth --sign mine.pem
+
+The parameters and versions are those that the release records. A record of a stranger
+can name any code as the model's: only models of this library run, and what --trust
+names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from checkpoint_release.core.extras import extras_named
+
+SUMMARY = "make a release again from its own record, and compare it byte for byte"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
+    )
+    parser.add_argument("checkpoint", help="the checkpoint that it was made from")
+    parser.add_argument("--revision", help="branch, tag or commit; main by default")
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the publisher, to check the record with",
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder of the model's code, once for each",
+    )
+    parser.add_argument(
+        "--config", metavar="PATH", help="config.json of a model of transformers"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="LoRA adapter that was merged, once for each",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="the factory that may run: package.module:callable",
+    )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter of the environment to make it in; this one by default",
+    )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        metavar="FILE",
+        help="write the versions that it was made with, for pip, and stop there",
+    )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="private key in PEM, to attest that it is the same",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="file of the attestation"
+    )
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Make the release again, and report what differs.
+
+    Returns:
+        The exit code; 1 where something that was built isn't the same.
+
+    Raises:
+        CheckpointReleaseError: there is no record, or it can't be followed.
+    """
+    with extras_named():
+        from checkpoint_release.release.fetched import local_release
+
+        with local_release(asked.release, asked.revision) as found:
+            if found.note:
+                print(found.note)
+            return _rebuild(asked, found.folder)
+
+
+def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
+    """Follow the record of a release in a folder; see run."""
+    from checkpoint_release.core.signing_keys import load_private_key
+    from checkpoint_release.project.rebuild import (
+        Given,
+        attest,
+        read_recorded,
+        rebuild,
+        requirements,
+    )
+
+    record = read_recorded(folder, asked.public_key)
+    if asked.requirements:
+        asked.requirements.write_text(requirements(record.making), encoding="utf-8")
+        print(f"{asked.requirements}: {len(record.making.packages)} packages")
+        return 0
+    if asked.sign:
+        load_private_key(asked.sign, "sign")  # before the work
+    given = Given(
+        checkpoint=asked.checkpoint,
+        source=tuple(asked.source),
+        config=asked.config,
+        adapters=tuple(asked.adapter),
+        trust=tuple(asked.trust),
+        python=asked.python,
+    )
+    found = rebuild(record, given)
+    built = record.release.built
+    if not found.same:
+        for line in found.differences:
+            print(f"differs: {line}")
+        for line in found.hints:
+            print(f"version: {line}")
+        print(f"not the same: {len(found.differences)} files differ")
+        return 1
+    print(f"the same: {len(built.files)} built files, sha256 {built.sha256}")
+    if asked.sign:
+        print(f"attested in {attest(found, asked.sign, asked.output)}")
+    return 0
