@@ -90,7 +90,8 @@ EXCESS = {
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress core.run_record core.selection
+        core.run_record core.selection tensors.joined tensors.statistics
+        tensors.wrappers
     """,
     "publish": """
         card.author_notes card.description card.files card.front_matter
