@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.parity import RELEASED_REPORT
 from checkpoint_release.core.artifacts.release import (
@@ -86,7 +87,7 @@ def _needed(description: Release) -> Iterator[str]:
     """The listed files that the page reads."""
     sample = description.sample
     folder = f"{ONNX.release_folder}/"
-    alone = {CARD, RELEASED_REPORT, sample.inputs, sample.outputs}
+    alone = {CARD, CONFIG, RELEASED_REPORT, sample.inputs, sample.outputs}
     for name in description.files:
         if name in alone or name.startswith(folder):
             yield name

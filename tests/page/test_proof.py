@@ -212,7 +212,7 @@ def test_a_release_whose_own_check_failed_is_refused(
 
 
 def signature_of(release: Path) -> dict[str, list[dict[str, str]]]:
-    return read_json(release / "onnx/config.json")["signature"]
+    return read_json(release / "config.json")["signature"]
 
 
 # Other files than one model.onnx

@@ -229,7 +229,7 @@ def test_a_space_holds_the_page_and_what_it_reads(
     assert tree(space).keys() - pages == {
         *("README.md", "index.html"),
         *("release/release.json", "release/parity.json", "release/README.md"),
-        *("release/onnx/model.onnx", "release/onnx/config.json"),
+        *("release/onnx/model.onnx", "release/config.json"),
         *("release/sample/inputs.safetensors", "release/sample/outputs.safetensors"),
     }
     assert pages <= tree(space).keys()
