@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from checkpoint_release.card.address import Address
 from checkpoint_release.card.author_notes import (
     SHORT_DIGEST,
     missing_items,
@@ -39,16 +40,23 @@ def main() -> None:
     make_importable(params.model)
     key = params.publish.signing_key
     signer = fingerprint_of_signing_key(Path(key)) if key else None
-    write_card(params.card, stage.ARTIFACTS, signer)
+    address = Address.of(params.publish.repo_id, params.publish.version)
+    write_card(params.card, stage.ARTIFACTS, signer, address)
 
 
-def write_card(params: CardParams, artifacts: Path, signer: str | None = None) -> None:
+def write_card(
+    params: CardParams,
+    artifacts: Path,
+    signer: str | None = None,
+    address: Address | None = None,
+) -> None:
     """Write artifacts/model-card.
 
     Args:
         params: what the author states.
         artifacts: the folder of all artifacts.
         signer: fingerprint of the key that will sign the release; None: nobody does.
+        address: on the Hub, which the examples name; None: it has none.
 
     Raises:
         ArtifactError: an artifact is missing, changed, or didn't pass the parity check.
@@ -73,7 +81,7 @@ def write_card(params: CardParams, artifacts: Path, signer: str | None = None) -
         has_metrics=bool(metrics(inputs.checkpoint.training)),
     )
     pictures = draw_pictures(inputs)
-    text = render(inputs, notes, missing, pictures, signer)
+    text = render(inputs, notes, missing, pictures, signer, address)
     target = artifacts / MODEL_CARD
     with artifact_folder(target) as folder:
         (folder / CARD).write_text(text, encoding="utf-8", newline="\n")

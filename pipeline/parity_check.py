@@ -39,6 +39,7 @@ from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import find_candidates
 from checkpoint_release.parity.cases import Case, draw_cases
 from checkpoint_release.parity.check import check_parity
+from checkpoint_release.parity.example import example_cases, write_example
 from checkpoint_release.parity.failure import parity_error
 from checkpoint_release.parity.machine import this_machine
 from checkpoint_release.parity.plots import write_plots
@@ -68,6 +69,7 @@ def main() -> None:
     signature = checkpoint.architecture.signature
 
     cases = _draw(signature, params.parity)
+    cases += example_cases(checkpoint.architecture)
     candidates = find_candidates(artifacts, enabled, params.safetensors.dtype)
     check = check_parity(checkpoint.path, candidates, cases, _limits(params.parity))
     print(summary(check))
@@ -83,6 +85,7 @@ def main() -> None:
     with artifact_folder(artifacts / PARITY_FOLDER) as folder:
         report.write(folder / REPORT)
         write_sample(folder / "sample", check.reference)
+        write_example(folder, check.reference)
         write_plots(folder / "plots", check, signature)
         write_manifest(folder, PARITY_FOLDER, made_from=checked)
     parity_metrics(check).write(artifacts / METRICS)

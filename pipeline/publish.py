@@ -8,7 +8,7 @@ interrupts it, the next run finds what is left to do. The receipt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from checkpoint_release.core.artifacts.receipt import (
 from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.run_record import read_run_record
 from checkpoint_release.core.stage import ARTIFACTS
-from checkpoint_release.release.assemble import Changes, assemble
+from checkpoint_release.release.assemble import Earlier, assemble
 from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.making import describe_making
 from checkpoint_release.release.publication import (
@@ -48,7 +48,9 @@ REQUIREMENTS = Path("requirements.txt")
 
 def main() -> None:
     """Publish what params.yaml asks for."""
-    publish(load_params().publish, ARTIFACTS)
+    params = load_params()
+    dropped = [name for name, value in params.card.metadata.items() if value is None]
+    publish(params.publish, ARTIFACTS, dropped=dropped)
 
 
 def connect(params: PublishParams) -> Hub:
@@ -67,29 +69,36 @@ def publish(
     params: PublishParams,
     artifacts: Path,
     connect: Callable[[PublishParams], Hub] = connect,
+    dropped: Sequence[str] = (),
 ) -> None:
     """Assemble artifacts/release and publish it as asked.
+
+    Args:
+        params: what is asked.
+        artifacts: the folder of all artifacts.
+        connect: gives the Hub.
+        dropped: front matter of the card on the Hub that shall go.
 
     Raises:
         ArtifactError: an artifact is missing, changed or unchecked.
         PublishError: the release can't be assembled, or the Hub doesn't hold it.
     """
     if params.repo_id is None:
-        release = assemble_release(params, artifacts, changes=None)
+        release = assemble_release(params, artifacts, earlier=None)
         state_unpublished(artifacts, release, "publish.repo_id is not set")
         return
     from checkpoint_release.release.history import History
 
     hub = connect(params)
-    history = History(hub, params.repo_id, params.revision, params.version)
-    release = assemble_release(params, artifacts, history.changes)
+    history = History(hub, params.repo_id, params.revision, params.version, dropped)
+    release = assemble_release(params, artifacts, history)
     publish_to(params.repo_id, release, artifacts, params, hub, history.notes)
 
 
 def assemble_release(
-    params: PublishParams, artifacts: Path, changes: Changes | None
+    params: PublishParams, artifacts: Path, earlier: Earlier | None
 ) -> AssembledRelease:
-    """Write artifacts/release; `changes` makes its CHANGELOG.md."""
+    """Write artifacts/release; it keeps what people did to an earlier one."""
     signing_key = Path(params.signing_key) if params.signing_key else None
     packages = {}
     if params.sbom or signing_key:
@@ -105,7 +114,7 @@ def assemble_release(
         packages=packages if params.sbom else None,
         signing_key=signing_key,
         extra=Path(params.extra),
-        changes=changes,
+        earlier=earlier,
         making=making if signing_key else None,
     )
     release = AssembledRelease.open(folder)

@@ -60,6 +60,14 @@ class AuthorNotes:
         """The Markdown for one of STANDARD_SECTIONS; may be empty."""
         return self.sections.get(heading, "")
 
+    @property
+    def stated_metrics(self) -> dict[str, object]:
+        """Name → value of the results in metrics.json."""
+        found = {}
+        for result in self.results:
+            found[result.metric_name or result.metric_type] = result.metric_value
+        return found
+
     def extra_sections(self) -> dict[str, str]:
         """Heading → Markdown of the sections that the card has no place for."""
         extra = dict(self.sections)
@@ -110,6 +118,7 @@ def _without_statements(params: CardParams) -> CardParams:
         pipeline_tag=None,
         tags=[],
         evaluated_on=None,
+        metadata={},
     )
 
 

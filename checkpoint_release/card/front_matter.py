@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import yaml
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
 from checkpoint_release.card.author_notes import AuthorNotes
+from checkpoint_release.card.hub_terms import METRICS, metric_id
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import one_line
-from checkpoint_release.core.artifacts.formats import ONNX
+from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
-from checkpoint_release.core.training import metrics
+from checkpoint_release.core.training import metrics, without_repeats
+
+_NOT_ON_HUB = "custom"
+"""The type of a dataset that has no id on the Hub; the model-index wants one."""
 
 _STATED = (
     "license",
@@ -52,21 +55,40 @@ def front_matter(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> str:
 def _card_data(inputs: ReleaseInputs, notes: AuthorNotes, title: str) -> ModelCardData:
     """The front matter, as huggingface_hub models it."""
     params = notes.params
-    measured = metrics(inputs.checkpoint.training)
+    measured = without_repeats(
+        metrics(inputs.checkpoint.training), notes.stated_metrics
+    )
     results = [*notes.results, *_checkpoint_results(measured, params)]
     fields: dict[str, Any] = {
         "library_name": _library_name(inputs),
-        "tags": [*params.tags, *inputs.formats],
+        "tags": [*params.tags, *inputs.formats, *_runtime_tags(inputs)],
     }
     if results:
         fields["model_name"] = one_line(title)
         fields["eval_results"] = results
-        fields["metrics"] = list(dict.fromkeys(item.metric_type for item in results))
+        types = dict.fromkeys(item.metric_type for item in results)
+        known = [name for name in types if name in METRICS or "/" in name]
+        if known:
+            fields["metrics"] = known
     for key in _STATED:
         value = getattr(params, key)
         if value:  # an empty list would be written
             fields[key] = value
+    for key, value in params.metadata.items():
+        if value is not None:
+            fields[key] = value
     return ModelCardData(**fields)
+
+
+def _runtime_tags(inputs: ReleaseInputs) -> list[str]:
+    """Runtimes that load the release by its name.
+
+    transformers.js looks for onnx/model.onnx, and for config.json in the root, which
+    is there with the safetensors.
+    """
+    formats = inputs.formats
+    loads = ONNX.name in formats and SAFETENSORS.name in formats
+    return ["transformers.js"] if loads else []
 
 
 def _library_name(inputs: ReleaseInputs) -> str:
@@ -90,14 +112,14 @@ def _checkpoint_results(
     if params.evaluated_on is None:
         return []
     dataset = one_line(params.evaluated_on)
-    dataset_id = re.sub(r"[^a-z0-9./_-]+", "-", dataset.lower()).strip("-")
+    dataset_id = dataset if dataset in params.datasets else _NOT_ON_HUB
     results = []
     for name, value in measured.items():
         result = EvalResult(
             task_type=params.pipeline_tag or "other",
-            dataset_type=dataset_id or "unnamed",
+            dataset_type=dataset_id,
             dataset_name=dataset,
-            metric_type=name,
+            metric_type=metric_id(name) or name,
             metric_value=value,
             metric_name=name,
         )

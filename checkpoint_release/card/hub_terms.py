@@ -1,4 +1,4 @@
-"""The licences and tasks that the Hub accepts in a model card's front matter.
+"""The licences, tasks and metrics that the Hub knows in a model card's front matter.
 
 The Hub refuses any other value there, and publishes no list that could be read offline.
 """
@@ -49,6 +49,34 @@ TASKS = _terms("""
     voice-activity-detection zero-shot-classification zero-shot-image-classification
     zero-shot-object-detection
     """)
+
+
+# https://huggingface.co/metrics
+METRICS = _terms("""
+    accuracy bertscore bleu bleurt brier_score cer character charcut_mt chrf code_eval
+    comet competition_math coval cuad exact_match f1 frugalscore glue google_bleu
+    indic_glue mae mahalanobis mape mase matthews_correlation mauve mean_iou meteor mse
+    nist_mt pearsonr perplexity poseval precision r_squared recall rl_reliability
+    roc_auc rouge sacrebleu sari seqeval smape spearmanr squad squad_v2 super_glue ter
+    trec_eval wer wiki_split xnli xtreme_s
+    """)
+
+_SPLITS = ("best_", "eval_", "test_", "val_", "valid_", "validation_")
+
+
+def metric_id(name: str) -> str | None:
+    """The Hub's metric that a checkpoint's name stands for, such as f1 for val_f1.
+
+    Args:
+        name: dotted, as the checkpoint has it.
+
+    Returns:
+        None where the Hub has none of that name.
+    """
+    own_name = name.rpartition(".")[2]
+    for split in _SPLITS:
+        own_name = own_name.removeprefix(split)
+    return own_name if own_name in METRICS else None
 
 
 def check_terms(card: CardParams) -> None:

@@ -19,6 +19,8 @@ from checkpoint_release.core.artifacts.manifest import (
     read_verified,
 )
 from checkpoint_release.core.artifacts.parity import (
+    EXAMPLE_INPUTS,
+    EXAMPLE_OUTPUTS,
     PARITY_FOLDER,
     REPORT,
     ParityReport,
@@ -26,7 +28,9 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.core.errors import ArtifactError, CardError
 from checkpoint_release.core.files import sha256
+from checkpoint_release.core.signature import Arrays
 from checkpoint_release.core.trust import OWN_ARTIFACTS
+from checkpoint_release.tensors.safetensors import open_safetensors
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class ReleaseInputs:
         has_transformers_code: whether transformers finds the model's code beside the
             safetensors.
         transformers_class: the class of transformers' own that the model is, if any.
+        example: the inputs and outputs of the family's example; None: it has none.
         digests: file in the artifacts' folder → sha256; what the card is made from.
     """
 
@@ -48,6 +53,7 @@ class ReleaseInputs:
     parity: ParityReport
     has_transformers_code: bool
     transformers_class: str | None
+    example: tuple[Arrays, Arrays] | None
     digests: dict[str, str]
 
     @property
@@ -86,8 +92,26 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
         parity,
         has_transformers_code=config is not None and config.has_transformers_code,
         transformers_class=config.transformers_class if config else None,
+        example=_example(artifacts / PARITY_FOLDER),
         digests=_digests(artifacts),
     )
+
+
+def _example(folder: Path) -> tuple[Arrays, Arrays] | None:
+    """The inputs and outputs of the family's example; None: there is none.
+
+    Args:
+        folder: of the parity check.
+    """
+    inputs, outputs = folder / EXAMPLE_INPUTS, folder / EXAMPLE_OUTPUTS
+    if not inputs.is_file():
+        return None
+    return _arrays(inputs), _arrays(outputs)
+
+
+def _arrays(path: Path) -> Arrays:
+    """The arrays of a safetensors file, by name."""
+    return {name: tensor.numpy() for name, tensor in open_safetensors(path).items()}
 
 
 def _require_same_checkpoint(

@@ -1,13 +1,17 @@
-"""The card's pictures: evidence like the figures that they show."""
+"""The card's pictures: of the figures, which are evidence like these, and of the
+family's example, which is built.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from checkpoint_release.card.files import sizes
 from checkpoint_release.card.inputs import ReleaseInputs
-from checkpoint_release.core.artifacts.release import PICTURES
+from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
+from checkpoint_release.core.errors import ModelError
 from checkpoint_release.pictures.picture import Picture
 from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
@@ -24,11 +28,36 @@ def draw_pictures(inputs: ReleaseInputs) -> dict[str, Picture]:
 
     Returns:
         File name in the folder of pictures → picture.
+
+    Raises:
+        ModelError: the family's hook fails, or returns no picture.
     """
-    return {
+    pictures = {
         PROOF: proof_picture(inputs.parity),
         SIZES: sizes_picture(sizes(inputs.formats)),
     }
+    example = _example_picture(inputs)
+    if example is not None:
+        pictures[EXAMPLE_PICTURE] = example
+    return pictures
+
+
+def _example_picture(inputs: ReleaseInputs) -> Picture | None:
+    """The family's picture of its example; None: it has none."""
+    architecture = inputs.architecture
+    hook = architecture.hook("picture")
+    if hook is None or inputs.example is None:
+        return None
+    drawn: dict[str, Any] = hook(architecture.kwargs, *inputs.example)
+    try:
+        svg, alt = drawn["svg"], drawn["alt"]
+    except (KeyError, TypeError):
+        raise ModelError(
+            "the picture of {model.factory} has no svg or no alt",
+            "return both from the function `picture` of its module, as a dict of texts",
+            options=["model.factory"],
+        ) from None
+    return Picture(str(svg), str(alt))
 
 
 def write_pictures(folder: Path, pictures: Mapping[str, Picture]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from checkpoint_release.card.address import Address
 from checkpoint_release.card.author_notes import AuthorNotes, MissingItem
 from checkpoint_release.card.description import describe
 from checkpoint_release.card.files import file_rows, library_versions, provenance
@@ -22,13 +23,20 @@ from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.pictures import PROOF, SIZES
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
-from checkpoint_release.core.artifacts.release import PICTURES
-from checkpoint_release.core.signature import TensorSpec
+from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
+from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.core.signing_keys import fingerprint_line
 from checkpoint_release.core.text import human_size
-from checkpoint_release.core.training import metrics, training_facts
+from checkpoint_release.core.training import (
+    metrics,
+    training_facts,
+    without_repeats,
+)
 from checkpoint_release.pictures.picture import Picture
 
+_OWN_MODELS = "checkpoint_release.models."
+_INPUT_COLUMNS = ("input", "dtype", "shape", "values", "meaning")
+_OUTPUT_COLUMNS = ("output", "dtype", "shape", "meaning")
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
@@ -38,6 +46,7 @@ def render(
     missing: Sequence[MissingItem],
     pictures: Mapping[str, Picture],
     signer: str | None = None,
+    address: Address | None = None,
 ) -> str:
     """The card: front matter and Markdown.
 
@@ -47,12 +56,14 @@ def render(
         missing: what the author should still supply.
         pictures: file name → picture, as draw_pictures draws them.
         signer: fingerprint of the key that will sign the release; None: nobody does.
+        address: on the Hub, for examples; None: it has none.
 
     Raises:
         CardError: the front matter doesn't read back.
         ModelError: the model's module fails to describe it.
     """
     model = describe(inputs.architecture)
+    signature = inputs.architecture.signature
     title = notes.params.title or model.name
     measured = metrics(inputs.checkpoint.training)
     facts = training_facts(inputs.checkpoint.training)
@@ -69,9 +80,13 @@ def render(
             key_line=fingerprint_line(signer) if signer else None,
             checkpoint=inputs.checkpoint,
             factory=inputs.architecture.factory,
-            signature=inputs.architecture.signature,
+            signature=signature,
             training=facts,
-            metrics=measured,
+            metrics=without_repeats(measured, notes.stated_metrics),
+            address=address,
+            is_library_model=inputs.architecture.factory.startswith(_OWN_MODELS),
+            inputs_table=table(_INPUT_COLUMNS, _input_rows(signature)),
+            outputs_table=table(_OUTPUT_COLUMNS, _output_rows(signature)),
             formats=inputs.formats,
             files=file_rows(inputs.formats),
             has_transformers_code=inputs.has_transformers_code,
@@ -81,6 +96,7 @@ def render(
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
             pictures=pictures,
+            example=EXAMPLE_PICTURE,
             proof=PROOF,
             sizes=SIZES,
             left_out=_left_out(inputs.checkpoint),
@@ -96,6 +112,43 @@ def render(
     )
     data = front_matter(inputs, notes, title)
     return f"---\n{data}\n---\n\n{body.strip()}\n"
+
+
+def _input_rows(signature: Signature) -> list[list[str]]:
+    rows = []
+    for spec in signature.inputs:
+        values = "" if spec.high is None else f"{spec.low} to {spec.high - 1}"
+        cells = [code(spec.name), code(spec.dtype), _shape_cell(spec)]
+        rows.append([*cells, escaped(values), escaped(spec.description)])
+    return rows
+
+
+def _output_rows(signature: Signature) -> list[list[str]]:
+    rows = []
+    for spec in signature.outputs:
+        cells = [code(spec.name), code(spec.dtype), _shape_cell(spec)]
+        rows.append([*cells, escaped(spec.description)])
+    return rows
+
+
+def _shape_cell(spec: TensorSpec) -> str:
+    shape = _shape(spec)
+    return code(shape) if shape else ""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """A table without the columns in which nothing stands; without rows, nothing.
+
+    Args:
+        columns: headings.
+        rows: cells as Markdown, one for each column.
+    """
+    used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    lines = [[columns[i] for i in used], ["---"] * len(used)]
+    lines += [[row[i] for i in used] for row in rows]
+    if not rows:
+        return Markup()
+    return Markup("\n".join(f"| {' | '.join(cells)} |" for cells in lines))  # noqa: S704
 
 
 def _left_out(checkpoint: CheckpointFacts) -> Counter[str]:

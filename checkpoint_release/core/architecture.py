@@ -38,6 +38,12 @@ optional.
     describe(kwargs) -> dict
         What the model card says about the architecture; see
         checkpoint_release.card.description.
+    example(kwargs, signature) -> dict
+        Inputs that mean something, by name: one more case of the parity check. None:
+        there are none for this model.
+    picture(kwargs, inputs, outputs) -> dict
+        The example as the model card shows it: "svg", which may move, and "alt", which
+        says what it shows.
 """
 
 from __future__ import annotations

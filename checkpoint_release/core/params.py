@@ -255,6 +255,24 @@ class CardParams(Section, frozen=True):
     pipeline_tag: Text | None
     tags: list[Text]
     evaluated_on: Text | None
+    metadata: dict[Text, Any]
+
+    def validate(self) -> Iterator[tuple[str, str]]:
+        """The front matter's other fields are those that nothing else writes."""
+        for name in self.metadata:
+            if name in CARD_FIELDS:
+                problem = f"{printable(name)} comes from the other options of card"
+                yield "metadata", f"{problem}, or from what was measured"
+
+
+CARD_FIELDS = frozenset(
+    {
+        *("license", "license_name", "license_link", "language", "datasets"),
+        *("base_model", "pipeline_tag", "tags", "metrics", "model-index"),
+        *("model_name", "eval_results", "ignore_metadata_errors"),
+    }
+)
+"""Fields of a card's front matter that aren't for card.metadata."""
 
 
 class PublishParams(Section, frozen=True):

@@ -49,6 +49,27 @@ def metrics(training: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def without_repeats(
+    measured: Mapping[str, float], stated: Mapping[str, object] | None = None
+) -> dict[str, float]:
+    """The metrics without those that are there already: a best_… that is the same
+    number as the last one, and what the author states.
+
+    Args:
+        measured: dotted name → value.
+        stated: name → value.
+    """
+    kept = {}
+    for name, value in measured.items():
+        if stated and stated.get(name) == value:
+            continue
+        path, dot, own_name = name.rpartition(".")
+        last = f"{path}{dot}{own_name.removeprefix('best_')}"
+        if last == name or measured.get(last) != value:
+            kept[name] = value
+    return kept
+
+
 def _scalars(training: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Dotted name and value of each fact, in the checkpoint's order.
 

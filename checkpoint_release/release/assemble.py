@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from checkpoint_release.core.artifacts.attestation import Making
 from checkpoint_release.core.artifacts.checkpoint import (
@@ -58,17 +58,29 @@ from checkpoint_release.release.describe import (
 )
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
+from checkpoint_release.release.front_matter import split_card
 from checkpoint_release.release.making import write_attestations
-from checkpoint_release.release.sbom import ModelFacts, front_matter, write_sbom
+from checkpoint_release.release.peoples_fields import with_fields
+from checkpoint_release.release.sbom import ModelFacts, write_sbom
 from checkpoint_release.release.signing import sign
 
 FOLDER = "release"
 """The release's folder among the artifacts."""
 
-Changes = Callable[[Path, Release], str | None]
-"""Makes the text of CHANGELOG.md, or None, of the folder in which a release is made and
-its description without that file.
-"""
+
+class Earlier(Protocol):
+    """What a Hub holds of earlier versions, as far as it goes into this one."""
+
+    def card_fields(self, card: str) -> Mapping[str, Any]:
+        """The front matter that people added there, which a new card keeps."""
+
+    def changes(self, folder: Path, release: Release) -> str | None:
+        """The text of CHANGELOG.md, if there is to be one.
+
+        Args:
+            folder: in which the release is made.
+            release: its description, without that file.
+        """
 
 
 def assemble(
@@ -79,7 +91,7 @@ def assemble(
     packages: Mapping[str, Package] | None = None,
     signing_key: Path | None = None,
     extra: Path | None = None,
-    changes: Changes | None = None,
+    earlier: Earlier | None = None,
     making: Callable[[CheckpointFacts], Making] | None = None,
 ) -> Path:
     """Write artifacts/release, whole or not at all.
@@ -94,7 +106,7 @@ def assemble(
             None: there is none.
         signing_key: a private key in PEM to sign with. None: the release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
-        changes: makes the text of CHANGELOG.md. None: there is none.
+        earlier: what a Hub holds of earlier versions. None: nothing is known of any.
         making: how the release was made, given what is known of the checkpoint; it goes
             into a signed release as an attestation. None: there are no attestations.
 
@@ -110,20 +122,16 @@ def assemble(
     report = read_report(artifacts / PARITY_FOLDER / REPORT)
     report.require_passed(artifacts, formats)
     sources = artifact_sources(artifacts, formats)
-    for name, path in (extra_files(extra) if extra else {}).items():
-        add_source(sources, name, Source(path, None, "extra"))
-    if page and ONNX.name in formats:
-        for name, path in page_files().items():
-            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
-    card_text = _card_text(sources[CARD].path)
-    require_linked_files(card_text, sources)
-    _require_right_key(card_text, signing_key)
+    _add_further_files(sources, extra, page=page and ONNX.name in formats)
+    _require_right_key(_card_text(sources[CARD].path), signing_key)
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
     try:
         with artifact_folder(folder) as staging:
             files = _copy_all(sources, staging)
+            if earlier and not left_to_people:
+                files[CARD] = _keep_fields(staging / CARD, earlier)
             if packages is not None:
                 facts = _model_facts(artifacts, report)
                 write_sbom(staging / SBOM, files, packages, facts)
@@ -131,9 +139,8 @@ def assemble(
             for name in left_to_people:
                 del files[name]
             release = description(staging, formats, card, files, kinds, report.machine)
-            if changes and CHANGES not in files:
-                text = changes(staging, release)
-                release = with_changes(staging, release, text) if text else release
+            if earlier and CHANGES not in files:
+                release = _since(earlier, staging, release)
             made = making(_checkpoint_facts(artifacts)) if making else None
             _describe(staging, release, report, made, signing_key)
             if signing_key:
@@ -143,6 +150,40 @@ def assemble(
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
     return folder
+
+
+def _add_further_files(sources: Sources, extra: Path | None, *, page: bool) -> None:
+    """Add what goes along as it is, and require the licence that the card links.
+
+    Args:
+        sources: the artifacts' files, by their path in the release.
+        extra: a folder of the author's own files, if there is one.
+        page: whether the page that runs the model in browsers is wanted.
+
+    Raises:
+        ArtifactError: the card can't be read.
+        PublishError: a file can't be of the release, or the licence isn't there.
+    """
+    for name, path in (extra_files(extra) if extra else {}).items():
+        add_source(sources, name, Source(path, None, "extra"))
+    if page:
+        for name, path in page_files().items():
+            add_source(sources, f"{PAGE}/{name}", Source(path, FileEntry.of(path)))
+    require_linked_files(_card_text(sources[CARD].path), sources)
+
+
+def _since(earlier: Earlier, folder: Path, release: Release) -> Release:
+    """Write what changed since the version before, if there is one, and list it."""
+    text = earlier.changes(folder, release)
+    return with_changes(folder, release, text) if text else release
+
+
+def _keep_fields(path: Path, earlier: Earlier) -> FileEntry:
+    """Add the front matter that people added on the Hub to the card in the release."""
+    card = path.read_text(encoding="utf-8")
+    text = with_fields(card, earlier.card_fields(card))
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return FileEntry.of(path)
 
 
 def _describe(
@@ -194,7 +235,7 @@ def _model_facts(artifacts: Path, report: ParityReport) -> ModelFacts:
         OSError: the card can't be read.
     """
     card = (artifacts / CARD_FOLDER / CARD).read_text(encoding="utf-8")
-    return ModelFacts(_checkpoint_facts(artifacts), report, front_matter(card))
+    return ModelFacts(_checkpoint_facts(artifacts), report, split_card(card)[0])
 
 
 def _checkpoint_facts(artifacts: Path) -> CheckpointFacts:

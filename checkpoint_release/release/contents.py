@@ -17,6 +17,8 @@ from checkpoint_release.core.artifacts.parity import (
 )
 from checkpoint_release.core.artifacts.release import (
     CARD,
+    EXAMPLE_PICTURE,
+    PICTURES,
     RELEASE,
     SBOM,
     SIGNATURE,
@@ -30,6 +32,7 @@ Kind = Literal["built", "evidence", "extra"]
 """Where release.json lists a file; see Release."""
 
 CARD_FOLDER = "model-card"
+_EXAMPLE = f"{PICTURES}/{EXAMPLE_PICTURE}"
 _WRITTEN_HERE = frozenset(
     name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF)
 )
@@ -92,7 +95,8 @@ def artifact_sources(artifacts: Path, formats: Mapping[str, Manifest]) -> Source
     card = read_manifest(artifacts / CARD_FOLDER)
     for file in dict.fromkeys([CARD, *card.files]):  # the card and its pictures
         source = _current_source(artifacts, CARD_FOLDER, file)
-        add_source(sources, file, replace(source, kind="evidence"))
+        kind: Kind = "built" if file == _EXAMPLE else "evidence"
+        add_source(sources, file, replace(source, kind=kind))
     report = _current_source(artifacts, PARITY_FOLDER, REPORT)
     add_source(sources, RELEASED_REPORT, replace(report, kind="evidence"))
     return sources

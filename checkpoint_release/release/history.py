@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from checkpoint_release.core.artifacts.release import (
+    CARD,
     CHANGES,
     RELEASE,
     Release,
 )
 from checkpoint_release.core.errors import ArtifactError
+from checkpoint_release.core.text import printable
 from checkpoint_release.release.comparison import compare
-from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.hub import Hub, Refs
 from checkpoint_release.release.notes import notes
+from checkpoint_release.release.peoples_fields import peoples_fields
 from checkpoint_release.release.versions import previous_version
 from checkpoint_release.release.view import ReleaseView, view_on_hub
 
@@ -30,7 +35,8 @@ class History:
         repo_id: organisation/name.
         branch: that is published to.
         version: that is to be published; None: it has none.
-        report: takes a line about what can't be done.
+        dropped: front matter of the card there that shall go.
+        report: takes a line about what is kept, or can't be done.
         notes: what changed since the version before; empty until `changes` was called,
             and where there is no such version.
     """
@@ -39,8 +45,33 @@ class History:
     repo_id: str
     branch: str
     version: str | None
+    dropped: Collection[str] = ()
     report: Callable[[str], None] = print
     notes: str = field(default="", init=False)
+
+    def card_fields(self, card: str) -> dict[str, Any]:
+        """The front matter that people added to the card on the Hub.
+
+        Args:
+            card: that replaces it.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        refs = self._refs
+        if refs is None:
+            return {}
+        revision = self._branch_in(refs)
+        if self.version in refs.tags:
+            revision = self.version
+        if CARD not in self.hub.files(self.repo_id, revision):
+            return {}
+        there = self.hub.content(self.repo_id, CARD, revision)
+        fields = peoples_fields(card, there.decode(errors="replace"), self.dropped)
+        if fields:
+            listed = ", ".join(printable(name) for name in fields)
+            self.report(f"kept of the card on the Hub: {listed}")
+        return fields
 
     def changes(self, folder: Path, release: Release) -> str | None:
         """Note what changed, and make the text of the release's CHANGELOG.md.
@@ -60,12 +91,12 @@ class History:
         Raises:
             PublishError: the Hub can't be asked.
         """
-        if self.hub.find_repo(self.repo_id) is None:
+        refs = self._refs
+        if refs is None:
             return None
-        refs = self.hub.refs(self.repo_id)
         if self.version in refs.tags:
             return self._text_of(self.version)
-        branch = self.branch if self.branch in refs.branches else "main"
+        branch = self._branch_in(refs)
         if self.version is None:
             self._compare(branch, ReleaseView("this release", release, folder))
             return None
@@ -77,6 +108,17 @@ class History:
             return None
         section = f"## {self.version}\n\n{self.notes}\n"
         return _HEADING + "\n".join(filter(None, [section, older]))
+
+    @cached_property
+    def _refs(self) -> Refs | None:
+        """The repository's branches and tags; None: it isn't there."""
+        if self.hub.find_repo(self.repo_id) is None:
+            return None
+        return self.hub.refs(self.repo_id)
+
+    def _branch_in(self, refs: Refs) -> str:
+        """The branch that is published to, or main, which it will be made from."""
+        return self.branch if self.branch in refs.branches else "main"
 
     def _compare(self, before: str, new: ReleaseView) -> str | None:
         """Note what changed since a revision.

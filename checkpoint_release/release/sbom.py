@@ -20,7 +20,6 @@ from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.parity import ParityReport
 from checkpoint_release.core.files import FileEntry, canonical_json, checksums
 from checkpoint_release.core.signature import TensorSpec
-from checkpoint_release.core.yaml_text import YamlError, parse_yaml
 from checkpoint_release.release.environment import LIBRARY, Package
 
 if TYPE_CHECKING:
@@ -47,22 +46,6 @@ class ModelFacts:
     checkpoint: CheckpointFacts
     parity: ParityReport
     front_matter: Mapping[str, Any]
-
-
-def front_matter(card: str) -> dict[str, Any]:
-    """The metadata at the head of a model card; empty where it has none that reads.
-
-    Args:
-        card: the text of README.md.
-    """
-    if not card.startswith("---\n"):
-        return {}
-    text, end, _ = card.removeprefix("---\n").partition("\n---\n")
-    try:
-        value = parse_yaml(text.encode()) if end else None
-    except YamlError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def write_sbom(

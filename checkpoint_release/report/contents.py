@@ -32,10 +32,13 @@ from checkpoint_release.core.artifacts.parity import (
     read_report,
 )
 from checkpoint_release.core.artifacts.receipt import RECEIPT
+from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.training import training_facts
+from checkpoint_release.pictures.picture import Picture
+from checkpoint_release.release.contents import CARD_FOLDER
 from checkpoint_release.report.comparison import Comparison, compare
 from checkpoint_release.report.history import last_release, released_files
 from checkpoint_release.report.locked import LOCK, read_lock
@@ -137,6 +140,15 @@ class Contents:
             if manifest and manifest.enabled:
                 found[name] = manifest
         return found
+
+    @cached_property
+    def example(self) -> Picture | None:
+        """The picture of the family's example; None: it has none."""
+        path = self.folder / CARD_FOLDER / PICTURES / EXAMPLE_PICTURE
+        if not path.is_file():
+            return None
+        alt = "The example of the model's family; the model card says what it shows."
+        return Picture(path.read_text(encoding="utf-8"), alt)
 
     @cached_property
     def released(self) -> dict[str, FileEntry]:

@@ -40,13 +40,20 @@ from checkpoint_release.core.artifacts.manifest import (
     write_manifest,
 )
 from checkpoint_release.core.artifacts.parity import (
+    EXAMPLE_INPUTS,
+    EXAMPLE_OUTPUTS,
     PARITY_FOLDER,
     REPORT,
     ParityReport,
     read_report,
 )
 from checkpoint_release.core.artifacts.release import CARD
-from checkpoint_release.core.errors import ArtifactError, CardError, ParamsError
+from checkpoint_release.core.errors import (
+    ArtifactError,
+    CardError,
+    ModelError,
+    ParamsError,
+)
 from checkpoint_release.core.files import FileEntry, sha256, write_json
 from checkpoint_release.core.params import CardParams, load_params, parse_section
 from checkpoint_release.core.signature import Signature, TensorSpec
@@ -54,11 +61,12 @@ from checkpoint_release.core.signing_keys import named_fingerprint
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
+from checkpoint_release.models.stick_figure import example
 from pipeline.model_card import MODEL_CARD, write_card
 from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.parity_json import passed_report, store_report
 from tests.support.project import ROOT, Project
-from tests.support.stick_figure import stick_figure
+from tests.support.stick_figure import WHOLE_FIGURE, stick_figure
 
 HEADINGS = [
     *(
@@ -169,7 +177,7 @@ def author(tmp_path: Path) -> Author:
     (folder := tmp_path / "notes").mkdir()
     (folder / "notes.md").write_text(NOTES)
     (folder / "citation.bib").write_text("@misc{rabbit}\n")
-    everything = {
+    everything: dict[str, Any] = {
         "written_for": None,
         "notes_dir": str(folder),
         "title": "Rabbit",
@@ -183,6 +191,7 @@ def author(tmp_path: Path) -> Author:
         "pipeline_tag": "other",
         "tags": ["rabbit"],
         "evaluated_on": "Rabbits, held out",
+        "metadata": {},
     }
     return lambda **changes: parse_section(CardParams, {**everything, **changes})
 
@@ -270,14 +279,17 @@ def test_the_front_matter_is_what_the_hub_takes(
     assert data.license in LICENSES and data.pipeline_tag in TASKS
     assert data.library_name == "transformers"
     assert data.datasets == ["org/rabbits"]
-    assert set(data.tags or []) == {"rabbit", "safetensors", "onnx", "torchscript"}
+    assert data.tags == [
+        *("rabbit", "safetensors", "onnx", "torchscript", "transformers.js")
+    ]
     [result] = data.eval_results or []
     assert (result.metric_type, result.metric_value, result.dataset_name) == (
         "val_loss",
         0.25,
         "Rabbits, held out",
     )
-    assert data.model_name == "Rabbit" and data.metrics == ["val_loss"]
+    assert data.model_name == "Rabbit"
+    assert data.metrics is None and result.dataset_type == "custom"
 
 
 def test_metrics_without_named_data_stay_out_of_the_model_index(
@@ -601,6 +613,28 @@ def test_the_card_shows_the_proof_and_the_sizes_and_says_what_they_show(
     assert alts.keys() <= manifest.files.keys()
     for name in alts:
         assert (folder / name).read_text().startswith("<svg ")
+
+
+def test_a_family_that_can_shows_its_example(
+    tmp_path: Path, author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = Artifacts(tmp_path / "whole", stick_figure(WHOLE_FIGURE)).write()
+    assert "example.svg" not in card(artifacts, author())
+    given = example(artifacts.architecture.kwargs, artifacts.architecture.signature)
+    assert given is not None
+    folder = artifacts.path / PARITY_FOLDER
+    (folder / EXAMPLE_INPUTS).parent.mkdir()
+    save_file(given, folder / EXAMPLE_INPUTS)
+    save_file({"pose": given["motion"]}, folder / EXAMPLE_OUTPUTS)
+    shown = card(artifacts, author())
+    assert re.search(r"!\[A stick figure moves[^]]+\]\(pictures/example\.svg\)", shown)
+    svg = (artifacts.path / MODEL_CARD / "pictures/example.svg").read_text()
+    assert svg.count("<animate ") == 2
+
+    family = "checkpoint_release.models.stick_figure.picture"
+    monkeypatch.setattr(family, lambda *arguments: {"svg": "<svg/>"})
+    with pytest.raises(ModelError, match="has no svg or no alt"):
+        card(artifacts, author())
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -31,6 +31,10 @@ def test_one_command_makes_a_checked_and_documented_release(built: Project) -> N
         "training_args.json",
     } <= release
     assert {"onnx/model.onnx", "torchscript/model.pt"} <= release
+    pictures = {"pictures/example.svg", "pictures/proof.svg", "pictures/sizes.svg"}
+    assert pictures <= release
+    card = (built.path / "artifacts/release/README.md").read_text()
+    assert all(f"]({picture})" in card for picture in pictures)
     assert (
         json.loads((built.path / "artifacts/parity.json").read_text())["passed"] is True
     )
@@ -138,7 +142,7 @@ def test_dvc_shows_the_pipeline_its_metrics_and_its_plots(project: Project) -> N
     assert all(f'"{stage}"' in dag for stage in STAGES)
     shown = json.loads(project.dvc("metrics", "show", "--json").stdout)
     metrics = shown[""]["data"]["artifacts/parity.json"]["data"]
-    assert metrics["passed"] is True and metrics["cases"] == 10
+    assert metrics["passed"] is True and metrics["cases"] == 11
     shares = metrics["share_of_limit"]
     assert set(shares) == {"safetensors", "onnx", "torchscript"}
     # Five digits after the point are what DVC prints.

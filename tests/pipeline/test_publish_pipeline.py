@@ -100,6 +100,33 @@ def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
 
 
 @pytest.mark.slow
+def test_the_cards_examples_find_the_release_by_its_name(
+    project: Project, hub: HubServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As they are printed, in an empty folder; of another version there is none."""
+    project.set(publish__repo_id=REPO, publish__version="v1.0.0")
+    project.dvc("repro", environment=environment)
+    usage = on_hub(hub)["README.md"].decode().partition("### From the Hub\n")[2]
+    blocks = usage.partition("### In its folder")[0].split("```")[1::2]
+    (command, transformers, library) = blocks
+    assert 'revision="v1.0.0"' in transformers and 'revision="v1.0.0"' in library
+    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere.path.mkdir()
+    elsewhere.run("sh", "-c", command.removeprefix("sh\n"), environment=environment)
+    downloaded = tree(elsewhere.path / "stick")
+    for name, content in released(project).items():
+        assert downloaded[name] == content
+    for block in (transformers, library):
+        code = block.removeprefix("python\n")
+        elsewhere.run("python", "-c", code, environment=environment)
+        wrong = code.replace("v1.0.0", "v9.9.9")
+        failed = elsewhere.run(
+            "python", "-c", wrong, check=False, environment=environment
+        )
+        assert failed.returncode != 0 and "v9.9.9" in failed.stderr
+
+
+@pytest.mark.slow
 def test_a_merged_pull_request_is_tagged_by_the_next_repro(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
     }
 
 
-def test_pictures_of_the_card_are_evidence_and_a_models_own_are_built(
+def test_pictures_of_figures_are_evidence_and_others_are_built(
     artifacts: Path,
 ) -> None:
     own = {
@@ -70,13 +70,14 @@ def test_pictures_of_the_card_are_evidence_and_a_models_own_are_built(
     }
     write_artifact(artifacts / "safetensors", "safetensors", own)
     card = {"README.md": b"# A", "pictures/proof.svg": b"<svg/>"}
+    card["pictures/example.svg"] = b"<svg>what the family shows</svg>"
     write_artifact(artifacts / "model-card", "model-card", card)
     write_parity(artifacts)
     release = read_release(assemble(artifacts))
     assert release.evidence.files.keys() == {
         *("README.md", "parity.json", "pictures/proof.svg")
     }
-    assert "pictures/logo.svg" in release.built.files
+    assert {"pictures/logo.svg", "pictures/example.svg"} <= release.built.files.keys()
 
 
 def test_a_picture_that_changed_since_stops_the_release(artifacts: Path) -> None:

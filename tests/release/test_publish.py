@@ -24,7 +24,6 @@ from checkpoint_release.core.files import FileEntry, copy_file
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub, require_token
 from checkpoint_release.release.hub_errors import scrub
-from checkpoint_release.release.plan import RemoteFile
 from tests.support.hub_server import Account, Fault
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import Project
@@ -671,11 +670,9 @@ def test_someone_elses_commit_meanwhile_is_not_overwritten(
     publisher.hub.hub.create(REPO)
 
     class Overtaken(Hub):
-        def files(self, repo_id: str, revision: str) -> dict[str, RemoteFile]:
-            found = super().files(repo_id, revision)
-            if len(publisher.titles()) == 1:
-                publisher.repo.edit({"notes.md": b"theirs"})
-            return found
+        def card_errors(self, card: str) -> list[str]:  # after the survey
+            publisher.repo.edit({"notes.md": b"theirs"})
+            return super().card_errors(card)
 
     with pytest.raises(PublishError, match="meanwhile") as caught:
         publisher.publish(hub=Overtaken)

@@ -4,7 +4,7 @@ Hub on loopback.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,12 @@ class Publisher:
     deletable: list[str] = field(default_factory=list)
 
     def publish(
-        self, *, token: str = TOKEN, hub: Callable[..., Hub] = Hub, **params: Any
+        self,
+        *,
+        token: str = TOKEN,
+        hub: Callable[..., Hub] = Hub,
+        dropped: Sequence[str] = (),
+        **params: Any,
     ) -> None:
         """Run the stage; it leaves a receipt, or a statement that nothing happened."""
 
@@ -136,6 +141,7 @@ class Publisher:
             parse_section(PublishParams, PARAMS | {"delete": self.deletable} | params),
             self.artifacts,
             connect,
+            dropped,
         )
 
     @property

@@ -30,6 +30,8 @@ MOTION_ONLY: dict[str, Any] = {
     "num_actions": 5,
     "dropout": 0.1,
 }
+# the twelve segments that the family has an example of
+WHOLE_FIGURE = MOTION_ONLY | {"input_dim": 48, "output_dim": 48}
 KINDS = [(encoder, fusion) for encoder in ENCODERS for fusion in FUSIONS]
 every_kind = pytest.mark.parametrize(
     ("encoder", "fusion"), KINDS, ids=[f"{e}-{f}" for e, f in KINDS]

@@ -23,6 +23,12 @@ REPORT = "report.json"
 PARITY_FOLDER = "parity"
 RELEASED_REPORT = "parity.json"
 """In a release: the copy of the report."""
+EXAMPLE_INPUTS = "example/inputs.safetensors"
+"""In the parity check's folder: inputs that mean something, where the model's family
+has some.
+"""
+EXAMPLE_OUTPUTS = "example/outputs.safetensors"
+"""Likewise: what the checkpoint makes of them in float64, rounded to its dtypes."""
 SIGNIFICANT_DIGITS = 2
 """Of a figure in the report: for the most part they hide how machines differ in
 rounding.

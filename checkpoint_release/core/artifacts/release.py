@@ -32,6 +32,8 @@ CHANGES = "CHANGELOG.md"
 CARD = "README.md"
 PICTURES = "pictures"
 """The folder of the card's pictures."""
+EXAMPLE_PICTURE = "example.svg"
+"""Among the pictures, that of the family's example: it is built, and not measured."""
 
 
 class Runnable(Record, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ architecture       the constructor's arguments, read off a state dict
 expected_tensors   every tensor of a state dict
 interface          inputs and outputs
 description        what a model card says
+example            a clip to restore
+picture            the clip, before and after, as a moving picture
 huggingface        the Hugging Face files
 graph              the ONNX graph written directly, with the help of onnx_builder
 
@@ -24,6 +26,7 @@ from checkpoint_release.models.stick_figure.architecture import (
     read_architecture,
 )
 from checkpoint_release.models.stick_figure.description import describe
+from checkpoint_release.models.stick_figure.example import example
 from checkpoint_release.models.stick_figure.huggingface import (
     KEEP_FLOAT32,
     config,
@@ -34,6 +37,7 @@ from checkpoint_release.models.stick_figure.interface import (
     module_signature,
     signature,
 )
+from checkpoint_release.models.stick_figure.picture import picture
 
 if TYPE_CHECKING:
     import onnx
@@ -48,10 +52,12 @@ __all__ = [
     "computed_buffers",
     "config",
     "describe",
+    "example",
     "generation_config",
     "huggingface_files",
     "module_signature",
     "onnx_graph",
+    "picture",
     "read_architecture",
     "signature",
 ]
