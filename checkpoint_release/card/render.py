@@ -18,6 +18,7 @@ from checkpoint_release.card.description import describe
 from checkpoint_release.card.files import file_rows, library_versions, provenance
 from checkpoint_release.card.front_matter import front_matter
 from checkpoint_release.card.inputs import ReleaseInputs
+from checkpoint_release.card.install import needed_packages
 from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
 from checkpoint_release.card.pictures import PROOF, SIZES
@@ -101,6 +102,12 @@ def render(
             left_out=_left_out(inputs.checkpoint),
             provenance=provenance(inputs.formats),
             versions=library_versions(inputs.formats),
+            needed=needed_packages(
+                inputs.formats,
+                transformers=bool(
+                    inputs.has_transformers_code or inputs.transformers_class
+                ),
+            ),
         )
     )
     data = front_matter(inputs, notes, title)

@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="file or folder of further attestations of rebuilds",
     )
+    parser.add_argument(
+        "--fresh-env",
+        action="store_true",
+        help="run the card's examples, the publisher's code, in a new environment",
+    )
     add_trust(parser)
 
 
@@ -76,6 +81,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         public_key=asked.public_key,
         trust=asked.trust,
         policy=policy,
+        run_examples=asked.fresh_env,
     )
     print(report(checks))
     return 0 if passed(checks) else 1

@@ -50,6 +50,7 @@ from checkpoint_release.parity.error_stats import spacing
 from checkpoint_release.release.attested import check_attestations
 from checkpoint_release.release.checks import Check as Check
 from checkpoint_release.release.differences import differences
+from checkpoint_release.release.examples import check_examples
 from checkpoint_release.release.fetched import local_release
 from checkpoint_release.release.policy import Policy, check_rebuilds
 from checkpoint_release.release.signing import check_signature
@@ -92,6 +93,7 @@ def verify_release(
     public_key: Path | None = None,
     trust: Sequence[str] = (),
     policy: Policy | None = None,
+    run_examples: bool = False,
 ) -> list[Check]:
     """Verify a release in a folder, or on the Hub, from where it is downloaded first.
 
@@ -101,6 +103,8 @@ def verify_release(
         public_key: PEM file to check the signature with.
         trust: the code that may run; see verify.
         policy: what is required beside that; None: nothing.
+        run_examples: whether the card's examples, the publisher's code, run in a new
+            environment, if everything else passed.
 
     Raises:
         ArtifactError: it is no release, or can't be read.
@@ -108,6 +112,8 @@ def verify_release(
     """
     with local_release(release, revision) as found:
         checks = verify(found.folder, public_key=public_key, trust=trust, policy=policy)
+        if run_examples and passed(checks):
+            checks += check_examples(found.folder, read_release(found.folder))
     note = [Check("source", True, found.note)] if found.note else []
     return [*note, *checks]
 

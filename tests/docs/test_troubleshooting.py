@@ -321,6 +321,7 @@ def test_every_message_on_the_page_is_provoked_here() -> None:
     assert page.first_cells == [*MESSAGES, *HUB_MESSAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_is_what_its_user_gets(message: str, project: Project) -> None:
     assert_says(MESSAGES[message](project), message)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import numpy_helper
 from playwright.sync_api import Browser, Playwright, Route
 from safetensors.numpy import load_file, save_file
 
 from checkpoint_release.core.artifacts.parity import read_report, upper_bound
-from checkpoint_release.core.artifacts.release import read_release
-from checkpoint_release.core.files import read_json
+from checkpoint_release.core.artifacts.release import digest_of, read_release
+from checkpoint_release.core.files import FileEntry, read_json
 from checkpoint_release.core.signature import Array
 from checkpoint_release.page.files import page_files
 from checkpoint_release.page.space import write_space
@@ -278,12 +279,15 @@ def test_the_model_is_proven_on_webgpu_as_well(
 # From another web server, with the runtime from a CDN
 
 
-def on_the_web(visit: Visit, space: Path, change: bytes = b"") -> str:
+def on_the_web(
+    visit: Visit, space: Path, change: bytes = b"", scheme: str = "https"
+) -> str:
     """Have the visitor's browser find a Space on a web server, and the CDN's files.
 
     Args:
         space: its folder.
         change: appended to every file of the CDN.
+        scheme: of the web server's address.
     """
     runtime = runtime_folder()
 
@@ -301,9 +305,9 @@ def on_the_web(visit: Visit, space: Path, change: bytes = b"") -> str:
         headers = {"Access-Control-Allow-Origin": "*"}
         route.fulfill(body=content, headers=headers, content_type="text/plain")
 
-    visit.page.context.route("https://space.example/**", answer)
+    visit.page.context.route(f"{scheme}://space.example/**", answer)
     visit.page.context.route(f"{CDN}**", deliver)
-    return "https://space.example/"
+    return f"{scheme}://space.example/"
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +338,61 @@ def test_a_runtime_that_is_not_the_pinned_one_is_not_run(
     visit.open(on_the_web(visit, space, change=b"\n"))
     assert visit.state == "failed"
     assert "is not the file that is pinned" in visit.verdict
+
+
+def test_on_the_web_webgpu_is_proven_when_asked_for(
+    space: Path, playwright: Playwright
+) -> None:
+    with chromium(playwright, *WEBGPU_IN_SOFTWARE) as browser:
+        visit = Visit(browser.new_context())
+        visit.open(on_the_web(visit, space))
+        assert "WebGPU" not in visit.page.inner_text("#legend")
+        visit.page.get_by_role("button", name="Prove it on WebGPU too").click()
+        visit.page.locator("#legend").get_by_text("WebGPU").wait_for()
+        assert visit.state == "passed", visit.verdict
+
+
+def test_where_browsers_compute_no_digests_nothing_is_proven(
+    space: Path, visit: Visit
+) -> None:
+    visit.open(on_the_web(visit, space, scheme="http"))
+    assert visit.state == "failed"
+    assert "https" in visit.verdict
+
+
+def test_a_large_model_is_fetched_when_it_is_asked_for(
+    choices: Path, visit: Visit
+) -> None:
+    script = page_files()["main.js"].read_text()
+    assert "const LARGE = 100e6;" in script
+    small = script.replace("const LARGE = 100e6;", "const LARGE = 1;")
+    visit.page.route(
+        "**/main.js",
+        lambda route: route.fulfill(body=small, content_type="text/javascript"),
+    )
+    with served(choices) as url:
+        visit.open(url)
+        assert visit.state == "checking"
+        assert not [each for each in visit.addresses if each.endswith(".onnx")]
+        visit.page.get_by_role("button", name="Fetch and check it").click()
+        visit.page.locator("#verdict[data-state=passed]").wait_for()
+
+
+def test_names_of_a_release_stay_text(
+    choices: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(choices, tmp_path)
+    name = "<img src=x onerror=document.title=1><b>bold</b>"
+    (release / "README.md").write_text(f"# {name}\n")
+    listed = read_release(release)
+    entry = FileEntry.of(release / "README.md")
+    files = {**listed.evidence.files, "README.md": entry}
+    evidence = replace(listed.evidence, sha256=digest_of(files), files=files)
+    seal(release, replace(listed, evidence=evidence))
+    with served(release) as url:
+        visit.open(url)
+        assert visit.page.inner_text("h1") == name
+        assert visit.page.locator("h1 *").count() == 0
 
 
 def test_without_scripts_the_page_states_how_to_open_it(browser: Browser) -> None:

@@ -17,6 +17,7 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement as TheirStatement
+from ruamel.yaml import YAML
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
@@ -33,7 +34,12 @@ from checkpoint_release.core.artifacts.receipt import Checkout
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.core.run_record import read_run_record, without_places
-from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.core.signing_keys import (
+    fingerprint,
+    load_private_key,
+    load_public_key,
+    named_fingerprint,
+)
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.envelopes import write_attestation
 from checkpoint_release.release.making import sources_checkout
@@ -425,3 +431,31 @@ def test_where_dvc_did_not_run_the_stages_its_record_of_another_run_is_not_state
 )
 def test_no_path_of_one_machine_is_stated(value: Any, without: Any) -> None:
     assert without_places(value) == without
+
+
+@pytest.mark.slow
+def test_under_dvc_the_record_is_of_the_run_that_made_the_release(
+    project: Project, keys: tuple[Path, Path]
+) -> None:
+    """Stages that were not run again are those of dvc.lock, and publish isn't one."""
+    project.set(publish__signing_key=str(keys[0]))
+    done = project.dvc("repro")
+    assert project.ran(done.stdout) == ["model-card", "publish"]
+    predicate = statement_of(project.path / "artifacts/release" / PROVENANCE)[
+        "predicate"
+    ]
+    making = Making.from_predicate(predicate, "here")
+    lock = YAML(typ="safe").load(project.path / "dvc.lock")["stages"]
+    assert making.stages.keys() == lock.keys() - {"publish"}
+    for name, stage in making.stages.items():
+        recorded = {each["path"]: f"md5:{each['md5']}" for each in lock[name]["outs"]}
+        assert stage["outs"] == recorded
+    first = project.git("rev-list", "--max-parents=0", "HEAD").strip()
+    assert making.checkout == Checkout(commit=first, dirty=False)
+    card = (project.path / "artifacts/release/README.md").read_text()
+    assert named_fingerprint(card) == fingerprint(load_public_key(keys[1]))
+
+    before = tree(project.path / "artifacts/release")
+    project.commit("Signed")
+    project.dvc("repro", "--force", "--single-item", "publish")
+    assert tree(project.path / "artifacts/release") == before
