@@ -60,6 +60,7 @@ def test_examples_name_the_repository_and_the_version(
     assert 'model = load("lab/rabbit", revision="v1.0.0")' in usage
 
 
+@pytest.mark.slow
 def test_without_a_version_examples_name_the_repository_alone(
     artifacts: Artifacts,  # noqa: F811
     author: Author,  # noqa: F811
@@ -69,6 +70,7 @@ def test_without_a_version_examples_name_the_repository_alone(
     assert 'load("lab/rabbit")' in usage and "revision" not in usage
 
 
+@pytest.mark.slow
 def test_without_a_repository_no_example_names_one(
     artifacts: Artifacts,  # noqa: F811
     author: Author,  # noqa: F811

@@ -207,6 +207,7 @@ def test_names_out_of_a_release_can_not_end_their_line(old: Path, new: Path) -> 
 # On a Hub
 
 
+@pytest.mark.slow
 def test_of_large_weights_on_a_hub_the_digests_are_compared(
     publisher: Publisher, tmp_path: Path, new: Path
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_version_states_what_changed_since_the_one_before(
     assert (found.problems, found.people_files) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_version_keeps_the_changes_before_it_and_is_the_same_when_made_again(
     publisher: Publisher,
 ) -> None:
@@ -300,6 +302,7 @@ def test_a_changelog_of_people_stays_theirs(publisher: Publisher) -> None:
     assert publisher.repo.history()[0].message.startswith("Since v1.0.0")
 
 
+@pytest.mark.slow
 def test_a_changelog_of_ones_own_goes_along_instead(
     publisher: Publisher, tmp_path: Path
 ) -> None:
@@ -310,6 +313,7 @@ def test_a_changelog_of_ones_own_goes_along_instead(
     assert publisher.on_hub()["CHANGELOG.md"] == b"by the author"
 
 
+@pytest.mark.slow
 def test_a_version_before_that_is_no_release_costs_the_notes_alone(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:

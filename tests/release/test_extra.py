@@ -147,6 +147,7 @@ def test_a_licence_elsewhere_needs_no_file(artifacts: Path, link: str) -> None:
 # On the Hub
 
 
+@pytest.mark.slow
 def test_they_are_published_and_leave_with_the_version_that_drops_them(
     publisher: Publisher, extra: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_licence_that_people_put_there_is_not_replaced_without_consent(
     assert publisher.on_hub()["LICENSE"] == b"ours"
 
 
+@pytest.mark.slow
 def test_a_release_json_of_another_version_still_tells_whose_files_are_whose(
     publisher: Publisher,
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_request_that_the_client_sends_once_is_repeated_by_us(
     assert publisher.slept == [1, 2, 4, 8]
 
 
+@pytest.mark.slow
 def test_tries_multiply_where_the_failed_request_is_unknown(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +79,7 @@ def refused(publisher: Publisher, path: str, status: int, message: str) -> Publi
     return caught.value
 
 
-@pytest.mark.parametrize("path", ["*/objects/batch", "*/commit/*"])
+@pytest.mark.parametrize("path", ["*/objects/batch"])
 @pytest.mark.parametrize(
     ("status", "message"),
     [

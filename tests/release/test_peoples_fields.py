@@ -46,6 +46,7 @@ def test_a_gate_that_people_set_survives_the_next_release(
     assert publisher.on_hub() == publisher.release
 
 
+@pytest.mark.slow
 def test_it_stays_for_good_and_the_release_is_the_same_when_made_again(
     publisher: Publisher,
 ) -> None:
@@ -61,6 +62,7 @@ def test_it_stays_for_good_and_the_release_is_the_same_when_made_again(
     assert fields(publisher)["extra_gated_prompt"] == GATED["extra_gated_prompt"]
 
 
+@pytest.mark.slow
 def test_it_goes_where_the_author_names_it(publisher: Publisher) -> None:
     publisher.publish()
     set_on_hub(publisher, **GATED)

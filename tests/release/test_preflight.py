@@ -17,7 +17,9 @@ Refused = Callable[..., PublishError]
 UPLOADS = ("/preupload/", "/lfs/", "/storage/", "/commit/", "/repos/create")
 
 
-@pytest.fixture(params=[False, True], ids=["", "dry run"])
+@pytest.fixture(
+    params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["dry run", ""]
+)
 def refused(publisher: Publisher, request: pytest.FixtureRequest) -> Refused:
     """Publish, in earnest and dry; it fails, and nothing went up."""
 
