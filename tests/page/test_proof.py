@@ -17,12 +17,9 @@ from safetensors.numpy import load_file, save_file
 
 from checkpoint_release.core.artifacts.parity import read_report, upper_bound
 from checkpoint_release.core.artifacts.release import digest_of, read_release
-from checkpoint_release.core.files import FileEntry, read_json
-from checkpoint_release.core.signature import Array
+from checkpoint_release.core.files import FileEntry, read_json, write_json
 from checkpoint_release.page.files import page_files
 from checkpoint_release.page.space import write_space
-from checkpoint_release.parity.error_stats import error_stats
-from checkpoint_release.parity.reference import Floor, OutputReference
 from tests.support.browser import (
     WEBGPU_IN_SOFTWARE,
     Visit,
@@ -141,17 +138,12 @@ def test_the_limit_is_that_of_the_parity_check(
     path = release / "sample/outputs.safetensors"
     outputs = load_file(path)
     pose = outputs["pose"]
-    expected = pose.astype(np.float64)
     report = read_report(release / "parity.json")
-    worst = report.noise_floor["pose"]
-    floor = Floor(upper_bound(worst.typical), upper_bound(worst.worst))
-    reference = OutputReference(
-        expected, pose, error_stats(expected, expected), root_mean_square(expected)
-    )
-    shifted = expected.copy()
-    shifted.flat[:spread] += 1
-    of_one = floor.multiple(reference, error_stats(expected, shifted))
-    pose.flat[:spread] += share * report.rule.noise_multiple / of_one
+    floor = report.sample_floor["pose"]
+    typical, worst = upper_bound(floor.typical), upper_bound(floor.worst)
+    # of an error of 1 in so many values
+    multiple = max(np.sqrt(spread / pose.size) / typical, 1 / worst)
+    pose.flat[:spread] += share * report.rule.noise_multiple / multiple
     save_file(outputs, path)
     as_it_is(release)
     with served(release) as url:
@@ -159,8 +151,29 @@ def test_the_limit_is_that_of_the_parity_check(
         assert visit.state == state, visit.verdict
 
 
-def root_mean_square(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+def test_a_release_that_does_not_state_its_floor_in_the_sample_is_proven(
+    demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    report = read_json(release / "parity.json")
+    assert report.pop("sample_floor")
+    write_json(release / "parity.json", report)
+    list_evidence_anew(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+    change_weight(release, lambda weight: weight + 0.1)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "wrong", visit.verdict
+
+
+def list_evidence_anew(release: Path) -> None:
+    """Have release.json list the files that hold figures as they are."""
+    listed = read_release(release)
+    files = {name: FileEntry.of(release / name) for name in listed.evidence.files}
+    evidence = replace(listed.evidence, sha256=digest_of(files), files=files)
+    seal(release, replace(listed, evidence=evidence))
 
 
 @pytest.mark.parametrize(
@@ -384,11 +397,7 @@ def test_names_of_a_release_stay_text(
     release = copy(choices, tmp_path)
     name = "<img src=x onerror=document.title=1><b>bold</b>"
     (release / "README.md").write_text(f"# {name}\n")
-    listed = read_release(release)
-    entry = FileEntry.of(release / "README.md")
-    files = {**listed.evidence.files, "README.md": entry}
-    evidence = replace(listed.evidence, sha256=digest_of(files), files=files)
-    seal(release, replace(listed, evidence=evidence))
+    list_evidence_anew(release)
     with served(release) as url:
         visit.open(url)
         assert visit.page.inner_text("h1") == name
