@@ -143,6 +143,8 @@ def publish_to(
     require_new_version(previous, target, release.files)
     state = survey(hub, release.local_files, target)
     print_plan(hub, state, target, release.files, previous)
+    if notes and not state.complete(target):
+        print(notes)
     require_publishable(hub, release.local_files, target, state)
     if params.dry_run:
         print("publish.dry_run is true: nothing was changed")

@@ -35,6 +35,8 @@ PARSES = {
     "checkpoint_release/fleet/build.py": "what a stage of the clone printed",
     "checkpoint_release/fleet/schedule.py": "what a member printed",
     "checkpoint_release/fleet/ssh_worker.py": "what the coordinator sent",
+    "checkpoint_release/project/rebuild.py": "what a Python here printed",
+    "checkpoint_release/release/sbom.py": "reads back what its library wrote",
     "checkpoint_release/card/front_matter.py": "reads back what it wrote itself",
     "checkpoint_release/tensors/safetensors.py": "a header, charged by its own rule",
     "checkpoint_release/runtimes/torch_export_check.py": "bounded as an entry",

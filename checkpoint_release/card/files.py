@@ -16,6 +16,7 @@ from checkpoint_release.core.artifacts.formats import (
     TORCHSCRIPT,
 )
 from checkpoint_release.core.artifacts.manifest import Manifest
+from checkpoint_release.core.artifacts.released_files import released_files
 
 WEIGHTS = "weights"
 _MAIN_FILES = {
@@ -35,7 +36,7 @@ _OTHER_FILES = (
     (r"(pre)?processor_config\.json", "how inputs are prepared"),
     (r"\w+\.py", "the model's code, for transformers"),
     (r"model_\w+\.onnx", "a smaller ONNX model, less exact"),
-    (r".+\.(data|bin)", "weights of the ONNX model"),
+    (r".+\.onnx_data", "weights of the ONNX model"),
 )
 # What a manifest says about an export, for the card.
 _EXPORT_FACTS = ("opset", "ir_version", "exporter")
@@ -59,7 +60,7 @@ class FileRow:
 
 
 def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
-    """The files of all formats, in the order of the formats and of their manifests.
+    """The files of all formats, in the order of released_files.
 
     Args:
         formats: name → manifest.
@@ -68,11 +69,9 @@ def file_rows(formats: Mapping[str, Manifest]) -> list[FileRow]:
         A row for each file, with its path in the release.
     """
     rows = []
-    for format, manifest in formats.items():
-        for path, entry in manifest.files.items():
-            name = FORMATS[format].path_in_release(path)
-            purpose = _purpose(format, path, manifest.facts)
-            rows.append(FileRow(name, purpose, entry.size, entry.sha256))
+    for file in released_files(formats):
+        purpose = _purpose(file.format, file.path, formats[file.format].facts)
+        rows.append(FileRow(file.name, purpose, file.entry.size, file.entry.sha256))
     return rows
 
 

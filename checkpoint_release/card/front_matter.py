@@ -11,7 +11,7 @@ from checkpoint_release.card.author_notes import AuthorNotes
 from checkpoint_release.card.hub_terms import METRICS, metric_id
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.markdown import one_line
-from checkpoint_release.core.artifacts.formats import ONNX, SAFETENSORS
+from checkpoint_release.core.artifacts.formats import DATA_SUFFIX, ONNX, SAFETENSORS
 from checkpoint_release.core.errors import CardError
 from checkpoint_release.core.params import CardParams
 from checkpoint_release.core.training import metrics, without_repeats
@@ -84,11 +84,15 @@ def _runtime_tags(inputs: ReleaseInputs) -> list[str]:
     """Runtimes that load the release by its name.
 
     transformers.js looks for onnx/model.onnx, and for config.json in the root, which
-    is there with the safetensors.
+    is there with the safetensors. Weights in a file beside the graph it takes only if
+    it is told so.
     """
     formats = inputs.formats
-    loads = ONNX.name in formats and SAFETENSORS.name in formats
-    return ["transformers.js"] if loads else []
+    if not (ONNX.name in formats and SAFETENSORS.name in formats):
+        return []
+    files = formats[ONNX.name].files
+    is_whole = not any(name.endswith(DATA_SUFFIX) for name in files)
+    return ["transformers.js"] if is_whole else []
 
 
 def _library_name(inputs: ReleaseInputs) -> str:

@@ -69,7 +69,7 @@ def export_onnx(
     ir_version: int | None = None,
     variants: Sequence[str] = (),
 ) -> OnnxExport:
-    """Write and check model.onnx (past 2 GB with model.onnx.data) and its variants.
+    """Write and check model.onnx (past 2 GB with model.onnx_data) and its variants.
 
     Args:
         checkpoint: the model and its weights.

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from checkpoint_release.core.artifacts.formats import DATA_SUFFIX
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array
@@ -88,7 +89,7 @@ def write_onnx(
     embedded_limit: int = EMBEDDED_LIMIT,
 ) -> None:
     """Write the model with its weights, or, where that is more than the limit, with
-    `<file name>.data` beside it.
+    `<file name>_data` beside it.
 
     Args:
         path: the .onnx file.
@@ -191,11 +192,11 @@ def _write_external(
     and aligns to 4 KiB or not at all.
 
     Args:
-        path: the .onnx file; the weights go to `<file name>.data`.
+        path: the .onnx file; the weights go to `<file name>_data`.
         skeleton: the model without the streamed initialisers; they are added to it.
         streamed: the weights, in order.
     """
-    data = path.with_name(path.name + ".data")
+    data = path.with_name(path.name + DATA_SUFFIX)
     with data.open("wb") as file:
         for weight in streamed:
             alignment = _PAGE if weight.size >= _PAGE else _ALIGNMENT

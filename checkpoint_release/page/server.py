@@ -105,7 +105,7 @@ def served_files(release: Path, runtime: Path) -> dict[str, Path]:
         ArtifactError: it is no release, or holds no ONNX model.
     """
     description = read_release(release)
-    _require_onnx(description, release)
+    require_onnx(description, release)
     files = {RELEASE: release / RELEASE}
     for name in description.files:
         if not name.startswith(f"{FOLDER}/"):
@@ -117,7 +117,7 @@ def served_files(release: Path, runtime: Path) -> dict[str, Path]:
     return files
 
 
-def _require_onnx(release: Release, folder: Path) -> None:
+def require_onnx(release: Release, folder: Path) -> None:
     """Require a model that the page can run.
 
     Raises:

@@ -108,14 +108,7 @@ class Floor:
         """The errors in a case as a multiple of the floor.
 
         It is the larger of two multiples, that of the typical and that of the largest
-        error. Where eager float32 itself errs by more than the floor in this case, its
-        own errors take the place of the floor. What kernels may cost comes on top of
-        either.
-
-        The root mean square of n independent errors scatters around what is expected of
-        it by about 1/√(2n), and three to four times that happens in some case or other
-        of a few thousand. The factor 1 + 3/√n allows for it; for n independent normal
-        errors it is exceeded about once in 10⁵.
+        error. What kernels may cost comes on top of either floor.
 
         Args:
             reference: what the checkpoint's own model computes in the case.
@@ -127,11 +120,30 @@ class Floor:
         """
         if math.isinf(errors.max_abs):
             return math.inf
-        scatter = 1 + 3 / math.sqrt(max(errors.count, 1))
-        scale, eager = reference.magnitude, reference.eager_errors
-        typical = max(self.typical * scale * scatter, eager.rms) + cost.typical
-        worst = max(self.worst * scale, eager.max_abs) + cost.worst
+        floor = self.in_case(reference)
+        typical, worst = floor.typical + cost.typical, floor.worst + cost.worst
         return max(ratio(errors.rms, typical), ratio(errors.max_abs, worst))
+
+    def in_case(self, reference: OutputReference) -> Floor:
+        """The floor in one case, as absolute errors.
+
+        Where eager float32 itself errs by more than the floor in this case, its own
+        errors take the place of the floor.
+
+        The root mean square of n independent errors scatters around what is expected of
+        it by about 1/√(2n), and three to four times that happens in some case or other
+        of a few thousand. The factor 1 + 3/√n allows for it; for n independent normal
+        errors it is exceeded about once in 10⁵.
+
+        Args:
+            reference: what the checkpoint's own model computes in the case.
+        """
+        scale, eager = reference.magnitude, reference.eager_errors
+        scatter = 1 + 3 / math.sqrt(max(eager.count, 1))
+        return Floor(
+            typical=max(self.typical * scale * scatter, eager.rms),
+            worst=max(self.worst * scale, eager.max_abs),
+        )
 
 
 @dataclass(frozen=True)

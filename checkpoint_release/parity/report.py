@@ -13,6 +13,7 @@ from checkpoint_release.core.artifacts.parity import (
     ParityMetrics,
     ParityReport,
     Rule,
+    SampleFloor,
     WeightsHeld,
     rounded,
 )
@@ -21,6 +22,7 @@ from checkpoint_release.parity.check import ParityCheck
 from checkpoint_release.parity.graph_proof import BAR, GraphProof
 from checkpoint_release.parity.judge import OutputVerdict, Verdict
 from checkpoint_release.parity.rules import FixedTolerance
+from checkpoint_release.parity.sample import sample_case
 
 MAX_COLUMNS = 8
 """How many outputs have a column each; of more, the worst one is shown."""
@@ -78,8 +80,13 @@ def parity_report(
         checked: format → sha256 of the manifest of the artifact that was checked.
     """
     limits, reference = check.limits, check.reference
-    floors, formats = {}, {}
+    floors, sample_floors, formats = {}, {}, {}
+    sample = sample_case(reference)
     for name, floor in reference.floors.items():
+        in_sample = floor.in_case(sample.outputs[name])
+        sample_floors[name] = SampleFloor(
+            typical=rounded(in_sample.typical), worst=rounded(in_sample.worst)
+        )
         floors[name] = NoiseFloor(
             typical=rounded(floor.typical), worst=rounded(floor.worst)
         )
@@ -96,6 +103,7 @@ def parity_report(
         checked=dict(checked),
         rule=rule,
         noise_floor=floors,
+        sample_floor=sample_floors,
         formats=formats,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from checkpoint_release.core.files import replace_file
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.cases import NOMINAL
-from checkpoint_release.parity.reference import Reference
+from checkpoint_release.parity.reference import CaseReference, Reference
 
 
 def write_sample(folder: Path, reference: Reference) -> None:
@@ -24,14 +24,23 @@ def write_sample(folder: Path, reference: Reference) -> None:
             rounded to the model's dtypes.
     """
     folder.mkdir(parents=True)
+    chosen = sample_case(reference)
+    save_arrays(folder / "inputs.safetensors", chosen.case.inputs)
+    save_arrays(folder / "outputs.safetensors", chosen.rounded)
+
+
+def sample_case(reference: Reference) -> CaseReference:
+    """The case that is the sample.
+
+    Args:
+        reference: of the parity check; at least one of its cases is nominal and drawn.
+    """
     typical = []
     for case in reference.cases:
         if case.case.kind == NOMINAL and case.case.drawn:
             typical.append(case)
     typical.sort(key=lambda case: case.case.elements)
-    chosen = typical[len(typical) // 2]
-    save_arrays(folder / "inputs.safetensors", chosen.case.inputs)
-    save_arrays(folder / "outputs.safetensors", chosen.rounded)
+    return typical[len(typical) // 2]
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:

@@ -3,7 +3,8 @@ whose parity was checked.
 
 release.json is its manifest (path → size, sha256), and SHA256SUMS repeats it for
 `sha256sum -c`. Neither holds a version, a time or a commit, so that the same artifacts
-give the same bytes; the tag on the Hub names the version.
+give the same bytes. What a Hub holds of earlier versions goes in as well: what changed
+since then, and the front matter that people added to the card there.
 """
 
 from __future__ import annotations

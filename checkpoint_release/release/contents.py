@@ -25,6 +25,7 @@ from checkpoint_release.core.artifacts.release import (
     SUMS,
     Sample,
 )
+from checkpoint_release.core.artifacts.released_files import released_files
 from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.files import REMAKE, FileEntry, sha256
 
@@ -85,10 +86,9 @@ def artifact_sources(artifacts: Path, formats: Mapping[str, Manifest]) -> Source
         PublishError: two files would have one path.
     """
     sources: Sources = {}
-    for name, manifest in formats.items():
-        for file, entry in manifest.files.items():
-            path = FORMATS[name].path_in_release(file)
-            add_source(sources, path, Source(artifacts / name / file, entry))
+    for released in released_files(formats):
+        path = artifacts / released.format / released.path
+        add_source(sources, released.name, Source(path, released.entry))
     sample = Sample()
     for file in (sample.inputs, sample.outputs):
         add_source(sources, file, _current_source(artifacts, PARITY_FOLDER, file))

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from checkpoint_release.core.artifacts.parity import METRICS, ParityMetrics
 from checkpoint_release.core.artifacts.receipt import RECEIPT
+from checkpoint_release.core.artifacts.typed import R, Record, as_record
+from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.report.locked import LOCK, LockedStage, read_lock
 
 _MOST_COMMITS = 30
 """How many changes of the receipt are looked at."""
 
 
-class _Files(msgspec.Struct):
+class _Files(Record, frozen=True, kw_only=True):
     """The part of publish.json that every kind of it has."""
 
     files: dict[str, FileEntry]
@@ -53,10 +54,8 @@ class EarlierRelease:
 
 def released_files(content: bytes) -> dict[str, FileEntry]:
     """The files that a publish.json states; none where it isn't one."""
-    try:
-        return msgspec.json.decode(content, type=_Files).files
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
+    stated = _record(content, _Files)
+    return stated.files if stated else {}
 
 
 def last_release(root: Path, artifacts: str) -> EarlierRelease | None:
@@ -82,7 +81,7 @@ def last_release(root: Path, artifacts: str) -> EarlierRelease | None:
                 commit,
                 files,
                 read_lock(lock) if lock else {},
-                _metrics(metrics) if metrics else None,
+                _record(metrics, ParityMetrics) if metrics else None,
             )
     return None
 
@@ -93,10 +92,11 @@ def committed_lock(root: Path) -> dict[str, LockedStage]:
     return read_lock(content) if content else {}
 
 
-def _metrics(content: bytes) -> ParityMetrics | None:
+def _record(content: bytes, kind: type[R]) -> R | None:
+    """A record; None where the text is none, as that of an older version may be."""
     try:
-        return msgspec.json.decode(content, type=ParityMetrics)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return as_record(parse_json(content), kind, "a file in git")
+    except (JsonError, ArtifactError):
         return None
 
 

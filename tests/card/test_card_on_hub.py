@@ -13,6 +13,10 @@ from checkpoint_release.card.address import Address
 from checkpoint_release.card.hub_terms import metric_id
 from checkpoint_release.card.render import table
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import (
+    read_manifest,
+    write_manifest,
+)
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.params import CardParams
@@ -179,6 +183,26 @@ def test_a_number_of_the_authors_file_is_not_repeated(
     text = card(artifacts, params)
     assert len(front_matter(text).eval_results or []) == 1
     assert section(text, "Evaluation").count("`0.25`") == 1
+
+
+def test_the_tag_of_transformers_js_is_there_where_it_loads(
+    tmp_path: Path,
+    author: Author,  # noqa: F811
+) -> None:
+    """Not without the configuration in the root, nor with weights beside the graph."""
+
+    def tags(made: Artifacts) -> list[str]:
+        return front_matter(card(made, author())).tags or []
+
+    made = Artifacts(tmp_path / "whole").write()
+    assert "transformers.js" in tags(made)
+    (made.path / "onnx/model.onnx_data").write_bytes(b"weights")
+    manifest = read_manifest(made.path / "onnx")
+    write_manifest(made.path / "onnx", "onnx", made_from=manifest.made_from)
+    made.pass_parity()
+    assert "transformers.js" not in tags(made)
+    alone = Artifacts(tmp_path / "alone", formats=("onnx",)).write()
+    assert "transformers.js" not in tags(alone)
 
 
 def test_empty_columns_and_tables_are_left_out() -> None:

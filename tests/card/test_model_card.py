@@ -253,6 +253,8 @@ def test_every_file_of_every_format_is_listed_as_it_is(
     }
     for folder, format in FORMATS.items():
         for name, entry in read_manifest(artifacts.path / folder).files.items():
+            if name == "config.json" and format.release_folder:
+                continue  # the same as in the root, and not released
             _, _, size, digest = rows.pop(format.path_in_release(name))
             assert FileEntry(int(size.replace(",", "")), digest) == entry
     assert not rows

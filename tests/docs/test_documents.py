@@ -58,6 +58,10 @@ SLOW = {
     # whole runs of the pipeline, of which the faster sections hold one each
     "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",
+    "docs/deployment.md#hugging-faces-libraries",
+    "docs/publishing.md#what-changed-since-the-version-before",
+    "docs/report.md#the-report",
+    "docs/migration.md#2-change-the-code-that-loads-them",
     "docs/migration.md#1-release-the-checkpoints-you-have",
     "docs/your-model.md#in-your-repository",
 }

@@ -17,9 +17,9 @@ from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub import Hub
 from tests.support.containers import Call, pickled, zipped
 from tests.support.documents import Document
-from tests.support.hub_server import Account
+from tests.support.hub_server import Account, Fault
 from tests.support.project import ROOT, Project
-from tests.support.publishing import SENDING, Publisher, fake_artifacts
+from tests.support.publishing import REPO, SENDING, Publisher, fake_artifacts
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -269,11 +269,50 @@ def a_hub_that_stores_something_else(publisher: Publisher) -> str:
     return refused(publisher)
 
 
+def a_card_that_is_refused(publisher: Publisher) -> str:
+    fake_artifacts(publisher.artifacts, card="---\nlicense: nobody's\n---\n")
+    return refused(publisher)
+
+
+def a_full_storage(publisher: Publisher) -> str:
+    body = '{"error": "Private repository storage limit reached"}'
+    batch = Fault("status", status=403, body=body, path="*/objects/batch", times=99)
+    publisher.hub.break_with(batch)
+    return refused(publisher)
+
+
+def a_window_that_never_ends(publisher: Publisher) -> str:
+    window = {"RateLimit": '"api";r=0;t=290'}
+    publisher.hub.break_with(
+        Fault("status", status=429, headers=window, path="*/commit/*", times=99)
+    )
+    return refused(publisher)
+
+
+def a_licence_of_people(publisher: Publisher) -> str:
+    publisher.publish()
+    publisher.repo.edit({"LICENSE": b"theirs"})
+    Path("extra/LICENSE").write_text("ours")
+    return refused(publisher, version="v1.1.0")
+
+
+def a_closed_pull_request(publisher: Publisher) -> str:
+    publisher.hub.hub.create(REPO)
+    publisher.publish(create_pr=True)
+    publisher.repo.pulls[0].status = "closed"
+    return refused(publisher, create_pr=True)
+
+
 HUB_MESSAGES: dict[str, FromHub] = {
     "can't write to": a_token_that_only_reads,
     "is already at … a version is never moved": a_version_again,
     "can't be reached": no_network,
     "the Hub does not hold what was sent": a_hub_that_stores_something_else,
+    "the Hub refuses the card": a_card_that_is_refused,
+    "the Hub has no room for it": a_full_storage,
+    "asks to wait … publish.patience": a_window_that_never_ends,
+    "would be replaced, and no release put it there": a_licence_of_people,
+    "people closed pull request": a_closed_pull_request,
 }
 
 
@@ -282,6 +321,7 @@ def test_every_message_on_the_page_is_provoked_here() -> None:
     assert page.first_cells == [*MESSAGES, *HUB_MESSAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_is_what_its_user_gets(message: str, project: Project) -> None:
     assert_says(MESSAGES[message](project), message)

@@ -17,7 +17,7 @@ from checkpoint_release.models.stick_figure.model import (
 from tests.support.stick_figure import (
     FIXTURES,
     MOTION_ONLY,
-    every_kind,
+    every_kind_most_slow,
     fixture_cases,
     fixture_kwargs,
     fixture_weights,
@@ -145,7 +145,7 @@ def test_a_conditioning_input_left_out_is_not_one_of_zeros(conditioning: str) ->
     assert furthest(outputs[0], outputs[2]) > 1e-2
 
 
-@every_kind
+@every_kind_most_slow
 def test_an_image_and_its_camera_change_the_result_and_zeros_are_not_nothing(
     encoder: str, fusion: str
 ) -> None:

@@ -96,7 +96,7 @@ def test_what_is_written_is_what_onnx_reads(
         )
     assert_equal(read(path), weights)
     onnx.checker.check_model(str(path), full_check=True)
-    assert (tmp_path / "model.onnx.data").exists() == (limit == 1000)
+    assert (tmp_path / "model.onnx_data").exists() == (limit == 1000)
 
 
 def test_data_beside_the_model_is_aligned_and_in_one_file(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_data_beside_the_model_is_aligned_and_in_one_file(tmp_path: Path) -> Non
         next(tensor for tensor in model.graph.initializer if tensor.name == "own")
     )
     located = {name: entry for name, entry in entries.items() if entry}
-    assert {entry["location"] for entry in located.values()} == {"model.onnx.data"}
+    assert {entry["location"] for entry in located.values()} == {"model.onnx_data"}
     assert all(int(entry["offset"]) % 64 == 0 for entry in located.values())
     assert int(located["matrix"]["length"]) == weights["matrix"].nbytes
 
@@ -167,7 +167,7 @@ def test_past_the_limit_weights_go_into_one_external_file(
     write_onnx(tmp_path / "model.onnx", skeleton, weights, embedded_limit=1000)
     assert {path.name for path in tmp_path.iterdir()} == {
         "model.onnx",
-        "model.onnx.data",
+        "model.onnx_data",
     }
     loaded = onnx.load(tmp_path / "model.onnx")
     assert {t.name: t.raw_data for t in loaded.graph.initializer} == {
@@ -175,7 +175,7 @@ def test_past_the_limit_weights_go_into_one_external_file(
     }
     signature = open_runtime("onnx", onnx_files).signature
     check_onnx(tmp_path / "model.onnx", signature, 17, 8)
-    (tmp_path / "model.onnx.data").write_bytes(b"short")
+    (tmp_path / "model.onnx_data").write_bytes(b"short")
     with pytest.raises(ExportError):
         check_onnx(tmp_path / "model.onnx", signature, 17, 8)
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import numpy_helper
 from playwright.sync_api import Browser, Playwright, Route
+from safetensors.numpy import load_file, save_file
 
-from checkpoint_release.core.artifacts.release import read_release
-from checkpoint_release.core.files import read_json
+from checkpoint_release.core.artifacts.parity import read_report, upper_bound
+from checkpoint_release.core.artifacts.release import digest_of, read_release
+from checkpoint_release.core.files import FileEntry, read_json, write_json
 from checkpoint_release.page.files import page_files
+from checkpoint_release.page.space import write_space
 from tests.support.browser import (
     WEBGPU_IN_SOFTWARE,
     Visit,
@@ -124,6 +128,55 @@ def test_one_wrong_weight_of_the_demo_is_shown_as_wrong(
 
 
 @pytest.mark.parametrize(
+    ("share", "state"), [(0.5, "passed"), (1.7, "wrong"), (-1.7, "wrong")]
+)
+@pytest.mark.parametrize("spread", [1, 400], ids=["one value", "many values"])
+def test_the_limit_is_that_of_the_parity_check(
+    share: float, state: str, spread: int, demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    path = release / "sample/outputs.safetensors"
+    outputs = load_file(path)
+    pose = outputs["pose"]
+    report = read_report(release / "parity.json")
+    floor = report.sample_floor["pose"]
+    typical, worst = upper_bound(floor.typical), upper_bound(floor.worst)
+    # of an error of 1 in so many values
+    multiple = max(np.sqrt(spread / pose.size) / typical, 1 / worst)
+    pose.flat[:spread] += share * report.rule.noise_multiple / multiple
+    save_file(outputs, path)
+    as_it_is(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == state, visit.verdict
+
+
+def test_a_release_that_does_not_state_its_floor_in_the_sample_is_proven(
+    demo: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(demo, tmp_path)
+    report = read_json(release / "parity.json")
+    assert report.pop("sample_floor")
+    write_json(release / "parity.json", report)
+    list_evidence_anew(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "passed", visit.verdict
+    change_weight(release, lambda weight: weight + 0.1)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.state == "wrong", visit.verdict
+
+
+def list_evidence_anew(release: Path) -> None:
+    """Have release.json list the files that hold figures as they are."""
+    listed = read_release(release)
+    files = {name: FileEntry.of(release / name) for name in listed.evidence.files}
+    evidence = replace(listed.evidence, sha256=digest_of(files), files=files)
+    seal(release, replace(listed, evidence=evidence))
+
+
+@pytest.mark.parametrize(
     "name", ["onnx/model.onnx", "sample/outputs.safetensors", "parity.json"]
 )
 def test_a_changed_byte_is_refused_and_nothing_is_run(
@@ -173,7 +226,7 @@ def test_a_release_whose_own_check_failed_is_refused(
 
 
 def signature_of(release: Path) -> dict[str, list[dict[str, str]]]:
-    return read_json(release / "onnx/config.json")["signature"]
+    return read_json(release / "config.json")["signature"]
 
 
 # Other files than one model.onnx
@@ -239,21 +292,21 @@ def test_the_model_is_proven_on_webgpu_as_well(
 # From another web server, with the runtime from a CDN
 
 
-def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
-    """Have the visitor's browser find a release on a web server, as a static Space is
-    one, and the CDN's files.
+def on_the_web(
+    visit: Visit, space: Path, change: bytes = b"", scheme: str = "https"
+) -> str:
+    """Have the visitor's browser find a Space on a web server, and the CDN's files.
 
     Args:
+        space: its folder.
         change: appended to every file of the CDN.
+        scheme: of the web server's address.
     """
-    runtime, pages = runtime_folder(), page_files()
+    runtime = runtime_folder()
 
     def answer(route: Route) -> None:
         path = route.request.url.partition("?")[0].partition(".example/")[2]
-        file = release / path
-        if path.startswith("page/"):
-            name = path.removeprefix("page/") or "index.html"
-            file = pages.get(name, release / path)
+        file = space / (path or "index.html")
         if file.is_file():
             route.fulfill(path=file, content_type=KINDS.get(file.suffix))
         else:
@@ -265,18 +318,26 @@ def on_the_web(visit: Visit, release: Path, change: bytes = b"") -> str:
         headers = {"Access-Control-Allow-Origin": "*"}
         route.fulfill(body=content, headers=headers, content_type="text/plain")
 
-    visit.page.context.route("https://space.example/**", answer)
+    visit.page.context.route(f"{scheme}://space.example/**", answer)
     visit.page.context.route(f"{CDN}**", deliver)
-    return "https://space.example/page/"
+    return f"{scheme}://space.example/"
+
+
+@pytest.fixture(scope="module")
+def space(choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static Space of a release; not to be changed."""
+    folder = tmp_path_factory.mktemp("space") / "space"
+    write_space(choices, folder)
+    return folder
 
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
-    choices: Path, visit: Visit
+def test_in_a_space_the_runtime_comes_from_the_cdn_at_its_pinned_version(
+    space: Path, visit: Visit
 ) -> None:
-    url = on_the_web(visit, choices)
+    url = on_the_web(visit, space)
     visit.open(url)
     assert visit.state == "passed", visit.verdict
     version = read_json(page_files()["runtime.json"])["package"]["version"]
@@ -285,11 +346,62 @@ def test_on_a_web_server_the_runtime_comes_from_the_cdn_at_its_pinned_version(
 
 
 def test_a_runtime_that_is_not_the_pinned_one_is_not_run(
-    choices: Path, visit: Visit
+    space: Path, visit: Visit
 ) -> None:
-    visit.open(on_the_web(visit, choices, change=b"\n"))
+    visit.open(on_the_web(visit, space, change=b"\n"))
     assert visit.state == "failed"
     assert "is not the file that is pinned" in visit.verdict
+
+
+def test_on_the_web_webgpu_is_proven_when_asked_for(
+    space: Path, playwright: Playwright
+) -> None:
+    with chromium(playwright, *WEBGPU_IN_SOFTWARE) as browser:
+        visit = Visit(browser.new_context())
+        visit.open(on_the_web(visit, space))
+        assert "WebGPU" not in visit.page.inner_text("#legend")
+        visit.page.get_by_role("button", name="Prove it on WebGPU too").click()
+        visit.page.locator("#legend").get_by_text("WebGPU").wait_for()
+        assert visit.state == "passed", visit.verdict
+
+
+def test_where_browsers_compute_no_digests_nothing_is_proven(
+    space: Path, visit: Visit
+) -> None:
+    visit.open(on_the_web(visit, space, scheme="http"))
+    assert visit.state == "failed"
+    assert "https" in visit.verdict
+
+
+def test_a_large_model_is_fetched_when_it_is_asked_for(
+    choices: Path, visit: Visit
+) -> None:
+    script = page_files()["main.js"].read_text()
+    assert "const LARGE = 100e6;" in script
+    small = script.replace("const LARGE = 100e6;", "const LARGE = 1;")
+    visit.page.route(
+        "**/main.js",
+        lambda route: route.fulfill(body=small, content_type="text/javascript"),
+    )
+    with served(choices) as url:
+        visit.open(url)
+        assert visit.state == "checking"
+        assert not [each for each in visit.addresses if each.endswith(".onnx")]
+        visit.page.get_by_role("button", name="Fetch and check it").click()
+        visit.page.locator("#verdict[data-state=passed]").wait_for()
+
+
+def test_names_of_a_release_stay_text(
+    choices: Path, tmp_path: Path, visit: Visit
+) -> None:
+    release = copy(choices, tmp_path)
+    name = "<img src=x onerror=document.title=1><b>bold</b>"
+    (release / "README.md").write_text(f"# {name}\n")
+    list_evidence_anew(release)
+    with served(release) as url:
+        visit.open(url)
+        assert visit.page.inner_text("h1") == name
+        assert visit.page.locator("h1 *").count() == 0
 
 
 def test_without_scripts_the_page_states_how_to_open_it(browser: Browser) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from checkpoint_release.__main__ import main
 from checkpoint_release.core.artifacts.release import read_release
@@ -29,9 +31,17 @@ from checkpoint_release.page import npm
 from checkpoint_release.page.files import page_files
 from checkpoint_release.page.npm import Package, cache_folder, unpacked
 from checkpoint_release.page.server import page_server
+from checkpoint_release.page.space import write_space
 from checkpoint_release.release.assemble import assemble
 from tests.support.project import ROOT, tree
-from tests.support.publishing import fake_artifacts, write_artifact
+from tests.support.publishing import (
+    REPO,
+    SENDING,
+    TOKEN,
+    Publisher,
+    fake_artifacts,
+    write_artifact,
+)
 
 Printed = pytest.CaptureFixture[str]
 PACKAGE = "checkpoint_release"
@@ -205,6 +215,76 @@ def test_a_port_that_is_taken_is_one_clear_error(release: Path, runtime: Path) -
         page_server(release, runtime, port)
 
 
+# As a Space of the Hub
+
+
+def test_a_space_holds_the_page_and_what_it_reads(
+    release: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    space = tmp_path / "space"
+    asked = ["--space", str(space), "--model", "ada/stick"]
+    assert main(["page", str(release), *asked]) == 0
+    assert "--repo-type space" in capsys.readouterr().out
+    pages = {f"release/page/{name}" for name in page_files()}
+    assert tree(space).keys() - pages == {
+        *("README.md", "index.html"),
+        *("release/release.json", "release/parity.json", "release/README.md"),
+        *("release/onnx/model.onnx", "release/config.json"),
+        *("release/sample/inputs.safetensors", "release/sample/outputs.safetensors"),
+    }
+    assert pages <= tree(space).keys()
+    _, matter, text = (space / "README.md").read_text().split("---\n")
+    assert YAML(typ="safe").load(matter) == {
+        "title": "A stick figure",
+        "emoji": "📐",
+        "sdk": "static",
+        "models": ["ada/stick"],
+    }
+    assert "https://huggingface.co/ada/stick" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(SENDING)
+def test_a_release_on_the_hub_is_taken_from_there(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish(page=True)
+    space = tmp_path / "space"
+    command = [sys.executable, "-m", "checkpoint_release", "page", REPO]
+    environment = os.environ | {
+        "HF_ENDPOINT": publisher.hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+    }
+    asked = ["--revision", "v1.0.0", "--space", str(space)]
+    subprocess.run([*command, *asked], env=environment, cwd=ROOT, check=True)
+    files = tree(space / "release")
+    assert files["onnx/model.onnx"] == publisher.release["onnx/model.onnx"]
+
+
+def test_what_is_neither_a_folder_nor_a_repository_is_one_clear_error(
+    capsys: Printed,
+) -> None:
+    assert main(["page", "no/such/folder"]) == 1
+    assert "neither a folder nor organisation/name" in capsys.readouterr().err
+
+
+def test_a_changed_file_makes_no_space(release: Path, tmp_path: Path) -> None:
+    (release / "onnx/model.onnx").write_bytes(b"another graph")
+    with pytest.raises(ArtifactError, match="is not what"):
+        write_space(release, tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    release: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="is no empty folder"):
+        write_space(release, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 # The runtime
 
 
@@ -315,21 +395,22 @@ def test_the_command_prints_its_address_serves_and_ends_with_an_interrupt(
     release: Path,
 ) -> None:
     command = [sys.executable, "-m", "checkpoint_release", "page", str(release)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/page/", line)
-        assert address, line
-        pins = json.loads(get(int(address[1]), "/page/runtime.json")[2])
-        for name, file in pins["package"]["files"].items():
-            content = get(int(address[1]), f"/page/runtime/{name}")[2]
-            assert entry(content) == FileEntry(**file)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/page/", line)
+            assert address, line
+            pins = json.loads(get(int(address[1]), "/page/runtime.json")[2])
+            for name, file in pins["package"]["files"].items():
+                content = get(int(address[1]), f"/page/runtime/{name}")[2]
+                assert entry(content) == FileEntry(**file)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_the_wheel_holds_every_file_of_the_page() -> None:

@@ -155,7 +155,7 @@ def test_an_input_can_be_drawn(address: str, tmp_path: Path, visit: Visit) -> No
     visit.page.mouse.down()
     visit.page.mouse.move(box["x"] + 60, box["y"] + 40, steps=5)
     visit.page.mouse.up()
-    visit.page.get_by_text("drawn by you").wait_for()
+    visit.page.get_by_text("changed by you").wait_for()
     visit.page.wait_for_timeout(300)
     after = saved_outputs(visit.page, tmp_path)["scores"]
     assert not np.array_equal(before[0], after[0])

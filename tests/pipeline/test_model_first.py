@@ -111,6 +111,7 @@ def test_every_stage_that_needs_the_model_names_it_first(
     assert f"failed to reproduce '{stage}'" in output
 
 
+@pytest.mark.slow
 def test_a_decision_by_values_is_named_as_that(checkout: Project) -> None:
     lay(checkout, unsound_models.DecidesByValue, ("torchscript",))
     output = failure(checkout, "export-torchscript")

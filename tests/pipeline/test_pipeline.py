@@ -87,6 +87,7 @@ def test_another_opset_reruns_its_export_and_what_follows(project: Project) -> N
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
 
 
+@pytest.mark.slow
 def test_a_format_switched_off_is_gone_and_comes_back_from_the_cache(
     project: Project,
 ) -> None:
@@ -260,6 +261,7 @@ def bad_checkpoints(folder: Path) -> dict[str, tuple[bytes, str]]:
     }
 
 
+@pytest.mark.slow
 def test_a_bad_checkpoint_is_one_clear_error_and_costs_nothing(
     project: Project,
 ) -> None:

@@ -49,7 +49,8 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
 ) -> None:
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
     assert project.ran(project.dvc("repro", environment=environment).stdout) == [
-        "publish"
+        "model-card",  # which names the repository and the version
+        "publish",
     ]
     assert on_hub(hub) == released(project)
     assert receipt(project).published is True
@@ -85,8 +86,9 @@ def test_a_receipt_is_never_restored_from_a_cache(
 def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
     project: Project, environment: dict[str, str]
 ) -> None:
-    before = tree(project.path / "artifacts")
     project.set(publish__repo_id=REPO, publish__version="v1.0.0")
+    project.dvc("repro", "model-card")  # which names the repository and the version
+    before = tree(project.path / "artifacts")
     wrong = "hf_aTokenThatNobodyKnows"
     failed = project.dvc(
         "repro", check=False, environment=environment | {"HF_TOKEN": wrong}
@@ -127,6 +129,26 @@ def test_the_cards_examples_find_the_release_by_its_name(
 
 
 @pytest.mark.slow
+def test_a_version_is_promoted_by_a_tag_and_fetched_by_its_stage(
+    project: Project, tmp_path: Path
+) -> None:
+    """GTO's tags, of which `dvc artifacts get` knows; nothing is uploaded twice."""
+
+    def fetch(place: str, *which: str, check: bool = True) -> int:
+        asked = ("get", str(project.path), "release", "-o", str(tmp_path / place))
+        return project.dvc("artifacts", *asked, *which, check=check).returncode
+
+    project.dvc("push")
+    project.git("tag", "-a", "release@v1.0.0", "-m", "v1.0.0")
+    project.git("tag", "-a", "release#staging#1", "-m", "to staging")
+    assert fetch("early", "--stage", "production", check=False) != 0
+    project.git("tag", "-a", "release#production#2", "-m", "to production")
+    assert fetch("promoted", "--stage", "production") == 0
+    assert tree(tmp_path / "promoted") == released(project)
+    assert fetch("version", "--rev", "v1.0.0") == 0
+
+
+@pytest.mark.slow
 def test_a_merged_pull_request_is_tagged_by_the_next_repro(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
@@ -137,7 +159,7 @@ def test_a_merged_pull_request_is_tagged_by_the_next_repro(
     project.set(
         publish__repo_id=REPO, publish__version="v1.0.0", publish__create_pr=True
     )
-    assert ran() == ["publish"]
+    assert ran() == ["model-card", "publish"]
     assert receipt(project).published is False
     project.commit("Pull request opened")
     assert ran() == ["publish"]  # still open

@@ -24,18 +24,19 @@ EXCESS = {
     "load": """
         core.artifacts.attestation core.artifacts.config
         core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.dvc_files core.extras core.run_record
-        core.signing_keys core.training state_dict.advice state_dict.fitting
-        state_dict.inspection state_dict.inspection_report
+        core.artifacts.release core.artifacts.released_files core.dvc_files
+        core.extras core.run_record core.signing_keys core.training
+        state_dict.advice state_dict.fitting state_dict.inspection
+        state_dict.inspection_report
     """,
     "export-safetensors": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes core.run_record
-        core.selection core.signing_keys core.training exporting.export_failure
-        exporting.path_leaks exporting.shape_check exporting.torch_archive
-        exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes exporting.tracing
+        core.artifacts.released_files core.dvc_files core.extras
+        core.parity_sizes core.run_record core.selection core.signing_keys
+        core.training exporting.export_failure exporting.path_leaks
+        exporting.shape_check exporting.torch_archive exporting.torch_export
+        exporting.torchscript exporting.torchscript_classes exporting.tracing
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release tensors.joined
         tensors.statistics
@@ -43,10 +44,10 @@ EXCESS = {
     "export-onnx": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.parity_sizes core.run_record
-        core.signing_keys core.training exporting.model_code
-        exporting.torch_archive exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes
+        core.artifacts.released_files core.dvc_files core.extras
+        core.parity_sizes core.run_record core.signing_keys core.training
+        exporting.model_code exporting.torch_archive exporting.torch_export
+        exporting.torchscript exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
@@ -63,9 +64,10 @@ EXCESS = {
     "export-torchscript": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.parity core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.extras core.named_paths core.parity_sizes
-        core.progress core.run_record core.signing_keys core.training
-        exporting.model_code exporting.transformers_code.configuration_release
+        core.artifacts.released_files core.dvc_files core.extras
+        core.named_paths core.parity_sizes core.progress core.run_record
+        core.signing_keys core.training exporting.model_code
+        exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
@@ -79,26 +81,26 @@ EXCESS = {
     """,
     "parity-check": """
         core.artifacts.attestation core.artifacts.receipt core.artifacts.release
-        core.dvc_files core.run_record core.signing_keys core.training
-        parity.compare parity.preload pth.arrays pth.builders pth.distributed
-        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
-        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
-        runtimes.description runtimes.detect runtimes.hub_snapshot
-        runtimes.loader runtimes.pth_model runtimes.signature_draft
-        tensors.joined tensors.statistics tensors.wrappers
+        core.artifacts.released_files core.dvc_files core.run_record
+        core.signing_keys core.training parity.compare parity.preload pth.arrays
+        pth.builders pth.distributed pth.facts pth.json_values pth.nesting
+        pth.rank_files pth.reader pth.storages pth.tensor_builders pth.values
+        pth.zero pth.zero_parts runtimes.description runtimes.detect
+        runtimes.hub_snapshot runtimes.loader runtimes.pth_model
+        runtimes.signature_draft tensors.joined tensors.statistics
+        tensors.wrappers
     """,
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.parity_sizes
-        core.progress core.run_record core.selection
+        core.run_record core.selection tensors.joined tensors.statistics
+        tensors.wrappers
     """,
     "publish": """
-        card.author_notes card.description card.files card.front_matter
-        card.hub_terms card.inputs card.markdown card.parity card.pictures
-        card.render core.artifacts.error_tables core.extras core.parity_sizes
-        core.selection page.npm page.server release.attested release.checks
-        release.differences release.verify tensors.joined tensors.statistics
-        tensors.wrappers
+        core.artifacts.error_tables core.extras core.parity_sizes core.selection
+        page.npm page.server page.space release.attested release.checks
+        release.differences release.examples release.fetched release.policy
+        release.verify tensors.joined tensors.statistics tensors.wrappers
     """,
 }
 

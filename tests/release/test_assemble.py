@@ -55,7 +55,7 @@ def test_a_release_holds_the_formats_the_card_the_parity_and_a_sample(
     assert tree(assemble(artifacts)).keys() == {
         *("README.md", "parity.json", "release.json", "SHA256SUMS"),
         *("model.safetensors", "config.json"),
-        *("onnx/model.onnx", "onnx/config.json", "torchscript/model.pt"),
+        *("onnx/model.onnx", "torchscript/model.pt"),
         *("sample/inputs.safetensors", "sample/outputs.safetensors"),
     }
 
@@ -78,6 +78,23 @@ def test_pictures_of_figures_are_evidence_and_others_are_built(
         *("README.md", "parity.json", "pictures/proof.svg")
     }
     assert {"pictures/logo.svg", "pictures/example.svg"} <= release.built.files.keys()
+
+
+def test_a_config_is_released_once_where_it_is_the_same(artifacts: Path) -> None:
+    names = tree(assemble(artifacts)).keys()
+    assert "config.json" in names and "onnx/config.json" not in names
+    other = {"model.onnx": b"graph", "config.json": b'{"dtype": "float16"}\n'}
+    write_artifact(artifacts / "onnx", "onnx", other)
+    write_parity(artifacts)
+    assert "onnx/config.json" in tree(assemble(artifacts))
+
+
+def test_without_safetensors_each_format_has_its_config(artifacts: Path) -> None:
+    shutil.rmtree(artifacts / "safetensors")
+    write_artifact(artifacts / "safetensors", "safetensors", {}, enabled=False)
+    write_parity(artifacts)
+    names = tree(assemble(artifacts)).keys()
+    assert "onnx/config.json" in names and "config.json" not in names
 
 
 def test_a_picture_that_changed_since_stops_the_release(artifacts: Path) -> None:

@@ -103,6 +103,7 @@ def test_an_error_after_the_server_acted_is_survived_at_any_request(
         survives(publisher, nothing, fault, releases=1)
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_survived_at_any_request(publisher: Publisher) -> None:
     for method, path, nth in recorded(publisher, nothing):
         survives(

@@ -80,7 +80,7 @@ def test_the_report_tells_what_ran_from_what_dvc_had_cached(
     with opened(browser, file) as page:
         assert origins(page)["load"] == "ran here"
         assert origins(page)["export-onnx"] == "from DVC's cache"
-        assert page.locator("img").count() == 5
+        assert page.locator("img").count() == 6
         assert all(page.locator("img").evaluate_all("all => all.map(i => i.width)"))
 
 

@@ -134,6 +134,6 @@ class Visit:
 
     def foreign(self, url: str) -> list[str]:
         """What was asked of another host than that of an address."""
-        own = url.partition("/page/")[0]
+        own = "/".join(url.split("/")[:3])
         local = (f"{own}/", f"blob:{own}/", "data:")
         return [each for each in self.addresses if not each.startswith(local)]

@@ -36,6 +36,14 @@ KINDS = [(encoder, fusion) for encoder in ENCODERS for fusion in FUSIONS]
 every_kind = pytest.mark.parametrize(
     ("encoder", "fusion"), KINDS, ids=[f"{e}-{f}" for e, f in KINDS]
 )
+_FAST = {("lightweight_cnn", "concat"), ("resnet", "film"), ("mini_vit", "gated")}
+every_kind_most_slow = pytest.mark.parametrize(
+    ("encoder", "fusion"),
+    [
+        pytest.param(*kind, marks=[] if kind in _FAST else [pytest.mark.slow])
+        for kind in KINDS
+    ],
+)
 
 
 def stick_figure(

@@ -51,6 +51,11 @@ ONNX = Format("onnx", "model.onnx", "onnx", ("onnx", "onnxruntime"))
 TORCHSCRIPT = Format("torchscript", "model.pt", "torchscript")
 TORCH_EXPORT = Format("torch_export", "model.pt2", "torch_export")
 
+DATA_SUFFIX = "_data"
+"""What follows the name of an .onnx file in the name of the file with its weights:
+transformers.js and optimum look for model.onnx_data.
+"""
+
 FORMATS: dict[str, Format] = {
     format.name: format for format in (SAFETENSORS, ONNX, TORCHSCRIPT, TORCH_EXPORT)
 }

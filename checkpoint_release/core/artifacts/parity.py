@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from checkpoint_release.core.artifacts.manifest import MANIFEST
 from checkpoint_release.core.artifacts.typed import Record, read_record
 from checkpoint_release.core.errors import ArtifactError
@@ -47,6 +49,18 @@ class Rule(Record, frozen=True, kw_only=True):
 
 class NoiseFloor(Record, frozen=True, kw_only=True):
     """Eager float32's error against float64, as a share of the output's magnitude."""
+
+    typical: float
+    worst: float
+
+
+class SampleFloor(Record, frozen=True, kw_only=True):
+    """The noise floor in the case that is the release's sample, as absolute errors.
+
+    Attributes:
+        typical: root mean square.
+        worst: the largest.
+    """
 
     typical: float
     worst: float
@@ -168,6 +182,8 @@ class ParityReport(Record, frozen=True, kw_only=True):
         checked: format → sha256 of the manifest of the artifact that was checked.
         rule: what was allowed.
         noise_floor: float output → eager float32's own error.
+        sample_floor: float output → what that is in the release's sample; empty in
+            reports from before there was one.
         formats: artifact (such as "onnx" or "onnx int8") → its figures.
     """
 
@@ -176,6 +192,7 @@ class ParityReport(Record, frozen=True, kw_only=True):
     checked: dict[str, str]
     rule: Rule
     noise_floor: dict[str, NoiseFloor]
+    sample_floor: dict[str, SampleFloor] = msgspec.field(default_factory=dict)
     formats: dict[str, FormatFigures]
 
     def require_passed(self, artifacts: Path, formats: Iterable[str]) -> None:

@@ -93,11 +93,12 @@ export function checkInput(spec, tensor) {
 
 export function checkSize(name, size, dimension = {}) {
   const { minimum = 1, maximum = null, multiple = 1 } = dimension;
-  if (size >= minimum && (maximum === null || size <= maximum) && size % multiple === 0) return;
-  const most = maximum === null ? "any number" : maximum;
-  const steps = multiple > 1 ? `, multiples of ${multiple}` : "";
-  throw new Problem(`${name} is ${size}, and allowed are ${minimum} to ${most}${steps}`);
+  if (size >= minimum && size <= (maximum ?? Infinity) && size % multiple === 0) return;
+  const bounds = `${minimum} to ${maximum ?? "any number"}`;
+  throw new Problem(`${name} is ${size}, and allowed are ${bounds}${stepsOf(multiple)}`);
 }
+
+const stepsOf = (multiple) => (multiple > 1 ? `, multiples of ${multiple}` : "");
 
 // Arrays by input's name, out of a file that a person chose.
 // Args: file; specs: the inputs that it may hold; the first one takes an array without a name.

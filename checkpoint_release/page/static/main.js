@@ -100,8 +100,10 @@ async function readFiles(model) {
   const inputs = readSafetensors(await release.bytes(sample.inputs), sample.inputs);
   const outputs = readSafetensors(await release.bytes(sample.outputs), sample.outputs);
   if (!Object.keys(outputs).length) throw new Refused(`${sample.outputs} holds no output`);
-  const configPath = `${model.folder}config.json`;
-  const config = configPath in release.files ? await release.json(configPath) : {};
+  // A format's own lies beside the model; where all formats share one, it lies in the root.
+  const configPaths = [`${model.folder}config.json`, "config.json"];
+  const configPath = configPaths.find((path) => path in release.files);
+  const config = configPath ? await release.json(configPath) : {};
   const progress = (size) =>
     running.set("running", `${model.path}: ${bytesText(size)} of ${bytesText(model.size)}`);
   const bytes = await release.bytes(model.path, progress);

@@ -107,7 +107,7 @@ class MotionView {
     const centimetres = (value) => `${(100 * value).toFixed(1)} cm`;
     const metres = (value) => `${value.toFixed(2)} m`;
     this.noise = this.slider(place, "noise", [0, 0.15, 0.005, 0.05], centimetres);
-    const stretches = (value) => `two stretches of ${value} frames`;
+    const stretches = (value) => `2 × ${value} frames`;
     this.missing = this.slider(place, "missing", [0, 30, 1, 12], stretches);
     if (this.takes("camera_data")) {
       this.camera = this.slider(place, "camera at", [-1, 1, 0.05, 0], metres);

@@ -13,8 +13,8 @@ export async function openRelease(base) {
     throw new Refused(`${DESCRIPTION} doesn't describe a release`);
   }
   for (const group of ["built", "evidence"]) {
-    const { sha256, files } = description[group];
-    if ((await jointDigest(files)) !== sha256) {
+    const { sha256: stated, files } = description[group];
+    if ((await jointDigest(files)) !== stated) {
       throw new Refused(
         `${DESCRIPTION} gives another digest of what is ${group} than its files have`,
       );

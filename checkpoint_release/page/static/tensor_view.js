@@ -1,15 +1,12 @@
 // An array as a curve, an image or a table. Inputs can be drawn into the first two and
 // typed into the last.
 
-import { colour, drawingOn, element, labelled, selection, short } from "./dom.js";
+import { element, labelled, selection, short } from "./dom.js";
+import { drawCurve, drawImage, listen, rangeOf } from "./tensor_canvas.js";
+import { tableOf } from "./tensor_table.js";
 import { halfToNumber, numberToHalf, numbers } from "./tensors.js";
 
-const HEIGHT = 170; // of a curve, in pixels
 const CURVE_LENGTH = 4; // shorter ones are shown as tables
-const MOST_LINES = 64;
-const MOST_ROWS = 100;
-const MOST_COLUMNS = 32;
-const MOST_FIELDS = 256;
 
 export class TensorView {
   // spec: name, dtype, shape, description; onEdit: called after a person changed the
@@ -54,23 +51,18 @@ export class TensorView {
   lay() {
     const { shape } = this.tensor;
     const names = shape.map((_, axis) => this.spec.shape?.[axis]);
-    const free = shape.map((_, axis) => axis);
     this.picture = isPicture(shape, names);
-    const moving = free.filter(
-      (axis) => typeof names[axis] === "string" && names[axis] !== "batch" && shape[axis] > 1,
-    );
-    const longest = free.reduce((one, other) => (shape[other] > shape[one] ? other : one), 0);
-    this.x = moving[0] ?? longest;
-    this.line = free.findLast((axis) => axis !== this.x) ?? null;
-    if (this.picture) [this.x, this.line] = [shape.length - 1, shape.length - 2];
+    [this.x, this.line] = this.picture
+      ? [shape.length - 1, shape.length - 2]
+      : axesOf(shape, names);
+    const channels = this.picture ? shape.length - 3 : null;
     this.fixed = {};
-    for (const axis of free) {
-      const isChannel = this.picture && axis === shape.length - 3;
-      if (axis !== this.x && axis !== this.line && !isChannel) this.fixed[axis] = 0;
+    for (const axis of shape.keys()) {
+      if (![this.x, this.line, channels].includes(axis)) this.fixed[axis] = 0;
     }
     this.chosen = 0;
-    const length = shape[this.x] ?? 1;
-    this.kind = this.picture ? "image" : length >= CURVE_LENGTH ? "curve" : "table";
+    this.kind = this.columns >= CURVE_LENGTH ? "curve" : "table";
+    if (this.picture) this.kind = "image";
     this.layControls(names);
   }
 
@@ -143,18 +135,18 @@ export class TensorView {
 
   draw() {
     if (this.kind === "table") {
-      this.body.replaceChildren(this.table());
+      this.body.replaceChildren(tableOf(this));
       return;
     }
     if (this.body.firstChild !== this.canvas || !this.canvas) {
       this.canvas = element("canvas", { role: "img", class: this.onEdit ? "drawable" : null });
-      if (this.onEdit) this.listen(this.canvas);
+      if (this.onEdit) listen(this, this.canvas);
       this.body.replaceChildren(this.canvas);
     }
     this.canvas.setAttribute("aria-label", this.summary());
     const width = Math.max(this.body.clientWidth, 120);
-    if (this.kind === "curve") this.drawCurve(width);
-    else this.drawImage(width);
+    if (this.kind === "curve") drawCurve(this, width);
+    else drawImage(this, width);
   }
 
   summary() {
@@ -162,177 +154,9 @@ export class TensorView {
     return `${this.spec.name}, ${this.kind}: values from ${short(least)} to ${short(most)}, mean ${short(mean)}`;
   }
 
-  drawCurve(width) {
-    const context = drawingOn(this.canvas, width, HEIGHT);
-    const margin = 14;
-    const range = rangeOf(this.values);
-    // While somebody draws, the axis must not run away under the pointer.
-    this.axis = this.drawing
-      ? this.axis
-      : { least: range.least, most: range.most > range.least ? range.most : range.least + 1 };
-    const { least, most } = this.axis;
-    const x = (column) => margin + (column / Math.max(this.columns - 1, 1)) * (width - 2 * margin);
-    const y = (value) =>
-      HEIGHT - margin - ((value - least) / (most - least)) * (HEIGHT - 2 * margin);
-    this.fromPointer = (px, py) => [
-      clamp(Math.round(((px - margin) / (width - 2 * margin)) * (this.columns - 1)), this.columns),
-      this.chosen,
-      least + ((HEIGHT - margin - py) / (HEIGHT - 2 * margin)) * (most - least),
-    ];
-    const trace = (line) => {
-      context.beginPath();
-      for (let column = 0; column < this.columns; column++) {
-        context.lineTo(x(column), y(this.values[this.at(column, line)]));
-      }
-      context.stroke();
-    };
-    context.strokeStyle = colour("line");
-    context.lineWidth = 1;
-    const step = Math.max(1, Math.ceil(this.lines / MOST_LINES));
-    for (let line = 0; line < this.lines; line += step) trace(line);
-    context.strokeStyle = colour("accent");
-    context.lineWidth = 2.2;
-    context.lineJoin = "round";
-    trace(this.chosen);
-    context.fillStyle = colour("muted");
-    context.font = "12px system-ui, sans-serif";
-    context.fillText(short(most), 3, 11);
-    context.fillText(short(least), 3, HEIGHT - 2);
-  }
-
-  drawImage(width) {
-    const most = this.picture ? 320 : 260;
-    const scale = Math.min(width / this.columns, most / this.lines);
-    const height = Math.max(Math.round(this.lines * scale), 12);
-    const drawn = this.picture ? this.columns * scale : width;
-    const context = drawingOn(this.canvas, width, height);
-    const cell = [drawn / this.columns, height / this.lines];
-    this.fromPointer = (px, py) => [
-      clamp(Math.floor(px / cell[0]), this.columns),
-      clamp(Math.floor(py / cell[1]), this.lines),
-      this.brush(),
-    ];
-    context.imageSmoothingEnabled = false;
-    context.drawImage(this.pixels(), 0, 0, drawn, height);
-  }
-
-  // One pixel an element: colours of a picture, otherwise blue below zero, orange above.
-  pixels() {
-    const { least, most } = rangeOf(this.values);
-    const span = most - least || 1;
-    const extent = Math.max(Math.abs(least), Math.abs(most)) || 1;
-    const channels = this.picture ? this.tensor.shape.at(-3) : 1;
-    const canvas = element("canvas", { width: this.columns, height: this.lines });
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(this.columns, this.lines);
-    for (let line = 0; line < this.lines; line++) {
-      for (let column = 0; column < this.columns; column++) {
-        const pixel = 4 * (line * this.columns + column);
-        const value = (channel) => this.values[this.at(column, line, channel)];
-        const colours = this.picture
-          ? [0, 1, 2].map((channel) => (255 * (value(channels === 3 ? channel : 0) - least)) / span)
-          : heat(value(0) / extent);
-        image.data.set([...colours, 255], pixel);
-      }
-    }
-    context.putImageData(image, 0, 0);
-    return canvas;
-  }
-
-  table() {
-    const columns = Math.min(this.lines, MOST_COLUMNS);
-    const rows = Math.min(this.columns, MOST_ROWS);
-    const editable = this.onEdit && this.lines * this.columns <= MOST_FIELDS;
-    const table = element("table");
-    const cut = rows < this.columns || columns < this.lines;
-    if (cut)
-      table.append(
-        element(
-          "caption",
-          {},
-          `the first ${rows} × ${columns} of ${this.columns} × ${this.lines} values`,
-        ),
-      );
-    const head = element("tr", {}, element("td"));
-    for (let line = 0; line < columns; line++)
-      head.append(element("th", { scope: "col" }, String(line)));
-    const body = element("tbody");
-    for (let column = 0; column < rows; column++) {
-      const row = element("tr", {}, element("th", { scope: "row" }, String(column)));
-      for (let line = 0; line < columns; line++) {
-        const index = this.at(column, line);
-        row.append(
-          element(
-            "td",
-            {},
-            editable ? this.cell(index, `${column}, ${line}`) : short(this.values[index]),
-          ),
-        );
-      }
-      body.append(row);
-    }
-    table.append(element("thead", {}, head), body);
-    return element(
-      "div",
-      { class: "scroll", role: "region", tabindex: 0, "aria-label": `values of ${this.spec.name}` },
-      table,
-    );
-  }
-
-  cell(index, place) {
-    const label = `${this.spec.name} at ${place}`;
-    const field = element("input", { type: "number", step: "any", "aria-label": label });
-    field.value = String(Number(this.values[index].toPrecision(7)));
-    field.addEventListener("change", () => {
-      this.set(index, Number(field.value) || 0);
-      this.edited();
-    });
-    return field;
-  }
-
-  listen(canvas) {
-    const paint = (event) => {
-      const [column, line, value] = this.fromPointer(event.offsetX, event.offsetY);
-      this.fill(column, line, value);
-      this.draw();
-    };
-    canvas.addEventListener("pointerdown", (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      this.drawing = true;
-      this.previous = null;
-      paint(event);
-    });
-    canvas.addEventListener("pointermove", (event) => this.drawing && paint(event));
-    const end = () => {
-      if (!this.drawing) return;
-      this.drawing = false;
-      this.edited();
-    };
-    canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", end);
-  }
-
-  // Values under the pointer, and on a curve also those that it jumped over.
-  fill(column, line, value) {
-    if (this.kind === "image") {
-      const channels = this.picture ? this.tensor.shape.at(-3) : 1;
-      for (let channel = 0; channel < channels; channel++)
-        this.set(this.at(column, line, channel), value);
-      return;
-    }
-    const [from, start] = this.previous ?? [column, value];
-    const distance = Math.abs(column - from);
-    for (let step = 0; step <= distance; step++) {
-      const share = distance ? step / distance : 1;
-      const place = from + Math.sign(column - from) * step;
-      this.set(this.at(place, line), start + share * (value - start));
-    }
-    this.previous = [column, value];
-  }
-
   set(index, value) {
     const { dtype, data } = this.tensor;
-    const { low, high } = this.spec;
+    const { low, high } = dtype === "bool" ? { low: 0, high: 2 } : this.spec;
     let kept = value;
     if (!dtype.startsWith("float")) {
       kept = Math.round(kept);
@@ -345,14 +169,21 @@ export class TensorView {
   }
 
   edited() {
-    this.origin = "drawn by you";
+    this.origin = "changed by you";
     this.describe();
     this.draw();
     this.onEdit(this.tensor);
   }
 }
 
-const clamp = (index, size) => Math.min(Math.max(index, 0), size - 1);
+// Along x goes a dimension that isn't fixed, such as time, and otherwise the longest.
+function axesOf(shape, names) {
+  const axes = [...shape.keys()];
+  const isMoving = (axis) => typeof names[axis] === "string" && names[axis] !== "batch";
+  const longest = axes.reduce((one, other) => (shape[other] > shape[one] ? other : one), 0);
+  const x = axes.find((axis) => isMoving(axis) && shape[axis] > 1) ?? longest;
+  return [x, axes.findLast((axis) => axis !== x) ?? null];
+}
 
 function isPicture(shape, names) {
   const [channels, height, width] = shape.slice(-3);
@@ -363,27 +194,4 @@ function isPicture(shape, names) {
     height > 1 &&
     width > 1
   );
-}
-
-function rangeOf(values) {
-  let [least, most, sum] = [Infinity, -Infinity, 0];
-  for (const value of values) {
-    if (!Number.isFinite(value)) continue;
-    least = Math.min(least, value);
-    most = Math.max(most, value);
-    sum += value;
-  }
-  if (least > most) return { least: 0, most: 0, mean: NaN };
-  return { least, most, mean: sum / values.length };
-}
-
-function heat(share) {
-  const [cold, middle, warm] = [
-    [49, 84, 186],
-    [244, 243, 239],
-    [196, 92, 12],
-  ];
-  const end = share < 0 ? cold : warm;
-  const amount = Math.min(Math.abs(share), 1);
-  return middle.map((value, i) => value + amount * (end[i] - value));
 }

@@ -132,10 +132,18 @@ export function readNpy(bytes, name) {
   const length = isFirstVersion ? view.getUint16(8, true) : view.getUint32(8, true);
   const start = (isFirstVersion ? 10 : 12) + length;
   const header = new TextDecoder().decode(bytes.subarray(start - length, start));
-  const letters = /'descr':\s*'([<>|=])(\w+)'/.exec(header);
-  const shapeText = /'shape':\s*\(([^)]*)\)/.exec(header);
+  const { dtype, shape } = readNpyHeader(header, name);
+  const data = copyOf(bytes, start, start + countOf(shape) * bytesEach(dtype), dtype);
+  if (!data) throw new Problem(`${name} ends before its array does`);
+  return { dtype, shape, data };
+}
+
+// The header is a dict of Python: {'descr': '<f4', 'fortran_order': False, 'shape': (3,)}.
+function readNpyHeader(header, name) {
+  const letters = /'descr':\s*'([<|=])(\w+)'/.exec(header);
+  const sizes = /'shape':\s*\(([^)]*)\)/.exec(header);
   const dtype = letters && nameBy("npy", letters[2]);
-  if (!dtype || !shapeText || letters[1] === ">") {
+  if (!dtype || !sizes) {
     throw new Problem(`${name} holds an array that this page can't read: ${header.trim()}`);
   }
   if (/'fortran_order':\s*True/.test(header)) {
@@ -144,10 +152,7 @@ export function readNpy(bytes, name) {
       "save it with numpy.save(path, numpy.ascontiguousarray(array))",
     );
   }
-  const shape = (shapeText[1].match(/\d+/g) ?? []).map(Number);
-  const data = copyOf(bytes, start, start + countOf(shape) * bytesEach(dtype), dtype);
-  if (!data) throw new Problem(`${name} ends before its array does`);
-  return { dtype, shape, data };
+  return { dtype, shape: (sizes[1].match(/\d+/g) ?? []).map(Number) };
 }
 
 // Nested lists of numbers as an array of the dtype that the model takes.

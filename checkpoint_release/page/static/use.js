@@ -80,7 +80,7 @@ class Use {
 
   input(spec) {
     const view = new TensorView(spec, () => {
-      this.origins[spec.name] = "drawn by you";
+      this.origins[spec.name] = "changed by you";
       this.run();
     });
     this.inputViews[spec.name] = view;
