@@ -27,7 +27,7 @@ from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.files import artifact_folder
 from checkpoint_release.core.params import CardParams, load_params
-from checkpoint_release.core.signing_keys import fingerprint_of_signing_key
+from checkpoint_release.core.signing_keys import Signer
 from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.training import metrics
 
@@ -39,7 +39,7 @@ def main() -> None:
     params = load_params()
     make_importable(params.model)
     key = params.publish.signing_key
-    signer = fingerprint_of_signing_key(Path(key)) if key else None
+    signer = Signer.of(Path(key)) if key else None
     address = Address.of(params.publish.repo_id, params.publish.version)
     write_card(params.card, stage.ARTIFACTS, signer, address)
 
@@ -47,7 +47,7 @@ def main() -> None:
 def write_card(
     params: CardParams,
     artifacts: Path,
-    signer: str | None = None,
+    signer: Signer | None = None,
     address: Address | None = None,
 ) -> None:
     """Write artifacts/model-card.
@@ -55,7 +55,7 @@ def write_card(
     Args:
         params: what the author states.
         artifacts: the folder of all artifacts.
-        signer: fingerprint of the key that will sign the release; None: nobody does.
+        signer: who will sign the release; None: nobody does.
         address: on the Hub, which the examples name; None: it has none.
 
     Raises:

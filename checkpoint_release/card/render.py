@@ -25,7 +25,7 @@ from checkpoint_release.card.pictures import PROOF, SIZES
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.signature import Signature, TensorSpec
-from checkpoint_release.core.signing_keys import fingerprint_line
+from checkpoint_release.core.signing_keys import Signer, fingerprint_line
 from checkpoint_release.core.text import human_size
 from checkpoint_release.core.training import (
     metrics,
@@ -45,7 +45,7 @@ def render(
     notes: AuthorNotes,
     missing: Sequence[MissingItem],
     pictures: Mapping[str, Picture],
-    signer: str | None = None,
+    signer: Signer | None = None,
     address: Address | None = None,
 ) -> str:
     """The card: front matter and Markdown.
@@ -55,7 +55,7 @@ def render(
         notes: what the author states.
         missing: what the author should still supply.
         pictures: file name → picture, as draw_pictures draws them.
-        signer: fingerprint of the key that will sign the release; None: nobody does.
+        signer: who will sign the release; None: nobody does.
         address: on the Hub, for examples; None: it has none.
 
     Raises:
@@ -77,7 +77,8 @@ def render(
             model=model,
             notes=notes,
             missing=missing,
-            key_line=fingerprint_line(signer) if signer else None,
+            key_line=fingerprint_line(signer.fingerprint) if signer else None,
+            certified=signer is not None and signer.certified,
             checkpoint=inputs.checkpoint,
             factory=inputs.architecture.factory,
             signature=signature,

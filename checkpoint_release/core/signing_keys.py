@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from checkpoint_release.core.errors import PublishError, one_line
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         EllipticCurvePrivateKey,
         EllipticCurvePublicKey,
     )
+    from cryptography.x509 import Certificate
 
 SIGNING_KEY = "publish.signing_key"
 """The option that names the private key."""
@@ -122,13 +124,55 @@ def named_fingerprint(card: str) -> str | None:
     return None
 
 
-def fingerprint_of_signing_key(path: Path) -> str:
-    """The fingerprint of the public key that belongs to a private one.
+@dataclass(frozen=True)
+class Signer:
+    """Who will sign a release.
+
+    Attributes:
+        fingerprint: of the public key.
+        certified: whether certificates go with the key.
+    """
+
+    fingerprint: str
+    certified: bool
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Who signs with a private key.
+
+        Raises:
+            PublishError: the key is missing, or no such key; or the first certificate
+                with it is another key's.
+        """
+        key = load_private_key(path).public_key()
+        certificates = load_certificates(path)
+        if certificates and certificates[0].public_key() != key:
+            problem = "begins its certificates with that of another key"
+            remedy = "put the key's own first, and then those that vouch for it"
+            raise _unusable(path, SIGNING_KEY, problem, remedy)
+        return cls(fingerprint(key), bool(certificates))
+
+
+def load_certificates(path: Path) -> list[Certificate]:
+    """The certificates in a PEM file, beside keys or alone; none where it has none.
 
     Raises:
-        PublishError: the private key is missing, or no such key.
+        PublishError: the file can't be read, or a certificate in it.
     """
-    return fingerprint(load_private_key(path).public_key())
+    from cryptography import x509
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"{path} can't be read: {error.strerror}"
+        raise PublishError(problem, _PUBLIC_HINT) from None
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        return []
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        problem = f"{path} holds a broken certificate: {one_line(error)}"
+        raise PublishError(problem, "name a PEM file with whole ones") from None
 
 
 def _unusable(

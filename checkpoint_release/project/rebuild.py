@@ -42,7 +42,6 @@ from checkpoint_release.core.files import sha256
 from checkpoint_release.core.signing_keys import (
     fingerprint,
     load_private_key,
-    load_public_key,
 )
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.core.trust import Trust
@@ -59,6 +58,7 @@ from checkpoint_release.release.attested import require_about
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.envelopes import read_attestation, write_attestation
 from checkpoint_release.release.environment import LIBRARY
+from checkpoint_release.release.signing import check_signature, signer_key
 
 _GET_AGAIN = "get the release again, or another one"
 _OF_THE_BUILD = ("checkpoint", "model", "formats", "safetensors", "onnx", "parity")
@@ -144,7 +144,15 @@ def read_recorded(folder: Path, public_key: Path | None = None) -> Record:
             "take a release that is signed; publish.signing_key adds the record",
         )
     path = folder / PROVENANCE
-    opened = read_attestation(path, [load_public_key(public_key)] if public_key else [])
+    keys = []
+    if public_key:
+        refusal = check_signature(folder, public_key)
+        if refusal:
+            raise PublishError(
+                f"{folder} is not signed by {public_key}: {refusal}", _GET_AGAIN
+            )
+        keys = [signer_key(folder, public_key)]
+    opened = read_attestation(path, keys)
     if public_key and not opened.signers:
         raise PublishError(f"{path} is not signed by {public_key}", _GET_AGAIN)
     try:

@@ -37,7 +37,7 @@ from checkpoint_release.core.files import (
     copy_file,
 )
 from checkpoint_release.core.signing_keys import (
-    fingerprint_of_signing_key,
+    Signer,
     named_fingerprint,
 )
 from checkpoint_release.page.files import FOLDER as PAGE
@@ -219,7 +219,7 @@ def _require_right_key(card: str, signing_key: Path | None) -> None:
     if signing_key is None:
         return
     named = named_fingerprint(card)
-    signer = fingerprint_of_signing_key(signing_key)
+    signer = Signer.of(signing_key).fingerprint
     if named is not None and named != signer:
         raise ArtifactError(
             f"the model card names the signing key {named[:12]}…, and {signing_key} is"

@@ -19,9 +19,9 @@ from checkpoint_release.core.artifacts.attestation import (
 from checkpoint_release.core.artifacts.release import Release
 from checkpoint_release.core.errors import CheckpointReleaseError, PublishError
 from checkpoint_release.core.files import FileEntry
-from checkpoint_release.core.signing_keys import load_public_key
 from checkpoint_release.release.checks import Check
 from checkpoint_release.release.envelopes import read_attestation
+from checkpoint_release.release.signing import signer_key
 
 _TYPES = {PROVENANCE: PROVENANCE_TYPE, PROOF: TEST_RESULT_TYPE}
 _LABELS = {PROVENANCE: "provenance", PROOF: "proof"}
@@ -33,23 +33,24 @@ def check_attestations(
     """Check each attestation that a release lists.
 
     Args:
-        folder: the release, whose files are what its release.json lists.
+        folder: the release, whose files are what its release.json lists, and whose
+            signature holds.
         release: its release.json.
-        public_key: PEM file that the signatures must be by; None: signatures aren't
-            checked, and what is stated is.
+        public_key: PEM file of the key that the signatures must be by, or of root
+            certificates; None: signatures aren't checked, and what is stated is.
     """
     subjects = without_attestations(release.files)
     checks = []
     for name, kind in _TYPES.items():
         if name in release.files:
-            check = _check(_LABELS[name], folder / name, kind, subjects, public_key)
+            check = _check(folder, name, kind, subjects, public_key)
             checks.append(check)
     return checks
 
 
 def _check(
-    label: str,
-    path: Path,
+    folder: Path,
+    name: str,
     kind: str,
     subjects: Mapping[str, FileEntry],
     public_key: Path | None,
@@ -57,14 +58,15 @@ def _check(
     """Check one attestation.
 
     Args:
-        label: of the row.
-        path: of its file.
+        folder: the release.
+        name: the attestation's path in it.
         kind: the predicate type that it must have.
         subjects: the files that it must be about: path → size and sha256.
         public_key: as of check_attestations.
     """
+    label, path = _LABELS[name], folder / name
     try:
-        keys = [load_public_key(public_key)] if public_key else []
+        keys = [signer_key(folder, public_key)] if public_key else []
         opened = read_attestation(path, keys)
         require_about(opened.statement, kind, subjects)
         if public_key and not opened.signers:

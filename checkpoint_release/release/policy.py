@@ -30,6 +30,7 @@ from checkpoint_release.core.signing_keys import fingerprint, load_public_key
 from checkpoint_release.release.attested import require_about
 from checkpoint_release.release.checks import Check
 from checkpoint_release.release.envelopes import read_attestation
+from checkpoint_release.release.signing import signer_key
 
 _HOW = "write it as rebuilt=2,signed-by=publisher.pub, or one of the two"
 
@@ -106,7 +107,8 @@ def check_rebuilds(folder: Path, release: Release, policy: Policy) -> list[Check
     """Check how many people made a release again and got the same.
 
     Args:
-        folder: the release, whose files are what its release.json lists.
+        folder: the release, whose files are what its release.json lists, and whose
+            signature holds.
         release: its release.json.
         policy: what is required; without rebuilds, nothing is checked.
 
@@ -121,7 +123,7 @@ def check_rebuilds(folder: Path, release: Release, policy: Policy) -> list[Check
         keys[fingerprint(key)] = key
     if policy.signed_by:
         # who published it vouches for it already
-        keys.pop(fingerprint(load_public_key(policy.signed_by)), None)
+        keys.pop(fingerprint(signer_key(folder, policy.signed_by)), None)
     counted: set[str] = set()
     ignored = []
     for path in _attestations(folder, policy):

@@ -13,19 +13,36 @@ around its digests is written here, by the specifications:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.artifacts.attestation import STATEMENT_TYPE
 from checkpoint_release.core.artifacts.release import SIGNATURE
-from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.core.errors import (
+    ArtifactError,
+    CheckpointReleaseError,
+    PublishError,
+    one_line,
+)
+from checkpoint_release.core.files import read_json
+from checkpoint_release.core.signing_keys import (
+    Signer,
+    load_certificates,
+    load_private_key,
+    load_public_key,
+)
 from checkpoint_release.release.envelopes import envelope
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+    from cryptography.x509 import Certificate
     from model_signing.manifest import Manifest
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -40,7 +57,8 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
 
     Args:
         folder: what to sign.
-        key: private key in PEM: ECDSA over P-256, P-384 or P-521, without a password.
+        key: private key in PEM: ECDSA over P-256, P-384 or P-521, without a password;
+            with certificates in the same file, they go into the signature.
         ignored: files that the signature does not cover.
 
     Raises:
@@ -48,23 +66,25 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
     """
     from model_signing import hashing
 
+    Signer.of(key)  # which makes sure that a certificate is the key's own
     private_key = load_private_key(key)
     config = hashing.Config().set_ignored_paths(  # type: ignore[no-untyped-call]
         paths=[SIGNATURE, *sorted(ignored)], ignore_git_paths=True
     )
     payload = json.dumps(_statement(config.hash(folder)), indent=2, sort_keys=True)
-    bundle = _signed_bundle(payload.encode(), private_key)
+    certificates = load_certificates(key)
+    bundle = _signed_bundle(payload.encode(), private_key, certificates)
     (folder / SIGNATURE).write_text(
         json.dumps(bundle, separators=(",", ":")), encoding="utf-8"
     )
 
 
 def check_signature(folder: Path, key: Path) -> str | None:
-    """Check model.sig with a public key.
+    """Check model.sig with a public key, or with certificates that vouch for its own.
 
     Args:
         folder: a release that is what its release.json lists.
-        key: PEM file.
+        key: PEM file, of a public key or of root certificates.
 
     Returns:
         What is wrong, or None.
@@ -82,12 +102,62 @@ def check_signature(folder: Path, key: Path) -> str | None:
         config = verifying.Config()  # type: ignore[no-untyped-call]
         config.set_hashing_config(hashing_config)
         config.set_ignore_unsigned_files(True)
-        verifier = config.use_elliptic_key_verifier(public_key=key)
+        certified = bool(_chain(folder))
+        if load_certificates(key):
+            if not certified:
+                return f"it holds no certificate that {key.name} could vouch for"
+            verifier = config.use_certificate_verifier(certificate_chain=[key])
+        elif certified:
+            return "it is by a certificate; name the root certificate in place of a key"
+        else:
+            verifier = config.use_elliptic_key_verifier(public_key=key)
         verifier.verify(folder, folder / SIGNATURE)
+    except CheckpointReleaseError as error:
+        return error.problem
     except Exception as error:
         # the library raises whatever a broken bundle leads it to
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def signer_key(folder: Path, key: Path) -> EllipticCurvePublicKey:
+    """The public key that signed a release.
+
+    Args:
+        folder: a release, whose signature holds by check_signature.
+        key: PEM file, of a public key or of root certificates.
+
+    Raises:
+        PublishError: it can't be read.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if not load_certificates(key):
+        return load_public_key(key)
+    chain = _chain(folder)
+    public_key = (
+        x509.load_der_x509_certificate(chain[0]).public_key() if chain else None
+    )
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise PublishError(f"{folder / SIGNATURE} holds no certificate of an ECDSA key")
+    return public_key
+
+
+def _chain(folder: Path) -> list[bytes]:
+    """The certificates in a release's signature, in DER, the signer's own first.
+
+    Raises:
+        PublishError: the signature isn't a bundle.
+    """
+    try:
+        bundle = read_json(folder / SIGNATURE)
+        material = bundle["verificationMaterial"].get("x509CertificateChain") or {}
+        listed = material.get("certificates") or []
+        return [base64.b64decode(each["rawBytes"]) for each in listed]
+    except (ArtifactError, KeyError, TypeError, AttributeError, ValueError) as error:
+        problem = f"{SIGNATURE} is no signature: {one_line(error)}"
+        raise PublishError(problem) from None
 
 
 def _statement(manifest: Manifest) -> dict[str, Any]:
@@ -114,18 +184,28 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _signed_bundle(payload: bytes, key: EllipticCurvePrivateKey) -> dict[str, Any]:
-    """A sigstore bundle around the payload."""
+def _signed_bundle(
+    payload: bytes, key: EllipticCurvePrivateKey, certificates: Sequence[Certificate]
+) -> dict[str, Any]:
+    """A sigstore bundle around the payload, with the certificates that go with the key,
+    or a hint which key it is.
+    """
     from cryptography.hazmat.primitives import serialization
 
-    public_key = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    material: dict[str, Any] = {"tlogEntries": []}
+    if certificates:
+        chain = []
+        for certificate in certificates:
+            der = certificate.public_bytes(serialization.Encoding.DER)
+            chain.append({"rawBytes": base64.b64encode(der).decode()})
+        material["x509CertificateChain"] = {"certificates": chain}
+    else:
+        public_key = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        material["publicKey"] = {"hint": hashlib.sha256(public_key).hexdigest()}
     return {
         "mediaType": BUNDLE_TYPE,
-        "verificationMaterial": {
-            "publicKey": {"hint": hashlib.sha256(public_key).hexdigest()},
-            "tlogEntries": [],
-        },
+        "verificationMaterial": material,
         "dsseEnvelope": envelope(payload, key),
     }

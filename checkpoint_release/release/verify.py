@@ -43,7 +43,7 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Array
-from checkpoint_release.core.signing_keys import fingerprint, load_public_key
+from checkpoint_release.core.signing_keys import fingerprint
 from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.parity.error_stats import spacing
@@ -53,7 +53,7 @@ from checkpoint_release.release.differences import differences
 from checkpoint_release.release.examples import check_examples
 from checkpoint_release.release.fetched import local_release
 from checkpoint_release.release.policy import Policy, check_rebuilds
-from checkpoint_release.release.signing import check_signature
+from checkpoint_release.release.signing import check_signature, signer_key
 from checkpoint_release.tensors.safetensors import open_safetensors
 
 
@@ -161,6 +161,8 @@ def verify(
         listed = first_few(found.people_files, MAX_PEOPLE_FILES)
         count += f"; beside them, and not of the release: {listed}"
     checks = [Check("files", True, count), _check_signature(folder, public_key)]
+    if not passed(checks):
+        return checks
     checks += check_attestations(folder, release, public_key)
     checks += check_rebuilds(folder, release, policy)
     if not passed(checks):
@@ -224,7 +226,7 @@ def _check_signature(folder: Path, public_key: Path | None) -> Check:
     problem = check_signature(folder, public_key)
     if problem:
         return Check("signature", False, problem)
-    digest = fingerprint(load_public_key(public_key))
+    digest = fingerprint(signer_key(folder, public_key))
     return Check("signature", True, f"valid by {public_key.name} (sha256 {digest})")
 
 

@@ -57,7 +57,7 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.files import FileEntry, sha256, write_json
 from checkpoint_release.core.params import CardParams, load_params, parse_section
 from checkpoint_release.core.signature import Signature, TensorSpec
-from checkpoint_release.core.signing_keys import named_fingerprint
+from checkpoint_release.core.signing_keys import Signer, named_fingerprint
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
@@ -816,8 +816,12 @@ def test_the_card_of_a_signed_release_names_the_key_and_how_to_check_with_it(
     artifacts: Artifacts, author: Callable[..., CardParams]
 ) -> None:
     assert "## Signature" not in card(artifacts, author())
-    write_card(author(), artifacts.path, "ab" * 32)
+    write_card(author(), artifacts.path, Signer("ab" * 32, certified=False))
     text = (artifacts.path / MODEL_CARD / CARD).read_text(encoding="utf-8")
     assert f"sha256 of the public key (DER): `{'ab' * 32}`" in text
     assert named_fingerprint(text) == "ab" * 32
     assert "$ model_signing verify key . --signature model.sig" in text
+    write_card(author(), artifacts.path, Signer("ab" * 32, certified=True))
+    text = (artifacts.path / MODEL_CARD / CARD).read_text(encoding="utf-8")
+    assert "$ model_signing verify certificate . --signature model.sig" in text
+    assert "verify key" not in text

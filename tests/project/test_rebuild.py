@@ -269,7 +269,7 @@ def test_a_record_by_another_key_is_refused(
     folder = release(here, keys[0])
     _, other = make_keys(here)
     text = error([str(folder), "best.pth", "--public-key", str(other)], capsys)
-    assert "provenance.intoto.jsonl is not signed by" in text and stages.params == {}
+    assert "first/release is not signed by" in text and stages.params == {}
 
 
 def test_a_stage_that_fails_is_no_difference(

@@ -100,9 +100,10 @@ def test_it_passes_and_a_changed_file_fails(
 
 
 def commands() -> tuple[str, str, str]:
-    """The ones that the card prints below Signature."""
+    """The ones that the card prints below Signature, for a key without certificate."""
     _, _, section = TEMPLATE.read_text(encoding="utf-8").partition("## Signature")
-    _, _, block = section.partition("```console\n")
+    _, _, of_a_key = section.partition("{% else %}")
+    _, _, block = of_a_key.partition("```console\n")
     lines = block.partition("```")[0].splitlines()
     openssl, pip, check = (line.removeprefix("$ ") for line in lines)
     return openssl, pip, check
