@@ -25,11 +25,11 @@ from checkpoint_release.core.params import PublishParams, load_params
 from checkpoint_release.core.run_record import read_run_record
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.release.assemble import Earlier, assemble
+from checkpoint_release.release.checkouts import git_checkout
 from checkpoint_release.release.environment import computing_packages
 from checkpoint_release.release.making import describe_making
 from checkpoint_release.release.publication import (
     AssembledRelease,
-    git_checkout,
     make_receipt,
     make_target,
     outcome,

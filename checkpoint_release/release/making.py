@@ -4,8 +4,7 @@ were proven to compute what the checkpoint does.
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from checkpoint_release.core.artifacts.attestation import (
 )
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.parity import RELEASED_REPORT, ParityReport
-from checkpoint_release.core.artifacts.receipt import Checkout
 from checkpoint_release.core.artifacts.release import Sample
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.run_record import RunRecord
 from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.release.checkouts import sources_checkout
 from checkpoint_release.release.envelopes import write_attestation
 from checkpoint_release.release.environment import LIBRARY, Package
 
@@ -111,38 +110,3 @@ def describe_making(
         adapter=facts.origin.adapter,
         checkout=sources_checkout(record.sources),
     )
-
-
-def sources_checkout(sources: Sequence[str]) -> Checkout | None:
-    """The last git commit that changed the sources, and whether they differ from it.
-
-    A commit that changes something else, such as documents or the parameters, leaves it
-    as it is, and with it the release.
-
-    Args:
-        sources: paths in the working folder.
-
-    Returns:
-        None where there are no sources, or git doesn't know them.
-    """
-    if not sources:
-        return None
-    try:
-        commit = _git("log", "-1", "--format=%H", "--", *sources)
-        changes = _git("status", "--porcelain", "--", *sources)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return Checkout(commit=commit, dirty=bool(changes)) if commit else None
-
-
-def _git(*arguments: str) -> str:
-    """What a git command prints, in the working folder.
-
-    Raises:
-        OSError: git isn't installed.
-        subprocess.CalledProcessError: the command failed.
-    """
-    done = subprocess.run(
-        ["git", *arguments], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,37 +65,6 @@ class AssembledRelease:
             name: LocalFile(self.folder / name, entry.size, entry.sha256)
             for name, entry in self.files.items()
         }
-
-
-def git_checkout(*, ignoring: Sequence[str] = ()) -> Checkout | None:
-    """The git commit of the working directory, and whether the sources differ from it.
-
-    Args:
-        ignoring: paths whose changes don't count, because the run writes them itself.
-
-    Returns:
-        None outside git.
-    """
-    excluded = [f":(exclude){path}" for path in ignoring]
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", ".", *excluded)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return Checkout(commit=commit, dirty=bool(changes))
-
-
-def _git(*arguments: str) -> str:
-    """What a git command prints, in the working directory.
-
-    Raises:
-        OSError: git isn't installed.
-        subprocess.CalledProcessError: the command failed.
-    """
-    done = subprocess.run(
-        ["git", *arguments], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 def make_target(

@@ -392,9 +392,10 @@ def _rounding_error(expected: Array) -> Array | float:
 def tolerance(name: str, output: str, expected: Array, parity: ParityReport) -> float:
     """The largest absolute error that the sample may show, beside its own rounding.
 
-    That is the largest one that the parity check accepted for this output of this
-    format, or its noise rule applied to the sample, if that is more: another machine
-    rounds float32 differently.
+    That is what the check's noise rule allows in the sample. Where another rule is in
+    the place of that one, or the report doesn't state the sample's floor, it is the
+    largest error that the check accepted, or the noise rule by the floor of all cases,
+    if that is more: another machine rounds float32 differently.
 
     Args:
         name: of the format, or a variant.
@@ -408,7 +409,13 @@ def tolerance(name: str, output: str, expected: Array, parity: ParityReport) -> 
     figures = _figures_of(name, parity)
     if figures is None or output not in figures.outputs:
         raise InferenceError(f"{RELEASED_REPORT} doesn't list {output} of {name}")
-    accepted = upper_bound(figures.outputs[output].max_abs_error)
+    figure = figures.outputs[output]
+    in_sample = parity.sample_floor.get(output)
+    by_noise = figure.times_floor is not None and figure.share_of_tolerance is None
+    if by_noise and in_sample is not None:
+        allowed = upper_bound(in_sample.worst) + upper_bound(figure.kernel_cost or 0.0)
+        return parity.rule.noise_multiple * allowed
+    accepted = upper_bound(figure.max_abs_error)
     floor = parity.noise_floor.get(output)
     if floor is None or expected.size == 0:
         return accepted

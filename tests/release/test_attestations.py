@@ -41,8 +41,8 @@ from checkpoint_release.core.signing_keys import (
     named_fingerprint,
 )
 from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.checkouts import sources_checkout
 from checkpoint_release.release.envelopes import write_attestation
-from checkpoint_release.release.making import sources_checkout
 from checkpoint_release.release.verify import Check, verify
 from pipeline.publish import publish
 from tests.release.test_assemble import make_keys

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.artifacts.config import ModelConfig
 from checkpoint_release.core.artifacts.manifest import write_manifest
-from checkpoint_release.core.artifacts.parity import NoiseFloor
+from checkpoint_release.core.artifacts.parity import NoiseFloor, SampleFloor
 from checkpoint_release.core.artifacts.release import (
     Listing,
     Release,
@@ -222,9 +222,11 @@ def test_sums_that_are_no_text_are_reported(release: Path) -> None:
     )
 
 
-def accepted(artifacts: Path, error: float, value: float) -> Path:
+def accepted(
+    artifacts: Path, error: float, value: float, in_sample: float | None = None
+) -> Path:
     """A release of which parity-check accepted an error, and whose sample expects the
-    value.
+    value; its report may state the noise floor in the sample.
     """
     fake_artifacts(artifacts)
     save_file(
@@ -237,6 +239,9 @@ def accepted(artifacts: Path, error: float, value: float) -> Path:
         y = figures.outputs["y"]
         figures.outputs["y"] = msgspec.structs.replace(y, max_abs_error=error)
     report.noise_floor["y"] = NoiseFloor(typical=1e-9, worst=1e-9)
+    if in_sample is not None:
+        floor = SampleFloor(typical=in_sample, worst=in_sample)
+        report.sample_floor["y"] = floor
     store_report(artifacts, report)
     return assemble(artifacts)
 
@@ -247,6 +252,14 @@ def test_an_error_that_parity_json_rounded_down_does_not_fail_a_release(
     release = accepted(tmp_path / "artifacts", 0.011, 1.0)
     assert failures(release, {"y": [[1.0, 1.01149]]}) == []
     assert len(failures(release, {"y": [[1.0, 1.01151]]})) == 3
+
+
+def test_an_error_of_other_cases_allows_none_in_the_sample(tmp_path: Path) -> None:
+    """The largest accepted error is often that of inputs a thousand times as large."""
+    release = accepted(tmp_path / "artifacts", 0.5, 1.0, in_sample=1e-4)
+    multiple = 8  # of the noise floor, by this report
+    assert failures(release, {"y": [[1.0, 1.0 + multiple * 1e-4]]}) == []
+    assert len(failures(release, {"y": [[1.0, 1.001]]})) == 3
 
 
 def test_the_rounding_of_the_sample_itself_does_not_fail_a_release(
