@@ -396,7 +396,12 @@ def test_the_command_prints_its_address_serves_and_ends_with_an_interrupt(
 ) -> None:
     command = [sys.executable, "-m", "checkpoint_release", "page", str(release)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # a job in a shell's background ignores interrupts, and so would this one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             assert process.stdout
