@@ -164,7 +164,8 @@ def small_project(path: Path, steps: int = 2) -> Fleet:
     for name in ("dvc.yaml", "params.yaml", "constraints.txt"):
         shutil.copy(ROOT / name, path / name)
     (path / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc/config", path / ".dvc/config")
+    for name in ("config", "pull-request.yaml"):
+        shutil.copy(ROOT / ".dvc" / name, path / ".dvc" / name)
     (path / ".dvc/.gitignore").write_text("/tmp\n/config.local\n")
     code = path / "checkpoint_release/core/params.py"
     code.parent.mkdir(parents=True)
