@@ -17,7 +17,9 @@ from pathlib import Path
 if os.name == "posix":
     import fcntl
 
-_YOUNG = 10.0  # seconds in which a new temporary may not be locked yet
+# Seconds in which a new temporary may not be locked yet. They are microseconds where
+# nothing goes wrong; with more, the run that follows a kill would spare its leftovers.
+_YOUNG = 1.0
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_writes_is_not(
         age(folder)
     handle = os.open(alive, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
+    os.utime(young)
     with artifact_folder(target) as folder:
         (folder / "model.onnx").write_text("new")
     os.close(handle)
