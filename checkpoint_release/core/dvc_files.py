@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -58,28 +57,14 @@ def _is_json(path: Path) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a dvc.lock has all that DVC asks of it."""
+    """Whether a dvc.lock is one by DVC's own schema."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
     try:
-        value = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, ValueError, LookupError, TypeError, RecursionError):
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path) or {})
+    except (YAMLError, ValueError, LookupError, TypeError, RecursionError, Invalid):
         return False
-    if not isinstance(value, dict) or not isinstance(value.get("stages", {}), dict):
-        return False
-    return all(_is_whole_stage(stage) for stage in value.get("stages", {}).values())
-
-
-def _is_whole_stage(stage: Any) -> bool:
-    if not isinstance(stage, dict) or not isinstance(stage.get("cmd"), str):
-        return False
-    entries = []
-    for key in ("deps", "outs"):
-        listed = stage.get(key) or []
-        if not isinstance(listed, list):
-            return False
-        entries += listed
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-            return False
     return True
 
 

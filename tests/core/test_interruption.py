@@ -16,6 +16,8 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from ruamel.yaml import YAML
 
 from checkpoint_release.core import dvc_files
 from checkpoint_release.core.errors import ArtifactError
@@ -180,6 +182,23 @@ def test_a_cut_dvc_lock_stops_dvc_and_comes_back_from_git(
         assert "restored from git" in capsys.readouterr().out
         assert Path("dvc.lock").read_text() == whole
     assert "up to date" in project.dvc("status").stdout
+
+
+def test_a_dvc_lock_cut_at_any_line_is_seen_where_dvc_refuses_it(
+    built: Project, tmp_path: Path
+) -> None:
+    """By DVC's own schema, behind every line and behind every colon."""
+    whole = (built.path / "dvc.lock").read_text()
+    ends = [number for number, sign in enumerate(whole, 1) if sign in ":\n"]
+    path = tmp_path / "dvc.lock"
+    refused = 0
+    for end in ends[:: max(1, len(ends) // 120)]:
+        path.write_text(whole[:end])
+        if dvc_files._is_whole(path):
+            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(path) or {})
+        else:
+            refused += 1
+    assert refused > 20
 
 
 def test_a_cut_table_of_locks_is_removed(
