@@ -149,15 +149,8 @@ def _largest_shares(formats: Mapping[str, FormatFigures]) -> dict[str, float]:
     shares: dict[str, float] = {}
     for figures in formats.values():
         for name, output in figures.outputs.items():
-            shares[name] = max(shares.get(name, 0.0), _share_of_limit(output))
+            shares[name] = max(shares.get(name, 0.0), output.share_of_limit)
     return shares
-
-
-def _share_of_limit(figures: OutputFigures) -> float:
-    error = figures.times_floor
-    if error is None:
-        error = figures.share_of_output or 0.0
-    return error / (figures.limit or 1.0)
 
 
 def _in_words(bars: Sequence[Bar], unit: Unit) -> str:

@@ -10,7 +10,8 @@ since then, and the front matter that people added to the card there.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -128,29 +129,45 @@ def assemble(
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
     folder = artifacts / FOLDER
+    with _writing(folder, sources) as staging:
+        files = _copy_all(sources, staging)
+        if earlier and not left_to_people:
+            files[CARD] = _keep_fields(staging / CARD, earlier)
+        if packages is not None:
+            facts = _model_facts(artifacts, report)
+            write_sbom(staging / SBOM, files, packages, facts)
+            files[SBOM], kinds[SBOM] = FileEntry.of(staging / SBOM), "evidence"
+        for name in left_to_people:
+            del files[name]
+        release = description(staging, formats, card, files, kinds, report.machine)
+        if earlier and CHANGES not in files:
+            release = _since(earlier, staging, release)
+        made = making(_checkpoint_facts(artifacts)) if making else None
+        _describe(staging, release, report, made, signing_key)
+        if signing_key:
+            sign(staging, signing_key, ignored=left_to_people)
+    return folder
+
+
+@contextmanager
+def _writing(folder: Path, sources: Sources) -> Iterator[Path]:
+    """A folder that takes the release's place in the end.
+
+    Args:
+        folder: the release's.
+        sources: what it is made of, for messages.
+
+    Raises:
+        ArtifactError: a file is missing.
+        PublishError: the release can't be written.
+    """
     try:
         with artifact_folder(folder) as staging:
-            files = _copy_all(sources, staging)
-            if earlier and not left_to_people:
-                files[CARD] = _keep_fields(staging / CARD, earlier)
-            if packages is not None:
-                facts = _model_facts(artifacts, report)
-                write_sbom(staging / SBOM, files, packages, facts)
-                files[SBOM], kinds[SBOM] = FileEntry.of(staging / SBOM), "evidence"
-            for name in left_to_people:
-                del files[name]
-            release = description(staging, formats, card, files, kinds, report.machine)
-            if earlier and CHANGES not in files:
-                release = _since(earlier, staging, release)
-            made = making(_checkpoint_facts(artifacts)) if making else None
-            _describe(staging, release, report, made, signing_key)
-            if signing_key:
-                sign(staging, signing_key, ignored=left_to_people)
+            yield staging
     except FileNotFoundError as error:
         raise ArtifactError(f"{error.filename} is missing", REMAKE) from None
     except OSError as error:
         raise _not_writable(folder, sources, error) from None
-    return folder
 
 
 def _add_further_files(sources: Sources, extra: Path | None, *, page: bool) -> None:

@@ -19,7 +19,6 @@ from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
     FormatFigures,
-    OutputFigures,
     ParityReport,
     read_report,
 )
@@ -275,23 +274,11 @@ def _change(old: float | None, new: float | None) -> Change | None:
 
 
 def _worst_share(figures: FormatFigures) -> float | None:
-    """The worst error as a share of what is allowed, to two digits; None: nothing has a
-    limit.
+    """The worst error as a share of what is allowed, to two digits; None: there are no
+    outputs.
     """
-    shares = [_share(output) for output in figures.outputs.values()]
-    known = [share for share in shares if share is not None]
-    return float(f"{max(known):.1e}") if known else None
-
-
-def _share(figures: OutputFigures) -> float | None:
-    measured = figures.times_floor
-    if figures.share_of_output is not None:
-        measured = figures.share_of_output
-    if figures.share_of_tolerance is not None:
-        measured = figures.share_of_tolerance
-    if measured is None or not figures.limit:
-        return None
-    return measured / figures.limit
+    shares = [output.share_of_limit for output in figures.outputs.values()]
+    return float(f"{max(shares):.1e}") if shares else None
 
 
 def _graph_error(figures: FormatFigures) -> float | None:

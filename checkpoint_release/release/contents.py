@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -90,15 +90,16 @@ def artifact_sources(artifacts: Path, formats: Mapping[str, Manifest]) -> Source
         path = artifacts / released.format / released.path
         add_source(sources, released.name, Source(path, released.entry))
     sample = Sample()
+    parity = _current_sources(
+        artifacts, PARITY_FOLDER, (sample.inputs, sample.outputs, REPORT)
+    )
     for file in (sample.inputs, sample.outputs):
-        add_source(sources, file, _current_source(artifacts, PARITY_FOLDER, file))
-    card = read_manifest(artifacts / CARD_FOLDER)
-    for file in dict.fromkeys([CARD, *card.files]):  # the card and its pictures
-        source = _current_source(artifacts, CARD_FOLDER, file)
+        add_source(sources, file, parity[file])
+    card = _current_sources(artifacts, CARD_FOLDER, (CARD,))
+    for file, source in card.items():  # the card and its pictures
         kind: Kind = "built" if file == _EXAMPLE else "evidence"
         add_source(sources, file, replace(source, kind=kind))
-    report = _current_source(artifacts, PARITY_FOLDER, REPORT)
-    add_source(sources, RELEASED_REPORT, replace(report, kind="evidence"))
+    add_source(sources, RELEASED_REPORT, replace(parity[REPORT], kind="evidence"))
     return sources
 
 
@@ -124,11 +125,16 @@ def add_source(sources: Sources, path: str, source: Source) -> None:
     sources[path] = source
 
 
-def _current_source(artifacts: Path, folder: str, file: str) -> Source:
-    """A file of a folder that was derived from the artifacts that are released.
+def _current_sources(artifacts: Path, folder: str, needed: Iterable[str]) -> Sources:
+    """The files of a folder that was derived from the artifacts that are released.
+
+    Args:
+        artifacts: the folder of all artifacts.
+        folder: its name.
+        needed: files that it must have.
 
     Raises:
-        ArtifactError: it was derived from others, or its manifest doesn't list it.
+        ArtifactError: it was derived from others, or its manifest lacks a needed file.
     """
     manifest = read_manifest(artifacts / folder)
     for name, digest in manifest.made_from.items():
@@ -141,8 +147,12 @@ def _current_source(artifacts: Path, folder: str, file: str) -> Source:
                 " one",
                 REMAKE,
             )
-    if file not in manifest.files:
-        raise ArtifactError(
-            f"{artifacts / folder / MANIFEST} does not list {file}", REMAKE
-        )
-    return Source(artifacts / folder / file, manifest.files[file])
+    for file in needed:
+        if file not in manifest.files:
+            raise ArtifactError(
+                f"{artifacts / folder / MANIFEST} does not list {file}", REMAKE
+            )
+    return {
+        file: Source(artifacts / folder / file, entry)
+        for file, entry in manifest.files.items()
+    }

@@ -40,7 +40,7 @@ from checkpoint_release.core.training import training_facts
 from checkpoint_release.pictures.picture import Picture
 from checkpoint_release.release.contents import CARD_FOLDER
 from checkpoint_release.report.comparison import Comparison, compare
-from checkpoint_release.report.history import last_release, released_files
+from checkpoint_release.report.history import last_release, stated_files
 from checkpoint_release.report.locked import LOCK, read_lock
 from checkpoint_release.report.stages import StageRow, stage_rows
 from checkpoint_release.report.training import (
@@ -154,7 +154,7 @@ class Contents:
     def released(self) -> dict[str, FileEntry]:
         """The files of the release, by path; nothing where there is none yet."""
         path = self.folder / RECEIPT
-        return released_files(path.read_bytes()) if path.is_file() else {}
+        return stated_files(path.read_bytes()) if path.is_file() else {}
 
     @cached_property
     def comparison(self) -> Comparison | None:

@@ -52,7 +52,7 @@ class EarlierRelease:
     metrics: ParityMetrics | None
 
 
-def released_files(content: bytes) -> dict[str, FileEntry]:
+def stated_files(content: bytes) -> dict[str, FileEntry]:
     """The files that a publish.json states; none where it isn't one."""
     stated = _record(content, _Files)
     return stated.files if stated else {}
@@ -70,10 +70,10 @@ def last_release(root: Path, artifacts: str) -> EarlierRelease | None:
     """
     receipt = f"{artifacts}/{RECEIPT}"
     path = root / receipt
-    present = released_files(path.read_bytes()) if path.is_file() else {}
+    present = stated_files(path.read_bytes()) if path.is_file() else {}
     for commit in _commits(root, receipt):
         content = _show(root, commit.id, receipt)
-        files = released_files(content) if content else {}
+        files = stated_files(content) if content else {}
         if files and files != present:
             lock = _show(root, commit.id, LOCK)
             metrics = _show(root, commit.id, f"{artifacts}/{METRICS}")

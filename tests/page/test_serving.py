@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from checkpoint_release.page.npm import Package, cache_folder, unpacked
 from checkpoint_release.page.server import page_server
 from checkpoint_release.page.space import write_space
 from checkpoint_release.release.assemble import assemble
+from tests.support import page_serving
 from tests.support.project import ROOT, tree
 from tests.support.publishing import (
     REPO,
@@ -119,16 +119,9 @@ def test_page_and_server_allow_browsers_the_same_but_the_cdn(
 
 @contextmanager
 def serving(release: Path, runtime: Path) -> Iterator[int]:
-    with page_server(release, runtime) as server:
-        thread = threading.Thread(
-            target=server.serve_forever, args=(0.02,), daemon=True
-        )
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join(10)
+    """Gives the port."""
+    with page_serving.serving(release, runtime) as server:
+        yield server.server_port
 
 
 def get(

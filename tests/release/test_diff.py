@@ -122,6 +122,22 @@ def new(tmp_path: Path) -> Path:
 # Two folders
 
 
+def test_an_error_under_a_fixed_tolerance_is_a_share_of_that(
+    old: Path, new: Path
+) -> None:
+    """Its limit is stated in multiples of the noise floor, as its error is."""
+    report = write_parity(new.parent)
+    outputs = report.formats["onnx"].outputs
+    for name, figures in outputs.items():
+        outputs[name] = msgspec.structs.replace(
+            figures, share_of_tolerance=0.5, times_floor=4.0, limit=8.0
+        )
+    store_report(new.parent, report)
+    later = view_folder(assemble(new.parent))
+    share = compare(view_folder(old), later).parity["onnx"].share_of_limit
+    assert share is not None and share.new == 0.5
+
+
 def test_tensors_that_changed_are_counted_and_their_distance_is_measured(
     old: Path, new: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from checkpoint_release.page.npm import (
     runtime_package,
     unpacked,
 )
-from checkpoint_release.page.server import page_server
+from tests.support.page_serving import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _ARGUMENTS = (
@@ -82,16 +81,8 @@ def axe_script() -> str:
 @contextmanager
 def served(release: Path) -> Iterator[str]:
     """A release's page as `checkpoint-release page` serves it; gives the address."""
-    with page_server(release, runtime_folder()) as server:
-        thread = threading.Thread(
-            target=server.serve_forever, args=(0.02,), daemon=True
-        )
-        thread.start()
-        try:
-            yield server.url
-        finally:
-            server.shutdown()
-            thread.join(10)
+    with serving(release, runtime_folder()) as server:
+        yield server.url
 
 
 class Visit:

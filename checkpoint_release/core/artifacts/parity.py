@@ -120,6 +120,17 @@ class OutputFigures(Record, frozen=True, kw_only=True):
     worst_case: str
     worst_index: str
 
+    @property
+    def share_of_limit(self) -> float:
+        """The worst error as a share of what is allowed; 1 is the limit.
+
+        Of a fixed tolerance, error and limit are known in multiples of the floor.
+        """
+        error = self.times_floor
+        if error is None:
+            error = self.share_of_output or 0.0
+        return error / (self.limit or 1.0)
+
 
 class FormatFigures(Record, frozen=True, kw_only=True):
     """One artifact: a format, or a variant of one.

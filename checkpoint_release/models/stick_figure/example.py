@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from checkpoint_release.core.signature import Array, Arrays, Signature, resolve_shape
+from checkpoint_release.core.signature import (
+    Array,
+    Arrays,
+    Signature,
+    TensorSpec,
+    resolve_shape,
+)
 from checkpoint_release.models.stick_figure.huggingface import FRAMES_PER_SECOND
 
 FRAMES = 50
@@ -37,26 +43,34 @@ def example(kwargs: Mapping[str, Any], signature: Signature) -> Arrays | None:
     Returns:
         None for models of other figures, and of clips shorter than FRAMES.
     """
-    sequence, batch = (signature.dimensions.get(name) for name in ("sequence", "batch"))
-    if kwargs["input_dim"] != _WIDTH or kwargs["output_dim"] != _WIDTH:
-        return None
-    if sequence is None or not sequence.allows(FRAMES):
-        return None
-    if batch is not None and not batch.allows(1):
+    if not _takes_clip(kwargs, signature):
         return None
     sizes = {name: each.example for name, each in signature.dimensions.items()}
     sizes |= {"sequence": FRAMES, "batch": 1}
-    inputs: Arrays = {}
-    for spec in signature.inputs:
-        values = np.zeros(resolve_shape(spec, sizes))
-        if spec.name == "motion":
-            values[:, 0] = seen(walk())
-        elif spec.name == "action_sequence":
-            values[:] = min(WALK, (spec.high or 1) - 1)
-        elif spec.name == "camera_data":
-            values[..., 2] = 1  # no zoom
-        inputs[spec.name] = values.astype(spec.dtype)
-    return inputs
+    return {spec.name: _values(spec, sizes) for spec in signature.inputs}
+
+
+def _takes_clip(kwargs: Mapping[str, Any], signature: Signature) -> bool:
+    """Whether the model is of figures like this one, and takes FRAMES of one."""
+    if kwargs["input_dim"] != _WIDTH or kwargs["output_dim"] != _WIDTH:
+        return False
+    sequence = signature.dimensions.get("sequence")
+    if sequence is None or not sequence.allows(FRAMES):
+        return False
+    batch = signature.dimensions.get("batch")
+    return batch is None or batch.allows(1)
+
+
+def _values(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    """One input: the clip, its action, a camera that doesn't zoom; zeros of others."""
+    values = np.zeros(resolve_shape(spec, sizes))
+    if spec.name == "motion":
+        values[:, 0] = seen(walk())
+    elif spec.name == "action_sequence":
+        values[:] = min(WALK, (spec.high or 1) - 1)
+    elif spec.name == "camera_data":
+        values[..., 2] = 1  # no zoom
+    return values.astype(spec.dtype)
 
 
 def seen(clip: Array) -> Array:
