@@ -18,7 +18,12 @@ from typing import Any, Self
 
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.json_text import MAX_SIZE, JsonError, parse_json
-from checkpoint_release.core.leftovers import follow_umask, held, sweep_leftovers
+from checkpoint_release.core.leftovers import (
+    RETIRED,
+    follow_umask,
+    held,
+    sweep_leftovers,
+)
 
 _BLOCK = 1 << 20  # bytes
 REMAKE = "make it again, or get a whole copy of it"
@@ -127,9 +132,10 @@ def artifact_folder(path: Path) -> Iterator[Path]:
 def _exchange(temporary: Path, path: Path) -> None:
     """Put a folder in the place of another, or leave both as they are.
 
-    A folder can't be renamed over one that holds files, so the old one steps aside.
+    A folder can't be renamed over one that holds files, so the old one steps aside. Of
+    a run that is killed in between, `sweep_leftovers` brings it back.
     """
-    retired = temporary.with_name(temporary.name + ".old")
+    retired = temporary.with_name(temporary.name + RETIRED)
     if path.exists():
         path.rename(retired)
     try:

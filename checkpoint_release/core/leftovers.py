@@ -21,6 +21,9 @@ if os.name == "posix":
 # nothing goes wrong; with more, the run that follows a kill would spare its leftovers.
 _YOUNG = 1.0
 
+RETIRED = ".old"
+"""Ending of the name under which the last artifact waits while it is replaced."""
+
 
 @contextmanager
 def held(handle: int) -> Iterator[None]:
@@ -33,6 +36,9 @@ def held(handle: int) -> Iterator[None]:
 def sweep_leftovers(path: Path) -> None:
     """Remove the temporaries of `path` whose runs are dead.
 
+    A run that was killed between its two renames had the last artifact set aside and
+    nothing put in its place: that artifact is brought back.
+
     Args:
         path: the file or folder that they were to replace.
     """
@@ -43,7 +49,9 @@ def sweep_leftovers(path: Path) -> None:
             young = time.time() - leftover.stat().st_mtime < _YOUNG
             if young or leftover.is_symlink() or _is_held(leftover):
                 continue
-            if leftover.is_dir():
+            if leftover.name.endswith(RETIRED) and not path.exists():
+                leftover.rename(path)
+            elif leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
@@ -52,8 +60,9 @@ def sweep_leftovers(path: Path) -> None:
 
 
 def _is_held(leftover: Path) -> bool:
-    """Whether the run that writes it is alive."""
-    handle = os.open(leftover, os.O_RDONLY)
+    """Whether the run that writes it, or has set it aside, is alive."""
+    written = leftover.with_name(leftover.name.removesuffix(RETIRED))
+    handle = os.open(written if written.exists() else leftover, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -82,6 +82,50 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_writes_is_not(
     assert not alive.exists(), "its run is dead now"
 
 
+KILLED_BETWEEN_TWO_RENAMES = """
+import os, sys
+from pathlib import Path
+from checkpoint_release.core import files
+
+rename = Path.rename
+def renamed(self, target):
+    if self.name.startswith(".onnx."):
+        print("set aside", flush=True)
+        sys.stdin.readline()
+        os._exit(9)
+    return rename(self, target)
+
+Path.rename = renamed
+with files.artifact_folder(Path(sys.argv[1])) as folder:
+    (folder / "model.onnx").write_text("new")
+"""
+
+
+def test_the_last_artifact_comes_back_after_a_kill_between_the_two_renames(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "onnx"
+    with artifact_folder(target) as folder:
+        (folder / "model.onnx").write_text("old")
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED_BETWEEN_TWO_RENAMES, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "set aside\n"
+    for path in tmp_path.iterdir():
+        age(path)
+    sweep_leftovers(target)
+    assert not target.exists(), "a living run puts its own there"
+    child.communicate("\n", timeout=60)
+    assert child.returncode == 9
+    sweep_leftovers(target)
+    assert (target / "model.onnx").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
 def test_a_full_disk_is_known_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
