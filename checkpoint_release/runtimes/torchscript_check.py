@@ -165,24 +165,46 @@ def program_problems(code: bytes, operators: Operators) -> Iterator[str]:
 
 def _statement_problems(words: list[Word], operators: Operators) -> Iterator[str]:
     """What the words of a statement name, one after another."""
-    by_text = any(word.text in ("getattr", "hasattr") for word in words)
-    root = ""
-    for at, word in enumerate(words):
-        behind_dot = at > 0 and words[at - 1].text == "."
-        if not (behind_dot and at > 1 and words[at - 2].is_name) and word.text != ".":
-            root = word.text if not behind_dot else ""
-        if word.kind == "string":
-            if by_text and _does_more(word.text[1:-1], operators.functions):
-                yield f"it looks up {word.text}"
-        elif word.kind != "name":
+    if any(word.text in ("getattr", "hasattr") for word in words):
+        yield from _lookup_problems(words, operators)
+    for at, (word, root) in enumerate(zip(words, _roots(words), strict=True)):
+        if word.kind != "name":
             continue
-        elif behind_dot:
+        if _behind_dot(words, at):
             is_function = root in ("torch", "ops")
             known = operators.functions if is_function else operators.methods
             if _does_more(word.text, known):
                 yield f"it names the operator {_dotted(words, at)}"
         elif word.text in _ROOTS:
             yield from _root_problems(words, at)
+
+
+def _lookup_problems(words: list[Word], operators: Operators) -> Iterator[str]:
+    """What a statement looks up by its name as a text."""
+    for word in words:
+        if word.kind != "string":
+            continue
+        if _does_more(word.text[1:-1], operators.functions):
+            yield f"it looks up {word.text}"
+
+
+def _roots(words: list[Word]) -> Iterator[str]:
+    """The first word of the dotted name that each word is part of.
+
+    It is empty for what follows the dot behind a call or a bracket.
+    """
+    root = ""
+    for at, word in enumerate(words):
+        behind_dot = _behind_dot(words, at)
+        goes_on = behind_dot and at > 1 and words[at - 2].is_name
+        if word.text != "." and not goes_on:
+            root = "" if behind_dot else word.text
+        yield root
+
+
+def _behind_dot(words: list[Word], at: int) -> bool:
+    """Whether a word names an attribute of what stands before it."""
+    return at > 0 and words[at - 1].text == "."
 
 
 def _does_more(name: str, operators: frozenset[str]) -> bool:
@@ -241,9 +263,7 @@ def _bare(words: list[Word]) -> set[str]:
     for at, word in enumerate(words):
         if word.kind != "name" or word.text in _ROOTS:
             continue
-        if at and words[at - 1].text == ".":
-            continue
-        if not _is_argument(words, at, "="):
+        if not _behind_dot(words, at) and not _is_argument(words, at, "="):
             found.add(word.text)
     return found
 
