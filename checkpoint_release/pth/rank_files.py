@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,6 @@ def read_rank_files(folder: Path, files: Mapping[int, str]) -> Checkpoint:
     paths = [folder / files[rank] for rank in sorted(files)]
     budget = Budget(sum(path.stat().st_size for path in paths))
     read = [read_checkpoint(path, budget) for path in paths]
-    left_out: dict[str, dict[str, int]] = {}
-    for each in read:
-        for verdict, names in each.left_out.items():
-            counts = left_out.setdefault(verdict, {})
-            for name, count in names.items():
-                counts[name] = counts.get(name, 0) + count
     try:
         value = _joined([each.value for each in read], "", 0)
     except CheckpointError as error:
@@ -105,10 +99,21 @@ def read_rank_files(folder: Path, files: Mapping[int, str]) -> Checkpoint:
         path=folder,
         value=value,
         container=f"{read[0].container}, {len(paths)} files of ranks",
-        left_out=left_out,
+        left_out=_all_left_out(read),
         notes=read[0].notes,
         files=tuple(paths),
     )
+
+
+def _all_left_out(read: Sequence[Checkpoint]) -> dict[str, dict[str, int]]:
+    """What was left out of all files together: verdict → name → how often."""
+    totals: dict[str, dict[str, int]] = {}
+    for checkpoint in read:
+        for verdict, names in checkpoint.left_out.items():
+            counts = totals.setdefault(verdict, {})
+            for name, count in names.items():
+                counts[name] = counts.get(name, 0) + count
+    return totals
 
 
 def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
@@ -120,21 +125,19 @@ def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
     first = values[0]
     if not isinstance(first, dict) or depth > _MAX_DEPTH:
         return first
-    if any(not _has_keys_of(first, each) for each in values):
-        if _has_blocks(first):
-            place = printable(name) or "their files"
-            raise CheckpointError(
-                f"the ranks hold different tensors in {place}", ONE_RUN
-            )
-        return first
-    replicated = _has_blocks(first)
+    has_blocks = _has_blocks(first)
+    if not all(_has_keys_of(first, each) for each in values):
+        if not has_blocks:
+            return first
+        place = printable(name) or "their files"
+        raise CheckpointError(f"the ranks hold different tensors in {place}", ONE_RUN)
     whole = {}
     for key, own in first.items():
         items = [each[key] for each in values]
         shown = f"{name}.{key}" if name else str(key)
         if _is_block(own):
             whole[key] = _tensor(shown, [_block(shown, item) for item in items])
-        elif replicated and isinstance(own, Tensor):
+        elif has_blocks and isinstance(own, Tensor):
             whole[key] = _same(shown, items)
         else:
             whole[key] = _joined(items, shown, depth + 1)
@@ -191,13 +194,18 @@ def _tensor(name: str, blocks: Sequence[_Block]) -> TensorLike:
     return wholes[0] if len(wholes) == 1 else Same(name, tuple(wholes))
 
 
-def _without(at: tuple[int, ...], cut: Mapping[int, int]) -> tuple[int, ...]:
-    """A place along the mesh's dimensions that cut nothing."""
-    return tuple(step for axis, step in enumerate(at) if axis not in cut)
+def _along(at: tuple[int, ...], axes: Collection[int]) -> tuple[int, ...]:
+    """A place along some of the mesh's dimensions."""
+    return tuple(step for axis, step in enumerate(at) if axis in axes)
+
+
+def _without(at: tuple[int, ...], axes: Collection[int]) -> tuple[int, ...]:
+    """A place along all other dimensions of the mesh."""
+    return tuple(step for axis, step in enumerate(at) if axis not in axes)
 
 
 def _offsets(block: _Block, others: Sequence[_Block]) -> tuple[int, ...]:
-    """Where a block begins: behind those that come before it along each dimension.
+    """Where a block begins along each dimension.
 
     Args:
         block: one of the others.
@@ -205,18 +213,20 @@ def _offsets(block: _Block, others: Sequence[_Block]) -> tuple[int, ...]:
     """
     if block.offsets is not None:
         return block.offsets
-    offsets = []
-    for dimension in range(len(block.shape)):
-        axes = [axis for axis, along in block.cut.items() if along == dimension]
-        own = [block.at[axis] for axis in axes]
-        before = 0
-        for other in others:
-            elsewhere = [s for a, s in enumerate(other.at) if a not in axes]
-            here = [s for a, s in enumerate(block.at) if a not in axes]
-            if elsewhere == here and [other.at[axis] for axis in axes] < own:
-                before += other.tensor.shape[dimension]
-        offsets.append(before)
-    return tuple(offsets)
+    dimensions = range(len(block.shape))
+    return tuple(_offset(block, others, dimension) for dimension in dimensions)
+
+
+def _offset(block: _Block, others: Sequence[_Block], dimension: int) -> int:
+    """Where a block begins along one dimension: behind those that come before it."""
+    axes = [axis for axis, along in block.cut.items() if along == dimension]
+    own, elsewhere = _along(block.at, axes), _without(block.at, axes)
+    start = 0
+    for other in others:
+        beside = _without(other.at, axes) == elsewhere
+        if beside and _along(other.at, axes) < own:
+            start += other.tensor.shape[dimension]
+    return start
 
 
 # What torch writes for a block
