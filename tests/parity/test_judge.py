@@ -109,6 +109,7 @@ def test_whole_numbers_and_exact_outputs_are_judged_too(tmp_path: Path) -> None:
     changed = with_output(result, 0, "winner", result.outputs[0]["winner"] + 1)
     wrong = world.judge_result("onnx", folder, changed)
     assert [output.name for output in wrong.wrong_outputs] == ["winner"]
+    assert "winner differs" in str(wrong.problem)
 
 
 def test_inputs_and_outputs_of_no_dimension_are_judged_too(tmp_path: Path) -> None:

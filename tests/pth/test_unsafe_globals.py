@@ -206,7 +206,8 @@ UNKNOWN = sorted(
     megatron.core.enums:ModelType ml_collections.config_dict.config_dict:ConfigDict
     mmengine.config.config:ConfigDict mmengine.logging.history_buffer:HistoryBuffer
     models.common:Conv models.yolo:Model monai.data.meta_obj:MetaObj munch:Munch
-    my_project.code:Codebook my_project.platform:Settings my_project.types:Batch
+    my_project.code:Codebook my_project.operator:FourierOperator
+    my_project.platform:Settings my_project.types:Batch
     pandas.core.frame:DataFrame pandas.core.indexes.base:Index
     peft.tuners.lora.config:LoraConfig peft.utils.peft_types:PeftType project.system:Net
     pytorch_lightning.callbacks.model_checkpoint:ModelCheckpoint
