@@ -41,7 +41,8 @@ class OtherRuntime:
     Attributes:
         name: as {parity.runtimes} has it.
         package: what must be installed: a Python module, or an npm package.
-        adapter: a Python file for harness.py; None: the package is run by Node.
+        adapter: a Python file for harness.py, or a script for Node; None: the package
+            is onnxruntime for Node.
         python: the interpreter whose environment has the module.
         folder: from which, upwards, Node looks for the package; None: the working
             directory.
@@ -59,7 +60,7 @@ class OtherRuntime:
 
         Of another environment's interpreter, whoever made that knows.
         """
-        if self.adapter is not None:
+        if self.interpreter != "node":
             missing = self.python == sys.executable and find_spec(self.package) is None
             return f"{self.package} isn't installed" if missing else None
         if shutil.which("node") is None:
@@ -75,10 +76,17 @@ class OtherRuntime:
     def command(self, file: Path, folder: Path) -> list[str]:
         """What runs a file on the cases in a folder."""
         arguments = [str(file), str(folder)]
-        if self.adapter is None:
-            return ["node", str(ADAPTERS / "harness.mjs"), self.package, *arguments]
+        if self.interpreter == "node":
+            script = self.adapter or ADAPTERS / "harness.mjs"
+            return ["node", str(script), self.package, *arguments]
         harness = str(ADAPTERS / "harness.py")
         return [self.python, "-P", harness, str(self.adapter), *arguments]
+
+    @property
+    def interpreter(self) -> str:
+        """What runs the adapter."""
+        is_python = self.adapter is not None and self.adapter.suffix == ".py"
+        return self.python if is_python else "node"
 
 
 OTHER_RUNTIMES = {

@@ -8,53 +8,7 @@
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
-
-const DTYPES = {
-  F64: ["float64", Float64Array],
-  F32: ["float32", Float32Array],
-  F16: ["float16", Uint16Array],
-  I64: ["int64", BigInt64Array],
-  I32: ["int32", Int32Array],
-  I16: ["int16", Int16Array],
-  I8: ["int8", Int8Array],
-  U8: ["uint8", Uint8Array],
-  BOOL: ["bool", Uint8Array],
-};
-const NAMES = Object.fromEntries(Object.entries(DTYPES).map(([name, [type]]) => [type, name]));
-
-function readTensors(ort, path) {
-  const file = readFileSync(path);
-  const start = 8 + Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.subarray(8, start).toString());
-  delete header.__metadata__;
-  const tensors = {};
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(header)) {
-    const [type, Kind] = DTYPES[dtype];
-    const bytes = Uint8Array.from(file.subarray(start + from, start + to));
-    tensors[name] = new ort.Tensor(type, new Kind(bytes.buffer), shape);
-  }
-  return tensors;
-}
-
-function writeTensors(path, tensors) {
-  const header = {};
-  const parts = [];
-  let offset = 0;
-  for (const [name, { type, dims, data }] of Object.entries(tensors)) {
-    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-    header[name] = {
-      dtype: NAMES[type],
-      shape: dims.map(Number),
-      data_offsets: [offset, offset + bytes.length],
-    };
-    parts.push(bytes);
-    offset += bytes.length;
-  }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  writeFileSync(path, Buffer.concat([length, text, ...parts]));
-}
+import { readTensors, writeTensors } from "./safetensors.mjs";
 
 // The version in the package.json above a package's main file.
 function versionOf(main, name) {
@@ -80,7 +34,7 @@ const session = await ort.InferenceSession.create(
 );
 const cases = readdirSync(folder).filter((entry) => entry.startsWith("inputs-"));
 for (let number = 0; number < cases.length; number++) {
-  const inputs = readTensors(ort, join(folder, `inputs-${number}.safetensors`));
+  const inputs = readTensors(ort.Tensor, join(folder, `inputs-${number}.safetensors`));
   const found = await session.run(inputs);
   const ordered = Object.fromEntries(outputs.map((output) => [output, found[output]]));
   writeTensors(join(folder, `outputs-${number}.safetensors`), ordered);

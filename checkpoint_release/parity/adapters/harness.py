@@ -2,7 +2,8 @@
 
     python -P harness.py <adapter.py> <file> <folder>
 
-An adapter is a Python file that names its distribution in PACKAGE and has
+An adapter is a Python file that names its distribution in PACKAGE, or states a VERSION,
+and has
 
     load(file: Path, outputs: list[str]) -> run
     run(inputs: dict[str, array]) -> dict[str, array]
@@ -34,7 +35,8 @@ def main(adapter: str, file: Path, folder: Path) -> None:
         folder: with the cases.
     """
     module = runpy.run_path(adapter)
-    (folder / "version.txt").write_text(version(module["PACKAGE"]))
+    stated = module.get("VERSION") or version(module["PACKAGE"])
+    (folder / "version.txt").write_text(stated)
     names = json.loads((folder / "outputs.json").read_text())
     run = module["load"](file, names)
     for number in range(len(list(folder.glob("inputs-*.safetensors")))):
