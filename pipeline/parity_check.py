@@ -42,6 +42,7 @@ from checkpoint_release.parity.check import check_parity
 from checkpoint_release.parity.example import example_cases, write_example
 from checkpoint_release.parity.failure import parity_error
 from checkpoint_release.parity.machine import this_machine
+from checkpoint_release.parity.other_runtimes import other_runtimes
 from checkpoint_release.parity.plots import write_plots
 from checkpoint_release.parity.report import parity_metrics, parity_report, summary
 from checkpoint_release.parity.rules import Limits, Tolerance
@@ -71,7 +72,9 @@ def main() -> None:
     cases = _draw(signature, params.parity)
     cases += example_cases(checkpoint.architecture)
     candidates = find_candidates(artifacts, enabled, params.safetensors.dtype)
-    check = check_parity(checkpoint.path, candidates, cases, _limits(params.parity))
+    runtimes = other_runtimes(params.parity.runtimes)
+    limits = _limits(params.parity)
+    check = check_parity(checkpoint.path, candidates, cases, limits, runtimes)
     print(summary(check))
 
     shutil.rmtree(SCRATCH, ignore_errors=True)

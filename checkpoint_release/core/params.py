@@ -227,6 +227,12 @@ class ReducedParams(Section, frozen=True):
     int8: Positive
 
 
+OnnxRuntime = Literal[
+    "onnxruntime", "onnxruntime-node", "onnxruntime-web", "openvino", "tract"
+]
+"""What runs ONNX files."""
+
+
 class ParityParams(Section, frozen=True):
     """parity: what is compared, and what is close enough."""
 
@@ -237,6 +243,14 @@ class ParityParams(Section, frozen=True):
     repeats: Annotated[int, Meta(ge=1, le=1000)]
     tolerances: dict[Text, ToleranceParams]
     reduced: ReducedParams
+    runtimes: list[OnnxRuntime] = msgspec.field(default_factory=lambda: ["onnxruntime"])
+
+    def validate(self) -> Iterator[tuple[str, str]]:
+        """ONNX files are judged by ONNX Runtime, whatever else runs them."""
+        if "onnxruntime" not in self.runtimes:
+            yield "runtimes", "expected onnxruntime among them"
+        if len(set(self.runtimes)) < len(self.runtimes):
+            yield "runtimes", "expected each runtime once"
 
 
 class CardParams(Section, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from checkpoint_release.core.artifacts.formats import FORMATS, ONNX, SAFETENSORS
@@ -27,6 +27,7 @@ class Candidate:
         precision: the dtype of a REDUCED one.
         stored_dtype: what the floats of weights were rounded to when they were stored,
             or KEEP.
+        runtime: the other runtime that runs it; None: its format's own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Candidate:
     rule: str
     precision: str | None = None
     stored_dtype: str = KEEP
+    runtime: str | None = None
 
     @property
     def file(self) -> Path:
@@ -51,6 +53,10 @@ class Candidate:
     def is_onnx_graph(self) -> bool:
         """Whether it is such a graph in ONNX."""
         return self.is_graph and self.format == ONNX.name
+
+    def on(self, runtime: str) -> Candidate:
+        """The same artifact, run by another runtime."""
+        return replace(self, name=f"{self.name} on {runtime}", runtime=runtime)
 
 
 def find_candidates(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from checkpoint_release.parity.graph_job import evaluate_again
 from checkpoint_release.parity.graph_proof import DoubleResult, proof_cases
 from checkpoint_release.parity.judge import Verdict, judge
 from checkpoint_release.parity.model_first import require_sound_model
+from checkpoint_release.parity.other_runtimes import OtherRuntime, run_elsewhere
 from checkpoint_release.parity.reference import Reference, measure_reference
 from checkpoint_release.parity.rules import Limits
 from checkpoint_release.parity.weights import compare_by_name
@@ -39,12 +40,16 @@ class ParityCheck:
     Attributes:
         limits: what was allowed.
         reference: what the checkpoint's own model computes.
-        verdicts: one for each candidate.
+        verdicts: one for each candidate, and for each other runtime that ran one.
+        versions: name of another runtime that ran → its version.
+        not_run: name of another runtime → why it ran nothing.
     """
 
     limits: Limits
     reference: Reference
     verdicts: list[Verdict]
+    versions: dict[str, str] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Verdict]:
@@ -61,6 +66,7 @@ def check_parity(
     candidates: Sequence[Candidate],
     cases: Sequence[Case],
     limits: Limits,
+    runtimes: Sequence[OtherRuntime] = (),
 ) -> ParityCheck:
     """Run the checkpoint's own model and every candidate on every case, each in a
     process of its own, and judge the candidates.
@@ -72,6 +78,7 @@ def check_parity(
         candidates: what to judge.
         cases: what to run them on.
         limits: what is close enough.
+        runtimes: other runtimes to run ONNX graphs by, as far as they are installed.
 
     Returns:
         The verdicts in the order of the candidates; one that fails to run, or kills its
@@ -88,19 +95,49 @@ def check_parity(
         results = run_isolated(_jobs(checkpoint, candidates, in_double), cases)
         alone.result()
     reference = _reference(results, cases)
-    verdicts = []
+    check = ParityCheck(limits, reference, [])
     for candidate in candidates:
         result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
         if not candidate.is_graph:
-            verdicts.append(judge(candidate, result, reference, limits))
+            check.verdicts.append(judge(candidate, result, reference, limits))
             continue
         double = DoubleResult.of(results[_double_name(candidate)], in_double)
         verdict = judge(candidate, result, reference, limits, double)
         if candidate.is_onnx_graph and verdict.outputs and not verdict.passed:
             double = evaluate_again(verdict, double, weights, reference)
             verdict = judge(candidate, result, reference, limits, double)
-        verdicts.append(verdict)
-    return ParityCheck(limits, reference, verdicts)
+        check.verdicts.append(verdict)
+        if candidate.is_onnx_graph:
+            _judge_elsewhere(check, candidate, runtimes, double)
+    return check
+
+
+def _judge_elsewhere(
+    check: ParityCheck,
+    candidate: Candidate,
+    runtimes: Sequence[OtherRuntime],
+    double: DoubleResult,
+) -> None:
+    """Run an ONNX graph by other runtimes, and judge what they compute.
+
+    Args:
+        check: verdicts are added to it, and what could not be run.
+        candidate: the graph.
+        runtimes: which.
+        double: what the graph computes in float64, whoever runs it.
+    """
+    reference = check.reference
+    cases = [each.case for each in reference.cases]
+    for runtime in runtimes:
+        lack = runtime.lack
+        if lack is not None:
+            check.not_run[runtime.name] = lack
+            continue
+        found = run_elsewhere(runtime, candidate.file, cases, reference.outputs)
+        check.versions[runtime.name] = found.version
+        elsewhere = candidate.on(runtime.name)
+        verdict = judge(elsewhere, found.result, reference, check.limits, double)
+        check.verdicts.append(verdict)
 
 
 def _jobs(

@@ -29,6 +29,15 @@ def parity_error(
     for verdict in failed:
         lines += _lines(verdict, checkpoint, scratch)
     listed = "\n".join(f"  {line}" for line in lines)
+    elsewhere = sorted({verdict.candidate.runtime or "" for verdict in failed})
+    if all(elsewhere):
+        return ParityError(
+            f"{len(failed)} of the {{parity.runtimes}} don't compute what the"
+            f" checkpoint computes, and ONNX Runtime does by the same file:\n{listed}",
+            f"look into that runtime, or take it out of {{parity.runtimes}}:"
+            f" {', '.join(elsewhere)}",
+            options=["parity.runtimes"],
+        )
     if all(verdict.errs_in_runtime for verdict in failed):
         return ParityError(
             f"{len(failed)} of the formats err by more than is allowed, although their"
@@ -55,6 +64,8 @@ def _lines(verdict: Verdict, checkpoint: Path, scratch: Path) -> Iterator[str]:
     yield f"{candidate.name}: {verdict.problem}"
     if verdict.errs_in_runtime and verdict.graph is not None:
         yield f"  the graph is the model's: {verdict.graph.describe()}"
+    if candidate.runtime is not None:
+        return
     if candidate.is_onnx_graph and verdict.evidence is not None:
         where = _in_onnx(verdict, checkpoint)
         if where is not None:

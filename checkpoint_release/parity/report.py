@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
 from checkpoint_release.core.artifacts.parity import (
     FormatFigures,
     GraphFigures,
@@ -75,7 +77,7 @@ def parity_report(
 
     Args:
         check: what was found.
-        machine: that it was measured on.
+        machine: that it was measured on; other runtimes that ran are added to it.
         seed: that the cases were drawn from.
         checked: format → sha256 of the manifest of the artifact that was checked.
     """
@@ -97,9 +99,10 @@ def parity_report(
         seed=seed,
         cases=len(reference.cases),
     )
+    libraries = machine.libraries | check.versions
     return ParityReport(
         passed=not check.failed,
-        machine=machine,
+        machine=msgspec.structs.replace(machine, libraries=libraries),
         checked=dict(checked),
         rule=rule,
         noise_floor=floors,
@@ -333,6 +336,8 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
             "weights: those held bit for bit; the others aren't in the file (no input"
             " needs them, or folded)"
         )
+    for name, why in check.not_run.items():
+        notes.append(f"{name}: not run, for {why}")
     for verdict in check.verdicts:
         candidate = verdict.candidate
         if candidate.precision:

@@ -276,11 +276,12 @@ def test_weights_in_a_file_beside_the_model_are_checked_and_used(
 # On a graphics processor
 
 
+@pytest.mark.parametrize("name", ["demo", "images"])
 def test_the_model_is_proven_on_webgpu_as_well(
-    images: Path, playwright: Playwright
+    name: str, request: pytest.FixtureRequest, playwright: Playwright
 ) -> None:
     graphics = chromium(playwright, *WEBGPU_IN_SOFTWARE)
-    with graphics as browser, served(images) as url:
+    with graphics as browser, served(request.getfixturevalue(name)) as url:
         visit = Visit(browser.new_context())
         visit.open(url)
         assert visit.state == "passed", visit.verdict
@@ -288,6 +289,31 @@ def test_the_model_is_proven_on_webgpu_as_well(
         assert "WebGPU" in visit.page.inner_text("#legend")
         visit.page.get_by_label("on", exact=True).select_option("webgpu")
         visit.page.get_by_text("Computed on WebGPU").wait_for()
+
+
+def test_rotary_angles_by_the_processors_own_sine_would_be_wrong_on_webgpu(
+    demo: Path, tmp_path: Path, playwright: Playwright
+) -> None:
+    """So the test above can fail: WebGPU's sine is poor, and the page shows it."""
+    release = copy(demo, tmp_path)
+    path = release / "onnx/model.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        scope, _, function = node.name.rpartition("/")
+        if scope.endswith("rope") and function in ("cos", "sin"):
+            node.op_type = function.capitalize()
+            node.input[:] = [f"{scope}/angles"]
+    onnx.save(model, path)
+    as_it_is(release)
+    graphics = chromium(playwright, *WEBGPU_IN_SOFTWARE)
+    with graphics as browser, served(release) as url:
+        visit = Visit(browser.new_context())
+        visit.open(url)
+        assert visit.state == "wrong", visit.verdict
+        rows = visit.page.locator("#figures tbody tr").all_inner_texts()
+    wrong = [row for row in rows if "WRONG" in row]
+    assert wrong
+    assert all("WebGPU" in row for row in wrong)
 
 
 # From another web server, with the runtime from a CDN

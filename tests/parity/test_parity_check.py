@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.files import sha256
+from tests.support.fake_openvino import RIGHT, WRONG, fake_openvino
 from tests.support.parity_world import World
 from tests.support.project import ROOT
 
@@ -44,10 +46,16 @@ def project(
     return folder
 
 
-def parity_check(folder: Path) -> subprocess.CompletedProcess[str]:
+def parity_check(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline.parity_check"]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
@@ -154,3 +162,29 @@ def test_the_metrics_are_nested_numbers_that_json_can_hold(project: Path) -> Non
     )
     figures = metrics["formats"]["onnx"]["outputs"]["pose"]
     assert isinstance(figures["max_abs_error"], float)
+
+
+@pytest.mark.slow
+def test_another_runtime_that_is_named_is_a_row_and_stops_the_stage_if_it_is_wrong(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    text = (folder / "params.yaml").read_text()
+    named = text.replace("[onnxruntime] ", "[onnxruntime, openvino, tract] ")
+    (folder / "params.yaml").write_text(named)
+    right = str(fake_openvino(tmp_path / "right", RIGHT))
+    done = parity_check(folder, PYTHONPATH=right)
+    assert done.returncode == 0, done.stderr
+    assert "onnx on openvino" in done.stdout
+    assert "tract: not run, for tract isn't installed" in done.stdout
+    report = read_report(folder / "artifacts/parity/report.json")
+    own, other = report.formats["onnx"], report.formats["onnx on openvino"]
+    assert other.outputs["pose"].times_floor == own.outputs["pose"].times_floor
+    assert report.machine.libraries["openvino"] == "2999.1"
+    assert set(report.checked) == {"safetensors", "onnx", "torchscript"}
+
+    wrong = str(fake_openvino(tmp_path / "wrong", WRONG))
+    failed = parity_check(folder, PYTHONPATH=wrong)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert "take it out of parity.runtimes: openvino" in failed.stderr

@@ -33,6 +33,7 @@ from checkpoint_release.models.stick_figure.onnx_builder import (
     Shape,
     Value,
 )
+from checkpoint_release.models.stick_figure.sines import cosine_and_sine
 
 RMS_EPSILON = 1e-6
 VIT_HEADS = 6
@@ -60,7 +61,8 @@ def onnx_graph(
 
     Returns:
         A model of the lowest IR version that the opset allows, whose initialisers name
-        tensors of `weights` and hold no bytes: whoever writes the file streams them.
+        tensors of `weights` and hold no bytes, but for its constants: whoever writes
+        the file streams them.
 
     Raises:
         OpsetError: another opset.
@@ -285,8 +287,7 @@ class Rotary:
             f"{scope}/angles",
             doc="position · inv_freq",
         )
-        cos = g.op("Cos", [angles], shape, f"{scope}/cos")
-        sin = g.op("Sin", [angles], shape, f"{scope}/sin")
+        cos, sin = cosine_and_sine(g, angles, scope)
         if g.opset >= 23:
             pair = self._by_sample(cos), self._by_sample(sin)
             return Angles(pair, pair)

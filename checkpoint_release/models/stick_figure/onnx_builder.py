@@ -3,8 +3,9 @@
 A value's shape is stated where it is created and goes into the graph, so that a viewer
 shows it and the checker's inference can contradict it. Weights go in by their
 state-dict names, with dtype and dims but no bytes: whoever writes the file streams
-those. Linear layers keep their [out, in] weights through Gemm's transB. Layers are
-spelt as the opset allows: as one operator where it has one.
+those; constants are initialisers as well, and have theirs. Linear layers keep their
+[out, in] weights through Gemm's transB. Layers are spelt as the opset allows: as one
+operator where it has one.
 https://onnx.ai/onnx/operators/
 """
 
@@ -67,7 +68,10 @@ class GraphBuilder:
             doc: what the graph computes, for people who open it in a viewer.
             outputs: which values come out, in order, with their descriptions.
         """
-        inner = dict(self._values)
+        inner = {}
+        for value in self._values.values():
+            if value.name not in self._initializers:
+                inner[value.name] = value
         results = []
         for spec in outputs:
             results.append(_info(inner.pop(spec.name), spec.description))
@@ -113,15 +117,20 @@ class GraphBuilder:
         return self.op("Cast", [value], value.shape, wide, dtype=FLOAT, to=FLOAT)
 
     def constant(self, value: float | Sequence[int]) -> Value:
-        """A float32 scalar, an int64 scalar or int64s in a list; equal ones are one."""
+        """A float32 scalar, an int64 scalar or int64s in a list; equal ones are one.
+
+        They are initialisers, which viewers show inside of the nodes that read them. As
+        nodes, a few would have edges to all parts of the graph.
+        """
         is_float = isinstance(value, float)
         array = np.array(value, np.float32 if is_float else np.int64)
         name = f"constant/{array.tolist()}"
         if name in self._values:
             return self._values[name]
         dtype = FLOAT if is_float else INT64
-        tensor = numpy_helper.from_array(array)
-        return self.op("Constant", [], array.shape, name, dtype, value=tensor)
+        self._initializers[name] = numpy_helper.from_array(array, name)
+        self._values[name] = Value(name, array.shape, dtype)
+        return self._values[name]
 
     # Operators
 
@@ -182,9 +191,17 @@ class GraphBuilder:
         """A + b; the shape is a's."""
         return self.op("Add", [a, b], a.shape, name, doc=doc)
 
+    def sub(self, a: Value, b: Value, name: str) -> Value:
+        """A - b; the shape is a's, or b's where a is a single number."""
+        return self.op("Sub", [a, b], a.shape or b.shape, name)
+
     def mul(self, a: Value, b: Value, name: str, doc: str = "") -> Value:
         """A · b; the shape is a's."""
         return self.op("Mul", [a, b], a.shape, name, doc=doc)
+
+    def div(self, a: Value, b: Value, name: str) -> Value:
+        """A / b; the shape is a's."""
+        return self.op("Div", [a, b], a.shape, name)
 
     def reshape(
         self, x: Value, to: Value | Sequence[int], shape: Shape, name: str
@@ -283,7 +300,7 @@ class GraphBuilder:
         if self.opset >= 20:
             return self.op("Gelu", [x], x.shape, name)
         root_2 = self.constant(float(np.sqrt(np.float32(2))))
-        scaled = self.op("Div", [x, root_2], x.shape, f"{name}/scaled")
+        scaled = self.div(x, root_2, f"{name}/scaled")
         erf = self.op("Erf", [scaled], x.shape, f"{name}/erf")
         shifted = self.add(erf, self.constant(1.0), f"{name}/shifted")
         product = self.mul(x, shifted, f"{name}/product")
@@ -309,11 +326,11 @@ class GraphBuilder:
                 epsilon=epsilon,
             )
         mean = self.mean(x, -1, True, f"{name}/mean")
-        centred = self.op("Sub", [x, mean], x.shape, f"{name}/centred")
+        centred = self.sub(x, mean, f"{name}/centred")
         squares = self._squares(centred, name)
         variance = self.mean(squares, -1, True, f"{name}/variance")
         deviation = self._root(variance, epsilon, name)
-        normed = self.op("Div", [centred, deviation], x.shape, f"{name}/normed")
+        normed = self.div(centred, deviation, f"{name}/normed")
         return self.add(self.mul(normed, weight, f"{name}/weighted"), bias, output)
 
     def rms_norm(self, x: Value, name: str, epsilon: float) -> Value:
@@ -331,7 +348,7 @@ class GraphBuilder:
             )
         mean = self.mean(self._squares(x, name), -1, True, f"{name}/mean")
         root = self._root(mean, epsilon, name)
-        normed = self.op("Div", [x, root], x.shape, f"{name}/normed")
+        normed = self.div(x, root, f"{name}/normed")
         return self.mul(normed, weight, output)
 
     def _squares(self, x: Value, name: str) -> Value:

@@ -1,0 +1,192 @@
+"""The rows of the table in docs/deployment.md: what runs a release, and by what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoint_release.parity.other_runtimes import ADAPTERS
+from tests.runtime_rows.environments import Environment, Here, Lacking, Npm, Pip
+
+OWN = Path(__file__).with_name("adapters")
+BASICS = ("numpy==2.4.6", "safetensors==0.8.0")
+NODE = Npm(("onnxruntime-node@1.30.0", "onnxruntime-web@1.30.0"))
+ONNX = "onnx/model.onnx"
+FIXED = "fixed.onnx"
+"""The ONNX file at the sizes of the signature's example, beside the release."""
+ORT = "model.ort"
+"""The ONNX file in ONNX Runtime's format, beside the release."""
+TORCHSCRIPT = "torchscript/model.pt"
+TORCH_EXPORT = "torch_export/model.pt2"
+RELEASE = "."
+
+PASSES, WRONG, FAILS = "passes", "WRONG", "fails"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A runtime, and what it is given.
+
+    Attributes:
+        name: on the command line.
+        title: in the table.
+        reads: the file in the release, or of those beside it.
+        environment: what it runs in.
+        adapter: see checkpoint_release/parity/adapters/harness.py; None: Node's.
+        package: that Node looks for.
+        fixed: whether it runs at the sizes of the signature's example alone.
+        expected: the verdict that is known; another one is a change to look into.
+    """
+
+    name: str
+    title: str
+    reads: str
+    environment: Environment
+    adapter: Path | None = None
+    package: str = ""
+    fixed: bool = False
+    expected: str = PASSES
+
+
+NO_GPU = Lacking("no GPU here")
+ROWS = [
+    Row(
+        "onnxruntime",
+        "ONNX Runtime, Python",
+        ONNX,
+        Here(),
+        OWN / "onnxruntime_python.py",
+    ),
+    Row(
+        "ort-format",
+        "ONNX Runtime, `.ort` file",
+        ORT,
+        Here(),
+        OWN / "onnxruntime_python.py",
+    ),
+    Row(
+        "onnxruntime-node",
+        "onnxruntime-node",
+        ONNX,
+        NODE,
+        package="onnxruntime-node",
+    ),
+    Row(
+        "onnxruntime-web",
+        "onnxruntime-web, WebAssembly in Node",
+        ONNX,
+        NODE,
+        package="onnxruntime-web",
+    ),
+    Row(
+        "chromium-wasm",
+        "onnxruntime-web, WebAssembly in Chromium",
+        ONNX,
+        Here("chromium"),
+        OWN / "chromium_wasm.py",
+    ),
+    Row(
+        "chromium-webgpu",
+        "onnxruntime-web, WebGPU in Chromium (computed by SwiftShader)",
+        ONNX,
+        Here("chromium"),
+        OWN / "chromium_webgpu.py",
+    ),
+    Row(
+        "openvino",
+        "OpenVINO with `INFERENCE_PRECISION_HINT: f32`, CPU",
+        ONNX,
+        Pip(("openvino==2026.4.1", *BASICS)),
+        ADAPTERS / "openvino.py",
+    ),
+    Row(
+        "openvino-default",
+        "OpenVINO by its default, CPU",
+        ONNX,
+        Pip(("openvino==2026.4.1", *BASICS)),
+        OWN / "openvino_default.py",
+        expected=WRONG,
+    ),
+    Row(
+        "tract",
+        "tract (Rust), by its Python package",
+        ONNX,
+        Pip(("tract==0.23.9", *BASICS)),
+        ADAPTERS / "tract.py",
+    ),
+    Row(
+        "iree",
+        "IREE, CPU",
+        ONNX,
+        Pip(("iree-base-compiler", "iree-base-runtime", "onnx==1.23.2", *BASICS)),
+        OWN / "iree.py",
+        expected=WRONG,
+    ),
+    Row(
+        "iree-fixed",
+        "IREE, CPU, sizes fixed",
+        FIXED,
+        Pip(("iree-base-compiler", "iree-base-runtime", "onnx==1.23.2", *BASICS)),
+        OWN / "iree.py",
+        fixed=True,
+    ),
+    Row(
+        "torchscript",
+        "torch, Python",
+        TORCHSCRIPT,
+        Here(),
+        OWN / "torchscript.py",
+    ),
+    Row(
+        "libtorch",
+        "libtorch, C++ compiled with g++",
+        TORCHSCRIPT,
+        Here("g++"),
+        OWN / "libtorch.py",
+    ),
+    Row(
+        "executorch",
+        "ExecuTorch, portable kernels",
+        TORCH_EXPORT,
+        Pip(("executorch==1.5.1",), beside_ours=True),
+        OWN / "executorch.py",
+    ),
+    Row(
+        "transformers",
+        "transformers, `AutoModel`",
+        RELEASE,
+        Here(),
+        OWN / "transformers.py",
+    ),
+    Row(
+        "optimum",
+        "optimum, `ORTModelForCustomTasks`",
+        RELEASE,
+        Pip(
+            ("optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6"),
+            beside_ours=True,
+        ),
+        OWN / "optimum.py",
+    ),
+    Row(
+        "transformers-js",
+        "transformers.js in Node",
+        RELEASE,
+        Npm(("@huggingface/transformers@4.3.1",)),
+        OWN / "transformers_js.mjs",
+        package="@huggingface/transformers",
+    ),
+    Row(
+        "litert",
+        "LiteRT, by litert-torch, sizes fixed",
+        RELEASE,
+        Pip(("litert-torch==0.10.0",), beside_ours=True),
+        OWN / "litert.py",
+        fixed=True,
+    ),
+    Row("cuda", "ONNX Runtime, CUDA", ONNX, NO_GPU),
+    Row("tensorrt", "TensorRT", ONNX, NO_GPU),
+    Row("directml", "DirectML", ONNX, Lacking("it takes Windows")),
+    Row("coreml", "CoreML", TORCHSCRIPT, Lacking("it takes a Mac")),
+    Row("arm64", "ONNX Runtime on ARM64", ONNX, Lacking("no such machine here")),
+]
