@@ -23,6 +23,7 @@ from checkpoint_release.card.inputs import read_inputs
 from checkpoint_release.card.pictures import draw_pictures, write_pictures
 from checkpoint_release.card.render import render
 from checkpoint_release.core import stage
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK, read_benchmark
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.files import artifact_folder
@@ -67,6 +68,12 @@ def write_card(
     check_terms(params)
     inputs = read_inputs(artifacts)
     checkpoint_sha256 = inputs.checkpoint.origin.sha256
+    if inputs.benchmark is None and read_benchmark(artifacts) is not None:
+        print(
+            f"note: {artifacts / BENCHMARK} is about other artifacts; the card goes"
+            " without it",
+            file=sys.stderr,
+        )
     notes = read_notes(params, checkpoint_sha256)
     if not notes.applicable:
         print(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from checkpoint_release.card.benchmark import benchmark_of
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK, Benchmark
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     CheckpointFacts,
@@ -45,6 +47,7 @@ class ReleaseInputs:
             safetensors.
         transformers_class: the class of transformers' own that the model is, if any.
         example: the inputs and outputs of the family's example; None: it has none.
+        benchmark: speed and memory of these very artifacts; None: not measured.
         digests: file in the artifacts' folder → sha256; what the card is made from.
     """
 
@@ -54,6 +57,7 @@ class ReleaseInputs:
     has_transformers_code: bool
     transformers_class: str | None
     example: tuple[Arrays, Arrays] | None
+    benchmark: Benchmark | None
     digests: dict[str, str]
 
     @property
@@ -86,6 +90,7 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
     for name, manifest in formats.items():
         _require_same_checkpoint(artifacts / name, manifest, manifests[CHECKPOINT])
     config = read_config(artifacts / SAFETENSORS.name)
+    benchmark = benchmark_of(artifacts, formats)
     return ReleaseInputs(
         CheckpointFolder.open(artifacts / CHECKPOINT, OWN_ARTIFACTS).facts,
         formats,
@@ -93,7 +98,8 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
         has_transformers_code=config is not None and config.has_transformers_code,
         transformers_class=config.transformers_class if config else None,
         example=_example(artifacts / PARITY_FOLDER),
-        digests=_digests(artifacts),
+        benchmark=benchmark,
+        digests=_digests(artifacts, measured=benchmark is not None),
     )
 
 
@@ -136,12 +142,19 @@ def _require_same_checkpoint(
             )
 
 
-def _digests(artifacts: Path) -> dict[str, str]:
-    """The sha256 of each file that stands for what the card is made from."""
+def _digests(artifacts: Path, *, measured: bool) -> dict[str, str]:
+    """The sha256 of each file that stands for what the card is made from.
+
+    Args:
+        artifacts: the folder of all artifacts.
+        measured: whether a benchmark is among them.
+    """
     digests = {}
     for folder in (CHECKPOINT, *FORMATS):
         manifest = f"{folder}/{MANIFEST}"
         digests[manifest] = sha256(artifacts / manifest)
     report = f"{PARITY_FOLDER}/{REPORT}"
     digests[report] = sha256(artifacts / report)
+    if measured:
+        digests[BENCHMARK] = sha256(artifacts / BENCHMARK)
     return digests

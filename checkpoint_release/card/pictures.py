@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoint_release.card.benchmark import points
 from checkpoint_release.card.files import sizes
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.errors import ModelError
+from checkpoint_release.pictures.latency import latency_picture
 from checkpoint_release.pictures.picture import Picture
 from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
 
 PROOF = "proof.svg"
 SIZES = "sizes.svg"
+LATENCY = "latency.svg"
+"""Where a benchmark was measured."""
 
 
 def draw_pictures(inputs: ReleaseInputs) -> dict[str, Picture]:
@@ -32,10 +36,14 @@ def draw_pictures(inputs: ReleaseInputs) -> dict[str, Picture]:
     Raises:
         ModelError: the family's hook fails, or returns no picture.
     """
+    by_format = sizes(inputs.formats)
     pictures = {
         PROOF: proof_picture(inputs.parity),
-        SIZES: sizes_picture(sizes(inputs.formats)),
+        SIZES: sizes_picture(by_format),
     }
+    if inputs.benchmark is not None:
+        marks = points(inputs.benchmark, by_format, inputs.checkpoint.tensors.bytes)
+        pictures[LATENCY] = latency_picture(marks, inputs.benchmark.headline)
     example = _example_picture(inputs)
     if example is not None:
         pictures[EXAMPLE_PICTURE] = example

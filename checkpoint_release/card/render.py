@@ -14,6 +14,11 @@ from markupsafe import Markup
 
 from checkpoint_release.card.address import Address
 from checkpoint_release.card.author_notes import AuthorNotes, MissingItem
+from checkpoint_release.card.benchmark import (
+    benchmarked_on,
+    not_run_remark,
+    speed_rows,
+)
 from checkpoint_release.card.description import describe
 from checkpoint_release.card.files import file_rows, library_versions, provenance
 from checkpoint_release.card.front_matter import front_matter
@@ -21,7 +26,7 @@ from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.install import needed_packages
 from checkpoint_release.card.markdown import code, escaped, fenced
 from checkpoint_release.card.parity import measured_on, parity_remarks, parity_rows
-from checkpoint_release.card.pictures import PROOF, SIZES
+from checkpoint_release.card.pictures import LATENCY, PROOF, SIZES
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.release import EXAMPLE_PICTURE, PICTURES
 from checkpoint_release.core.signature import Signature, TensorSpec
@@ -96,6 +101,9 @@ def render(
             measured_on=measured_on(inputs.parity.machine),
             parity_rows=parity_rows(inputs.parity),
             parity_remarks=parity_remarks(inputs.parity),
+            benchmark=inputs.benchmark,
+            speed_rows=speed_rows(inputs.benchmark) if inputs.benchmark else [],
+            latency=LATENCY,
             pictures=pictures,
             example=EXAMPLE_PICTURE,
             proof=PROOF,
@@ -180,8 +188,10 @@ def _environment() -> Environment:
         "markdown": Markup,
     }
     environment.globals |= {
+        "benchmarked_on": benchmarked_on,
         "grouped": "{:,}".format,
         "names": _names,
+        "not_run_remark": not_run_remark,
         "picture": _picture,
         "shape": _shape,
         "size": human_size,

@@ -253,6 +253,26 @@ class ParityParams(Section, frozen=True):
             yield "runtimes", "expected each runtime once"
 
 
+class BenchmarkParams(Section, frozen=True):
+    """benchmark: whether and what is measured of speed and memory."""
+
+    enabled: bool
+    sizes: dict[Text, list[Count]]
+    threads: Annotated[
+        list[Annotated[int, Meta(ge=1, le=1024)]],
+        Meta(min_length=1, description="a list of whole numbers from 1 to 1024"),
+    ]
+    rounds: Annotated[int, Meta(ge=3, le=10_000)]
+
+    def validate(self) -> Iterator[tuple[str, str]]:
+        """Nothing is measured twice."""
+        if len(set(self.threads)) < len(self.threads):
+            yield "threads", "a number is there twice"
+        for name, sizes in self.sizes.items():
+            if len(set(sizes)) < len(sizes):
+                yield "sizes", f"a size of {printable(name)} is there twice"
+
+
 class CardParams(Section, frozen=True):
     """card: what only the author can say about the model."""
 
@@ -323,6 +343,7 @@ class Params(Section, frozen=True):
     safetensors: SafetensorsParams
     onnx: OnnxParams
     parity: ParityParams
+    benchmark: BenchmarkParams
     card: CardParams
     publish: PublishParams
 

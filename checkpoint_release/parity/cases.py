@@ -110,7 +110,7 @@ def draw_cases(
     """
     plans = _plans(signature, sizes, magnitudes)
     for plan in plans:
-        _require_room(signature, plan)
+        require_room(signature, plan.sizes)
     cases = []
     for draw in range(repeats):
         for number, plan in enumerate(plans):
@@ -152,29 +152,32 @@ def _plans(
     return plans
 
 
-def _require_room(signature: Signature, plan: _Plan) -> None:
+def require_room(
+    signature: Signature, sizes: Mapping[str, int], option: str = "parity.sizes"
+) -> None:
     """Require inputs that a machine has room for, before any are drawn.
 
     Args:
         signature: what the model takes.
-        plan: of the case.
+        sizes: dimension → size.
+        option: that asks for them.
 
     Raises:
         ParamsError: they would hold more than MAX_CASE.
     """
     size = 0
     for spec in signature.inputs:
-        items = math.prod(resolve_shape(spec, plan.sizes))
+        items = math.prod(resolve_shape(spec, sizes))
         size += items * np.dtype(spec.dtype).itemsize
     if size > MAX_CASE:
-        listed = ", ".join(f"{name}={count}" for name, count in plan.sizes.items())
+        listed = ", ".join(f"{name}={count}" for name, count in sizes.items())
         raise ParamsError(
-            f"{{parity.sizes}} and the dimensions of {{model.signature}} ask for a case"
+            f"{{{option}}} and the dimensions of {{model.signature}} ask for a case"
             f" of {listed}: its inputs would take {size:,} bytes, and"
             f" {MAX_CASE:,} are allowed",
-            "choose smaller sizes in {parity.sizes}, or smaller examples and minima in"
+            f"choose smaller sizes in {{{option}}}, or smaller examples and minima in"
             " {model.signature}",
-            options=["parity.sizes", "model.signature"],
+            options=[option, "model.signature"],
         )
 
 

@@ -168,13 +168,17 @@ def run_isolated(
         except BaseException:
             # such as SIGTERM: nobody waits for the results
             pool.shutdown(wait=False, cancel_futures=True)
-            _kill_until_done(running.values())
+            kill_until_done(running.values())
             raise
     return results
 
 
-def _kill_until_done(running: Iterable[Future[JobResult]]) -> None:
-    """End every process that runs a job, also one that is just being started."""
+def kill_until_done(running: Iterable[Future[Any]]) -> None:
+    """End every isolated process, also one that is just being started.
+
+    Args:
+        running: the calls that wait for them.
+    """
     while any(future.running() for future in running):
         for child in multiprocessing.active_children():
             if child.name == _WORKER:

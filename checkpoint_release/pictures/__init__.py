@@ -4,4 +4,5 @@ picture   a Vega-Lite chart drawn as SVG, and what it needs to be read without s
 theme     colours, light and dark, that the colour-blind can tell apart
 proof     errors by output and format, with the limit
 sizes     bytes by format
+latency   bytes against milliseconds, where these were measured
 """

@@ -22,6 +22,7 @@ NEUTRAL: Settings = {
     "model.source": None,
     "model.inputs": None,
     "parity.sizes": {},
+    "benchmark.sizes": {},
     "card.written_for": None,
     "card.title": None,
     "card.license": None,
