@@ -55,11 +55,12 @@ def main() -> None:
 
 def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, with the rights of the user's token."""
-    from checkpoint_release.release.hub import Hub, default_endpoint, require_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import require_token
 
     return Hub(
         default_endpoint(),
-        require_token(),
+        require_token,
         timeout=params.timeout,
         patience=params.patience,
     )

@@ -68,7 +68,8 @@ def publish(
     Raises:
         PublishError: there is no token for the Hub.
     """
-    from checkpoint_release.release.hub import Hub, default_endpoint, require_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import require_token
 
     waiting = list(due(plan))
     if not waiting:
@@ -76,7 +77,7 @@ def publish(
     options = plan.project.params["publish"]
     hub = Hub(
         default_endpoint(),
-        require_token(),
+        require_token,
         timeout=float(options["timeout"]),
         patience=float(options["patience"]),
         report=report,

@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
 
 from checkpoint_release.core.errors import PublishError
+from checkpoint_release.release.conflicts import content_mismatch, short, tag_conflict
 from checkpoint_release.release.hub import Hub
-from checkpoint_release.release.hub_errors import (
-    content_mismatch,
-    scrub,
-    short,
-    tag_conflict,
-)
+from checkpoint_release.release.hub_errors import scrub
 from checkpoint_release.release.plan import (
     LocalFile,
     Plan,
