@@ -134,6 +134,7 @@ class _Publisher:
                 tag=each.target.tag if tag else None,
                 title=f"Release {each.target.tag or each.target.branch}",
                 description=f"Made from git commit {each.built.commit}",
+                transfer=plan.project.params["publish"]["transfer"],
             )
             state = survey(self._hub, release.local_files, target)
             require_publishable(self._hub, release.local_files, target, state)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import ModelInfo, constants
 from huggingface_hub.errors import HfHubHTTPError
@@ -16,7 +17,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub_errors import RequestError, scrub
-from checkpoint_release.release.plan import RemoteFile
+from checkpoint_release.release.plan import RemoteFile, Target
 from checkpoint_release.release.requests import PATIENCE, Requests
 from checkpoint_release.release.tokens import TokenSource
 
@@ -207,6 +208,31 @@ class Hub:
         except RequestError as error:
             if _status(error) in (404, 501):
                 return []
+            raise
+
+    def speaks_xet(self, target: Target) -> bool:
+        """Whether a repository's large files may be uploaded by Xet.
+
+        Raises:
+            PublishError: the Hub doesn't answer, or this token may not upload.
+        """
+        revision = quote(target.revision, safe="")
+        query = "?create_pr=1" if target.create_pr else ""
+        address = f"{self.endpoint}/api/models/{target.repo_id}/xet-write-token"
+
+        def ask() -> bool:
+            answer = get_session().get(
+                f"{address}/{revision}{query}",
+                headers=build_hf_headers(token=self.requests.token or False),
+            )
+            hf_raise_for_status(answer)
+            return True
+
+        try:
+            return self.requests.read(ask, f"asking for Xet at {target.repo_id}")
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return False
             raise
 
     # Repositories and their history

@@ -280,7 +280,7 @@ def _explain_overload(error: HfHubHTTPError, doing: str, problem: str) -> Reques
 
 _SENT_ONCE = re.compile(
     r"/oauth/token|/api/(repos/create|validate-yaml|whoami-v2|models/[^/]+/[^/]+"
-    r"(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
+    r"(/refs|/discussions|/(commit|tag|branch|revision|xet-write-token)/.*)?)$"
 )
 """Requests that huggingface_hub sends once. It retries all others itself, for 23 s in
 all.

@@ -15,6 +15,7 @@ from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.plan import LocalFile, Survey, Target
 from checkpoint_release.release.tokens import RESOURCE
+from checkpoint_release.release.transfer import chooses_xet
 
 WRITE = "repo.write"
 """The permission that a fine-grained token needs."""
@@ -32,12 +33,14 @@ def require_publishable(
         survey: what is there, and what is left to do.
 
     Raises:
-        PublishError: the token may not do it, the Hub refuses the card, or can't be
-            asked.
+        PublishError: the token may not do it, the Hub refuses the card, lacks Xet that
+            was asked for, or can't be asked.
     """
     if survey.complete(target):
         return
     _require_right(hub, target, survey)
+    if survey.exists:
+        chooses_xet(hub, target)  # raises where it can't be what it shall be
     if CARD in survey.plan.uploaded:
         _require_valid_card(hub, local[CARD])
 

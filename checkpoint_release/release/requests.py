@@ -4,9 +4,9 @@ what may be repeated.
 A request that changes something is never blindly sent again: when its answer is lost,
 the Hub is asked what came of it (`Requests.change`).
 
-huggingface_hub's one HTTP client for the process is configured here. Uploads go over
-plain HTTP (git LFS) unless HF_HUB_DISABLE_XET=0 is set: only there do the time limits
-hold.
+huggingface_hub's one HTTP client for the process is configured here. Xet has a client
+of its own, in which no limits hold: it is off unless HF_HUB_DISABLE_XET=0 is set, or
+publish.transfer asks for it.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from checkpoint_release.release.plan import (
     make_plan,
 )
 from checkpoint_release.release.survey import survey as look_again
+from checkpoint_release.release.transfer import chooses_xet, sending
 
 
 def publish(
@@ -187,7 +188,11 @@ class _Upload:
             f"committing {len(additions)} files, {size:,} bytes, and {len(deletions)}"
             " deletions"
         )
-        with warnings.catch_warnings(record=True) as caught:
+        by_xet = chooses_xet(self.hub, self.target)
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            sending(by_xet=by_xet),
+        ):
             warnings.simplefilter("always")
             # An empty .gitignore goes with the question: one that lies on the Hub would
             # drop files silently.

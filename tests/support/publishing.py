@@ -45,6 +45,7 @@ PARAMS: dict[str, Any] = {
     "delete": [],
     "timeout": 20.0,
     "patience": 600.0,
+    "transfer": "lfs",
     "sbom": False,
     "signing_key": None,
 }

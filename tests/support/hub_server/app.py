@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
@@ -29,13 +30,14 @@ from tests.support.hub_server.storage import (
     lfs_pointer,
 )
 from tests.support.hub_server.trusted import MINT, TrustedPublishers
+from tests.support.hub_server.xet import XetStorage
 
 Handler = Callable[[Request], Awaitable[Response]]
 SIGNED = "X-Amz-Signature=a-secret-signature"
 
 
-def make_app(hub: Hub, trusted: TrustedPublishers) -> Starlette:
-    """The ASGI application over a Hub's storage, and whom it trusts."""
+def make_app(hub: Hub, trusted: TrustedPublishers, xet: XetStorage) -> Starlette:
+    """The ASGI application over a Hub's storage, whom it trusts, and Xet's storage."""
     model = "/api/models/{namespace}/{name}"
     files = "/{namespace}/{name}"
     routes = [
@@ -59,6 +61,9 @@ def make_app(hub: Hub, trusted: TrustedPublishers) -> Starlette:
         ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", _lfs_batch),
         ("POST", "/api/complete/{namespace}/{name}/{oid}", _lfs_complete),
         ("POST", "/api/verify/{namespace}/{name}", _lfs_verify),
+        ("GET", model + "/xet-write-token/{revision}", _xet_token),
+        ("POST", "/xet/{namespace}/{name}/v1/xorbs/default/{hash}", _xorb),
+        ("POST", "/xet/{namespace}/{name}/v1/shards", _shard),
         ("PUT", "/storage/{namespace}/{name}/{oid}", _lfs_put),
         ("PUT", "/storage/{namespace}/{name}/{oid}/{part}", _lfs_put),
         ("GET", "/storage/{namespace}/{name}/{oid}/{path:path}", _lfs_get),
@@ -69,7 +74,7 @@ def make_app(hub: Hub, trusted: TrustedPublishers) -> Starlette:
             Route(path, _guarded(act), methods=[method]) for method, path, act in routes
         ]
     )
-    app.state.hub, app.state.trusted = hub, trusted
+    app.state.hub, app.state.trusted, app.state.xet = hub, trusted, xet
     return app
 
 
@@ -472,6 +477,33 @@ def _stored_repo(request: Request) -> Repo:
     return _hub(request).repos[
         f"{request.path_params['namespace']}/{request.path_params['name']}"
     ]
+
+
+async def _xet_token(request: Request) -> Response:
+    if not _xet(request).spoken:
+        raise HubError(404, "Not Found")
+    pull = request.query_params.get("create_pr") == "1"
+    repo = _repo(request, write=not pull)
+    address = f"{_base(request)}/xet/{repo.repo_id}"
+    return JSONResponse(
+        {"casUrl": address, "accessToken": "xet-secret", "exp": int(time.time()) + 3600}
+    )
+
+
+def _xet(request: Request) -> XetStorage:
+    return request.app.state.xet
+
+
+async def _xorb(request: Request) -> Response:
+    is_new = _xet(request).put(request.path_params["hash"], await request.body())
+    return JSONResponse({"was_inserted": is_new})
+
+
+async def _shard(request: Request) -> Response:
+    places = request.path_params
+    repo = _hub(request).repos[f"{places['namespace']}/{places['name']}"]
+    repo.lfs |= _xet(request).files(await request.body())
+    return JSONResponse({"result": 1})
 
 
 async def _lfs_put(request: Request) -> Response:

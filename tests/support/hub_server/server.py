@@ -15,6 +15,7 @@ from tests.support.hub_server.app import make_app
 from tests.support.hub_server.faults import Fault, Faulty
 from tests.support.hub_server.storage import Account, Hub, Repo
 from tests.support.hub_server.trusted import TrustedPublishers
+from tests.support.hub_server.xet import XetStorage
 
 
 class HubServer:
@@ -28,7 +29,8 @@ class HubServer:
     def __init__(self) -> None:
         self.hub = Hub()
         self.trusted = TrustedPublishers()
-        self._faulty = Faulty(make_app(self.hub, self.trusted))
+        self.xet = XetStorage()
+        self._faulty = Faulty(make_app(self.hub, self.trusted, self.xet))
         transports = self._faulty.transports
 
         class Protocol(H11Protocol):
@@ -83,6 +85,7 @@ class HubServer:
         """Forget everything: a new Hub at the same address."""
         self.hub.__init__()  # type: ignore[misc]
         self.trusted.__init__()  # type: ignore[misc]
+        self.xet.__init__()  # type: ignore[misc]
         self.break_with()
         self.requests.clear()
 
