@@ -4,10 +4,14 @@ Hub.
 Plan, one commit, every hash read back, tag, receipt: in this order, so that whatever
 interrupts it, the next run finds what is left to do. The receipt
 (artifacts/publish.json) is written last and states only what happened.
+
+`python -m pipeline.publish --assemble` makes the release alone: it asks no Hub, and
+leaves the receipt as it is.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,17 +53,21 @@ REQUIREMENTS = Path("requirements.txt")
 def main() -> None:
     """Publish what params.yaml asks for."""
     params = load_params()
+    if "--assemble" in sys.argv[1:]:
+        assemble_release(params.publish, ARTIFACTS, earlier=None)
+        return
     dropped = [name for name, value in params.card.metadata.items() if value is None]
     publish(params.publish, ARTIFACTS, dropped=dropped)
 
 
 def connect(params: PublishParams) -> Hub:
     """The Hub of HF_ENDPOINT, with the rights of the user's token."""
-    from checkpoint_release.release.hub import Hub, default_endpoint, require_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import require_token
 
     return Hub(
         default_endpoint(),
-        require_token(),
+        require_token,
         timeout=params.timeout,
         patience=params.patience,
     )

@@ -80,7 +80,8 @@ def _view(name: str) -> AbstractContextManager[ReleaseView]:
             f"{name} is neither a folder nor organisation/name@revision",
             "name one of them",
         )
-    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import stored_token
 
-    hub = Hub(default_endpoint(), stored_token())
+    hub = Hub(default_endpoint(), stored_token)
     return view_on_hub(hub, repo_id, revision or "main")

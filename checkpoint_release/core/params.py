@@ -324,6 +324,7 @@ class PublishParams(Section, frozen=True):
     delete: list[Text]
     timeout: Seconds
     patience: Seconds
+    transfer: Literal["lfs", "xet", "auto"]
     sbom: bool
     signing_key: Text | None
 

@@ -99,9 +99,10 @@ def _download_s3(checkpoint: Checkpoint, place: Path) -> None:
 
 def _download_hub(checkpoint: Checkpoint, place: Path) -> None:
     from checkpoint_release.core.errors import PublishError
-    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import stored_token
 
-    hub = Hub(default_endpoint(), stored_token())
+    hub = Hub(default_endpoint(), stored_token)
     folder = place.parent / ".hub"
     try:
         file = hub.requests.read(

@@ -68,7 +68,8 @@ def publish(
     Raises:
         PublishError: there is no token for the Hub.
     """
-    from checkpoint_release.release.hub import Hub, default_endpoint, require_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
+    from checkpoint_release.release.tokens import require_token
 
     waiting = list(due(plan))
     if not waiting:
@@ -76,7 +77,7 @@ def publish(
     options = plan.project.params["publish"]
     hub = Hub(
         default_endpoint(),
-        require_token(),
+        require_token,
         timeout=float(options["timeout"]),
         patience=float(options["patience"]),
         report=report,
@@ -133,6 +134,7 @@ class _Publisher:
                 tag=each.target.tag if tag else None,
                 title=f"Release {each.target.tag or each.target.branch}",
                 description=f"Made from git commit {each.built.commit}",
+                transfer=plan.project.params["publish"]["transfer"],
             )
             state = survey(self._hub, release.local_files, target)
             require_publishable(self._hub, release.local_files, target, state)

@@ -213,8 +213,9 @@ def _asked(look_up: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:
 
 def _hub(source: HubSource) -> Found:
     with extras_named():
-        from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
-    hub = Hub(default_endpoint(), stored_token(), report=lambda line: None)
+        from checkpoint_release.release.hub import Hub, default_endpoint
+        from checkpoint_release.release.tokens import stored_token
+    hub = Hub(default_endpoint(), stored_token, report=lambda line: None)
     known = hub.refs(source.hub)
     revisions = [*known.branches, *sorted(known.tags)]
     found = []

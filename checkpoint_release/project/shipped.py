@@ -13,6 +13,7 @@ SHIPPED = (
     ".dvc/pull-request.yaml",
     ".dvc/plots/*",
     ".dvcignore",
+    ".github/workflows/release.yml",
     ".gitignore",
     "checkpoints/adapters/README.md",
     "checkpoints/extra/.gitkeep",

@@ -23,9 +23,10 @@ from checkpoint_release.project.shipped import shipped_files
 
 DISTRIBUTION = "checkpoint-release"
 REQUIREMENTS = "requirements.txt"
-WORKFLOW = "workflow.yml"  # beside this module
+WORKFLOW = ".github/workflows/release.yml"
 _ROOMS = "checkpoint_release/"
 _DEPENDENCY = "      - "
+_INSTALLED_HERE = "  PACKAGES: -r constraints.txt -e . #"
 
 _REQUIREMENTS_TEXT = """\
 # What computes a release; every stage watches this file and constraints.txt.
@@ -74,7 +75,7 @@ def project_files(settings: Settings, folder: str = "") -> dict[str, str]:
     files[".gitignore"] = _own_gitignore(files[".gitignore"])
     files[REQUIREMENTS] = _requirements(settings)
     files["checkpoints/card/notes.md"] = _NOTES_TEXT
-    name, text = _workflow(folder)
+    name, text = _workflow(files.pop(WORKFLOW), folder)
     files[name] = text
     return dict(sorted(files.items()))
 
@@ -175,11 +176,21 @@ def _address(origin: Mapping[str, object]) -> str:
     return url if url.startswith("https:") else ""
 
 
-def _workflow(folder: str) -> tuple[str, str]:
-    """The path of the workflow, relative to the project's folder, and its text."""
-    text = _read(Path(__file__).with_name(WORKFLOW)).replace("FOLDER", folder or ".")
+def _workflow(text: str, folder: str) -> tuple[str, str]:
+    """The workflow of a project.
+
+    Args:
+        text: this project's.
+        folder: of the other one, within its repository; empty: the repository's own.
+
+    Returns:
+        Its path, relative to the project's folder, and its text.
+    """
+    text = text.replace(_INSTALLED_HERE, f"  PACKAGES: -r {REQUIREMENTS} #", 1)
     if not folder:
-        return ".github/workflows/release.yml", text
+        return WORKFLOW, text
+    text = text.replace("name: release\n", f"name: release ({folder})\n", 1)
+    text = text.replace("  PROJECT: . #", f"  PROJECT: {folder} #", 1)
     above = "../" * len(PurePosixPath(folder).parts)
     slug = folder.replace("/", "-")
     return f"{above}.github/workflows/release-{slug}.yml", text

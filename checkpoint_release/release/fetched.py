@@ -55,13 +55,14 @@ def local_release(release: str, revision: str | None) -> Iterator[Fetched]:
             )
         yield Fetched(folder)
         return
-    from checkpoint_release.release.hub import Hub, default_endpoint, stored_token
+    from checkpoint_release.release.hub import Hub, default_endpoint
     from checkpoint_release.release.hub_errors import RequestError
+    from checkpoint_release.release.tokens import stored_token
 
     with TemporaryDirectory() as temporary:
         downloaded = Path(temporary) / "release"
-        hub = Hub(default_endpoint(), stored_token())
         try:
+            hub = Hub(default_endpoint(), stored_token)
             download(hub, release, revision, downloaded)
         except RequestError as error:
             if not error.offline:

@@ -8,47 +8,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from huggingface_hub import ModelInfo, constants, get_token
+from huggingface_hub import ModelInfo, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub_errors import RequestError, scrub
-from checkpoint_release.release.plan import RemoteFile
+from checkpoint_release.release.plan import RemoteFile, Target
 from checkpoint_release.release.requests import PATIENCE, Requests
+from checkpoint_release.release.tokens import TokenSource
 
 
 def default_endpoint() -> str:
     """The Hub's address: HF_ENDPOINT, or https://huggingface.co."""
     return constants.ENDPOINT
-
-
-def stored_token() -> str | None:
-    """The token of the environment (HF_TOKEN) or of `hf auth login`, or None."""
-    return get_token()
-
-
-def require_token() -> str:
-    """The token of the environment (HF_TOKEN) or of `hf auth login`.
-
-    Raises:
-        PublishError: there is none, or it can't be one.
-    """
-    token = stored_token()
-    if not token:
-        raise PublishError(
-            "there is no token for the Hub",
-            "set HF_TOKEN, or run `hf auth login`, with a token that may write to the"
-            " repository",
-        )
-    if not (token.isascii() and token.isprintable()):
-        raise PublishError(
-            "the token for the Hub holds a character that no token has",
-            "set HF_TOKEN to the token alone, or run `hf auth login` again",
-        )
-    return token
 
 
 @dataclass(frozen=True)
@@ -79,17 +55,21 @@ class Hub:
 
     Args:
         endpoint: its address.
-        token: whose rights to use; None: anonymous.
+        token: whose rights to use, or what gives the token before each request; None:
+            anonymous.
         timeout: seconds that each step of a request (connect, send, receive) may take.
         patience: seconds that the Hub is waited for in all, when it asks for it.
         sleep: waits between tries.
         report: takes a line about progress.
+
+    Raises:
+        PublishError: there is no token.
     """
 
     def __init__(
         self,
         endpoint: str,
-        token: str | None,
+        token: str | TokenSource | None,
         *,
         timeout: float = 120.0,
         patience: float = PATIENCE,
@@ -173,6 +153,13 @@ class Hub:
 
     # Who asks, and what the Hub thinks of a card
 
+    @property
+    def repository(self) -> str | None:
+        """The only one that the tokens are for; None: they are for whatever their owner
+        may do.
+        """
+        return self.requests.repository
+
     def who(self) -> dict[str, Any]:
         """Whose token it is and what it may do, as the Hub states it; asked once.
 
@@ -221,6 +208,31 @@ class Hub:
         except RequestError as error:
             if _status(error) in (404, 501):
                 return []
+            raise
+
+    def speaks_xet(self, target: Target) -> bool:
+        """Whether a repository's large files may be uploaded by Xet.
+
+        Raises:
+            PublishError: the Hub doesn't answer, or this token may not upload.
+        """
+        revision = quote(target.revision, safe="")
+        query = "?create_pr=1" if target.create_pr else ""
+        address = f"{self.endpoint}/api/models/{target.repo_id}/xet-write-token"
+
+        def ask() -> bool:
+            answer = get_session().get(
+                f"{address}/{revision}{query}",
+                headers=build_hf_headers(token=self.requests.token or False),
+            )
+            hf_raise_for_status(answer)
+            return True
+
+        try:
+            return self.requests.read(ask, f"asking for Xet at {target.repo_id}")
+        except RequestError as error:
+            if _status(error) in (404, 501):
+                return False
             raise
 
     # Repositories and their history

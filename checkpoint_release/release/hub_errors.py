@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
 from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -18,7 +20,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from checkpoint_release.core.errors import PublishError
-from checkpoint_release.release.plan import LocalFile, Plan, RemoteFile, Target
+
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+"""Statuses that another try may change."""
 
 RETRY_HINT = "run this again: it checks what the Hub holds and does only what is left"
 
@@ -56,7 +60,7 @@ class ErrorContext:
     """What a message may have to name.
 
     Attributes:
-        endpoint, token, timeout: as the Hub has them.
+        endpoint, token, timeout, repository: as the Hub has them.
         token_owner: whose token it is, to put into a sentence; asks the Hub.
     """
 
@@ -64,6 +68,7 @@ class ErrorContext:
     token: str | None
     timeout: float
     token_owner: Callable[[], str]
+    repository: str | None = None
 
     def scrub(self, text: str) -> str:
         """The text without secrets, on one line."""
@@ -79,7 +84,10 @@ def scrub(text: str, token: str | None = None) -> str:
     """
     if token:
         text = text.replace(token, "(token)")
-    text = re.sub(r"\b(hf|api_org)_[A-Za-z0-9_-]{6,}", "(token)", text)
+    text = re.sub(
+        r"\b(hf|api_org)_[A-Za-z0-9_-]{6,}(\.[A-Za-z0-9_-]+)*", "(token)", text
+    )
+    text = re.sub(r"\beyJ[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", "(token)", text)
     text = re.sub(r"(?<=://)[^/@\s]+@", "", text)
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1", text)
 
@@ -187,6 +195,17 @@ def _explain_status(
     quoted = f", “{message}”" if message else ""
     if status in (402, 413):
         return _no_room(status, doing, quoted)
+    if isinstance(error, GatedRepoError):
+        return RequestError(
+            f"{doing}: it is given on request alone, and {context.token_owner()} hasn't"
+            f" asked, or wasn't granted it ({status}{quoted})",
+            "ask for access on its page on the Hub, and use a token of who has it",
+        )
+    if isinstance(error, DisabledRepoError):
+        return RequestError(
+            f"{doing}: the Hub's operators have disabled the repository ({status})",
+            "see its page on the Hub, and ask them",
+        )
     if status in (401, 403):
         return _explain_denial(status, doing, quoted, context)
     problem = f"{doing}: status {status}{quoted}"
@@ -199,7 +218,7 @@ def _explain_status(
         return RequestError(problem, RETRY_HINT, transient=True)
     if status == 412:
         return RequestError(problem, RETRY_HINT, may_have_applied=True)
-    if status in (408, 429, 500, 502, 503, 504):
+    if status in TRANSIENT:
         return _explain_overload(error, doing, problem)
     return RequestError(
         problem,
@@ -216,9 +235,11 @@ def _explain_denial(
     status: int, doing: str, quoted: str, context: ErrorContext
 ) -> RequestError:
     if status == 401:
+        remedy = "set HF_TOKEN to a valid token, or run `hf auth login` again"
+        if context.repository is not None:
+            remedy = "run the job again: it gets another token, and does what is left"
         return RequestError(
-            f"{doing}: the Hub doesn't accept the token (401{quoted})",
-            "set HF_TOKEN to a valid token, or run `hf auth login` again",
+            f"{doing}: the Hub doesn't accept the token (401{quoted})", remedy
         )
     if _QUOTA.search(quoted):
         return _no_room(status, doing, quoted)
@@ -258,8 +279,8 @@ def _explain_overload(error: HfHubHTTPError, doing: str, problem: str) -> Reques
 
 
 _SENT_ONCE = re.compile(
-    r"/api/(repos/create|validate-yaml|whoami-v2|models/[^/]+/[^/]+"
-    r"(/refs|/discussions|/(commit|tag|branch|revision)/.*)?)$"
+    r"/oauth/token|/api/(repos/create|validate-yaml|whoami-v2|models/[^/]+/[^/]+"
+    r"(/refs|/discussions|/(commit|tag|branch|revision|xet-write-token)/.*)?)$"
 )
 """Requests that huggingface_hub sends once. It retries all others itself, for 23 s in
 all.
@@ -301,68 +322,3 @@ def requested_wait(response: httpx2.Response) -> float:
         return float(limit.reset_in_seconds)
     retry_after = response.headers.get("Retry-After", "")
     return float(retry_after) if retry_after.isdigit() else 0.0
-
-
-# Requests that did something else
-
-
-def tag_conflict(target: Target, commit: str, plan: Plan) -> PublishError:
-    """The version's tag is at a commit that isn't this release.
-
-    Args:
-        target: where the release was to go.
-        commit: what the tag stands for.
-        plan: how that commit differs from the release.
-    """
-    if plan.empty:
-        what = "is another commit"
-    else:
-        what = f"holds other files ({_first_few(plan.differing)})"
-    return PublishError(
-        f"{target.tag} of {target.repo_id} is already at {short(commit)}, which"
-        f" {what}; a version is never moved",
-        "raise {publish.version}",
-        options=["publish.version"],
-    )
-
-
-def content_mismatch(
-    local: Mapping[str, LocalFile],
-    remote: Mapping[str, RemoteFile],
-    plan: Plan,
-    commit: str,
-) -> PublishError:
-    """The commit that was just sent doesn't hold the release.
-
-    Args:
-        local: what was sent, by path.
-        remote: what the Hub holds, by path.
-        plan: how they differ.
-        commit: the commit that was read back.
-    """
-    path = plan.differing[0]
-    sent = "nothing"
-    if path in local:
-        sent = f"{local[path].size} bytes, sha256 {local[path].sha256[:12]}…"
-    found = "nothing"
-    if path in remote:
-        digest = remote[path].sha256 or remote[path].blob_id
-        found = f"{remote[path].size} bytes, {digest[:12]}…"
-    return PublishError(
-        f"the Hub does not hold what was sent: {_first_few(plan.differing)} in commit"
-        f" {short(commit)} ({path}: {sent} sent, {found} found); the version was not"
-        " tagged",
-        "publish again; if it happens again, report it to the Hub's operators",
-    )
-
-
-def short(commit: str | None) -> str:
-    """A commit's id as messages show it: twelve digits."""
-    return commit[:12] if commit else "nothing"
-
-
-def _first_few(paths: tuple[str, ...]) -> str:
-    shown = ", ".join(paths[:3])
-    if len(paths) > 3:
-        return f"{shown} and {len(paths) - 3} more"
-    return shown

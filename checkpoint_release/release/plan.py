@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 HUB_FILES = frozenset({".gitattributes"})
 """Files that the Hub creates itself: neither compared nor deleted."""
@@ -68,6 +69,7 @@ class Target:
         deletable: patterns of people's files that may go, or be replaced in a
             repository that holds no release; `*` also stands for slashes.
         title, description: of the commit.
+        transfer: how the bytes of large files go; auto: by Xet where the Hub has it.
     """
 
     repo_id: str
@@ -79,6 +81,7 @@ class Target:
     deletable: tuple[str, ...] = ()
     title: str = "Release"
     description: str = ""
+    transfer: Literal["lfs", "xet", "auto"] = "lfs"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.plan import LocalFile, Survey, Target
+from checkpoint_release.release.tokens import RESOURCE
+from checkpoint_release.release.transfer import chooses_xet
 
 WRITE = "repo.write"
 """The permission that a fine-grained token needs."""
@@ -31,12 +33,14 @@ def require_publishable(
         survey: what is there, and what is left to do.
 
     Raises:
-        PublishError: the token may not do it, the Hub refuses the card, or can't be
-            asked.
+        PublishError: the token may not do it, the Hub refuses the card, lacks Xet that
+            was asked for, or can't be asked.
     """
     if survey.complete(target):
         return
     _require_right(hub, target, survey)
+    if survey.exists:
+        chooses_xet(hub, target)  # raises where it can't be what it shall be
     if CARD in survey.plan.uploaded:
         _require_valid_card(hub, local[CARD])
 
@@ -52,6 +56,9 @@ def _require_right(hub: Hub, target: Target, survey: Survey) -> None:
     Raises:
         PublishError: it may not.
     """
+    if hub.repository is not None:
+        _require_repository(hub.repository, target)
+        return
     who = hub.who()
     if who.get("type") != "user":  # a token of a workflow, say, which has other rules
         return
@@ -64,6 +71,25 @@ def _require_right(hub: Hub, target: Target, survey: Survey) -> None:
             f"the token of {who.get('name')} can't write to {target.repo_id}: {reason}",
             "use a token with write access to that namespace, or change"
             " {publish.repo_id}",
+            options=["publish.repo_id"],
+        )
+
+
+def _require_repository(trusted: str, target: Target) -> None:
+    """Require that a job's token is for the repository.
+
+    Args:
+        trusted: what the token is for: a repository, or a user, for whom it only reads.
+        target: where on the Hub.
+
+    Raises:
+        PublishError: it isn't.
+    """
+    if trusted != target.repo_id:
+        raise PublishError(
+            f"the job's token is for {trusted}, and {{publish.repo_id}} is"
+            f" {target.repo_id}",
+            f"set {RESOURCE} to {target.repo_id}, or change {{publish.repo_id}}",
             options=["publish.repo_id"],
         )
 

@@ -103,6 +103,7 @@ def make_target(
         deletable=tuple(params.delete),
         title=f"Release {name}",
         description="\n\n".join(paragraphs),
+        transfer=params.transfer,
     )
 
 

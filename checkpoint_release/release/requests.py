@@ -4,9 +4,9 @@ what may be repeated.
 A request that changes something is never blindly sent again: when its answer is lost,
 the Hub is asked what came of it (`Requests.change`).
 
-huggingface_hub's one HTTP client for the process is configured here. Uploads go over
-plain HTTP (git LFS) unless HF_HUB_DISABLE_XET=0 is set: only there do the time limits
-hold.
+huggingface_hub's one HTTP client for the process is configured here. Xet has a client
+of its own, in which no limits hold: it is off unless HF_HUB_DISABLE_XET=0 is set, or
+publish.transfer asks for it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from checkpoint_release.release.hub_errors import (
     requested_wait,
     scrub,
 )
+from checkpoint_release.release.tokens import TokenSource, trusted_repository
 
 T = TypeVar("T")
 
@@ -57,17 +58,26 @@ class Requests:
 
     Args:
         endpoint: its address.
-        token: whose rights to use; None: anonymous.
+        token: whose rights to use, or what gives the token before each request; None:
+            anonymous.
         timeout: seconds that each step of a request (connect, send, receive) may take.
         patience: seconds that the Hub is waited for in all, when it asks for it.
         sleep: waits between tries.
         report: takes a line about progress.
+
+    Attributes:
+        token: that is in use now.
+        repository: the only one that it is for; None: it is for whatever its owner may
+            do.
+
+    Raises:
+        PublishError: there is no token.
     """
 
     def __init__(
         self,
         endpoint: str,
-        token: str | None,
+        token: str | TokenSource | None,
         *,
         timeout: float,
         patience: float = PATIENCE,
@@ -75,14 +85,23 @@ class Requests:
         report: Callable[[str], None] = print,
     ) -> None:
         self.endpoint = endpoint.rstrip("/")
-        self.token = token
         self.timeout = timeout
         self.patience = patience
         self._waited = 0.0
         self.report = report
-        self.api = HfApi(endpoint=self.endpoint, token=token or False)
         self._sleep = sleep
+        self.token: str | None = None
+        self._issued: set[str] = set()
+        self._source: TokenSource | None = None
+        self.repository: str | None = None
         self._configure_client()
+        if callable(token):
+            self._source = token
+            self.repository = trusted_repository()
+            self._renew_token(token)
+        else:
+            self.token = token
+        self.api = HfApi(endpoint=self.endpoint, token=self.token or False)
 
     # What may be repeated
 
@@ -163,16 +182,48 @@ class Requests:
 
     def _explain(self, error: Exception, doing: str) -> RequestError:
         context = ErrorContext(
-            self.endpoint, self.token, self.timeout, self._token_owner
+            self.endpoint,
+            self.token,
+            self.timeout,
+            self._token_owner,
+            self.repository,
         )
         return explain(error, doing, context)
 
     def _token_owner(self) -> str:
+        if self.repository is not None:
+            return f"the job's token for {self.repository}"
         try:
             return f"the token of {self.api.whoami(cache=True)['name']}"
         except Exception:
             # it is only for a message, which can do without
             return "this token"
+
+    # Whose rights one has
+
+    def _renew_token(self, source: TokenSource) -> str | None:
+        """Take the token that is to be used now.
+
+        Uploads do so in several threads, so each uses the one that it is given.
+
+        Raises:
+            PublishError: there is none.
+        """
+        token = self.read(source, "exchanging the job's ID token")
+        if token:
+            self._issued.add(token)
+        self.token = token
+        return token
+
+    def _authorise(self, request: httpx2.Request) -> None:
+        """Put the token of now in the place of one that may have ended.
+
+        huggingface_hub makes the headers of an upload once, before its first byte.
+        """
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        if self._source is not None and sent in self._issued:
+            token = self._renew_token(self._source)
+            request.headers["authorization"] = f"{scheme} {token}"
 
     # How long one may take
 
@@ -195,7 +246,7 @@ class Requests:
         client = default_client_factory()
         hooks = client.event_hooks
         client.event_hooks = {
-            "request": [*hooks["request"], self._limit_time],
+            "request": [self._authorise, *hooks["request"], self._limit_time],
             "response": [
                 *hooks["response"],
                 self._stop_endless_retries,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from checkpoint_release.core.artifacts.release import CARD, RELEASE, SUMS, read_release
 from checkpoint_release.core.errors import ArtifactError, PublishError, first_few
+from checkpoint_release.release.conflicts import tag_conflict
 from checkpoint_release.release.hub import Hub, Refs
-from checkpoint_release.release.hub_errors import tag_conflict
 from checkpoint_release.release.plan import (
     HUB_FILES,
     LocalFile,
@@ -36,19 +36,36 @@ def survey(hub: Hub, local: Mapping[str, LocalFile], target: Target) -> Survey:
         target: where the release goes.
 
     Raises:
-        PublishError: the version's tag is at other files, the repository's visibility
-            isn't the one asked for, people's files would be replaced, or the Hub can't
-            be asked.
+        PublishError: the version's tag is at other files, the repository has another
+            name by now or another visibility than asked for, people's files would be
+            replaced, or the Hub can't be asked.
     """
     repo = hub.find_repo(target.repo_id)
     if repo is None:
         return Survey(make_plan(local, {}), exists=False)
+    _require_name(target, str(repo.id))
     _require_visibility(target, is_private=bool(repo.private))
     refs = hub.refs(target.repo_id, pull_requests=target.create_pr)
     looking = _Look(hub, local, target)
     if target.tag and target.tag in refs.tags:
         return looking.at_tag(target.tag)
     return looking.at_branch(refs)
+
+
+def _require_name(target: Target, name: str) -> None:
+    """Require that the repository has the name that it is asked by.
+
+    A Hub leads on from a former name, which somebody else may take one day.
+
+    Raises:
+        PublishError: it hasn't.
+    """
+    if "/" in name and name != target.repo_id:
+        raise PublishError(
+            f"{target.repo_id} is called {name} on the Hub by now",
+            f"set {{publish.repo_id}} to {name}",
+            options=["publish.repo_id"],
+        )
 
 
 def _require_visibility(target: Target, *, is_private: bool) -> None:

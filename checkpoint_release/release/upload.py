@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
 
 from checkpoint_release.core.errors import PublishError
+from checkpoint_release.release.conflicts import content_mismatch, short, tag_conflict
 from checkpoint_release.release.hub import Hub
-from checkpoint_release.release.hub_errors import (
-    content_mismatch,
-    scrub,
-    short,
-    tag_conflict,
-)
+from checkpoint_release.release.hub_errors import scrub
 from checkpoint_release.release.plan import (
     LocalFile,
     Plan,
@@ -32,6 +28,7 @@ from checkpoint_release.release.plan import (
     make_plan,
 )
 from checkpoint_release.release.survey import survey as look_again
+from checkpoint_release.release.transfer import chooses_xet, sending
 
 
 def publish(
@@ -191,7 +188,11 @@ class _Upload:
             f"committing {len(additions)} files, {size:,} bytes, and {len(deletions)}"
             " deletions"
         )
-        with warnings.catch_warnings(record=True) as caught:
+        by_xet = chooses_xet(self.hub, self.target)
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            sending(by_xet=by_xet),
+        ):
             warnings.simplefilter("always")
             # An empty .gitignore goes with the question: one that lies on the Hub would
             # drop files silently.

@@ -103,14 +103,14 @@ def test_a_folder_outside_git_becomes_a_repository_and_one_inside_does_not(
 ) -> None:
     assert not (release / ".git").exists()
     workflow = release.parent / ".github/workflows/release-release.yml"
-    assert "working-directory: release\n" in workflow.read_text()
+    assert "  PROJECT: release #" in workflow.read_text()
     assert main(["new", str(tmp_path / "alone")]) == 0
     assert (tmp_path / "alone/.git").is_dir()
     own = tmp_path / "alone/.github/workflows/release.yml"
-    assert "working-directory: .\n" in own.read_text()
+    assert "  PROJECT: . #" in own.read_text()
     for path in (workflow, own):
-        steps = YAML(typ="safe").load(path)["jobs"]["release"]["steps"]
-        assert {"run": "dvc repro"} in steps
+        assert YAML(typ="safe").load(path)["env"]["PACKAGES"] == "-r requirements.txt"
+        assert "-e ." not in path.read_text()
 
 
 def test_without_git_dvc_is_told_so(

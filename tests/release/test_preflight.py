@@ -138,3 +138,50 @@ def test_a_draft_that_holds_the_release_counts_as_its_pull_request(
     publisher.repo.pulls[0].status = "draft"
     publisher.publish(create_pr=True)
     assert len(publisher.repo.pulls) == 1
+
+
+# What the Hub makes of a repository
+
+
+def test_a_repository_that_was_renamed_is_named(
+    publisher: Publisher, refused: Refused
+) -> None:
+    publisher.hub.hub.create("ada/figure")
+    publisher.hub.hub.renamed[REPO] = "ada/figure"
+    error = refused()
+    assert "ada/stick is called ada/figure on the Hub by now" in error.problem
+    assert "set publish.repo_id to ada/figure" in error.remedy
+    publisher.publish(repo_id="ada/figure")
+    assert publisher.hub.repo("ada/figure").tags.keys() == {"v1.0.0"}
+
+
+def test_what_is_large_or_no_text_goes_to_lfs_and_stays_people_s_gitattributes(
+    publisher: Publisher,
+) -> None:
+    """The Hub adds a line for each to .gitattributes, in the release's own commit."""
+    publisher.hub.hub.lfs_over = 3000
+    extra = publisher.artifacts.parent / "extra"
+    (extra / "tokenizer.dat").write_bytes(b"\0binary")
+    (extra / "long.md").write_text("text\n" * 1000)
+    publisher.publish(extra=str(extra))
+    publisher.require_published()
+    stored = publisher.repo.resolve("main").files
+    in_lfs = {path for path, entry in stored.items() if entry.sha256}
+    assert {"tokenizer.dat", "long.md", "model.safetensors"} <= in_lfs
+    assert "README.md" not in in_lfs
+    lines = publisher.repo.files()[".gitattributes"].decode()
+    assert "tokenizer.dat filter=lfs" in lines and "*.onnx filter=lfs" in lines
+    publisher.publish(extra=str(extra))
+    publisher.require_published()
+
+
+def test_what_storage_has_no_room_for_is_found_before_its_bytes_go_up(
+    publisher: Publisher,
+) -> None:
+    publisher.hub.hub.room = 100
+    with pytest.raises(PublishError, match="has no room for it"):
+        publisher.publish()
+    assert not [path for method, path, _ in publisher.hub.requests if method == "PUT"]
+    publisher.hub.hub.room = 10_000
+    publisher.publish()
+    publisher.require_published()

@@ -22,8 +22,9 @@ from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, ParamsError, PublishError
 from checkpoint_release.core.files import FileEntry, copy_file
 from checkpoint_release.core.params import PublishParams, parse_section
-from checkpoint_release.release.hub import Hub, require_token
+from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.hub_errors import scrub
+from checkpoint_release.release.tokens import require_token
 from tests.support.hub_server import Account, Fault
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import Project

@@ -34,6 +34,7 @@ from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.fetched import download
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.verify import report, verify
+from tests.support.hub_server import Account
 from tests.support.parity_json import store_report, write_parity
 from tests.support.project import ROOT, Project
 from tests.support.publishing import (
@@ -452,6 +453,20 @@ def test_somebody_without_access_gets_one_clear_error(
     assert caught.value.remedy
     with pytest.raises(ArtifactError, match="neither a folder nor"):
         download(Hub(publisher.hub.url, None), "nowhere", None, tmp_path / "download")
+
+
+def test_a_release_that_is_given_on_request_alone_names_what_to_do(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish(private=False)
+    publisher.repo.gated = True
+    publisher.hub.add_token("hf_bobsToken", Account("bob"))
+    with pytest.raises(PublishError) as caught:
+        download(Hub(publisher.hub.url, "hf_bobsToken"), REPO, None, tmp_path / "bobs")
+    assert "it is given on request alone, and the token of bob" in caught.value.problem
+    assert "ask for access" in caught.value.remedy
+    download(Hub(publisher.hub.url, TOKEN), REPO, None, tmp_path / "adas")
+    assert (tmp_path / "adas/release.json").is_file()
 
 
 def test_the_release_that_the_pipeline_builds_passes(built: Project) -> None:

@@ -21,6 +21,7 @@ from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.core.signature import Signature, TensorSpec
 from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.tokens import TokenSource
 from pipeline.publish import publish
 from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.hub_server import HubServer, Repo
@@ -44,6 +45,7 @@ PARAMS: dict[str, Any] = {
     "delete": [],
     "timeout": 20.0,
     "patience": 600.0,
+    "transfer": "lfs",
     "sbom": False,
     "signing_key": None,
 }
@@ -121,7 +123,7 @@ class Publisher:
     def publish(
         self,
         *,
-        token: str = TOKEN,
+        token: str | TokenSource = TOKEN,
         hub: Callable[..., Hub] = Hub,
         dropped: Sequence[str] = (),
         **params: Any,

@@ -4,8 +4,10 @@ models.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
@@ -27,17 +29,21 @@ from tests.support.hub_server.storage import (
     StoredFile,
     lfs_pointer,
 )
+from tests.support.hub_server.trusted import MINT, TrustedPublishers
+from tests.support.hub_server.xet import XetStorage
 
 Handler = Callable[[Request], Awaitable[Response]]
 SIGNED = "X-Amz-Signature=a-secret-signature"
 
 
-def make_app(hub: Hub) -> Starlette:
-    """The ASGI application over a Hub's storage."""
+def make_app(hub: Hub, trusted: TrustedPublishers, xet: XetStorage) -> Starlette:
+    """The ASGI application over a Hub's storage, whom it trusts, and Xet's storage."""
     model = "/api/models/{namespace}/{name}"
     files = "/{namespace}/{name}"
     routes = [
         ("GET", "/api/whoami-v2", _whoami),
+        ("GET", MINT, _mint),
+        ("POST", "/oauth/token", _exchange),
         ("POST", "/api/repos/create", _create),
         ("POST", "/api/validate-yaml", _validate_yaml),
         ("GET", model, _info),
@@ -55,6 +61,9 @@ def make_app(hub: Hub) -> Starlette:
         ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", _lfs_batch),
         ("POST", "/api/complete/{namespace}/{name}/{oid}", _lfs_complete),
         ("POST", "/api/verify/{namespace}/{name}", _lfs_verify),
+        ("GET", model + "/xet-write-token/{revision}", _xet_token),
+        ("POST", "/xet/{namespace}/{name}/v1/xorbs/default/{hash}", _xorb),
+        ("POST", "/xet/{namespace}/{name}/v1/shards", _shard),
         ("PUT", "/storage/{namespace}/{name}/{oid}", _lfs_put),
         ("PUT", "/storage/{namespace}/{name}/{oid}/{part}", _lfs_put),
         ("GET", "/storage/{namespace}/{name}/{oid}/{path:path}", _lfs_get),
@@ -65,14 +74,14 @@ def make_app(hub: Hub) -> Starlette:
             Route(path, _guarded(act), methods=[method]) for method, path, act in routes
         ]
     )
-    app.state.hub = hub
+    app.state.hub, app.state.trusted, app.state.xet = hub, trusted, xet
     return app
 
 
 def _guarded(act: Handler) -> Handler:
     async def handle(request: Request) -> Response:
         try:
-            response = await act(request)
+            response = _moved(request) or await act(request)
         except HubError as error:
             headers = {"X-Error-Message": error.message}
             if error.code:
@@ -81,9 +90,21 @@ def _guarded(act: Handler) -> Handler:
                 {"error": error.message, **error.body}, error.status, headers
             )
         response.headers["X-Request-Id"] = "Root=1-test"
+        response.headers.setdefault("RateLimit", '"api";r=999;t=300')
         return response
 
     return handle
+
+
+def _moved(request: Request) -> Response | None:
+    """The answer to who asks for a repository by its former name."""
+    places = request.path_params
+    former = f"{places.get('namespace')}/{places.get('name')}"
+    now = _hub(request).renamed.get(former)
+    if now is None:
+        return None
+    address = str(request.url).replace(f"/{former}", f"/{now}", 1)
+    return Response(status_code=307, headers={"Location": address})
 
 
 def _hub(request: Request) -> Hub:
@@ -94,10 +115,18 @@ def _account(request: Request) -> Account | None:
     header = request.headers.get("authorization")
     if header is None:
         return None
-    account = _hub(request).tokens.get(header.removeprefix("Bearer "))
+    token = header.removeprefix("Bearer ")
+    account = _hub(request).tokens.get(token)
     if account is None:
         raise HubError(401, "Invalid credentials in Authorization header")
+    if not hasattr(request.state, "token"):
+        request.state.token = token
+        _trusted(request).use(token)
     return account
+
+
+def _trusted(request: Request) -> TrustedPublishers:
+    return request.app.state.trusted
 
 
 def _repo(request: Request, *, write: bool = False) -> Repo:
@@ -120,6 +149,8 @@ async def _whoami(request: Request) -> Response:
     account = _account(request)
     if account is None:
         raise HubError(401, "Invalid username or password.")
+    if account.repository is not None:  # nobody stands behind it
+        raise HubError(403, "This token has no user")
     orgs = [{"name": name, "roleInOrg": role} for name, role in account.orgs.items()]
     described: dict[str, Any] = {"displayName": "test", "role": account.role}
     if account.role == "fineGrained":
@@ -134,13 +165,25 @@ async def _whoami(request: Request) -> Response:
     )
 
 
+async def _mint(request: Request) -> Response:
+    authorization = request.headers.get("authorization", "")
+    audience = request.query_params["audience"]
+    return JSONResponse(_trusted(request).mint(authorization, audience))
+
+
+async def _exchange(request: Request) -> Response:
+    asked = await request.json()
+    trusted = _trusted(request)
+    return JSONResponse(trusted.exchange(asked, _hub(request), _base(request)))
+
+
 async def _create(request: Request) -> Response:
     hub, account, asked = _hub(request), _account(request), await request.json()
     if account is None:
         raise HubError(401, "Invalid username or password.")
     namespace = asked["organization"] or account.name
     repo_id = f"{namespace}/{asked['name']}"
-    if hub.creation_refused or not account.can_write(namespace):
+    if hub.creation_refused or not account.can_write(repo_id):
         raise HubError(
             403,
             "You don't have the rights to create a model under the namespace"
@@ -165,6 +208,7 @@ async def _info(request: Request) -> Response:
         "modelId": repo.repo_id,
         "sha": commit.oid,
         "private": repo.private,
+        "gated": "auto" if repo.gated else False,
         "lastModified": commit.date,
         "createdAt": "2026-01-01T00:00:00.000Z",
         "tags": [],
@@ -322,6 +366,9 @@ def _require_pulls(repo: Repo) -> None:
 
 async def _resolve(request: Request) -> Response:
     repo = _repo(request)
+    if repo.access_denied(_account(request)):
+        message = f"Access to model {repo.repo_id} is restricted."
+        raise HubError(403, message, "GatedRepo")
     path = unquote(request.path_params["path"])
     commit, entry = repo.entry(_revision(request), path)
     etag = f'"{entry.sha256 or entry.oid}"'
@@ -366,7 +413,7 @@ async def _preupload(request: Request) -> Response:
     answers = []
     for file in asked["files"]:
         there = commit.files.get(file["path"])
-        mode = "lfs" if repo.in_lfs(revision, file["path"]) else "regular"
+        mode = "lfs" if _goes_to_lfs(request, repo, file) else "regular"
         answers.append(
             {
                 "path": file["path"],
@@ -378,9 +425,29 @@ async def _preupload(request: Request) -> Response:
     return JSONResponse({"files": answers})
 
 
+def _goes_to_lfs(request: Request, repo: Repo, file: dict[str, Any]) -> bool:
+    """By its name, its size, or because it is no text."""
+    by_name = repo.in_lfs(_revision(request), file["path"])
+    is_large = file["size"] >= _hub(request).lfs_over
+    return by_name or is_large or b"\0" in base64.b64decode(file["sample"])
+
+
+def _require_room(hub: Hub, repo: Repo, wanted: list[dict[str, Any]]) -> None:
+    """Refuse what the storage can't take."""
+    coming = sum(each["size"] for each in wanted if each["oid"] not in repo.lfs)
+    held = sum(
+        len(content) for each in hub.repos.values() for content in each.lfs.values()
+    )
+    if hub.room is not None and held + coming > hub.room:
+        raise HubError(
+            403, "Private repository storage limit reached, please upgrade your plan"
+        )
+
+
 async def _lfs_batch(request: Request) -> Response:
     hub, asked = _hub(request), await request.json()
     repo = _repo(request, write="ref" in asked)
+    _require_room(hub, repo, asked["objects"])
     base, answers = _base(request), []
     for wanted in asked["objects"]:
         oid, size = wanted["oid"], wanted["size"]
@@ -410,6 +477,33 @@ def _stored_repo(request: Request) -> Repo:
     return _hub(request).repos[
         f"{request.path_params['namespace']}/{request.path_params['name']}"
     ]
+
+
+async def _xet_token(request: Request) -> Response:
+    if not _xet(request).spoken:
+        raise HubError(404, "Not Found")
+    pull = request.query_params.get("create_pr") == "1"
+    repo = _repo(request, write=not pull)
+    address = f"{_base(request)}/xet/{repo.repo_id}"
+    return JSONResponse(
+        {"casUrl": address, "accessToken": "xet-secret", "exp": int(time.time()) + 3600}
+    )
+
+
+def _xet(request: Request) -> XetStorage:
+    return request.app.state.xet
+
+
+async def _xorb(request: Request) -> Response:
+    is_new = _xet(request).put(request.path_params["hash"], await request.body())
+    return JSONResponse({"was_inserted": is_new})
+
+
+async def _shard(request: Request) -> Response:
+    places = request.path_params
+    repo = _hub(request).repos[f"{places['namespace']}/{places['name']}"]
+    repo.lfs |= _xet(request).files(await request.body())
+    return JSONResponse({"result": 1})
 
 
 async def _lfs_put(request: Request) -> Response:

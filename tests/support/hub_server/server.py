@@ -14,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tests.support.hub_server.app import make_app
 from tests.support.hub_server.faults import Fault, Faulty
 from tests.support.hub_server.storage import Account, Hub, Repo
+from tests.support.hub_server.trusted import TrustedPublishers
+from tests.support.hub_server.xet import XetStorage
 
 
 class HubServer:
@@ -26,7 +28,9 @@ class HubServer:
 
     def __init__(self) -> None:
         self.hub = Hub()
-        self._faulty = Faulty(make_app(self.hub))
+        self.trusted = TrustedPublishers()
+        self.xet = XetStorage()
+        self._faulty = Faulty(make_app(self.hub, self.trusted, self.xet))
         transports = self._faulty.transports
 
         class Protocol(H11Protocol):
@@ -80,6 +84,8 @@ class HubServer:
     def reset(self) -> None:
         """Forget everything: a new Hub at the same address."""
         self.hub.__init__()  # type: ignore[misc]
+        self.trusted.__init__()  # type: ignore[misc]
+        self.xet.__init__()  # type: ignore[misc]
         self.break_with()
         self.requests.clear()
 

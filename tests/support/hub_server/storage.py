@@ -33,17 +33,24 @@ class Account:
         orgs: organisation → role ("read", "write" or "admin").
         role: what the token itself allows ("read", "write" or "fineGrained").
         scoped: of a fine-grained token, namespace or repository → permissions.
+        repository: of a trusted publisher's token, the only one that it is for.
     """
 
     name: str
     orgs: dict[str, str] = field(default_factory=dict)
     role: str = "write"
     scoped: dict[str, list[str]] = field(default_factory=dict)
+    repository: str | None = None
 
-    def can_read(self, namespace: str) -> bool:
-        return namespace == self.name or namespace in self.orgs
+    def can_read(self, repo_id: str) -> bool:
+        namespace = repo_id.partition("/")[0]
+        own = namespace == self.name or namespace in self.orgs
+        return own or repo_id == self.repository
 
-    def can_write(self, namespace: str) -> bool:
+    def can_write(self, repo_id: str) -> bool:
+        if self.repository is not None:
+            return repo_id == self.repository
+        namespace = repo_id.partition("/")[0]
         own = namespace == self.name or self.orgs.get(namespace) in ("write", "admin")
         if self.role == "fineGrained":
             return "repo.write" in self.scoped.get(namespace, [])
@@ -103,6 +110,7 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
     pulls: list[PullRequest] = field(default_factory=list)
     pulls_disabled: bool = False
+    gated: bool = False
     blobs: dict[str, bytes] = field(default_factory=dict)
     lfs: dict[str, bytes] = field(default_factory=dict)
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
@@ -144,6 +152,10 @@ class Repo:
             if at.parent is None:
                 return found
             at = self.commits[at.parent]
+
+    def access_denied(self, account: Account | None) -> bool:
+        """Whether the repository asks for access, and this account has none."""
+        return self.gated and not (account and account.can_write(self.repo_id))
 
     def in_lfs(self, revision: str, path: str) -> bool:
         """Whether .gitattributes sends the path to LFS."""
@@ -250,6 +262,11 @@ class Repo:
                     )
                 case "lfsFile":
                     files[value["path"]] = self.link(value["path"], value["oid"])
+                    self._track(
+                        branch if branch in self.branches else base,
+                        value["path"],
+                        files,
+                    )
                 case "deletedFile":
                     if value["path"] not in files:
                         raise HubError(
@@ -274,6 +291,17 @@ class Repo:
             author=author,
         )
 
+    def _track(self, at: str, path: str, files: dict[str, StoredFile]) -> None:
+        """Name a file in .gitattributes that went to LFS for what is in it."""
+        if self.in_lfs(at, path):
+            return
+        text = self.blobs[files[".gitattributes"].oid].decode()
+        line = f"{path} filter=lfs diff=lfs merge=lfs -text\n"
+        if line not in text:
+            files[".gitattributes"] = self.store(
+                ".gitattributes", (text + line).encode()
+            )
+
     def merge(self, number: int) -> Commit:
         """Merge a pull request into main, as a person does in the browser."""
         pull = self.pulls[number - 1]
@@ -283,13 +311,28 @@ class Repo:
 
 
 class Hub:
-    """Every account and repository."""
+    """Every account and repository.
+
+    Attributes:
+        tokens: whom each stands for.
+        repos, renamed: by name; the former name of a repository → that of now.
+        lies: path → "stored" or "served", of files that the Hub holds changed.
+        creation_refused: whether nobody may make a repository.
+        room: bytes that the storage may hold in all; None: any number.
+        lfs_over: bytes from which on a file goes to LFS, whatever it is called.
+        page_size: how many items a list's page has.
+        multipart_over, chunk_size: bytes from which on a file goes in parts, and of a
+            part.
+    """
 
     def __init__(self) -> None:
         self.tokens: dict[str, Account] = {}
         self.repos: dict[str, Repo] = {}
         self.lies: dict[str, str] = {}
         self.creation_refused = False
+        self.renamed: dict[str, str] = {}
+        self.room: int | None = None
+        self.lfs_over = 10_000_000
         self.page_size = 1000
         self.multipart_over = 1 << 30
         self.chunk_size = 1 << 20
@@ -309,10 +352,9 @@ class Hub:
         self, repo_id: str, account: Account | None, *, write: bool = False
     ) -> Repo:
         """The repository, if this account may see it (and change it)."""
-        namespace = repo_id.partition("/")[0]
         repo = self.repos.get(repo_id)
         visible = repo is not None and (
-            not repo.private or (account and account.can_read(namespace))
+            not repo.private or (account and account.can_read(repo_id))
         )
         if repo is None or not visible:
             if account is None:
@@ -320,7 +362,7 @@ class Hub:
             raise HubError(404, "Repository not found", "RepoNotFound")
         if write and account is None:
             raise HubError(401, "Invalid username or password.")
-        if write and account and not account.can_write(namespace):
+        if write and account and not account.can_write(repo_id):
             raise HubError(
                 403, "Forbidden: you must use a write token to upload to a repository."
             )
