@@ -4,7 +4,8 @@ An exporter sees one set of sizes and values, and mistakes hide in what it didn'
 So every case has other values than the export's, and every dynamic dimension takes
 sizes that the export did not: the smallest, the next, an odd one and one beyond the
 export's example. Cases of nominal values in these shapes are joined by the first and
-the last index of every integer input, by zeros, and by tiny and large magnitudes.
+the last index of every integer input, by both ends of every range of floats, by zeros,
+and by tiny and large magnitudes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Case:
             scale.
         magnitude: of the float inputs; 1 is nominal.
         inputs: by name, as the signature has them.
-        drawn: whether integers were drawn, and aren't all at one end of their range.
+        drawn: whether values with a range were drawn, and aren't all at one end of it.
     """
 
     name: str
@@ -71,8 +72,8 @@ class _Plan:
         name: what it tries, without its sizes.
         kind, magnitude: as the case's.
         sizes: dimension → size.
-        index: "first" or "last": integer inputs hold only the lowest or the highest of
-            their values; None: values are drawn.
+        index: "first" or "last": inputs with a range hold only the lowest or the
+            highest of their values; None: values are drawn.
     """
 
     name: str
@@ -127,8 +128,8 @@ def _plans(
     """What all cases try, once.
 
     Nominal values are tried in all shapes, extreme ones in a single small shape, since
-    what they reveal doesn't depend on it. Cases of indices need an integer input, those
-    of magnitudes a float.
+    what they reveal doesn't depend on it. Cases of indices need an input with a range,
+    those of magnitudes a float.
 
     Args:
         signature: what the model takes.
@@ -142,9 +143,10 @@ def _plans(
     small = {}
     for name, dimension in signature.dimensions.items():
         small[name] = dimension.nearest(dimension.minimum + EXTREME_SIZE)
-    if kinds & {"i", "u"}:
-        plans.append(_Plan("first index", NOMINAL, small, index="first"))
-        plans.append(_Plan("last index", NOMINAL, small, index="last"))
+    if any(spec.high is not None for spec in signature.inputs):
+        what = "index" if kinds & {"i", "u"} else "value"
+        plans.append(_Plan(f"first {what}", NOMINAL, small, index="first"))
+        plans.append(_Plan(f"last {what}", NOMINAL, small, index="last"))
     if "f" in kinds:
         for magnitude in magnitudes:
             name = f"magnitude {magnitude:g}" if magnitude else "zeros"
@@ -190,7 +192,7 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
     inputs = sample_inputs(signature, plan.sizes, seed, plan.magnitude)
     if plan.index:
         for spec in signature.inputs:
-            if spec.is_integer:
+            if spec.high is not None:
                 value = _extreme(spec, plan.index)
                 inputs[spec.name] = np.full_like(inputs[spec.name], value)
     name = plan.name
@@ -202,16 +204,17 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
     return Case(name, plan.kind, plan.magnitude, inputs, drawn)
 
 
-def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:
-    """The first or the last of the integers that an input takes.
+def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> float:
+    """The first or the last of the values that an input takes.
 
     Args:
-        spec: of an integer input, which has a range [low, high).
+        spec: of an input with a range.
         index: which of the two.
     """
+    low, high = spec.low or 0, spec.high or 0
     if index == "first":
-        return spec.low or 0
-    return (spec.high or 1) - 1
+        return low
+    return high - 1 if spec.is_integer else high
 
 
 def _shapes(
