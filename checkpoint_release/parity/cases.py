@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Literal
 
 import numpy as np
 
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.fixed_sizes import at_sizes
 from checkpoint_release.core.signature import (
     Arrays,
     Dimension,
@@ -50,6 +51,8 @@ class Case:
         magnitude: of the float inputs; 1 is nominal.
         inputs: by name, as the signature has them.
         drawn: whether values with a range were drawn, and aren't all at one end of it.
+        sizes: dimension → size.
+        is_sample: whether it is to be the release's sample.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Case:
     magnitude: float
     inputs: Arrays
     drawn: bool = True
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    is_sample: bool = False
 
     @property
     def elements(self) -> int:
@@ -118,6 +123,41 @@ def draw_cases(
             case_seed = (seed + 1) * SEED_STRIDE + draw * len(plans) + number
             cases.append(_draw(signature, plan, case_seed, draw))
     return cases
+
+
+def draw_fixed_cases(
+    signature: Signature,
+    fixed: Mapping[str, int],
+    *,
+    seed: int,
+    magnitudes: Sequence[float],
+    repeats: int = 1,
+) -> list[Case]:
+    """The cases of a file with fixed shapes; a nominal one of them is the sample, which
+    every file can be run on.
+
+    Args:
+        signature: what the model takes.
+        fixed: dimension → size.
+        seed, magnitudes, repeats: as of draw_cases.
+
+    Raises:
+        ParamsError: as draw_cases.
+    """
+    cases = draw_cases(
+        at_sizes(signature, fixed),
+        seed=seed + 1,
+        sizes={},
+        magnitudes=magnitudes,
+        repeats=repeats,
+    )
+    listed = ", ".join(f"{name}={size}" for name, size in fixed.items())
+    renamed = []
+    for number, case in enumerate(cases):
+        name, sizes = f"{case.name}, fixed {listed}", {**case.sizes, **fixed}
+        is_sample = number == 0  # a nominal one is the first
+        renamed.append(replace(case, name=name, sizes=sizes, is_sample=is_sample))
+    return renamed
 
 
 def _plans(
@@ -201,7 +241,7 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
     if draw:
         name += f", draw {draw + 1}"
     drawn = plan.index is None
-    return Case(name, plan.kind, plan.magnitude, inputs, drawn)
+    return Case(name, plan.kind, plan.magnitude, inputs, drawn, plan.sizes)
 
 
 def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> float:

@@ -120,7 +120,9 @@ def _signature(file: Path, session: Any) -> Signature:
     """
     config = find_config(file)
     own = session.get_modelmeta().custom_metadata_map.get("signature")
-    if config is not None:
+    # of a further file, such as one with fixed shapes, config.json may promise too much
+    is_further = bool(own) and file.name != ONNX.file
+    if config is not None and not is_further:
         signature = config.signature
     elif own:
         signature = _stated_in(file, own)
