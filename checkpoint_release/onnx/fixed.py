@@ -16,7 +16,11 @@ from checkpoint_release.core.signature import Signature
 from checkpoint_release.onnx.clean import MOVEMENT, import_used_domains, optimise
 from checkpoint_release.onnx.file import is_placeholder
 from checkpoint_release.onnx.routes import ExportedGraph
-from checkpoint_release.onnx.shapes import describe_values, infer_shapes
+from checkpoint_release.onnx.shapes import (
+    describe_interface,
+    describe_values,
+    infer_shapes,
+)
 from checkpoint_release.runtimes.onnx_graph import names_read
 
 FIXED_FILE = "model_fixed.onnx"
@@ -34,8 +38,7 @@ def make_fixed(exported: ExportedGraph, signature: Signature) -> ExportedGraph:
 
     model = ModelProto()
     model.CopyFrom(exported.model)
-    describe_values(model, signature)
-    del model.graph.value_info[:]
+    describe_interface(model, signature)
     weights = {}
     for tensor in list(model.graph.initializer):
         if is_placeholder(tensor):

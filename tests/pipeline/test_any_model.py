@@ -22,8 +22,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.errors import ExportError, InferenceError, ModelError
 from checkpoint_release.core.signature import Arrays, check_inputs, sample_inputs
 from checkpoint_release.core.stated_signature import read_signature
@@ -232,6 +235,45 @@ def test_sizes_that_follow_from_others_and_ranges_go_into_every_format(
         architecture.signature, seed=0, sizes={}, magnitudes=[0.0, 1e3]
     ):
         assert check_inputs(architecture.signature, case.inputs)
+
+
+@pytest.mark.slow
+def test_a_file_of_fixed_shapes_is_proven_as_the_others_are(project: Project) -> None:
+    architecture = checkpoint("tests.support.models:Framed", {}, SIGNATURES[Framed])
+    sizes = {"batch": 1, "tokens": 6, "past": 3}
+    project.set(onnx__fixed=sizes, formats__torchscript=False)
+    for stage in (export_safetensors, export_onnx, export_torchscript):
+        stage.main()
+
+    def parity_check() -> subprocess.CompletedProcess[str]:
+        return project.run(
+            *("python", "-m", "pipeline.parity_check"),
+            check=False,
+            environment={"PYTHONPATH": str(ROOT)},
+        )
+
+    done = parity_check()
+    assert done.returncode == 0, done.stderr
+    assert "onnx fixed: the cases of batch 1, tokens 6, past 3 alone" in done.stdout
+    figures = read_report(Path("artifacts/parity/report.json")).formats["onnx fixed"]
+    assert figures.rule == "noise" and figures.graph and figures.graph.error <= 1e-12
+    assert figures.weights and figures.weights.bit_for_bit == figures.weights.of
+    assert figures.cases and figures.graph.cases == figures.cases
+    sample = load_file("artifacts/parity/sample/inputs.safetensors")
+    assert check_inputs(architecture.signature, sample) == sizes
+
+    # a weight a thousandth too large, in the file of fixed shapes alone
+    file = Path("artifacts/onnx/model_fixed.onnx")
+    model = onnx.load(file)
+    manifest = json.loads(Path("artifacts/onnx/manifest.json").read_text())
+    (tensor,) = (each for each in model.graph.initializer if each.name == "out.weight")
+    wrong = onnx.numpy_helper.to_array(tensor) * np.float32(1.001)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(wrong, tensor.name))
+    onnx.save(model, file)
+    write_manifest(file.parent, "onnx", facts=manifest["facts"])
+    done = parity_check()
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "onnx fixed: " in done.stderr and "onnx: " not in done.stderr
 
 
 @pytest.mark.parametrize(
