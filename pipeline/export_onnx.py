@@ -3,8 +3,8 @@
     python -m pipeline.export_onnx
 
 Reads artifacts/checkpoint; writes artifacts/onnx: model.onnx (past 2 GB with
-model.onnx.data), the variants that params.yaml asks for, and config.json. torch is
-imported only where the model has no ONNX graph of its own.
+model.onnx.data), the variants that params.yaml asks for, also of fixed shapes, and
+config.json. torch is imported only where the model has no ONNX graph of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def _write(folder: Path, params: OnnxParams) -> Manifest:
         exporter=params.exporter,
         ir_version=params.ir_version,
         variants=params.variants,
+        fixed=params.fixed,
     )
     model_config(checkpoint).write(folder)
     return write_manifest(

@@ -16,6 +16,7 @@ the error.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.sources import make_importable
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import find_candidates
-from checkpoint_release.parity.cases import Case, draw_cases
+from checkpoint_release.parity.cases import Case, draw_cases, draw_fixed_cases
 from checkpoint_release.parity.check import check_parity
 from checkpoint_release.parity.example import example_cases, write_example
 from checkpoint_release.parity.failure import parity_error
@@ -69,9 +70,12 @@ def main() -> None:
     checkpoint = CheckpointFolder.open(artifacts / CHECKPOINT, OWN_ARTIFACTS)
     signature = checkpoint.architecture.signature
 
+    candidates = find_candidates(artifacts, enabled, params.safetensors.dtype)
     cases = _draw(signature, params.parity)
     cases += example_cases(checkpoint.architecture)
-    candidates = find_candidates(artifacts, enabled, params.safetensors.dtype)
+    for candidate in candidates:
+        if candidate.sizes:
+            cases += _draw_fixed(signature, candidate.sizes, params.parity)
     runtimes = other_runtimes(params.parity.runtimes)
     limits = _limits(params.parity)
     check = check_parity(checkpoint.path, candidates, cases, limits, runtimes)
@@ -109,6 +113,18 @@ def _draw(signature: Signature, params: ParityParams) -> list[Case]:
         signature,
         seed=params.seed,
         sizes=sizes,
+        magnitudes=params.magnitudes,
+        repeats=params.repeats,
+    )
+
+
+def _draw_fixed(
+    signature: Signature, sizes: Mapping[str, int], params: ParityParams
+) -> list[Case]:
+    return draw_fixed_cases(
+        signature,
+        sizes,
+        seed=params.seed,
         magnitudes=params.magnitudes,
         repeats=params.repeats,
     )

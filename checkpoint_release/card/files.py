@@ -19,6 +19,7 @@ from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.artifacts.released_files import released_files
 
 WEIGHTS = "weights"
+FIXED = "the ONNX model with fixed shapes"
 _MAIN_FILES = {
     SAFETENSORS.name: WEIGHTS,
     ONNX.name: "the model for ONNX Runtime and other ONNX runtimes",
@@ -35,6 +36,7 @@ _OTHER_FILES = (
     (r"(tokenizer|vocab|merges|special_tokens|added_tokens|spiece).*", "the tokenizer"),
     (r"(pre)?processor_config\.json", "how inputs are prepared"),
     (r"\w+\.py", "the model's code, for transformers"),
+    (r"model_fixed\.onnx", FIXED),
     (r"model_\w+\.onnx", "a smaller ONNX model, less exact"),
     (r".+\.onnx_data", "weights of the ONNX model"),
 )
@@ -93,6 +95,9 @@ def _purpose(format: str, path: str, facts: Mapping[str, Any]) -> str:
         return f"{purpose}, {cast['tensors']} tensors cast to {cast['to']}"
     if path == ONNX.file and "opset" in facts:
         return f"{purpose}; opset {facts['opset']}"
+    if purpose == FIXED:
+        sizes = facts["fixed"]["sizes"].items()
+        return f"{purpose}: {', '.join(f'{name} {size}' for name, size in sizes)}"
     return purpose
 
 
@@ -127,6 +132,11 @@ def sizes(formats: Mapping[str, Manifest]) -> dict[str, int]:
             size = manifest.files[variant["file"]].size
             found[format] -= size
             found[f"{format} {variant['precision']}"] = size
+        fixed = manifest.facts.get("fixed")
+        if fixed:
+            size = manifest.files[fixed["file"]].size
+            found[format] -= size
+            found[f"{format} fixed"] = size
     return found
 
 

@@ -117,9 +117,10 @@ def _remarks(figures: FormatFigures, cases: int) -> Iterator[str]:
     if figures.weights:
         yield _weights_remark(figures.weights, precision)
     if figures.bit_identical_cases:
+        of_all = f"{figures.bit_identical_cases} of {figures.cases or cases} cases"
         yield (
-            f"in {figures.bit_identical_cases} of {cases} cases every output has the"
-            " same bits as that of the eager model in float32"
+            f"in {of_all} every output has the same bits as that of the eager model in"
+            " float32"
         )
     if precision:
         yield _precision_remark(figures, precision)

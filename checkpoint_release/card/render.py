@@ -126,9 +126,8 @@ def render(
 def _input_rows(signature: Signature) -> list[list[str]]:
     rows = []
     for spec in signature.inputs:
-        values = "" if spec.high is None else f"{spec.low} to {spec.high - 1}"
         cells = [code(spec.name), code(spec.dtype), _shape_cell(spec)]
-        rows.append([*cells, escaped(values), escaped(spec.description)])
+        rows.append([*cells, escaped(spec.range_text), escaped(spec.description)])
     return rows
 
 

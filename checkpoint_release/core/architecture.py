@@ -68,7 +68,11 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.signature import Signature
-from checkpoint_release.core.stated_signature import read_signature
+from checkpoint_release.core.stated_signature import (
+    read_signature,
+    states_bounds_alone,
+    with_bounds,
+)
 from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS, Trust
 
 if TYPE_CHECKING:
@@ -184,15 +188,18 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
             no signature is stated.
         ParamsError: model.signature, model.inputs or model.kwargs don't fit.
     """
-    if model.signature is not None:
-        signature = read_signature(model.signature)
+    stated = model.signature
+    bounds = stated if stated and states_bounds_alone(stated) else None
+    if stated is not None and bounds is None:
+        signature = read_signature(stated)
         selected = _select_inputs(signature, model.inputs)
         return Architecture(model.factory, model.kwargs, selected, trust=OWN_ARTIFACTS)
     family = family_module(model.factory, OWN_ARTIFACTS)
     read, sign = _hook(family, "read_architecture"), _hook(family, "signature")
     if read is None or sign is None:
+        states = "is null" if stated is None else "states bounds alone"
         raise ModelError(
-            f"{{model.signature}} is null, and {family.__name__} has no"
+            f"{{model.signature}} {states}, and {family.__name__} has no"
             " read_architecture and signature functions",
             "state {model.signature} and {model.kwargs}; `checkpoint-release signature"
             f" {model.factory}` drafts the first",
@@ -209,6 +216,8 @@ def read_architecture(model: ModelParams, tensors: TensorShapes) -> Architecture
             f" and its signature a {type(signature).__name__}",
             "return a dict and a checkpoint_release.core.signature.Signature",
         )
+    if bounds is not None:
+        signature = with_bounds(signature, bounds)
     return Architecture(
         model.factory, kwargs, signature, described=True, trust=OWN_ARTIFACTS
     )

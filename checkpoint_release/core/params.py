@@ -200,12 +200,13 @@ class SafetensorsParams(Section, frozen=True):
 
 
 class OnnxParams(Section, frozen=True):
-    """onnx: which opset, exporter and variants."""
+    """onnx: which opset, exporter, variants and fixed sizes."""
 
     opset: Opset
     exporter: Literal["auto", "direct", "torchscript", "dynamo"]
     ir_version: Annotated[int, Meta(ge=3, le=2**31 - 1)] | None
     variants: list[Literal["float16", "int8"]]
+    fixed: Annotated[dict[Text, Count], Meta(min_length=1)] | None
 
 
 class ToleranceParams(Section, frozen=True):

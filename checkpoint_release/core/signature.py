@@ -1,12 +1,13 @@
 """What a model takes and gives: inputs, outputs, dynamic dimensions, sample inputs.
 
 In a shape a number is fixed and a name is a dynamic dimension; inputs that name the
-same dimension agree on its size. As the option model.signature, in config.json and in
-checkpoint.json a signature reads:
+same dimension agree on its size. What follows from dimensions is an expression. As the
+option model.signature, in config.json and in checkpoint.json a signature reads:
 
     inputs:
       - {name: tokens, dtype: int64, shape: [batch, sequence], low: 0, high: 29}
-      - {name: image, dtype: float32, shape: [batch, 3, height, width]}
+      - {name: frames, shape: [batch, 2*sequence + 1, 80]}
+      - {name: image, shape: [batch, 3, height, width], low: 0.0, high: 1.0}
     outputs:
       - {name: logits}
     dimensions:
@@ -23,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checkpoint_release.core.errors import InferenceError
+from checkpoint_release.core.errors import InferenceError, ParamsError
+from checkpoint_release.core.size_expressions import parse_size, size_names
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -36,17 +38,19 @@ class TensorSpec:
     Attributes:
         name: as the model's forward names it.
         dtype: a numpy name out of SIGNATURE_DTYPES.
-        shape: numbers and names of dynamic dimensions; None for an output without a
+        shape: numbers, names of dynamic dimensions, and expressions of those (see
+            checkpoint_release.core.size_expressions); None for an output without a
             stated shape.
-        low, high: integers are in [low, high); both are None for floats.
+        low, high: integers are in [low, high), floats in [low, high]; both are None for
+            floats of any size.
         description: what it means, with units, for people.
     """
 
     name: str
     dtype: str = "float32"
     shape: tuple[int | str, ...] | None = None
-    low: int | None = None
-    high: int | None = None
+    low: float | None = None
+    high: float | None = None
     description: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +70,9 @@ class TensorSpec:
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
-        """Axis → the name of its dynamic dimension; none without a stated shape."""
+        """Axis → the name of its dynamic dimension, or the expression of its size; none
+        without a stated shape.
+        """
         axes = {}
         for axis, size in enumerate(self.shape or ()):
             if isinstance(size, str):
@@ -74,9 +80,25 @@ class TensorSpec:
         return axes
 
     @property
+    def dimension_names(self) -> set[str]:
+        """The dimensions that its sizes depend on."""
+        names: set[str] = set()
+        for size in self.dynamic_axes.values():
+            names.update(size_names(size))
+        return names
+
+    @property
     def is_integer(self) -> bool:
         """Whether the values are whole numbers in [low, high)."""
         return np.dtype(self.dtype).kind in "iu"
+
+    @property
+    def range_text(self) -> str:
+        """The values, both ends included, for people; empty where there is no range."""
+        if self.low is None or self.high is None:
+            return ""
+        last = self.high - 1 if self.is_integer else self.high
+        return f"{self.low} to {last}"
 
 
 @dataclass(frozen=True)
@@ -170,6 +192,9 @@ class Signature:
         Args:
             names: of the inputs to keep; those that the model doesn't have are passed
                 over.
+
+        Raises:
+            ParamsError: the size of one that is kept follows from one that isn't.
         """
         inputs = tuple(spec for spec in self.inputs if spec.name in names)
         used: set[str] = set()
@@ -179,29 +204,72 @@ class Signature:
         for name, dimension in self.dimensions.items():
             if name in used:
                 dimensions[name] = dimension
+        for spec in inputs:
+            missing = sorted(spec.dimension_names.difference(dimensions))
+            if missing:
+                raise ParamsError(
+                    f"{{model.inputs}}: the shape of {spec.name!r} is"
+                    f" {list(spec.shape or ())}, and no chosen input has {missing}",
+                    "choose an input that has it too, or leave this one out",
+                    options=["model.inputs"],
+                )
         return Signature(inputs, self.outputs, dimensions)
 
 
+def resolve_size(size: int | str, sizes: Mapping[str, int]) -> int:
+    """An entry of a shape as a number.
+
+    Args:
+        size: a number, the name of a dimension, or an expression.
+        sizes: dimension → size.
+
+    Raises:
+        KeyError: a dimension has no size.
+    """
+    if isinstance(size, int):
+        return size
+    if size in sizes:
+        return int(sizes[size])
+    expression = parse_size(size)
+    if expression is None:
+        raise KeyError(size)
+    return expression.value(sizes)
+
+
 def resolve_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The spec's shape with numbers in the place of names.
+    """The spec's shape in numbers.
 
     Args:
         spec: an input or output; one without a stated shape gives ().
         sizes: dimension → size.
 
     Raises:
-        KeyError: the shape names a dimension that has no size.
+        KeyError: the shape depends on a dimension that has no size.
     """
-    shape = list(spec.shape or ())
-    for axis, name in spec.dynamic_axes.items():
-        shape[axis] = sizes[name]
-    return tuple(int(size) for size in shape)
+    return tuple(resolve_size(size, sizes) for size in spec.shape or ())
+
+
+def known_shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
+    """The spec's shape in numbers; None where it isn't stated, or has a dimension that
+    no input has.
+
+    Args:
+        spec: an output.
+        sizes: dimension → size.
+    """
+    if spec.shape is None:
+        return None
+    try:
+        return resolve_shape(spec, sizes)
+    except KeyError:
+        return None
 
 
 def sample_inputs(
     signature: Signature, sizes: Mapping[str, int], seed: int, scale: float = 1.0
 ) -> Arrays:
-    """Random inputs: normally distributed floats, integers uniform in their range.
+    """Random inputs: floats are normally distributed, and integers and floats that have
+    a range are uniform in it.
 
     The same seed gives the same values on every machine, and every input has a stream
     of its own, so that another input doesn't change its values.
@@ -210,7 +278,9 @@ def sample_inputs(
         signature: of the model.
         sizes: dimension → size.
         seed: at least 0.
-        scale: the floats' standard deviation.
+        scale: the floats' standard deviation. Floats with a range are multiplied by it
+            and stay in their range: 0 gives what is nearest to 0, and a large one the
+            ends.
 
     Returns:
         Name → array with the spec's dtype, in the signature's order.
@@ -232,16 +302,19 @@ def _draw(
         random: the input's own stream.
         spec: of the input.
         shape: in numbers.
-        scale: the standard deviation of floats.
+        scale: as of sample_inputs.
 
     Returns:
         An array in numpy's default dtype for such numbers; of the shape (), a scalar.
     """
     if spec.is_integer:
-        return random.integers(spec.low or 0, spec.high, shape)
+        return random.integers(int(spec.low or 0), int(spec.high or 1), shape)
     if spec.dtype == "bool":
         return random.integers(0, 2, shape)
-    return random.standard_normal(shape) * scale
+    if spec.low is None or spec.high is None:
+        return random.standard_normal(shape) * scale
+    uniform = spec.low + (spec.high - spec.low) * random.random(shape)
+    return np.clip(uniform * scale, spec.low, spec.high)
 
 
 def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
@@ -252,7 +325,8 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str,
         inputs: name → array, in any order.
 
     Returns:
-        Dynamic dimension → its size, the same in all inputs that name it.
+        Dynamic dimension → its size, the same in all inputs that name it; what follows
+        from dimensions does so.
 
     Raises:
         InferenceError: a name, dtype, shape or value isn't what the signature states.
@@ -272,9 +346,12 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str,
         array = np.asarray(inputs[spec.name])
         _check_layout(spec, array)
         for axis, name in spec.dynamic_axes.items():
-            dimension = signature.dimensions[name]
-            _check_size(spec, array, dimension, array.shape[axis], sizes)
+            dimension = signature.dimensions.get(name)
+            if dimension is not None:
+                _check_size(spec, array, dimension, array.shape[axis], sizes)
         _check_range(spec, array)
+    for spec in signature.inputs:
+        _check_expressions(spec, np.asarray(inputs[spec.name]), sizes)
     return sizes
 
 
@@ -336,27 +413,57 @@ def _check_size(
         )
 
 
+def _check_expressions(
+    spec: TensorSpec, array: Array, sizes: Mapping[str, int]
+) -> None:
+    """Check the sizes that follow from dimensions.
+
+    Args:
+        spec: of the input.
+        array: the input.
+        sizes: of all dimensions.
+
+    Raises:
+        InferenceError: one is another.
+    """
+    for axis, text in spec.dynamic_axes.items():
+        expected = resolve_size(text, sizes)
+        if array.shape[axis] == expected:
+            continue
+        known = [f"{name} is {sizes[name]}" for name in sorted(size_names(text))]
+        raise InferenceError(
+            f"input {spec.name!r} is {array.dtype} {list(array.shape)}: its {text!r} is"
+            f" {array.shape[axis]}, and where {' and '.join(known)} it is {expected}",
+            f"give axis {axis} {expected} entries",
+        )
+
+
 def _check_range(spec: TensorSpec, array: Array) -> None:
-    """Check the values of integers.
+    """Check the values.
 
     An index beyond its range is an error in some runtimes only; others read past the
     end of a table, or wrap around.
 
     Args:
-        spec: of the input; without a range, as of floats, nothing is checked.
+        spec: of the input; without a range nothing is checked.
         array: the input.
 
     Raises:
-        InferenceError: one is out of the spec's range.
+        InferenceError: one is out of the spec's range, or NaN where there is one.
     """
     if spec.low is None or spec.high is None:
         return
     if array.size == 0:
         return
     lowest, highest = array.min(), array.max()
-    if lowest < spec.low or highest >= spec.high:
+    if spec.is_integer:
+        is_within = spec.low <= lowest and highest < spec.high
+    else:  # as the dtype has the ends
+        low, high = np.asarray([spec.low, spec.high], dtype=array.dtype)
+        is_within = bool(low <= lowest and highest <= high)
+    if not is_within:
         raise InferenceError(
             f"input {spec.name!r} holds {lowest} to {highest}, and the model takes"
-            f" {spec.low} to {spec.high - 1}",
-            "clip or re-index the values",
+            f" {spec.range_text}",
+            "clip or re-index the values" if spec.is_integer else "scale the values",
         )

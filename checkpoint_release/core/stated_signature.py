@@ -5,35 +5,27 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
-from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.signature import Dimension, Signature, TensorSpec
+from checkpoint_release.core.size_expressions import size_names
+from checkpoint_release.core.stated_tensors import (
+    ALLOWED,
+    OPTION,
+    check_expressions,
+    check_range,
+    check_size,
+    signature_error,
+)
 from checkpoint_release.core.text import printable, shown
 
-OPTION = "model.signature"
 KEY = f"{{{OPTION}}}"
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")  # in msgspec's paths, such as $.shape[1]
-_ALLOWED = {
-    "inputs": "list the model's inputs, in forward's order",
-    "outputs": "list the model's outputs, in the order of what forward returns",
-    "dimensions": "give a mapping from the dimensions in shapes to their bounds",
-    "name": "give the name that the model's forward has for it",
-    "dtype": f"choose one of {', '.join(SIGNATURE_DTYPES)}",
-    "shape": "list whole numbers of at least 1 and names of dimensions",
-    "low": "give a whole number",
-    "high": "give a whole number",
-    "description": "give a text, in quotes if need be",
-    "minimum": "give a whole number of at least 0",
-    "maximum": "give a whole number of at least 1, or null: unbounded",
-    "example": "give a whole number of at least 1",
-    "multiple": "give a whole number of at least 1",
-}
 _Text = Annotated[str, Meta(min_length=1)]
 _Size = Annotated[int, Meta(ge=1)]
 
@@ -56,8 +48,8 @@ class _StatedTensor(_Stated, frozen=True):
     name: _Text
     dtype: str = TensorSpec.dtype
     shape: list[_Size | _Text] | None = None
-    low: int | None = None
-    high: int | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     description: str = ""
 
 
@@ -91,8 +83,73 @@ def read_signature(value: Any) -> Signature:
     )
     dimensions = _dimensions(inputs, stated.dimensions or {})
     signature = Signature(inputs, outputs, dimensions)
+    for i, spec in enumerate(inputs):
+        check_expressions(spec, dimensions, f"{KEY}.inputs[{i}].shape")
+    for i, spec in enumerate(outputs):
+        if spec.dimension_names <= dimensions.keys():
+            check_expressions(spec, dimensions, f"{KEY}.outputs[{i}].shape")
     _require_distinct(signature.input_names + signature.output_names)
     return signature
+
+
+def states_bounds_alone(value: Mapping[str, Any]) -> bool:
+    """Whether model.signature only corrects the bounds of a signature that the
+    factory's module states.
+    """
+    return value.keys() == {"dimensions"}
+
+
+def with_bounds(signature: Signature, value: Mapping[str, Any]) -> Signature:
+    """A signature with other bounds of its dimensions.
+
+    Args:
+        signature: as the factory's module states it.
+        value: the option model.signature, with nothing but dimensions; what isn't
+            stated of one stays, as far as the rest allows.
+
+    Raises:
+        ParamsError: there is no such dimension, or its bounds are wrong.
+    """
+    key = f"{KEY}.dimensions"
+    stated = value["dimensions"]
+    if not isinstance(stated, Mapping):
+        raise signature_error(key, f"is {shown(stated)}", ALLOWED["dimensions"])
+    unknown = [name for name in stated if name not in signature.dimensions]
+    if unknown:
+        raise signature_error(
+            key,
+            f"names {shown(unknown)}, and the model's are {list(signature.dimensions)}",
+            "choose among those",
+        )
+    dimensions = dict(signature.dimensions)
+    for name, bounds in stated.items():
+        own_key = f"{key}.{printable(name)}"
+        dimensions[name] = _rebounded(dimensions[name], bounds, own_key)
+    bounded = replace(signature, dimensions=dimensions)
+    for spec in bounded.inputs:
+        check_expressions(spec, dimensions, f"the shape of {printable(spec.name)}")
+    return bounded
+
+
+def _rebounded(dimension: Dimension, value: Any, key: str) -> Dimension:
+    """A dimension with what is stated of it, the rest moved within that.
+
+    Raises:
+        ParamsError: what is stated is wrong.
+    """
+    stated = _dimension(dimension.name, value, key, any_example=True)
+    given = {} if value is None else value
+    free = {name: own for name, own in dimension.to_json().items() if name not in given}
+    changed = replace(dimension, **{name: getattr(stated, name) for name in given})
+    if "minimum" in free:
+        steps = -(-changed.minimum // changed.multiple)
+        changed = replace(changed, minimum=steps * changed.multiple)
+    if "maximum" in free and changed.maximum is not None:
+        steps = changed.maximum // changed.multiple
+        changed = replace(changed, maximum=steps * changed.multiple)
+    if "example" in free:
+        changed = replace(changed, example=changed.nearest(changed.example))
+    return _dimension(dimension.name, changed.to_json(), key)
 
 
 def _input(value: Any, key: str) -> TensorSpec:
@@ -107,13 +164,13 @@ def _input(value: Any, key: str) -> TensorSpec:
     """
     spec = _tensor(value, key)
     if spec.shape is None:
-        raise _error(
+        raise signature_error(
             key,
             f"({printable(spec.name)}) has no shape",
             "give one, such as [batch, 3, 224, 224]",
         )
     if spec.is_integer and spec.high is None:
-        raise _error(
+        raise signature_error(
             key,
             f"({printable(spec.name)}) holds integers ({spec.dtype}) and has no range",
             "state low (included) and high (excluded), so that samples are values the"
@@ -136,7 +193,9 @@ def _tensor(value: Any, key: str) -> TensorSpec:
         value = {"name": value}
     stated = _convert(value, _StatedTensor, key)
     if stated.dtype not in SIGNATURE_DTYPES:
-        raise _error(f"{key}.dtype", f"is {shown(stated.dtype)}", _ALLOWED["dtype"])
+        raise signature_error(
+            f"{key}.dtype", f"is {shown(stated.dtype)}", ALLOWED["dtype"]
+        )
     spec = TensorSpec(
         stated.name,
         stated.dtype,
@@ -145,39 +204,11 @@ def _tensor(value: Any, key: str) -> TensorSpec:
         stated.high,
         stated.description,
     )
+    for axis, size in spec.dynamic_axes.items():
+        check_size(size, f"{key}.shape[{axis}]")
     if spec.low is not None or spec.high is not None:
-        _check_range(spec, key)
+        check_range(spec, key)
     return spec
-
-
-def _check_range(spec: TensorSpec, key: str) -> None:
-    """Make sure that a stated range is one of integers that the dtype holds.
-
-    Args:
-        spec: of which low or high is stated, or both.
-        key: where it stands, for messages.
-
-    Raises:
-        ParamsError: it isn't, or only one of the two is stated.
-    """
-    if not spec.is_integer:
-        raise _error(
-            key,
-            f"is {spec.dtype} and has a range: low={spec.low!r}, high={spec.high!r}",
-            "remove low and high",
-        )
-    if spec.low is None:
-        raise _error(f"{key}.low", "is None", _ALLOWED["low"])
-    if spec.high is None:
-        raise _error(f"{key}.high", "is None", _ALLOWED["high"])
-    limits = np.iinfo(spec.dtype)
-    if not limits.min <= spec.low < spec.high <= int(limits.max) + 1:
-        raise _error(
-            f"{key}.low",
-            f"is {spec.low}, and high is {spec.high}",
-            "choose low (included) below high (excluded), within what"
-            f" {spec.dtype} holds: {limits.min} to {limits.max}",
-        )
 
 
 def _require_distinct(names: Sequence[str]) -> None:
@@ -192,7 +223,7 @@ def _require_distinct(names: Sequence[str]) -> None:
     counts = Counter(names)
     repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
-        raise _error(
+        raise signature_error(
             KEY,
             f"names {shown(repeated)} more than once",
             "give each tensor its own name",
@@ -218,26 +249,31 @@ def _dimensions(
     dimensions: dict[str, Dimension] = {}
     for spec in inputs:
         for name in spec.dynamic_axes.values():
+            if size_names(name) != {name}:
+                continue  # an expression, of names that are found elsewhere
             dimensions[name] = _dimension(
                 name, stated.get(name), f"{key}.{printable(name)}"
             )
     unused = [name for name in stated if name not in dimensions]
     if unused:
-        raise _error(
+        raise signature_error(
             key,
-            f"names {shown(unused)}, which are in no input's shape",
+            f"names {shown(unused)}, which are in no input's shape by themselves",
             "use or remove it",
         )
     return dimensions
 
 
-def _dimension(name: str, value: Any, key: str) -> Dimension:
+def _dimension(
+    name: str, value: Any, key: str, *, any_example: bool = False
+) -> Dimension:
     """One dimension.
 
     Args:
         name: as shapes name it.
         value: what is stated of it; None: nothing.
         key: where it stands, for messages.
+        any_example: whether the example may be out of bounds.
 
     Raises:
         ParamsError: a value isn't what its key allows, or they contradict each other.
@@ -253,15 +289,15 @@ def _dimension(name: str, value: Any, key: str) -> Dimension:
         example = Dimension.example * multiple
     _require_multiples(key, {"minimum": minimum, "maximum": maximum}, multiple)
     if maximum is not None and minimum > maximum:
-        raise _error(
+        raise signature_error(
             f"{key}.minimum",
             f"is {minimum}, and maximum is {maximum}",
             "choose minimum ≤ maximum",
         )
     dimension = Dimension(name, minimum, maximum, example, multiple)
-    if not dimension.allows(example):
+    if not any_example and not dimension.allows(example):
         default = "" if "example" in value else ", where none is stated"
-        raise _error(
+        raise signature_error(
             f"{key}.example",
             f"is {example}{default}, and the bounds are {dimension.bounds}",
             "state an example with minimum ≤ example ≤ maximum"
@@ -285,7 +321,7 @@ def _require_multiples(
     """
     for name, size in bounds.items():
         if size is not None and size % multiple:
-            raise _error(
+            raise signature_error(
                 f"{key}.{name}",
                 f"is {size}, and multiple is {multiple}",
                 f"choose a multiple of {multiple}",
@@ -314,10 +350,5 @@ def _convert(value: Any, kind: type[S], key: str) -> S:
     for name, index in _STEP.findall(path):
         value = value[name] if name else value[int(index)]
         key += f".{name}" if name else f"[{index}]"
-        allowed = _ALLOWED.get(name, allowed)
-    raise _error(key, f"is {shown(value)}: {reason}", allowed)
-
-
-def _error(key: str, problem: str, remedy: str) -> ParamsError:
-    """An error about a key of the option model.signature."""
-    return ParamsError(f"{key} {problem}", remedy, options=[OPTION])
+        allowed = ALLOWED.get(name, allowed)
+    raise signature_error(key, f"is {shown(value)}: {reason}", allowed)

@@ -18,7 +18,7 @@ from checkpoint_release.core.signature import (
     Dimension,
     Signature,
     TensorSpec,
-    resolve_shape,
+    known_shape,
     sample_inputs,
 )
 
@@ -239,11 +239,8 @@ def _check_against_signature(
             f"state `dtype: {output.dtype}` for it in {{model.signature}}",
             options=["model.signature"],
         )
-    names = set(spec.dynamic_axes.values())
-    if spec.shape is None or not names <= sizes.keys():
-        return
-    shape = resolve_shape(spec, sizes)
-    if output.shape != shape:
+    shape = known_shape(spec, sizes)
+    if shape is not None and output.shape != shape:
         raise _baked_dimension(
             f"{place} has the shape {output.shape}, and it should be {shape}"
         )

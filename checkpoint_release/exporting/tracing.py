@@ -24,7 +24,8 @@ from torch.jit._trace import TracerWarning
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError, one_line
 from checkpoint_release.core.files import require_room
-from checkpoint_release.core.signature import Array, Dimension, Signature, sample_inputs
+from checkpoint_release.core.signature import Array, Signature, sample_inputs
+from checkpoint_release.exporting.export_dimensions import ExportDimensions
 from checkpoint_release.exporting.export_failure import explanation
 from checkpoint_release.exporting.shape_check import example_sizes
 from checkpoint_release.runtimes.eager import ExportModule, load_model
@@ -117,27 +118,15 @@ class Traceable:
 
         A dimension that can have only one size is left out: torch.export refuses it.
         """
-        dims: dict[str, Any] = {}
-        for name, dimension in self.signature.dimensions.items():
-            if dimension.minimum != dimension.maximum:
-                dims[name] = _dynamic(dimension)
+        dimensions = ExportDimensions(self.signature.dimensions)
         shapes: list[dict[int, Any]] = []
         for spec in self.signature.inputs:
             shapes.append({})
-            for axis, name in spec.dynamic_axes.items():
-                if name in dims:
-                    shapes[-1][axis] = dims[name]
+            for axis, size in spec.dynamic_axes.items():
+                dimension = dimensions.of(size)
+                if dimension is not None:
+                    shapes[-1][axis] = dimension
         return tuple(shapes)
-
-
-def _dynamic(dimension: Dimension) -> Any:
-    """A dimension as torch.export has it; one of multiples as a multiple of another."""
-    step, name = dimension.multiple, dimension.name
-    low, high = dimension.minimum, dimension.maximum
-    if step == 1:
-        return torch.export.Dim(name, min=low, max=high)
-    most = None if high is None else high // step
-    return step * torch.export.Dim(f"{name}_{step}", min=low // step, max=most)
 
 
 def _build(checkpoint: CheckpointFolder) -> nn.Module:

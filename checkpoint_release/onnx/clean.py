@@ -9,7 +9,7 @@ either where it comes from. Both work on models without weight data (see file.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onnx import GraphProto, ModelProto, helper
@@ -30,7 +30,7 @@ PRODUCER = "checkpoint-release"
 # Movement of data, and arithmetic that IEEE 754 rounds correctly on every machine. The
 # others are left to be computed where the graph runs: a table of sines computed here
 # would hold this machine's last digits.
-_MOVEMENT = {
+MOVEMENT = {
     "Concat",
     "Expand",
     "Flatten",
@@ -59,7 +59,7 @@ _ARITHMETIC = {
     "Sub",
     "Where",
 }
-_EXACT = _MOVEMENT | _ARITHMETIC
+_EXACT = MOVEMENT | _ARITHMETIC
 
 
 def clean(
@@ -83,7 +83,7 @@ def clean(
     # The weights are inputs here, and so out of reach of the optimiser, which would
     # fold them into renamed copies.
     optimised = onnx_ir.from_proto(separated)
-    _optimise(optimised)
+    optimise(optimised, _is_exact)
     cleaned = onnx_ir.to_proto(optimised)
     rename(cleaned.graph, signature, weights)
     _set_initializers(cleaned.graph, weights)
@@ -124,19 +124,24 @@ def import_used_domains(model: ModelProto) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def _optimise(model: Any) -> None:
-    """Fold what is constant, and take out copies, in place; model is an onnx_ir.Model.
+def optimise(model: Any, may_fold: Callable[[Any], bool | None]) -> None:
+    """Fold what is constant, and take out copies.
 
     These are the passes of `onnxscript.optimizer.optimize` without its rewriting rules,
     which take ten times as long as all the others together and find next to nothing
     here.
+
+    Args:
+        model: an onnx_ir.Model; it is changed.
+        may_fold: whether an onnx_ir node may be computed; None leaves it to the
+            optimiser's own rules.
     """
     import onnx_ir.passes.common as passes
     import onnxscript.optimizer
 
     passes.InlinePass()(model)
     onnxscript.optimizer.fold_constants(
-        model, onnx_shape_inference=True, should_fold=_is_exact
+        model, onnx_shape_inference=True, should_fold=may_fold
     )
     for step in (
         passes.IdentityEliminationPass(),

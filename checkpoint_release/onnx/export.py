@@ -5,7 +5,8 @@ lie on the disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +16,12 @@ import onnx
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.errors import CheckpointReleaseError, ExportError
+from checkpoint_release.core.fixed_sizes import at_sizes, require_allowed
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.onnx.check import check_onnx
 from checkpoint_release.onnx.clean import identify
 from checkpoint_release.onnx.file import write_onnx
+from checkpoint_release.onnx.fixed import FIXED_FILE, make_fixed, open_shapes
 from checkpoint_release.onnx.routes import (
     AUTO,
     DIRECT,
@@ -40,6 +43,14 @@ class OnnxVariant:
 
 
 @dataclass(frozen=True)
+class OnnxFixed:
+    """The file with fixed shapes: its name, and dimension → size."""
+
+    file: str
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class OnnxExport:
     """What was written, as the manifest states it.
 
@@ -50,6 +61,7 @@ class OnnxExport:
         nodes: of the main file's graph, without subgraphs.
         versions: library → version, of those that wrote the graph.
         variants: the smaller files.
+        fixed: the file with fixed shapes; None: there is none.
     """
 
     opset: int
@@ -58,6 +70,7 @@ class OnnxExport:
     nodes: int
     versions: dict[str, str]
     variants: list[OnnxVariant] = field(default_factory=list)
+    fixed: OnnxFixed | None = None
 
 
 def export_onnx(
@@ -68,6 +81,7 @@ def export_onnx(
     exporter: str = AUTO,
     ir_version: int | None = None,
     variants: Sequence[str] = (),
+    fixed: Mapping[str, int] | None = None,
 ) -> OnnxExport:
     """Write and check model.onnx (past 2 GB with model.onnx_data) and its variants.
 
@@ -78,14 +92,18 @@ def export_onnx(
         exporter: direct, torchscript, dynamo, or auto: the first of them that can.
         ir_version: the IR version to write; None: the lowest that goes with the opset.
         variants: precisions of further files, float16 or int8.
+        fixed: dimension → size in a further file; None: there is none.
 
     Raises:
+        ParamsError: the model doesn't take the fixed sizes; raised before any work.
         OpsetError: the opset or IR version can't be had; raised before any work.
         ExportError: no route can export the model, or what was written isn't what was
             asked for.
     """
+    signature = checkpoint.architecture.signature
+    require_allowed(signature, fixed or {})
     plan = plan_export(checkpoint.architecture, opset, exporter, ir_version)
-    writer = _Writer(folder, checkpoint.architecture.signature, plan)
+    writer = _Writer(folder, signature, plan)
     route, exported = _export_by_first_route(checkpoint, plan, writer)
     written = []
     for precision in variants:
@@ -93,8 +111,45 @@ def export_onnx(
         variant = make_variant(precision, exported.model, exported.weights)
         writer.write(file, variant, {"exporter": route, "precision": precision})
         written.append(OnnxVariant(file, precision))
-    nodes = len(exported.model.graph.node)
-    return OnnxExport(opset, plan.ir_version, route, nodes, _versions(route), written)
+    written_fixed = None
+    if fixed:
+        writer = _Writer(folder, at_sizes(signature, fixed), plan)
+        written_fixed = _write_fixed(writer, exported, route, fixed)
+    return OnnxExport(
+        opset,
+        plan.ir_version,
+        route,
+        nodes=len(exported.model.graph.node),
+        versions=_versions(route),
+        variants=written,
+        fixed=written_fixed,
+    )
+
+
+def _write_fixed(
+    writer: _Writer, exported: ExportedGraph, route: str, sizes: Mapping[str, int]
+) -> OnnxFixed:
+    """Write and check the file with fixed shapes.
+
+    Args:
+        writer: by the signature at these sizes.
+        exported: the graph that takes any sizes.
+        route: by which it was exported.
+        sizes: dimension → size.
+
+    Raises:
+        ExportError: it isn't what was asked for.
+    """
+    graph = make_fixed(exported, writer.signature)
+    writer.write(FIXED_FILE, graph, {"exporter": route})
+    still_open = open_shapes(graph.model)
+    if still_open and not writer.signature.dimensions:
+        print(
+            f"note: {FIXED_FILE}: the shapes of {len(still_open)} values depend on"
+            f" data, {still_open[0]!r} the first",
+            file=sys.stderr,
+        )
+    return OnnxFixed(FIXED_FILE, dict(sizes))
 
 
 @dataclass(frozen=True)

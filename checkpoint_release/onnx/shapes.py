@@ -39,8 +39,17 @@ def infer_shapes(model: ModelProto) -> ModelProto:
                 tensor.name, tensor.data_type, list(tensor.dims)
             )
             typed.graph.input.append(value)
+    try:
+        return _inferred(typed, values_too=True)
+    except onnx.shape_inference.InferenceError:
+        # Of a vector of known length, such as positions, the propagation of values
+        # takes the elements for a shape, which then fits nothing.
+        return _inferred(typed, values_too=False)
+
+
+def _inferred(model: ModelProto, *, values_too: bool) -> ModelProto:
     return onnx.shape_inference.infer_shapes(
-        typed, check_type=True, strict_mode=True, data_prop=True
+        model, check_type=True, strict_mode=True, data_prop=values_too
     )
 
 
@@ -55,6 +64,20 @@ def describe_values(model: ModelProto, signature: Signature) -> None:
     Raises:
         InferenceError: (onnx's) as infer_shapes.
     """
+    describe_interface(model, signature)
+    for value in infer_shapes(model).graph.value_info:
+        _forget_invented_names(value, signature)
+        model.graph.value_info.append(value)
+
+
+def describe_interface(model: ModelProto, signature: Signature) -> None:
+    """State shapes and dtypes of a graph's inputs and outputs, in place, and of nothing
+    between.
+
+    Args:
+        model: its inputs and outputs get what the signature says.
+        signature: its dimensions alone have names in the graph.
+    """
     graph = model.graph
     exported = {value.name: value for value in graph.output}
     outputs = []
@@ -64,9 +87,6 @@ def describe_values(model: ModelProto, signature: Signature) -> None:
     for spec in signature.inputs:
         graph.input.append(_value_info(spec, _dtype(spec), spec.shape))
     graph.output.extend(outputs)
-    for value in infer_shapes(model).graph.value_info:
-        _forget_invented_names(value, signature)
-        graph.value_info.append(value)
 
 
 def _may_be_shape(tensor: TensorProto) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from checkpoint_release.core.artifacts.formats import FORMATS, ONNX, SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, HALF
+from checkpoint_release.parity.cases import Case
 
 EXACT, NOISE, REDUCED = "exact", "noise", "reduced"
 """The rules, as parity.json names them; see checkpoint_release.parity.rules."""
+FIXED = "fixed"
+"""What the file of fixed shapes is called after its format."""
 KEEP = "keep"
 """The stored dtype of weights that must have the checkpoint's own."""
 
@@ -28,6 +31,7 @@ class Candidate:
         stored_dtype: what the floats of weights were rounded to when they were stored,
             or KEEP.
         runtime: the other runtime that runs it; None: its format's own.
+        sizes: dimension → size, of a file that takes these alone.
     """
 
     name: str
@@ -37,6 +41,11 @@ class Candidate:
     precision: str | None = None
     stored_dtype: str = KEEP
     runtime: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def takes(self, case: Case) -> bool:
+        """Whether it can be run on a case."""
+        return self.sizes.items() <= case.sizes.items()
 
     @property
     def file(self) -> Path:
@@ -98,7 +107,7 @@ def _stored_weights(folder: Path, dtype: str) -> Candidate:
 
 
 def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candidate]:
-    """The files of a format that compute in reduced precision.
+    """The further files of a format, in reduced precision or of fixed shapes.
 
     Args:
         format: its name.
@@ -111,3 +120,7 @@ def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candida
     for variant in manifest.facts.get("variants", []):
         precision, file = variant["precision"], folder / variant["file"]
         yield Candidate(f"{format} {precision}", format, file, REDUCED, precision)
+    fixed = manifest.facts.get("fixed")
+    if fixed:
+        file, sizes = folder / fixed["file"], fixed["sizes"]
+        yield Candidate(f"{format} {FIXED}", format, file, NOISE, sizes=sizes)

@@ -4,20 +4,22 @@ An exporter sees one set of sizes and values, and mistakes hide in what it didn'
 So every case has other values than the export's, and every dynamic dimension takes
 sizes that the export did not: the smallest, the next, an odd one and one beyond the
 export's example. Cases of nominal values in these shapes are joined by the first and
-the last index of every integer input, by zeros, and by tiny and large magnitudes.
+the last index of every integer input, by both ends of every range of floats, by zeros,
+and by tiny and large magnitudes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Literal
 
 import numpy as np
 
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.fixed_sizes import at_sizes
 from checkpoint_release.core.signature import (
     Arrays,
     Dimension,
@@ -48,7 +50,9 @@ class Case:
             scale.
         magnitude: of the float inputs; 1 is nominal.
         inputs: by name, as the signature has them.
-        drawn: whether integers were drawn, and aren't all at one end of their range.
+        drawn: whether values with a range were drawn, and aren't all at one end of it.
+        sizes: dimension → size.
+        is_sample: whether it is to be the release's sample.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Case:
     magnitude: float
     inputs: Arrays
     drawn: bool = True
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    is_sample: bool = False
 
     @property
     def elements(self) -> int:
@@ -71,8 +77,8 @@ class _Plan:
         name: what it tries, without its sizes.
         kind, magnitude: as the case's.
         sizes: dimension → size.
-        index: "first" or "last": integer inputs hold only the lowest or the highest of
-            their values; None: values are drawn.
+        index: "first" or "last": inputs with a range hold only the lowest or the
+            highest of their values; None: values are drawn.
     """
 
     name: str
@@ -119,6 +125,41 @@ def draw_cases(
     return cases
 
 
+def draw_fixed_cases(
+    signature: Signature,
+    fixed: Mapping[str, int],
+    *,
+    seed: int,
+    magnitudes: Sequence[float],
+    repeats: int = 1,
+) -> list[Case]:
+    """The cases of a file with fixed shapes; a nominal one of them is the sample, which
+    every file can be run on.
+
+    Args:
+        signature: what the model takes.
+        fixed: dimension → size.
+        seed, magnitudes, repeats: as of draw_cases.
+
+    Raises:
+        ParamsError: as draw_cases.
+    """
+    cases = draw_cases(
+        at_sizes(signature, fixed),
+        seed=seed + 1,
+        sizes={},
+        magnitudes=magnitudes,
+        repeats=repeats,
+    )
+    listed = ", ".join(f"{name}={size}" for name, size in fixed.items())
+    renamed = []
+    for number, case in enumerate(cases):
+        name, sizes = f"{case.name}, fixed {listed}", {**case.sizes, **fixed}
+        is_sample = number == 0  # a nominal one is the first
+        renamed.append(replace(case, name=name, sizes=sizes, is_sample=is_sample))
+    return renamed
+
+
 def _plans(
     signature: Signature,
     sizes: Mapping[str, Sequence[int]],
@@ -127,8 +168,8 @@ def _plans(
     """What all cases try, once.
 
     Nominal values are tried in all shapes, extreme ones in a single small shape, since
-    what they reveal doesn't depend on it. Cases of indices need an integer input, those
-    of magnitudes a float.
+    what they reveal doesn't depend on it. Cases of indices need an input with a range,
+    those of magnitudes a float.
 
     Args:
         signature: what the model takes.
@@ -142,9 +183,10 @@ def _plans(
     small = {}
     for name, dimension in signature.dimensions.items():
         small[name] = dimension.nearest(dimension.minimum + EXTREME_SIZE)
-    if kinds & {"i", "u"}:
-        plans.append(_Plan("first index", NOMINAL, small, index="first"))
-        plans.append(_Plan("last index", NOMINAL, small, index="last"))
+    if any(spec.high is not None for spec in signature.inputs):
+        what = "index" if kinds & {"i", "u"} else "value"
+        plans.append(_Plan(f"first {what}", NOMINAL, small, index="first"))
+        plans.append(_Plan(f"last {what}", NOMINAL, small, index="last"))
     if "f" in kinds:
         for magnitude in magnitudes:
             name = f"magnitude {magnitude:g}" if magnitude else "zeros"
@@ -193,7 +235,7 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
     inputs = sample_inputs(signature, plan.sizes, seed, plan.magnitude)
     if plan.index:
         for spec in signature.inputs:
-            if spec.is_integer:
+            if spec.high is not None:
                 value = _extreme(spec, plan.index)
                 inputs[spec.name] = np.full_like(inputs[spec.name], value)
     name = plan.name
@@ -202,19 +244,20 @@ def _draw(signature: Signature, plan: _Plan, seed: int, draw: int) -> Case:
     if draw:
         name += f", draw {draw + 1}"
     drawn = plan.index is None
-    return Case(name, plan.kind, plan.magnitude, inputs, drawn)
+    return Case(name, plan.kind, plan.magnitude, inputs, drawn, plan.sizes)
 
 
-def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> int:
-    """The first or the last of the integers that an input takes.
+def _extreme(spec: TensorSpec, index: Literal["first", "last"]) -> float:
+    """The first or the last of the values that an input takes.
 
     Args:
-        spec: of an integer input, which has a range [low, high).
+        spec: of an input with a range.
         index: which of the two.
     """
+    low, high = spec.low or 0, spec.high or 0
     if index == "first":
-        return spec.low or 0
-    return (spec.high or 1) - 1
+        return low
+    return high - 1 if spec.is_integer else high
 
 
 def _shapes(

@@ -89,32 +89,33 @@ def check_parity(
             sound; see require_sound_model.
     """
     weights = weights_of(checkpoint)
-    in_double = proof_cases(cases, weights.numbers)
+    plans = [_Plan.of(candidate, cases, weights.numbers) for candidate in candidates]
     with ThreadPoolExecutor(1) as pool:
         alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(_jobs(checkpoint, candidates, in_double), cases)
+        results = run_isolated(_jobs(checkpoint, plans), cases)
         alone.result()
     reference = _reference(results, cases)
     check = ParityCheck(limits, reference, [])
-    for candidate in candidates:
+    for plan in plans:
+        candidate, own = plan.candidate, reference.among(plan.cases)
         result = _with_stored_weights(results[candidate.name], candidate, checkpoint)
         if not candidate.is_graph:
-            check.verdicts.append(judge(candidate, result, reference, limits))
+            check.verdicts.append(judge(candidate, result, own, limits))
             continue
-        double = DoubleResult.of(results[_double_name(candidate)], in_double)
-        verdict = judge(candidate, result, reference, limits, double)
+        double = DoubleResult.of(results[_double_name(candidate)], plan.in_double)
+        verdict = judge(candidate, result, own, limits, double)
         if candidate.is_onnx_graph and verdict.outputs and not verdict.passed:
-            double = evaluate_again(verdict, double, weights, reference)
-            verdict = judge(candidate, result, reference, limits, double)
+            double = evaluate_again(verdict, double, weights, own)
+            verdict = judge(candidate, result, own, limits, double)
         check.verdicts.append(verdict)
         if candidate.is_onnx_graph:
-            _judge_elsewhere(check, candidate, runtimes, double)
+            _judge_elsewhere(check, plan, runtimes, double)
     return check
 
 
 def _judge_elsewhere(
     check: ParityCheck,
-    candidate: Candidate,
+    plan: _Plan,
     runtimes: Sequence[OtherRuntime],
     double: DoubleResult,
 ) -> None:
@@ -122,47 +123,73 @@ def _judge_elsewhere(
 
     Args:
         check: verdicts are added to it, and what could not be run.
-        candidate: the graph.
+        plan: for the graph.
         runtimes: which.
         double: what the graph computes in float64, whoever runs it.
     """
-    reference = check.reference
-    cases = [each.case for each in reference.cases]
+    candidate, reference = plan.candidate, check.reference.among(plan.cases)
     for runtime in runtimes:
         lack = runtime.lack
         if lack is not None:
             check.not_run[runtime.name] = lack
             continue
-        found = run_elsewhere(runtime, candidate.file, cases, reference.outputs)
+        found = run_elsewhere(runtime, candidate.file, plan.cases, reference.outputs)
         check.versions[runtime.name] = found.version
         elsewhere = candidate.on(runtime.name)
         verdict = judge(elsewhere, found.result, reference, check.limits, double)
         check.verdicts.append(verdict)
 
 
-def _jobs(
-    checkpoint: Path, candidates: Sequence[Candidate], in_double: Sequence[Case]
-) -> dict[str, Job]:
+@dataclass(frozen=True)
+class _Plan:
+    """What a candidate is run on.
+
+    Attributes:
+        candidate: what is judged.
+        cases: those that it takes.
+        in_double: those of them that its graph is evaluated in.
+    """
+
+    candidate: Candidate
+    cases: list[Case]
+    in_double: list[Case]
+
+    @classmethod
+    def of(cls, candidate: Candidate, cases: Sequence[Case], numbers: int) -> _Plan:
+        """The plan for a candidate.
+
+        Args:
+            candidate: what is judged.
+            cases: all of them.
+            numbers: of the checkpoint's weights.
+        """
+        own = [case for case in cases if candidate.takes(case)]
+        return cls(candidate, own, proof_cases(own, numbers))
+
+
+def _jobs(checkpoint: Path, plans: Sequence[_Plan]) -> dict[str, Job]:
     """What to run, by name: the model in each of EAGER, every candidate, and the graphs
     once more in float64.
 
     Args:
-        checkpoint, candidates: as for check_parity.
-        in_double: the cases that graphs are evaluated in.
+        checkpoint: as for check_parity.
+        plans: of the candidates.
     """
-    names = frozenset(case.name for case in in_double)
     jobs: dict[str, Job] = {}
     for dtype in EAGER:
         jobs[dtype] = Job("checkpoint", checkpoint, dtype)
-    for candidate in candidates:
+    for plan in plans:
+        candidate = plan.candidate
+        only = frozenset(case.name for case in plan.cases)
         # Weights that were stored are compared name by name (see _with_stored_weights),
         # and those in reduced precision aren't the checkpoint's.
         compared = checkpoint if candidate.rule == NOISE else None
-        job = Job(candidate.format, candidate.path, checkpoint=compared)
+        job = Job(candidate.format, candidate.path, only=only, checkpoint=compared)
         jobs[candidate.name] = job
         if candidate.is_graph:
             # ONNX needs to know which of its numbers are weights
             known = checkpoint if candidate.is_onnx_graph else None
+            names = frozenset(case.name for case in plan.in_double)
             double = Job(candidate.format, candidate.path, "float64", names, known)
             jobs[_double_name(candidate)] = double
     return jobs

@@ -35,7 +35,7 @@ def example_cases(architecture: Architecture) -> list[Case]:
         raise _not_taken(error.problem) from None
     listed = [f"{name}={size}" for name, size in sizes.items()]
     name = ", ".join([EXAMPLE, *listed])
-    return [Case(name, EXAMPLE, 1.0, inputs, drawn=False)]
+    return [Case(name, EXAMPLE, 1.0, inputs, drawn=False, sizes=sizes)]
 
 
 def _not_taken(reason: str) -> ModelError:

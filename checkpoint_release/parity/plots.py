@@ -140,7 +140,8 @@ def _rows_of_output(
     reference = case.outputs[output]
     runs = {FLOOR: reference.eager}
     for verdict in check.verdicts:
-        runs[verdict.candidate.name] = _got(verdict.outputs[output], case)
+        if verdict.candidate.takes(case.case):
+            runs[verdict.candidate.name] = _got(verdict.outputs[output], case)
     for name, got in runs.items():
         errors = _errors_along(axis, reference, got)
         for position, error in enumerate(errors):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,12 @@ class Reference:
     def outputs(self) -> list[str]:
         """The names of all outputs, in order."""
         return list(self.cases[0].outputs)
+
+    def among(self, cases: Collection[Case]) -> Reference:
+        """The same, of some of the cases; the floor stays that of all."""
+        names = {case.name for case in cases}
+        chosen = [case for case in self.cases if case.case.name in names]
+        return Reference(chosen, self.floors)
 
 
 def measure_reference(

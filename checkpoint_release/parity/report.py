@@ -123,9 +123,10 @@ def _format_figures(verdict: Verdict) -> FormatFigures:
     weights = None
     if held is not None:
         weights = WeightsHeld(bit_for_bit=held.found, of=held.total)
-    identical, outputs = [], {}
+    identical, counts, outputs = [], [], {}
     for name, output in verdict.outputs.items():
         identical.append(output.identical)
+        counts.append(len(output.results))
         outputs[name] = _output_figures(verdict, output)
     return FormatFigures(
         passed=verdict.passed,
@@ -133,6 +134,7 @@ def _format_figures(verdict: Verdict) -> FormatFigures:
         reduced_precision=verdict.candidate.precision,
         weights=weights,
         graph=_graph_figures(verdict.graph),
+        cases=min(counts, default=None) if verdict.candidate.sizes else None,
         bit_identical_cases=min(identical, default=0),
         outputs=outputs,
     )
@@ -345,6 +347,9 @@ def _notes(check: ParityCheck, columns: Sequence[str]) -> list[str]:
                 f"{candidate.name}: reduced precision, error as a share of the output;"
                 f" {limits.reduced[candidate.precision]:.0%} passes"
             )
+        if candidate.sizes:
+            sizes = [f"{name} {size}" for name, size in candidate.sizes.items()]
+            notes.append(f"{candidate.name}: the cases of {', '.join(sizes)} alone")
     return notes
 
 

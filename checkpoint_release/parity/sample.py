@@ -37,6 +37,8 @@ def sample_case(reference: Reference) -> CaseReference:
     """
     typical = []
     for case in reference.cases:
+        if case.case.is_sample:
+            return case
         if case.case.kind == NOMINAL and case.case.drawn:
             typical.append(case)
     typical.sort(key=lambda case: case.case.elements)

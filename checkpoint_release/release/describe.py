@@ -136,4 +136,11 @@ def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
             runnables[f"{name} {variant['precision']}"] = Runnable(
                 format=name, path=format.path_in_release(variant["file"])
             )
+        fixed = manifest.facts.get("fixed")
+        if fixed:
+            runnables[f"{name} fixed"] = Runnable(
+                format=name,
+                path=format.path_in_release(fixed["file"]),
+                facts={f"fixed {key}": size for key, size in fixed["sizes"].items()},
+            )
     return runnables

@@ -32,15 +32,12 @@ def _tensor_row(spec: TensorSpec) -> list[str]:
     """The cells of an input or output.
 
     Returns:
-        Name, dtype, shape, range of integers, description; "" for what is unknown.
+        Name, dtype, shape, range of values, description; "" for what is unknown.
     """
     shape = ""
     if spec.shape is not None:
         shape = f"[{', '.join(map(str, spec.shape))}]"
-    values = ""
-    if spec.high is not None:  # the signature's bound is excluded
-        values = f"{spec.low} to {spec.high - 1}"
-    return [spec.name, spec.dtype, shape, values, spec.description]
+    return [spec.name, spec.dtype, shape, spec.range_text, spec.description]
 
 
 def _dimension_row(dimension: Dimension) -> list[str]:

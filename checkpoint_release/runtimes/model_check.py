@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.dtypes import SIGNATURE_DTYPES
-from checkpoint_release.core.signature import Arrays, TensorSpec, resolve_shape
+from checkpoint_release.core.signature import Arrays, TensorSpec, known_shape
 from checkpoint_release.runtimes.model_alone import (
     ForwardError,
     ModelAlone,
@@ -166,13 +166,11 @@ def _check_shape(
     Raises:
         ModelError: it hasn't.
     """
-    names = set(spec.dynamic_axes.values())
-    if spec.shape is None or not names <= sizes.keys():
-        return
-    expected = resolve_shape(spec, sizes)
-    if tuple(output.shape) != expected:
+    expected = known_shape(spec, sizes)
+    if expected is not None and tuple(output.shape) != expected:
+        stated = list(spec.shape or ())
         raise alone.error(
-            f"{alone.key('outputs')}: shape of {spec.name!r} is {list(spec.shape)}, and"
+            f"{alone.key('outputs')}: shape of {spec.name!r} is {stated}, and"
             f" at {sizes_text(sizes)} the model gives {list(output.shape)}",
             "correct it, or leave the shape of this output out",
         )

@@ -7,14 +7,13 @@ varied until the model runs; if none helps, it is the model that fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 
 from checkpoint_release.core.errors import ModelError
-from checkpoint_release.core.signature import Dimension, TensorSpec
+from checkpoint_release.core.signature import TensorSpec
 from checkpoint_release.runtimes.model_alone import (
     ForwardError,
     ModelAlone,
@@ -24,9 +23,15 @@ from checkpoint_release.runtimes.model_alone import (
     sizes_text,
     with_input,
 )
+from checkpoint_release.runtimes.size_diagnosis import (
+    must_agree,
+    nearest_that_runs,
+    only_some_size,
+    wrong_expression,
+    wrong_size,
+)
 
 _DTYPES = ("float32", "int64", "int32", "float64", "float16", "bool")
-_STEPS = range(2, 65)  # multiples that sizes may have to be
 
 
 def explain(alone: ModelAlone, sizes: Sizes, failure: ForwardError) -> ModelError:
@@ -39,7 +44,7 @@ def explain(alone: ModelAlone, sizes: Sizes, failure: ForwardError) -> ModelErro
     """
     example = example_sizes(alone.signature)
     if sizes != example and alone.runs(example):
-        return _wrong_size(alone, example, sizes, failure)
+        return wrong_size(alone, example, sizes, failure)
     for diagnose in _DIAGNOSES:
         found = diagnose(alone, sizes, failure)
         if found is not None:
@@ -49,162 +54,6 @@ def explain(alone: ModelAlone, sizes: Sizes, failure: ForwardError) -> ModelErro
         f" {failure.cause}",
         "correct the shapes and dtypes in {model.signature}, or the model's forward",
     )
-
-
-# --------------------------------------------------------------------------------------
-# Sizes of dimensions
-
-
-def _wrong_size(
-    alone: ModelAlone, example: Sizes, sizes: Sizes, failure: ForwardError
-) -> ModelError:
-    """A model that runs at the sizes of the example, and not at these.
-
-    Args:
-        alone: the model.
-        example: sizes at which it runs.
-        sizes: at which it failed.
-        failure: what forward raised.
-    """
-    found = _must_agree(alone, sizes, failure)
-    if found is not None:
-        return found
-    for name, size in sizes.items():
-        if not alone.runs(example | {name: size}):
-            return _wrong_bound(alone, name, size, failure)
-    return alone.error(
-        f"the model by itself fails at {sizes_text(sizes)}: {failure.cause}",
-        f"correct the bounds in {alone.key('dimensions')} to what the model takes",
-    )
-
-
-def _must_agree(
-    alone: ModelAlone, sizes: Sizes, failure: ForwardError
-) -> ModelError | None:
-    """Two dimensions that must have one size; None: it isn't that.
-
-    Args:
-        alone: the model.
-        sizes: at which it failed, different ones.
-        failure: what forward raised.
-    """
-    for first, second in combinations(sizes, 2):
-        # the larger one for both: a bound that is too high would still fail
-        larger = max(sizes[first], sizes[second])
-        same = sizes | {first: larger, second: larger}
-        if same != sizes and alone.runs(same):
-            return alone.error(
-                f"{alone.key('dimensions')}: {first} and {second} are two dimensions,"
-                f" and the model fails where they differ ({sizes_text(sizes)}):"
-                f" {failure.cause}",
-                f"write {first} in the place of {second} in the shapes of the inputs",
-            )
-    return None
-
-
-def _only_some_size(
-    alone: ModelAlone, sizes: Sizes, failure: ForwardError
-) -> ModelError | None:
-    """A dimension whose example the model doesn't take; None: it isn't that.
-
-    Args:
-        alone: the model.
-        sizes: of the examples.
-        failure: what forward raised.
-    """
-    for name, stated in sizes.items():
-        for size in parameter_sizes(alone.model):
-            if alone.runs(sizes | {name: size}):
-                return alone.error(
-                    f"{alone.key(f'dimensions.{name}')} is {stated} in examples, and"
-                    f" the model fails there: {failure.cause}",
-                    f"write {size} in its place in the shapes of the inputs, or state"
-                    f" `example: {size}` and its bounds: with {size} the model runs",
-                )
-    return None
-
-
-def _wrong_bound(
-    alone: ModelAlone, name: str, size: int, failure: ForwardError
-) -> ModelError:
-    """A model that doesn't take a size which the bounds of one dimension allow.
-
-    Args:
-        alone: the model, which runs at the sizes of its examples.
-        name: of the dimension.
-        size: that it doesn't take.
-        failure: what forward raised.
-    """
-    dimension = alone.signature.dimensions[name]
-    example = example_sizes(alone.signature)
-
-    def runs(value: int) -> bool:
-        return alone.runs(example | {name: dimension.nearest(value)})
-
-    found = _nearest(runs, works=dimension.example, fails=size)
-    nearest = dimension.nearest(found)
-    fails = f"the model fails at {name} {size}: {failure.cause}"
-    if _takes_some_sizes_beyond(runs, dimension, nearest, size):
-        step = _step(runs, dimension.example)
-        taken = f"; it runs at multiples of {step}" if step else ""
-        return alone.error(
-            f"{alone.key(f'dimensions.{name}')} allows {dimension.bounds}, and {fails}"
-            f"{taken}",
-            f"state `multiple: {step}` for it"
-            if step
-            else "pad in forward, or state a number in the place of the dimension",
-        )
-    bound = "minimum" if size < dimension.example else "maximum"
-    stated = dimension.minimum if bound == "minimum" else dimension.maximum
-    shown = "null" if stated is None else stated
-    runs_to = "from" if bound == "minimum" else "up to"
-    return alone.error(
-        f"{alone.key(f'dimensions.{name}.{bound}')} is {shown}, and {fails}",
-        f"set it to {nearest}: the model runs {runs_to} there",
-    )
-
-
-def _nearest(runs: Callable[[int], bool], works: int, fails: int) -> int:
-    """The size nearest to one that fails at which the model runs, by halving.
-
-    Args:
-        runs: whether the model runs at a size.
-        works: a size at which it does.
-        fails: a size at which it doesn't.
-    """
-    while abs(works - fails) > 1:
-        middle = (works + fails) // 2
-        if runs(middle):
-            works = middle
-        else:
-            fails = middle
-    return works
-
-
-def _takes_some_sizes_beyond(
-    runs: Callable[[int], bool], dimension: Dimension, nearest: int, size: int
-) -> bool:
-    """Whether sizes fail for another reason than a bound, such as being odd.
-
-    Args:
-        runs: whether the model runs at a size.
-        dimension: whose sizes.
-        nearest: the size that runs and has a neighbour that fails.
-        size: that fails.
-    """
-    if size < dimension.example:
-        between = range(nearest + 1, dimension.example)
-        return not all(runs(value) for value in between[:4])
-    beyond = (size + 1, size + 2, size + 3, 2 * dimension.example)
-    return any(value > size and runs(value) for value in beyond)
-
-
-def _step(runs: Callable[[int], bool], example: int) -> int | None:
-    """The number whose multiples are the sizes that a model takes; None: no such."""
-    for step in _STEPS:
-        if example % step == 0 and runs(example + step) and not runs(example + 1):
-            return step
-    return None
 
 
 # --------------------------------------------------------------------------------------
@@ -222,7 +71,7 @@ def wrong_high(
         sizes: at which it was tried.
         failure: what forward raised.
     """
-    low, high = spec.low or 0, spec.high or 1
+    low, high = int(spec.low or 0), int(spec.high or 1)
 
     def runs(value: int) -> bool:
         inputs = alone.sample(sizes)
@@ -235,13 +84,15 @@ def wrong_high(
 
     last = high - 1
     if runs(low):
-        last = _nearest(runs, works=low, fails=high - 1)
+        last = nearest_that_runs(runs, works=low, fails=high - 1)
         return alone.error(
             f"{alone.key('inputs')}: high of {spec.name!r} is {high}, and the model"
             f" fails at {high - 1}: {failure.cause}",
             f"state `high: {last + 1}`: the model takes up to {last}",
         )
-    first = _nearest(runs, works=high - 1, fails=low) if runs(high - 1) else None
+    first = (
+        nearest_that_runs(runs, works=high - 1, fails=low) if runs(high - 1) else None
+    )
     remedy = f"state `low: {first}`" if first is not None else "correct low and high"
     return alone.error(
         f"{alone.key('inputs')}: low of {spec.name!r} is {low}, and the model fails"
@@ -315,5 +166,12 @@ def _wrong_shape(
     return None
 
 
-_DIAGNOSES = (_wrong_range, _wrong_dtype, _wrong_shape, _must_agree, _only_some_size)
+_DIAGNOSES = (
+    _wrong_range,
+    _wrong_dtype,
+    _wrong_shape,
+    wrong_expression,
+    must_agree,
+    only_some_size,
+)
 """What may be wrong with a signature whose own examples a model doesn't take."""

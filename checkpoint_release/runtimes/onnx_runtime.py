@@ -21,6 +21,7 @@ from checkpoint_release.core.signature import (
     Signature,
     TensorSpec,
 )
+from checkpoint_release.core.size_expressions import size_names
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.model_config import find_config
 from checkpoint_release.runtimes.onnx_library import onnxruntime
@@ -119,7 +120,9 @@ def _signature(file: Path, session: Any) -> Signature:
     """
     config = find_config(file)
     own = session.get_modelmeta().custom_metadata_map.get("signature")
-    if config is not None:
+    # of a further file, such as one with fixed shapes, config.json may promise too much
+    is_further = bool(own) and file.name != ONNX.file
+    if config is not None and not is_further:
         signature = config.signature
     elif own:
         signature = _stated_in(file, own)
@@ -176,10 +179,15 @@ def _graph_signature(file: Path, session: Any) -> Signature:
     """
     inputs = tuple(_tensor_spec(file, value) for value in session.get_inputs())
     outputs = tuple(_tensor_spec(file, value) for value in session.get_outputs())
+    stated: set[str] = set()
+    for spec in inputs:
+        stated.update(spec.dynamic_axes.values())
     dimensions: dict[str, Dimension] = {}
     for spec in inputs:
         for name in spec.dynamic_axes.values():
-            dimensions[name] = Dimension(name, minimum=0)
+            follows = name not in size_names(name) and size_names(name) <= stated
+            if not follows:
+                dimensions[name] = Dimension(name, minimum=0)
     return Signature(inputs, outputs, dimensions)
 
 

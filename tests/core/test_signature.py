@@ -42,7 +42,7 @@ def signature(tokens: dict[str, Any], **sequence: Any) -> dict[str, Any]:
         (signature({"low": 11}), ["inputs[0].low is 11, and high is 11", "below high"]),
         (signature({"dtype": "uint8", "low": -1}), ["inputs[0].low is -1", "0 to 255"]),
         (signature({"dtype": "int8", "high": 129}), ["high is 129", "-128 to 127"]),
-        (signature({"dtype": "float32"}), ["inputs[0] is float32 and has a range"]),
+        (signature({"dtype": "bool"}), ["inputs[0] is bool and has a range"]),
         (signature({"dtype": "int4"}), ["inputs[0].dtype is 'int4'", "int64"]),
         (signature({"dtype": ["int64"]}), ["inputs[0].dtype is ['int64']"]),
         (signature({"name": 5}), ["inputs[0].name is 5"]),

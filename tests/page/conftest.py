@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Browser
 
 from tests.support.browser import Visit
-from tests.support.models import SIGNATURES, Argmax, Convolutions
+from tests.support.models import SIGNATURES, Argmax, Convolutions, Framed
 from tests.support.project import ROOT
 
 
@@ -58,6 +58,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of a foreign model that gives whole numbers; not to be changed."""
     return foreign(tmp_path_factory.mktemp("choices") / "model", Argmax)
+
+
+@pytest.fixture(scope="session")
+def framed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release whose sizes follow from others; not to be changed."""
+    return foreign(tmp_path_factory.mktemp("framed") / "model", Framed)
 
 
 @pytest.fixture

@@ -82,6 +82,30 @@ def test_an_uploaded_file_gives_what_the_release_computes_of_it(
     np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-6)
 
 
+def test_sizes_that_follow_from_others_and_ranges_are_kept(
+    framed: Path, tmp_path: Path, visit: Visit
+) -> None:
+    with served(framed) as url:
+        visit.open(url)
+        page = visit.page
+        tokens = page.get_by_label("tokens", exact=True)
+        tokens.fill("9")
+        tokens.press("Tab")
+        page.get_by_text("Computed on").wait_for()
+        page.wait_for_timeout(200)
+        assert saved_outputs(page, tmp_path)["wide"].shape[1] == 19
+        assert page.get_by_label("frames", exact=True).count() == 0
+
+        np.save(tmp_path / "frames.npy", np.zeros((3, 10, 6), "f4"))
+        message = give(page, "frames from a file", tmp_path / "frames.npy")
+        assert "frames has 2*tokens + 1 10" in message and "it is 19" in message
+        np.save(tmp_path / "mask.npy", np.full((3, 11), 2, "f4"))
+        message = give(page, "mask from a file", tmp_path / "mask.npy")
+        assert "mask holds 2, and the model takes 0 to 1" in message
+        np.save(tmp_path / "gain.npy", np.full((), 0.5, "f4"))
+        assert "Computed on" in give(page, "gain from a file", tmp_path / "gain.npy")
+
+
 def wrong_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """What is wrong → the file, and what the message must say."""
     files: dict[str, tuple[Path, str]] = {}

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.parity.cases import Case, draw_cases
 from checkpoint_release.parity.error_stats import identical
+from tests.support.models import SIGNATURES, Framed
 from tests.support.parity_world import (
     counter_architecture,
     stick_figure_architecture,
@@ -68,3 +70,27 @@ def test_a_case_that_no_machine_has_room_for_is_refused_before_it_is_drawn() -> 
         ParamsError, match=r"(?s)parity\.sizes.*would take [0-9,]+ bytes"
     ):
         draw_cases(signature, seed=0, sizes={"batch": [2**31 - 1]}, magnitudes=[])
+
+
+def test_both_ends_of_a_range_are_tried_and_no_case_leaves_it() -> None:
+    stated = {
+        "inputs": [{"name": "x", "shape": ["n"], "low": -0.5, "high": 2}],
+        "outputs": ["y"],
+    }
+    cases = draw_cases(
+        read_signature(stated), seed=0, sizes={}, magnitudes=[0.0, 1e-3, 1e3]
+    )
+    values = {case.name.partition(",")[0]: case.inputs["x"] for case in cases}
+    assert (values["first value"] == -0.5).all() and (values["last value"] == 2).all()
+    assert (values["zeros"] == 0).all()
+    assert 0 < np.abs(values["magnitude 0.001"]).max() <= 0.002
+    for array in values.values():
+        assert array.min() >= -0.5 and array.max() <= 2
+
+
+def test_sizes_that_follow_from_others_do_so_in_every_case() -> None:
+    signature = read_signature(SIGNATURES[Framed])
+    for case in draw_cases(signature, seed=0, sizes={"past": [8]}, magnitudes=[0.0]):
+        tokens, past = (case.inputs[name].shape[1] for name in ("tokens", "memory"))
+        assert case.inputs["frames"].shape[1] == 2 * tokens + 1
+        assert case.inputs["mask"].shape[1] == past + tokens

@@ -9,6 +9,7 @@ pinned by hash, and laid into a checkout as a user would do.
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -18,11 +19,16 @@ from typing import Any
 
 import grimp
 import numpy as np
+import onnx
 import pytest
+import torch
+from safetensors.numpy import load_file
 
 from checkpoint_release.core.architecture import Architecture
+from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.errors import ExportError, InferenceError, ModelError
-from checkpoint_release.core.signature import Arrays, sample_inputs
+from checkpoint_release.core.signature import Arrays, check_inputs, sample_inputs
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.cases import draw_cases
@@ -30,6 +36,7 @@ from checkpoint_release.runtimes.eager import build_eager, flatten
 from checkpoint_release.runtimes.loader import load
 from pipeline import export_onnx, export_safetensors, export_torchscript
 from tests.support.checkpoint_folder import state_dict, write_checkpoint
+from tests.support.models import SIGNATURES, Framed
 from tests.support.project import ROOT, Project
 from tests.support.tiny_release import sizes_of
 
@@ -193,6 +200,101 @@ def test_sizes_that_are_multiples_go_into_every_format(project: Project) -> None
     with pytest.raises(ModelError) as caught:
         export_onnx.main()
     assert "state `multiple: 4`" in caught.value.remedy
+
+
+@pytest.mark.slow
+def test_sizes_that_follow_from_others_and_ranges_go_into_every_format(
+    project: Project,
+) -> None:
+    factory = "tests.support.models:Framed"
+    architecture = checkpoint(factory, {}, SIGNATURES[Framed])
+    project.set(formats__torch_export=True)
+    for stage in (export_safetensors, export_onnx, export_torchscript):
+        stage.main()
+    for tokens, past in ((1, 1), (7, 2), (64, 32)):
+        sizes = {"batch": 2, "tokens": tokens, "past": past}
+        inputs = sample_inputs(architecture.signature, sizes, 3)
+        expected = eager(inputs)["out"]
+        for format in ("safetensors", "onnx", "torchscript", "torch_export"):
+            got = load(f"artifacts/{format}", trust=[factory])(**inputs)["out"]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+    program = torch.export.load("artifacts/torch_export/model.pt2")
+    bounds = [bound.upper for bound in program.range_constraints.values()]
+    # of tokens, frames, past and mask
+    assert {int(bound) for bound in bounds if bound < 1000} == {64, 129, 32, 96}
+    inputs["frames"] = inputs["frames"][:, :-1]
+    for format in ("onnx", "torch_export"):
+        with pytest.raises(InferenceError, match="is 128, and where tokens is 64 it"):
+            load(f"artifacts/{format}")(**inputs)
+
+    graph = onnx.load("artifacts/onnx/model.onnx").graph
+    frames = graph.input[1].type.tensor_type.shape.dim[1].dim_param
+    assert frames == "2*tokens + 1"
+    for case in draw_cases(
+        architecture.signature, seed=0, sizes={}, magnitudes=[0.0, 1e3]
+    ):
+        assert check_inputs(architecture.signature, case.inputs)
+
+
+@pytest.mark.slow
+def test_a_file_of_fixed_shapes_is_proven_as_the_others_are(project: Project) -> None:
+    architecture = checkpoint("tests.support.models:Framed", {}, SIGNATURES[Framed])
+    sizes = {"batch": 1, "tokens": 6, "past": 3}
+    project.set(onnx__fixed=sizes, formats__torchscript=False)
+    for stage in (export_safetensors, export_onnx, export_torchscript):
+        stage.main()
+
+    def parity_check() -> subprocess.CompletedProcess[str]:
+        return project.run(
+            *("python", "-m", "pipeline.parity_check"),
+            check=False,
+            environment={"PYTHONPATH": str(ROOT)},
+        )
+
+    done = parity_check()
+    assert done.returncode == 0, done.stderr
+    assert "onnx fixed: the cases of batch 1, tokens 6, past 3 alone" in done.stdout
+    figures = read_report(Path("artifacts/parity/report.json")).formats["onnx fixed"]
+    assert figures.rule == "noise" and figures.graph and figures.graph.error <= 1e-12
+    assert figures.weights and figures.weights.bit_for_bit == figures.weights.of
+    assert figures.cases and figures.graph.cases == figures.cases
+    sample = load_file("artifacts/parity/sample/inputs.safetensors")
+    assert check_inputs(architecture.signature, sample) == sizes
+
+    # a weight a thousandth too large, in the file of fixed shapes alone
+    file = Path("artifacts/onnx/model_fixed.onnx")
+    model = onnx.load(file)
+    manifest = json.loads(Path("artifacts/onnx/manifest.json").read_text())
+    (tensor,) = (each for each in model.graph.initializer if each.name == "out.weight")
+    wrong = onnx.numpy_helper.to_array(tensor) * np.float32(1.001)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(wrong, tensor.name))
+    onnx.save(model, file)
+    write_manifest(file.parent, "onnx", facts=manifest["facts"])
+    done = parity_check()
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "onnx fixed: " in done.stderr and "onnx: " not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("frames", "remedy"),
+    [
+        ("2*tokens + 2", "write 2*tokens + 1 in its place"),
+        ("frames", "write 2*tokens + 1 in the place of frames"),
+    ],
+)
+def test_a_size_that_follows_otherwise_than_stated_is_corrected_by_the_message(
+    frames: str, remedy: str, project: Project
+) -> None:
+    stated = copy.deepcopy(SIGNATURES[Framed])
+    stated["inputs"][1]["shape"][1] = frames
+    stated["outputs"] = ["out", "wide"]
+    if frames == "frames":
+        stated["dimensions"]["frames"] = {"example": 11}
+    checkpoint("tests.support.models:Framed", {}, stated)
+    with pytest.raises(ModelError) as caught:
+        export_onnx.main()
+    assert remedy in caught.value.remedy
 
 
 def test_a_model_that_onnx_has_no_operator_for_is_one_clear_error(

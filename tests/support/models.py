@@ -32,6 +32,30 @@ class Convolutions(nn.Module):
         return self.head(self.stem(padded).mean((2, 3)))
 
 
+class Framed(nn.Module):
+    """Frames twice as many as tokens, and one; a memory, and a mask of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(30, 8)
+        self.frames, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        frames: Tensor,
+        memory: Tensor,
+        mask: Tensor,
+        gain: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        wide = self.frames(frames)
+        heard = self.embedding(tokens) + wide[:, 1::2] + wide[:, :-1:2]
+        out = self.out(torch.cat([memory, heard], 1) * mask[:, :, None])
+        if gain is not None:
+            out = out * gain.sqrt()
+        return {"out": out, "wide": wide}
+
+
 class Recurrent(nn.Module):
     """An embedding and an LSTM; the output is a dict with a nest in it."""
 
@@ -224,6 +248,23 @@ SIGNATURES: dict[type[nn.Module], dict[str, Any]] = {
             {name: {"minimum": 4, "example": 9} for name in ("height", "width")}
             | {"batch": {"example": 3}}
         ),
+    },
+    Framed: {
+        "inputs": [
+            {**_TOKENS, "shape": ["batch", "tokens"], "high": 30},
+            {"name": "frames", "shape": ["batch", "2*tokens + 1", 6]},
+            {"name": "memory", "shape": ["batch", "past", 8]},
+            {"name": "mask", "shape": ["batch", "past + tokens"], "low": 0, "high": 1},
+            {"name": "gain", "shape": [], "low": 0.5, "high": 2},
+        ],
+        "outputs": [
+            {"name": "out", "shape": ["batch", "past + tokens", 4]},
+            {"name": "wide", "shape": ["batch", "2*tokens + 1", 8]},
+        ],
+        "dimensions": {
+            "tokens": {"maximum": 64, "example": 5},
+            "past": {"maximum": 32, "example": 3},
+        },
     },
     Recurrent: {
         "inputs": [_TOKENS],

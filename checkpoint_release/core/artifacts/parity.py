@@ -142,6 +142,7 @@ class FormatFigures(Record, frozen=True, kw_only=True):
         weights: how many it holds bit for bit, where that was compared.
         graph: what its graph computes in double precision; None: it has none of its
             own, or is in reduced precision.
+        cases: how many it ran on; None: all.
         bit_identical_cases: in how many cases every output has eager float32's bits.
         outputs: name → figures.
     """
@@ -151,6 +152,7 @@ class FormatFigures(Record, frozen=True, kw_only=True):
     reduced_precision: str | None = None
     weights: WeightsHeld | None = None
     graph: GraphFigures | None = None
+    cases: int | None = None
     bit_identical_cases: int
     outputs: dict[str, OutputFigures]
 

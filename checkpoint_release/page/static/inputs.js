@@ -1,6 +1,7 @@
 // A model's inputs by its signature: drawn at random, read from files, and checked.
 
 import { Problem } from "./problem.js";
+import { sizeOf } from "./sizes.js";
 import {
   countOf,
   fromLists,
@@ -18,18 +19,19 @@ export function exampleSizes(signature) {
   return Object.fromEntries(entries.map(([name, dimension]) => [name, dimension.example ?? 1]));
 }
 
-export const shapeOf = (spec, sizes) => (spec.shape ?? []).map((size) => sizes[size] ?? size);
+export const shapeOf = (spec, sizes) => (spec.shape ?? []).map((size) => sizeOf(size, sizes));
 
-// Normally distributed floats, integers even in their range. The same seed gives the
-// same values in every browser (other ones than numpy's), each input by itself.
+// Normally distributed floats; integers, and floats that have a range, even in it. The
+// same seed gives the same values in every browser (other ones than numpy's), each input
+// by itself.
 export function randomInput(spec, sizes, seed) {
   const shape = shapeOf(spec, sizes);
   const random = generator(seed, spec.name);
   const low = spec.low ?? 0;
   const high = spec.dtype === "bool" ? 2 : (spec.high ?? 2);
-  const draw = isFloat(spec.dtype)
-    ? () => normal(random)
-    : () => low + Math.floor(random() * (high - low));
+  const uniform = () => low + random() * (high - low);
+  const float = spec.high === undefined ? () => normal(random) : uniform;
+  const draw = isFloat(spec.dtype) ? float : () => Math.floor(uniform());
   return tensorOf(spec.dtype, shape, Array.from({ length: countOf(shape) }, draw));
 }
 
@@ -61,7 +63,7 @@ export function checkInputs(signature, tensors) {
     if (!tensor) throw new Problem(`input ${spec.name} is missing`);
     checkInput(spec, tensor);
     spec.shape?.forEach((expected, axis) => {
-      if (typeof expected !== "string") return;
+      if (!(expected in signature.dimensions)) return;
       const size = tensor.shape[axis];
       if ((sizes[expected] ??= size) !== size) {
         throw new Problem(
@@ -71,7 +73,20 @@ export function checkInputs(signature, tensors) {
       checkSize(expected, size, signature.dimensions[expected]);
     });
   }
+  for (const spec of signature.inputs) checkExpressions(spec, tensors[spec.name], sizes);
   return sizes;
+}
+
+// Sizes that follow from dimensions must do so.
+function checkExpressions(spec, tensor, sizes) {
+  spec.shape?.forEach((expected, axis) => {
+    const size = sizeOf(expected, sizes);
+    if (tensor.shape[axis] === size) return;
+    const known = Object.entries(sizes).map(([name, value]) => `${name} is ${value}`);
+    throw new Problem(
+      `${spec.name} has ${expected} ${tensor.shape[axis]}, and where ${known.join(", ")} it is ${size}`,
+    );
+  });
 }
 
 export function checkInput(spec, tensor) {
@@ -82,13 +97,18 @@ export function checkInput(spec, tensor) {
     if (typeof expected === "number" && expected !== tensor.shape[axis]) throw new Problem(states);
   });
   if (spec.high === undefined) return;
+  const [low, high] = limitsOf(spec);
   for (const value of numbers(tensor)) {
-    if (value < spec.low || value >= spec.high) {
-      throw new Problem(
-        `${spec.name} holds ${value}, and the model takes ${spec.low} to ${spec.high - 1}`,
-      );
-    }
+    if (value >= low && value <= high) continue;
+    throw new Problem(`${spec.name} holds ${value}, and the model takes ${low} to ${high}`);
   }
+}
+
+// The least and the greatest value that an input with a range takes, as its dtype has
+// them: float32's 0.1 is greater than 0.1.
+export function limitsOf({ dtype, low, high }) {
+  if (!isFloat(dtype)) return [low, high - 1];
+  return numbers(tensorOf(dtype, [2], [low, high]));
 }
 
 export function checkSize(name, size, dimension = {}) {

@@ -56,7 +56,8 @@ export class Release {
   models() {
     const models = [];
     for (const [name, runnable] of Object.entries(this.description.formats)) {
-      if (runnable.format !== "onnx") continue;
+      // one of fixed shapes takes the sample alone, and is for other runtimes
+      if (runnable.format !== "onnx" || name.endsWith(" fixed")) continue;
       const isFile = runnable.path in this.files;
       const path = isFile ? runnable.path : joined(runnable.path, "model.onnx");
       const folder = path.slice(0, path.lastIndexOf("/") + 1);

@@ -3,6 +3,7 @@
 
 import { element, labelled, selection, short } from "./dom.js";
 import { drawCurve, drawImage, listen, rangeOf } from "./tensor_canvas.js";
+import { limitsOf } from "./inputs.js";
 import { tableOf } from "./tensor_table.js";
 import { halfToNumber, numberToHalf, numbers } from "./tensors.js";
 
@@ -156,11 +157,11 @@ export class TensorView {
 
   set(index, value) {
     const { dtype, data } = this.tensor;
-    const { low, high } = dtype === "bool" ? { low: 0, high: 2 } : this.spec;
-    let kept = value;
-    if (!dtype.startsWith("float")) {
-      kept = Math.round(kept);
-      if (high !== undefined) kept = Math.min(Math.max(kept, low), high - 1);
+    let kept = dtype.startsWith("float") ? value : Math.round(value);
+    if (dtype === "bool") kept = Math.min(Math.max(kept, 0), 1);
+    else if (this.spec.high !== undefined) {
+      const [low, high] = limitsOf(this.spec);
+      kept = Math.min(Math.max(kept, low), high);
     }
     if (dtype === "float16") data[index] = numberToHalf(kept);
     else if (typeof data[index] === "bigint") data[index] = BigInt(kept);

@@ -6,6 +6,7 @@ import { checkInputs, checkSize, exampleSizes, randomInput, readInputs } from ".
 import { textOf } from "./problem.js";
 import { BACKENDS } from "./runtime.js";
 import { writeSafetensors } from "./tensors.js";
+import { dependsOn, sizeOf } from "./sizes.js";
 import { TensorView } from "./tensor_view.js";
 
 const REPEATS = 20; // runs of a measurement
@@ -132,7 +133,7 @@ class Use {
   resize(name, size) {
     checkSize(name, size, this.signature.dimensions[name]);
     this.sizes[name] = size;
-    const affected = this.signature.inputs.filter((spec) => spec.shape.includes(name));
+    const affected = this.signature.inputs.filter((spec) => spec.shape.some((size) => dependsOn(size, name)));
     this.randomise(affected.map((spec) => spec.name));
     this.showSizes();
   }
@@ -155,12 +156,12 @@ class Use {
     for (const spec of this.signature.inputs) {
       if (!given.has(spec.name)) continue;
       spec.shape.forEach((size, axis) => {
-        if (typeof size === "string") this.sizes[size] = this.tensors[spec.name].shape[axis];
+        if (size in this.sizes) this.sizes[size] = this.tensors[spec.name].shape[axis];
       });
     }
     const differs = (spec) =>
       spec.shape.some(
-        (size, axis) => (this.sizes[size] ?? size) !== this.tensors[spec.name].shape[axis],
+        (size, axis) => sizeOf(size, this.sizes) !== this.tensors[spec.name].shape[axis],
       );
     const others = this.signature.inputs.filter((spec) => !given.has(spec.name) && differs(spec));
     this.randomise(others.map((spec) => spec.name));
