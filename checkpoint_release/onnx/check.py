@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from checkpoint_release.core.errors import ExportError, OpsetError, one_line
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Array, Signature, TensorSpec
 from checkpoint_release.exporting.path_leaks import find_path_leak
 from checkpoint_release.exporting.shape_check import Run, check_shapes
@@ -23,7 +24,6 @@ from checkpoint_release.runtimes.onnx_graph import (
     used_domains,
 )
 from checkpoint_release.runtimes.onnx_skeleton import (
-    LARGE,
     read_in_place,
     read_skeleton,
 )
@@ -71,8 +71,8 @@ def check_onnx(
     # A large file's weights stay in it: running would bring all of them in. What torch
     # exported is run nevertheless, up to 2 GB, for its sizes may be those of the
     # example. The parity check runs every file.
-    is_large = eager is None and path.stat().st_size >= LARGE
-    stays = is_large or _has_external_data(model)
+    leaves = eager is None and is_large(path.stat().st_size)
+    stays = leaves or _has_external_data(model)
     run = _onnxruntime(path, signature, stays)
     if not stays:
         check_shapes(path.name, signature, run, eager, decisions)
@@ -142,7 +142,7 @@ def _checkable(path: Path) -> Iterator[Path]:
     """The file, or of a large one its graph, with the weights left in the file: the
     checker would read them.
     """
-    if path.stat().st_size < LARGE:
+    if not is_large(path.stat().st_size):
         yield path
         return
     graph = path.with_name(f".{path.name}.graph")

@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ModelError
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
@@ -83,10 +85,16 @@ def check_parity(
     """
     weights = weights_of(checkpoint)
     in_double = proof_cases(cases, weights.numbers)
-    with ThreadPoolExecutor(1) as pool:
-        alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(_jobs(checkpoint, candidates, in_double), cases)
-        alone.result()
+    jobs = _jobs(checkpoint, candidates, in_double)
+    if is_large((checkpoint / WEIGHTS_FILE).stat().st_size):
+        # one after the other: each holds the weights
+        require_sound_model(checkpoint)
+        results = run_isolated(jobs, cases, at_once=1)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            alone = pool.submit(require_sound_model, checkpoint)
+            results = run_isolated(jobs, cases)
+            alone.result()
     reference = _reference(results, cases)
     verdicts = []
     for candidate in candidates:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from checkpoint_release.core.large import is_large
 from checkpoint_release.runtimes.onnx_library import onnxruntime
-from checkpoint_release.runtimes.onnx_skeleton import LARGE, read_in_place
+from checkpoint_release.runtimes.onnx_skeleton import read_in_place
 
 _ERRORS_ONLY = 3  # the severity from which ONNX Runtime logs
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -43,7 +44,7 @@ def open_session(file: Path, settings: Any, providers: Sequence[str]) -> Any:
         Exception: whatever ONNX Runtime raises on a file that it can't open.
     """
     source: str | bytes = str(file)
-    if file.stat().st_size >= LARGE:
+    if is_large(file.stat().st_size):
         settings.add_session_config_entry(_FOLDER, str(file.parent))
         source = read_in_place(file).SerializeToString()
     return onnxruntime.InferenceSession(source, settings, providers=list(providers))

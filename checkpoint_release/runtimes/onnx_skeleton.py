@@ -26,10 +26,6 @@ from checkpoint_release.tensors.tensor import (
 )
 from checkpoint_release.tensors.views import Views
 
-LARGE = 256 << 20
-"""Bytes of a file from which on its weights are left in it: libraries that read such a
-file hold it twice.
-"""
 _SMALL = 1024  # bytes of an initialiser that shape inference may look at
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
