@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from checkpoint_release.core.errors import ExportError
+from checkpoint_release.core.file_sharing import give_back
 from checkpoint_release.exporting.path_leaks import find_path_leak
 
 ROOT = "model"
@@ -41,6 +42,7 @@ def rewrite(
     *,
     drop: Callable[[str], bool] = lambda name: False,
     edit: Callable[[Records], Records] = lambda records: records,
+    move: bool = False,
 ) -> None:
     """Copy an archive to its canonical form.
 
@@ -49,8 +51,10 @@ def rewrite(
         target: the new file.
         drop: whether the record of that name, without the root, is left out.
         edit: changes the records of code and pickles, given and returned by name.
+        move: remove the source, each tensor as it is copied, so that the disk holds it
+            once.
     """
-    with zipfile.ZipFile(source) as archive:
+    with source.open("r+b" if move else "rb") as file, zipfile.ZipFile(file) as archive:
         texts: Records = {}
         tensors: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -68,7 +72,12 @@ def rewrite(
             for name, info in tensors.items():
                 with archive.open(info) as record:
                     writer.add(name, info.file_size, _chunks(record))
+                if move:
+                    start = info.header_offset
+                    give_back(file, start, start + info.file_size)
             writer.add_id()
+    if move:
+        source.unlink()
 
 
 def is_text(name: str) -> bool:

@@ -52,8 +52,7 @@ def write_torch_export(traceable: Traceable, file: Path, config: str) -> None:
         _strip(program)
         require_room_for(file, traceable.model)
         torch.export.save(program, str(raw), extra_files={"config.json": config})
-        rewrite(raw, file)
-        raw.unlink()
+        rewrite(raw, file, move=True)
         loaded = torch.export.load(str(file)).module()
     check_archive(file)
     check_shapes(

@@ -50,8 +50,7 @@ def write_torchscript(traceable: Traceable, file: Path, config: str) -> None:
         traced = trace(traceable)
         require_room_for(file, traceable.model)
         torch.jit.save(traced, str(raw), _extra_files={"config.json": config})
-        rewrite(raw, file, drop=is_debugging, edit=rename_classes)
-        raw.unlink()
+        rewrite(raw, file, drop=is_debugging, edit=rename_classes, move=True)
         loaded = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
     _check_inputs(file, loaded, traceable.signature)
     check_archive(file)

@@ -1,6 +1,7 @@
 """The weights of a Hugging Face folder: the checkpoint's bytes, or a cast of them.
 
-Weights that stay as they are are copied byte for byte; casts and shards are streamed.
+Weights that stay as they are are shared with the checkpoint's file where that is safe,
+and otherwise copied byte for byte; casts and shards are streamed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, FLOATS
 from checkpoint_release.core.errors import ArtifactError
-from checkpoint_release.core.files import REMAKE, FileEntry, copy_file
+from checkpoint_release.core.file_sharing import share_file
+from checkpoint_release.core.files import REMAKE, FileEntry
 from checkpoint_release.tensors.safetensors import (
     nbytes,
     open_safetensors,
@@ -161,7 +163,7 @@ def _cast_facts(tensors: Mapping[str, TensorLike], target: str) -> CastFacts:
 
 
 def _copy(checkpoint: CheckpointFolder, path: Path) -> FileEntry:
-    """Copy the checkpoint's weights: an edit of a hard link would change both files.
+    """Copy the checkpoint's weights, or share them where that is safe.
 
     Args:
         checkpoint: whose weights file is copied.
@@ -173,7 +175,7 @@ def _copy(checkpoint: CheckpointFolder, path: Path) -> FileEntry:
     Raises:
         ArtifactError: the sha256 isn't that of the checkpoint's manifest.
     """
-    copied = copy_file(checkpoint.weights, path)
+    copied = share_file(checkpoint.weights, path)
     expected = checkpoint.manifest().sha256s[checkpoint.weights.name]
     if copied.sha256 != expected:
         raise ArtifactError(

@@ -4,23 +4,28 @@ what was meant to be written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from checkpoint_release.core.errors import ExportError, OpsetError, one_line
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Array, Signature, TensorSpec
 from checkpoint_release.exporting.path_leaks import find_path_leak
 from checkpoint_release.exporting.shape_check import Run, check_shapes
-from checkpoint_release.onnx.file import read_skeleton
 from checkpoint_release.onnx.shapes import infer_shapes
 from checkpoint_release.runtimes.onnx_graph import (
     domain_name,
     names,
     names_read,
     used_domains,
+)
+from checkpoint_release.runtimes.onnx_skeleton import (
+    read_in_place,
+    read_skeleton,
 )
 
 _EXPORTER_BUG = (
@@ -63,11 +68,13 @@ def check_onnx(
     leak = find_path_leak(read_skeleton(path, keep=0).SerializeToString())
     if leak is not None:
         raise _exporter_bug(f"{path.name} holds {leak!r}")
-    is_external = _has_external_data(model)
-    run = _onnxruntime(path, signature, is_external)
-    # Past 2 GB the weights stay in the mapped file; running would bring all of them in.
-    # The parity check runs every file.
-    if not is_external:
+    # A large file's weights stay in it: running would bring all of them in. What torch
+    # exported is run nevertheless, up to 2 GB, for its sizes may be those of the
+    # example. The parity check runs every file.
+    leaves = eager is None and is_large(path.stat().st_size)
+    stays = leaves or _has_external_data(model)
+    run = _onnxruntime(path, signature, stays)
+    if not stays:
         check_shapes(path.name, signature, run, eager, decisions)
 
 
@@ -121,12 +128,29 @@ def _validate(path: Path, model: ModelProto) -> ModelProto:
         ExportError: it breaks one.
     """
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        with _checkable(path) as file:
+            onnx.checker.check_model(str(file), full_check=True)
         return infer_shapes(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise _exporter_bug(
             f"{path.name} is not valid ONNX: {one_line(error, 400)}"
         ) from None
+
+
+@contextmanager
+def _checkable(path: Path) -> Iterator[Path]:
+    """The file, or of a large one its graph, with the weights left in the file: the
+    checker would read them.
+    """
+    if not is_large(path.stat().st_size):
+        yield path
+        return
+    graph = path.with_name(f".{path.name}.graph")
+    try:
+        graph.write_bytes(read_in_place(path).SerializeToString())
+        yield graph
+    finally:
+        graph.unlink(missing_ok=True)
 
 
 def _check_values(
@@ -224,13 +248,13 @@ def _has_external_data(model: ModelProto) -> bool:
     return TensorProto.EXTERNAL in locations
 
 
-def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
+def _onnxruntime(path: Path, signature: Signature, stays: bool) -> Run:
     """Open the file in ONNX Runtime.
 
     Args:
         path: the file.
         signature: its inputs, in order.
-        is_external: whether the weights lie beside it, and are to stay there.
+        stays: whether the weights are to stay where they lie.
 
     Returns:
         what runs it.
@@ -239,11 +263,10 @@ def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
         ExportError: ONNX Runtime can't load it.
     """
     from checkpoint_release.runtimes.onnx_library import onnxruntime
+    from checkpoint_release.runtimes.onnx_session import open_session, session_settings
 
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # what goes wrong is raised
-    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    if is_external:
+    settings = session_settings(threads=1)
+    if stays:
         # leave the weights where they are mapped: no folding of constants, no copies in
         # another layout
         settings.graph_optimization_level = (
@@ -251,9 +274,7 @@ def _onnxruntime(path: Path, signature: Signature, is_external: bool) -> Run:
         )
         settings.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), settings, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(path, settings, ["CPUExecutionProvider"])
     except Exception as error:
         # onnxruntime raises classes of its own for each of its failures
         raise ExportError(

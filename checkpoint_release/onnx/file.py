@@ -1,5 +1,5 @@
-"""ONNX files: a writer that streams weights and whose bytes never vary, and a reader
-that leaves weights in the file.
+"""ONNX files: a writer that streams weights and whose bytes never vary. What reads them
+without their weights is checkpoint_release.runtimes.onnx_skeleton.
 
 A model here is a `ModelProto` whose weights have a name, a type and dimensions but no
 data, so that it stays small. Their data is streamed, piece by piece, from arrays or
@@ -12,14 +12,12 @@ https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import math
-import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from checkpoint_release.core.artifacts.formats import DATA_SUFFIX
 from checkpoint_release.core.dtypes import DTYPES
@@ -223,110 +221,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-# --------------------------------------------------------------------------------------
-
-
-class _Field(NamedTuple):
-    """Where a field of a protobuf message lies: its tag at `start`, its payload from
-    `payload` to `stop`.
-    """
-
-    number: int
-    start: int
-    payload: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the payload."""
-        return self.stop - self.payload
-
-
-def read_skeleton(path: Path, keep: int = 1024) -> ModelProto:
-    """Read a model without the data of its initialisers, whatever its size.
-
-    Args:
-        path: the .onnx file.
-        keep: initialisers of at most so many bytes keep their data, because shape
-            inference looks at such.
-    """
-    model = ModelProto()
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
-        for field in _fields(view, 0, len(view)):
-            if field.number == _MODEL_GRAPH:
-                _read_graph(model.graph, view, field, keep)
-            else:
-                model.MergeFromString(bytes(view[field.start : field.stop]))
-    return model
-
-
-def _read_graph(graph: GraphProto, view: memoryview, whole: _Field, keep: int) -> None:
-    """Read a graph without the data of its initialisers.
-
-    Args:
-        graph: what is read is added to it.
-        view: the file.
-        whole: the graph's field in the model.
-        keep: initialisers of at most so many bytes keep their data.
-    """
-    for field in _fields(view, whole.payload, whole.stop):
-        if field.number == _GRAPH_INITIALIZER:
-            content = _without_raw_data(view, field, keep)
-            graph.initializer.add().ParseFromString(content)
-        else:
-            graph.MergeFromString(bytes(view[field.start : field.stop]))
-
-
-def _without_raw_data(view: memoryview, tensor: _Field, keep: int) -> bytes:
-    """A tensor's message without its data, if that has more than `keep` bytes."""
-    content = bytearray()
-    for field in _fields(view, tensor.payload, tensor.stop):
-        if field.number != _TENSOR_RAW_DATA or field.size <= keep:
-            content += view[field.start : field.stop]
-    return bytes(content)
-
-
-def _fields(view: memoryview, start: int, stop: int) -> Iterator[_Field]:
-    """Each field of the protobuf message between two positions.
-
-    Raises:
-        ValueError: there is no such message.
-    """
-    while start < stop:
-        tag, payload = _read_varint(view, start)
-        match tag & 7:
-            case 0:  # a varint
-                _, end = _read_varint(view, payload)
-            case 1:  # 64 bits
-                end = payload + 8
-            case 2:  # length-delimited
-                length, payload = _read_varint(view, payload)
-                end = payload + length
-            case 5:  # 32 bits
-                end = payload + 4
-            case wire_type:
-                raise ValueError(f"wire type {wire_type} at byte {start}")
-        if end > stop:
-            raise ValueError(
-                f"the field at byte {start} ends at {end}, its message at {stop}"
-            )
-        yield _Field(tag >> 3, start, payload, end)
-        start = end
-
-
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    """A number of variable length, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = view[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-        shift += 7

@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ModelError
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
@@ -90,10 +92,7 @@ def check_parity(
     """
     weights = weights_of(checkpoint)
     plans = [_Plan.of(candidate, cases, weights.numbers) for candidate in candidates]
-    with ThreadPoolExecutor(1) as pool:
-        alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(_jobs(checkpoint, plans), cases)
-        alone.result()
+    results = _run(checkpoint, plans, cases)
     reference = _reference(results, cases)
     check = ParityCheck(limits, reference, [])
     for plan in plans:
@@ -111,6 +110,34 @@ def check_parity(
         if candidate.is_onnx_graph:
             _judge_elsewhere(check, plan, runtimes, double)
     return check
+
+
+def _run(
+    checkpoint: Path, plans: Sequence[_Plan], cases: Sequence[Case]
+) -> dict[str, JobResult]:
+    """Run the checkpoint's own model and every candidate.
+
+    Args:
+        checkpoint: as for check_parity.
+        plans: of the candidates.
+        cases: all of them.
+
+    Returns:
+        Name of a job, as of _jobs → its result.
+
+    Raises:
+        ModelError: the checkpoint's own model isn't sound.
+    """
+    jobs = _jobs(checkpoint, plans)
+    if is_large((checkpoint / WEIGHTS_FILE).stat().st_size):
+        # one after the other: each holds the weights
+        require_sound_model(checkpoint)
+        return run_isolated(jobs, cases, at_once=1)
+    with ThreadPoolExecutor(1) as pool:
+        alone = pool.submit(require_sound_model, checkpoint)
+        results = run_isolated(jobs, cases)
+        alone.result()
+    return results
 
 
 def _judge_elsewhere(

@@ -18,17 +18,29 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 from onnx.reference import ReferenceEvaluator
 
+from checkpoint_release.core.dtypes import FLOATS
 from checkpoint_release.core.signature import Array, Arrays
 from checkpoint_release.parity.constants import Constant, Weights, likely_number
 from checkpoint_release.parity.double_operators import OPERATORS
-from checkpoint_release.runtimes.onnx_graph import walk_graphs, walk_nodes
+from checkpoint_release.runtimes.onnx_graph import (
+    names,
+    names_read,
+    subgraphs,
+    walk_graphs,
+    walk_nodes,
+)
+from checkpoint_release.runtimes.onnx_skeleton import map_initializers, read_in_place
+from checkpoint_release.tensors.tensor import Tensor
 
 TYPES = ("to", "dtype", "stash_type")
 """The attributes by which a node says what type it computes in, or gives."""
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """What is widened."""
+LARGEST_HELD = 4 << 20
+"""Bytes of a weight in the file; larger ones are widened while a node reads them."""
 EXACT_BITS = 12
 """Numbers of so few significant bits, such as 0.5 and 768, are what was meant."""
 
@@ -54,12 +66,15 @@ class DoubleGraph:
         weights: Weights = NO_WEIGHTS,
         names: Sequence[str] | None = None,
     ) -> None:
-        model = onnx.load(file)
+        model = read_in_place(file, keep=LARGEST_HELD)
+        self._mapped = _take_mapped(file, model.graph)
+        load_external_data_for_model(model, str(file.parent))
         _widen(model.graph)
         # the types that it states for its values are those before it was widened
         del model.graph.value_info[:]
         self.graph = model.graph
         self._evaluator: Any = ReferenceEvaluator(model, new_ops=OPERATORS)
+        self._last_reader = _last_readers(model.graph)
         self._names = names
         self._places = list(_constant_places(self._evaluator, weights))
 
@@ -70,26 +85,56 @@ class DoubleGraph:
             inputs: by name, as the signature has them.
         """
         own_names = [output.name for output in self.graph.output]
-        found = self._evaluator.run(own_names, _feeds(inputs))
+        found = self._evaluate(inputs, keep=False)
         outputs = {}
-        for name, value in zip(self._names or own_names, found, strict=True):
+        for name, own in zip(self._names or own_names, own_names, strict=True):
+            value = found[own] if own in found else _wide(self._mapped[own])
             outputs[name] = np.asarray(value)
         return outputs
 
     def every_value(self, inputs: Mapping[str, Array]) -> Arrays:
-        """Name → value of the inputs, the weights and everything that is computed;
-        optional values that the graph leaves out have none.
+        """Name → value of the inputs, of weights that aren't large, and of everything
+        that is computed; optional values that the graph leaves out have none.
 
         Args:
             inputs: by name, as the signature has them.
         """
-        found = self._evaluator.run(None, _feeds(inputs), intermediate=True)
+        found = self._evaluate(inputs, keep=True)
         values = {}
         for name, value in found.items():
             if value is not None:
                 # of arrays without a dimension, the evaluator may give a scalar
                 values[name] = np.asarray(value)
         return values
+
+    def _evaluate(self, inputs: Mapping[str, Array], *, keep: bool) -> dict[str, Any]:
+        """Run every node, in the file's order, and widen large weights for those nodes
+        alone that read them.
+
+        Args:
+            inputs: by name, as the signature has them.
+            keep: whether to keep what no later node reads, and isn't an output.
+
+        Returns:
+            Name → value.
+        """
+        values: dict[str, Any] = {"": None}  # an optional input that is left out
+        values.update(self._evaluator.rt_inits_)
+        values.update(_feeds(inputs))
+        for position, node in enumerate(self._evaluator.rt_nodes_):
+            read = [self._value(values, name) for name in node.input]
+            # the nodes with subgraphs, which may read anything
+            options = {"context": values} if node.need_context() else {}
+            computed = node.run(*read, **options)
+            values.update(zip(node.output, computed, strict=False))
+            if not keep:
+                for name in self._last_reader.get(position, ()):
+                    values.pop(name, None)
+        return values
+
+    def _value(self, values: Mapping[str, Any], name: str) -> Any:
+        """What a node reads under a name."""
+        return values[name] if name in values else _wide(self._mapped[name])
 
     def constants(self, *, by_value: bool = True) -> list[Constant]:
         """The constants that may stand for other numbers than the stored ones.
@@ -128,6 +173,63 @@ class DoubleGraph:
                 if name in values and values[name].dtype == np.float32:
                     narrow.add(node.op_type)
         return sorted(narrow)
+
+
+def _take_mapped(file: Path, graph: onnx.GraphProto) -> dict[str, Tensor]:
+    """Take the large weights out of a graph; they stay in the file.
+
+    Args:
+        file: of the graph.
+        graph: as read_in_place gives it. What a subgraph reads, and what isn't a float,
+            stays in it.
+
+    Returns:
+        Name → tensor.
+    """
+    inner = _read_inside(graph)
+    mapped = {}
+    for name, tensor in map_initializers(file, graph).items():
+        is_large = tensor.nbytes > LARGEST_HELD and tensor.dtype in FLOATS
+        if is_large and name not in inner:
+            mapped[name] = tensor
+    kept = [tensor for tensor in graph.initializer if tensor.name not in mapped]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return mapped
+
+
+def _wide(tensor: Tensor) -> Array:
+    """A large weight in float64; nothing else of it is kept in memory."""
+    wide: Array = tensor.numpy().astype(np.float64)
+    tensor.forget()
+    return wide
+
+
+def _read_inside(graph: onnx.GraphProto) -> set[str]:
+    """The names that the subgraphs of a graph's nodes read."""
+    found: set[str] = set()
+    for node in graph.node:
+        for subgraph in subgraphs(node):
+            found |= names_read(subgraph)
+    return found
+
+
+def _last_readers(graph: onnx.GraphProto) -> dict[int, list[str]]:
+    """Position of a node → the values that nothing reads after it.
+
+    Args:
+        graph: whose outputs, and whatever a subgraph reads, are always kept.
+    """
+    last: dict[str, int] = {}
+    for position, node in enumerate(graph.node):
+        for name in (*node.input, *node.output):
+            last[name] = position
+    kept = {"", *names(graph.output)} | _read_inside(graph)
+    readers: dict[int, list[str]] = {}
+    for name, position in last.items():
+        if name not in kept:
+            readers.setdefault(position, []).append(name)
+    return readers
 
 
 def _feeds(inputs: Mapping[str, Array]) -> Arrays:

@@ -29,7 +29,7 @@ def record_eager(
         The module that each value belongs to, such as "layers.0.norm (LayerNorm)", and
         the value, in the order of computation; and the outputs, in the signature's.
     """
-    model, signature = build_eager(checkpoint, OWN_ARTIFACTS)
+    model, signature = build_eager(checkpoint, OWN_ARTIFACTS, mapped=True)
     widen(model)
     tensors = []
     for spec in signature.inputs:

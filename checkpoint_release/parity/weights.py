@@ -28,6 +28,7 @@ from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.candidates import KEEP
 from checkpoint_release.tensors.safetensors import open_safetensors
 from checkpoint_release.tensors.tensor import Tensor
+from checkpoint_release.tensors.views import Views
 
 # the share of equal elements from which two tensors are the same one, damaged
 NEARLY = 0.5
@@ -63,17 +64,15 @@ def compare_weights(held: Mapping[str, Array], checkpoint: Path) -> WeightsRepor
     Raises:
         ArtifactError: the checkpoint's weights can't be read.
     """
-    expected = {}
-    for name, tensor in open_safetensors(checkpoint / WEIGHTS_FILE).items():
-        expected[name] = tensor.numpy()
     # some artifacts keep half precision, some widen it
-    expected, held = _widened(expected), _widened(held)
+    expected = _Widened(Views(open_safetensors(checkpoint / WEIGHTS_FILE)))
+    held = _Widened(held)
     homes = _find_homes(expected, held)
     used = set(chain.from_iterable(homes.values()))
     rest = {}
-    for name, array in held.items():
-        if name not in used and array.dtype.kind in _ROUNDED_KINDS:
-            rest[name] = array
+    for name in held:
+        if name not in used and held[name].dtype.kind in _ROUNDED_KINDS:
+            rest[name] = held[name]
     wrong = _changed_namesakes(expected, homes, rest)
     found = len(expected)
     for name, found_at in homes.items():
@@ -105,6 +104,9 @@ def compare_by_name(
             wrong.append(f"{name} is missing")
         elif mismatch := _mismatch(tensor, held[name], dtype):
             wrong.append(f"{name} {mismatch}")
+        tensor.forget()
+        if name in held:
+            held[name].forget()
     found = len(expected) - len(wrong)
     for name in held:
         if name not in expected:
@@ -368,13 +370,23 @@ def _rounded(array: Array, dtype: np.dtype[Any] | None) -> Array:
         return array.astype(dtype)
 
 
-def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Half precision in float32, which holds all of its values; others as they are."""
-    wide = {}
-    for name, array in arrays.items():
-        half = array.dtype in HALVES.values()
-        wide[name] = array.astype(np.float32) if half else array
-    return wide
+class _Widened(Mapping[str, Array]):
+    """Arrays with half precision in float32, which holds all of its values; others are
+    themselves. They are widened one at a time, when they are asked for.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._arrays[name]
+        return array.astype(np.float32) if array.dtype in HALVES.values() else array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
 def _digest(array: Array) -> str:

@@ -140,10 +140,9 @@ def preload_torch() -> None:
 
 
 def run_isolated(
-    jobs: Mapping[str, Job], cases: Sequence[Case]
+    jobs: Mapping[str, Job], cases: Sequence[Case], at_once: int | None = None
 ) -> dict[str, JobResult]:
-    """Run every job on all cases, each in a process of its own, and as many at once as
-    there are cores.
+    """Run every job on all cases, each in a process of its own.
 
     A process imports the main module of this one, as multiprocessing does, so a script
     calls this under `if __name__ == "__main__"`.
@@ -151,6 +150,7 @@ def run_isolated(
     Args:
         jobs: what to run, by any names.
         cases: what to run it on.
+        at_once: how many run at a time; None: as many as there are cores.
 
     Returns:
         What came of each job, by the same names; a job that fails or kills its process
@@ -159,7 +159,7 @@ def run_isolated(
     preload_torch()
     in_order = sorted(jobs, key=lambda name: jobs[name].priority)
     running, results = {}, {}
-    with _worker_environment(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _worker_environment(), ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
         for name in in_order:
             running[name] = pool.submit(_run_in_process, jobs[name], cases)
         try:

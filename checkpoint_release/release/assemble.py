@@ -31,12 +31,8 @@ from checkpoint_release.core.artifacts.parity import (
 from checkpoint_release.core.artifacts.release import CARD, CHANGES, SBOM, Release
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError, PublishError
-from checkpoint_release.core.files import (
-    REMAKE,
-    FileEntry,
-    artifact_folder,
-    copy_file,
-)
+from checkpoint_release.core.file_sharing import share_file
+from checkpoint_release.core.files import REMAKE, FileEntry, artifact_folder
 from checkpoint_release.core.signing_keys import (
     Signer,
     named_fingerprint,
@@ -278,7 +274,7 @@ def _card_text(path: Path) -> str:
 
 
 def _copy_all(sources: Sources, folder: Path) -> dict[str, FileEntry]:
-    """Copy the files into a folder, digesting them on the way.
+    """Copy or share the files into a folder, digesting them on the way.
 
     Raises:
         ArtifactError: one isn't what its manifest lists.
@@ -286,7 +282,7 @@ def _copy_all(sources: Sources, folder: Path) -> dict[str, FileEntry]:
     files = {}
     for name, source in sorted(sources.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        files[name] = copy_file(source.path, folder / name)
+        files[name] = share_file(source.path, folder / name)
         if source.entry is not None and files[name] != source.entry:
             raise ArtifactError(
                 f"{source.path} was changed after it was written: it has sha256"

@@ -20,19 +20,25 @@ from checkpoint_release.core.errors import (
     ParamsError,
     first_few,
 )
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.trust import Trust, is_own_factory
+from checkpoint_release.runtimes.mapped_weights import MappedWeights
 from checkpoint_release.runtimes.weights_loading import load_weights
 
 _MAX_LEAVES = 8  # outputs in a message
 
 
-def build_eager(checkpoint: Path, trust: Trust) -> tuple[nn.Module, Signature]:
+def build_eager(
+    checkpoint: Path, trust: Trust, *, mapped: bool = False
+) -> tuple[nn.Module, Signature]:
     """The checkpoint's model in its own dtypes and evaluation mode, and its signature.
 
     Args:
         checkpoint: the folder of a checkpoint that was read.
         trust: the model code that may run.
+        mapped: leave the weights of a large checkpoint in their file; kernels round
+            otherwise there.
 
     Returns:
         The model, with copies of the weights, and what it takes and gives.
@@ -45,11 +51,14 @@ def build_eager(checkpoint: Path, trust: Trust) -> tuple[nn.Module, Signature]:
     folder = CheckpointFolder.open(checkpoint, trust)
     architecture = folder.architecture
     architecture.find_factory()  # asks for trust before anything else is looked at
-    weights = load_file(folder.weights)
-    _require_sizes_of(architecture, weights)
+    if mapped and is_large(folder.weights.stat().st_size):
+        model = load_model(architecture, load_file(folder.weights))
+        return model, architecture.signature
+    weights = MappedWeights(folder.weights)
+    _require_sizes_of(architecture, weights.tensors)
     with _NoRandomParameters():
         model = build_model(architecture)
-    load_weights(model, weights)
+    load_weights(model, weights.tensors, forget=weights.forget)
     return model, architecture.signature
 
 

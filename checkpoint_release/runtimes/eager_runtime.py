@@ -31,7 +31,8 @@ def open_checkpoint(path: Path, options: Options) -> Runtime:
         ModelError: the model can't be built.
     """
     prepare_torch(options)
-    module, signature = build_eager(path, options.trust)
+    is_wide = options.dtype == "float64"
+    module, signature = build_eager(path, options.trust, mapped=is_wide)
     return _eager_runtime(CHECKPOINT, path, module, signature, options)
 
 
@@ -90,7 +91,7 @@ def _eager_runtime(
     exported = ExportModule(module, signature)
     if options.dtype == "float64":
         exported = _DoubleModule(widen(module), signature)
-    if options.aligned:
+    if options.aligned and options.dtype == "own":
         _align(exported)
     return torch_runtime(format, path, exported, signature, options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from checkpoint_release.core.errors import ArtifactError, InferenceError, Params
 from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.signature import (
     Array,
-    Arrays,
     Dimension,
     Signature,
     TensorSpec,
@@ -25,6 +24,8 @@ from checkpoint_release.core.size_expressions import size_names
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.runtimes.model_config import find_config
 from checkpoint_release.runtimes.onnx_library import onnxruntime
+from checkpoint_release.runtimes.onnx_session import open_session, session_settings
+from checkpoint_release.runtimes.onnx_skeleton import initializers, read_in_place
 from checkpoint_release.runtimes.runtime import Options, Runtime, main_file, opening
 from checkpoint_release.runtimes.training_nodes import training_nodes
 
@@ -33,7 +34,6 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 _DTYPES = {"float": "float32", "double": "float64"}  # others are named as numpy's
-_ERRORS_ONLY = 3  # the severity from which ONNX Runtime logs
 
 
 def open_onnx(path: Path, options: Options) -> Runtime:
@@ -54,14 +54,10 @@ def open_onnx(path: Path, options: Options) -> Runtime:
 
     @cache
     def graph() -> Any:
-        import onnx
+        return read_in_place(file).graph
 
-        return onnx.load(file).graph
-
-    def weights() -> Arrays:
-        from onnx import numpy_helper
-
-        return {item.name: numpy_helper.to_array(item) for item in graph().initializer}
+    def weights() -> Mapping[str, Array]:
+        return initializers(file, graph())
 
     def faults() -> list[str]:
         return training_nodes(graph())
@@ -76,15 +72,10 @@ def _session(file: Path, options: Options) -> Any:
         ArtifactError: the file can't be read.
         InferenceError: as _providers.
     """
-    settings = onnxruntime.SessionOptions()
-    # what goes wrong is raised; warnings about kernels are not the user's
-    settings.log_severity_level = _ERRORS_ONLY
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = options.threads
+    settings = session_settings(options.threads)
     providers = _providers(options)
     with opening(file):
-        return onnxruntime.InferenceSession(str(file), settings, providers=providers)
+        return open_session(file, settings, providers)
 
 
 def _providers(options: Options) -> list[str]:

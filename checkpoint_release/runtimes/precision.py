@@ -6,8 +6,10 @@ double precision throughout: every float is float64 and every complex number com
 also where forward names a narrower dtype, makes a tensor without naming one, or uses a
 tensor that is neither parameter nor buffer.
 
-An eager model is widened where Python calls torch. The calls of a graph, of TorchScript
-or an exported program, are widened one layer below, where torch dispatches them.
+The weights of a large model stay as they are: each module's are widened while the
+module runs. An eager model is widened where Python calls torch. The calls of a graph,
+of TorchScript or an exported program, are widened one layer below, where torch
+dispatches them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from checkpoint_release.core.large import is_large
 
 DOUBLE = {
     torch.float16: torch.float64,
@@ -44,9 +48,59 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def widen(module: M) -> M:
-    """Bring parameters and buffers to double precision, in place; integers stay."""
-    module._apply(_widened)  # type: ignore[no-untyped-call]
+    """Bring parameters and buffers to double precision, in place; integers stay.
+
+    A large model's parameters are widened while their module runs. Where something else
+    reads them, `double_precision` widens them for it.
+    """
+    parameters = list(module.parameters())
+    if not is_large(sum(parameter.nbytes for parameter in parameters)):
+        module._apply(_widened)  # type: ignore[no-untyped-call]
+        return module
+    for each in module.modules():
+        for name, buffer in each.named_buffers(recurse=False):
+            each._buffers[name] = _widened(buffer)
+        if next(each.parameters(recurse=False), None) is not None:
+            lent = _WidenedWhileRunning(each)
+            each.register_forward_pre_hook(lent.widen)
+            each.register_forward_hook(lent.restore, always_call=True)
     return module
+
+
+class _WidenedWhileRunning:
+    """The parameters of one module, without those of its submodules.
+
+    A module that runs within itself is widened once, by its outermost call. What
+    forward changes stays in double precision.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._narrow: list[tuple[nn.Parameter, Tensor, int]] = []
+        self._depth = 0
+
+    def widen(self, *_: Any) -> None:
+        """Before the module runs."""
+        self._depth += 1
+        if self._depth > 1:
+            return
+        # neither widened once more, nor made tensors of inference mode
+        with torch._C.DisableTorchFunction(), torch.inference_mode(False):
+            for parameter in self._module.parameters(recurse=False):
+                narrow = parameter.data
+                parameter.data = _widened(narrow)
+                self._narrow.append((parameter, narrow, parameter._version))
+
+    def restore(self, *_: Any) -> None:
+        """After it ran, or failed."""
+        self._depth -= 1
+        if self._depth:
+            return
+        with torch._C.DisableTorchFunction(), torch.inference_mode(False):
+            for parameter, narrow, version in self._narrow:
+                if parameter._version == version:
+                    parameter.data = narrow
+        self._narrow.clear()
 
 
 @contextmanager

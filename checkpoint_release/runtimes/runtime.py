@@ -85,7 +85,7 @@ class Runtime:
         signature: its inputs and outputs.
         compute: runs it on arrays that fit the signature.
         weights: reads the tensors that the artifact holds, by its own names; torch's
-            half precision is widened.
+            half precision is widened. What lies in a large file stays there.
         faults: looks for what is wrong in it whatever it computes, and returns a
             sentence for each.
     """
@@ -94,7 +94,7 @@ class Runtime:
     path: Path
     signature: Signature
     compute: Compute
-    weights: Callable[[], Arrays]
+    weights: Callable[[], Mapping[str, Array]]
     faults: Callable[[], list[str]] = list
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:

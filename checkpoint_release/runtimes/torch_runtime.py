@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from checkpoint_release.core.errors import InferenceError, one_line
-from checkpoint_release.core.signature import Array, Arrays, Signature
+from checkpoint_release.core.signature import Array, Signature
 from checkpoint_release.runtimes.eager import flatten
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
@@ -65,14 +65,29 @@ def torch_runtime(
             tensors = [_input(array, options) for array in arrays]
             return [tensor.cpu().numpy() for tensor in flatten(module(*tensors))]
 
-    def weights() -> Arrays:
-        found = {}
-        for name, tensor in module.state_dict().items():
-            wide = tensor.float() if tensor.dtype in _HALVES else tensor
-            found[name] = wide.cpu().numpy()
-        return found
+    def weights() -> Mapping[str, Array]:
+        return _Arrays(module.state_dict())
 
     return Runtime(format, path, signature, compute, weights)
+
+
+class _Arrays(Mapping[str, Array]):
+    """Name → array of a state dict, made when it is asked for."""
+
+    def __init__(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = state_dict
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self._tensors[name].detach()
+        wide = tensor.float() if tensor.dtype in _HALVES else tensor
+        array: Array = wide.cpu().numpy()
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _input(array: Array, options: Options) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,15 @@ from checkpoint_release.core.selection import (
 )
 
 _MAX_LISTED = 3  # names in a message
+_PART = 128 << 20  # bytes of weights that are copied before memory is given back
 
 
 def load_weights(
-    model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    assign: bool = False,
+    forget: Callable[[Iterable[str]], None] = lambda names: None,
 ) -> None:
     """Copy the weights in, each in the dtype that the model has for it.
 
@@ -26,6 +31,7 @@ def load_weights(
         model: what build_model returned.
         weights: the state dict.
         assign: take the tensors themselves where they have the model's dtype.
+        forget: called with the names of those that were copied, some at a time.
 
     Raises:
         ModelError: names or shapes don't fit, or a weight isn't one that the model's
@@ -35,12 +41,30 @@ def load_weights(
     _require_exact(weights, own)
     _require_fit(type(model).__name__, weights, own)
     if not assign:
-        model.load_state_dict(weights, strict=True)
+        for part in _parts(weights):
+            model.load_state_dict(part, strict=part is weights)
+            forget(part)
         return
     tied = _tied_parameters(model)
     tensors = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
     model.load_state_dict(tensors, strict=True, assign=True)
     _tie(model, tied)
+
+
+def _parts(weights: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """The weights in parts of about _PART bytes; themselves, where one is enough."""
+    if sum(tensor.nbytes for tensor in weights.values()) <= _PART:
+        yield weights
+        return
+    part: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in weights.items():
+        part[name] = tensor
+        size += tensor.nbytes
+        if size >= _PART:
+            yield part
+            part, size = {}, 0
+    yield part
 
 
 def _require_exact(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -298,6 +298,11 @@ class Tensor:
         flat.flags.writeable = False
         return flat.reshape(self.shape)
 
+    def forget(self) -> None:
+        """Give back the memory of what was read; it can be read again."""
+        storage = self.storage
+        storage.mapping.drop(storage.start, storage.start + storage.nbytes)
+
     def chunks(self) -> Iterator[memoryview]:
         """The elements row-major and little-endian, in pieces.
 

@@ -18,7 +18,8 @@ from onnx.external_data_helper import uses_external_data
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.onnx.check import check_onnx
-from checkpoint_release.onnx.file import placeholder, read_skeleton, write_onnx
+from checkpoint_release.onnx.file import placeholder, write_onnx
+from checkpoint_release.runtimes.onnx_skeleton import read_skeleton
 from checkpoint_release.runtimes.open import open_runtime
 from checkpoint_release.tensors.safetensors import open_safetensors, write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
