@@ -69,6 +69,18 @@ class Example:
 
 def train(
     epochs: int, train_clips: int = 1536, val_clips: int = 256
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Train the demo.
+
+    Returns:
+        The checkpoint as the trainer saves it, and the losses epoch by epoch.
+    """
+    *_, last = epoch_by_epoch(epochs, train_clips, val_clips)
+    return last
+
+
+def epoch_by_epoch(
+    epochs: int, train_clips: int, val_clips: int
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, float]]]]:
     """Train the demo.
 
@@ -291,8 +303,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--output", type=Path, default=Path("checkpoints/demo.pth"))
     arguments = parser.parse_args()
-    for checkpoint, history in train(arguments.epochs):
-        pass  # the last one is kept
+    checkpoint, history = train(arguments.epochs)
     torch.save(checkpoint, arguments.output)
     path = arguments.output.with_name(f"{arguments.output.stem}-history.csv")
     with path.open("w", newline="") as file:

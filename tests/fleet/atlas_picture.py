@@ -1,11 +1,10 @@
-"""The picture of an atlas in the docs: 60 checkpoints of a training, released and shown.
+"""The picture of an atlas in the docs: 60 checkpoints of a training, and their proofs.
 
     python -m tests.fleet.atlas_picture /tmp/atlas docs/pictures/atlas.png
 
 The demo's training saves a checkpoint after each epoch, a fleet releases all of them on
-this machine, and a browser shows what `fleet collect` wrote. It takes some 10 seconds of
-a core for each checkpoint; a second call in the same folder goes on where the first one
-ended.
+this machine, and a browser shows what `fleet collect` wrote. Each checkpoint takes some
+10 seconds of a core; a second call in the same folder goes on where the first ended.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from checkpoints.train_demo import train
+from checkpoints.train_demo import epoch_by_epoch
 from tests.support.browser import chromium
 from tests.support.fleets import FOLDER, Fleet
 from tests.support.project import Project
 
-CLIPS = 512  # a third of the demo's: the curves have the same shape
+CLIPS, VALIDATION_CLIPS = 512, 256  # a third of the demo's training
 WIDTH = 1180
 ROWS = 12  # of the table that the picture shows
 
@@ -29,7 +28,7 @@ ROWS = 12  # of the table that the picture shows
 def save_checkpoints(folder: Path, count: int) -> None:
     """Train the demo for so many epochs, and save a checkpoint after each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for checkpoint, _ in train(count, CLIPS):
+    for checkpoint, _ in epoch_by_epoch(count, CLIPS, VALIDATION_CLIPS):
         torch.save(checkpoint, folder / f"step-{checkpoint['global_step']}.pth")
 
 
@@ -55,8 +54,11 @@ def take(browser: Browser, atlas: Path, picture: Path) -> None:
     if last is None:
         raise ValueError(f"{atlas} has fewer than {ROWS} releases")
     height = last["y"] + last["height"]
-    clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
-    page.screenshot(path=picture, full_page=True, clip=clip)
+    page.screenshot(
+        path=picture,
+        full_page=True,
+        clip={"x": 0, "y": 0, "width": WIDTH, "height": height},
+    )
     page.close()
 
 
