@@ -75,6 +75,19 @@ def train(
     Returns:
         The checkpoint as the trainer saves it, and the losses epoch by epoch.
     """
+    *_, last = epoch_by_epoch(epochs, train_clips, val_clips)
+    return last
+
+
+def epoch_by_epoch(
+    epochs: int, train_clips: int, val_clips: int
+) -> Iterator[tuple[dict[str, Any], list[dict[str, float]]]]:
+    """Train the demo.
+
+    Yields:
+        After each epoch the checkpoint as the trainer saves it, and the losses epoch by
+        epoch so far. The next epoch changes the checkpoint's tensors.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -100,23 +113,21 @@ def train(
         history.append(row)
         figures = [f"{name} {value:.4g}" for name, value in row.items()]
         print("  ".join(figures), flush=True)
-
-    last = history[-1]
-    checkpoint = {
-        "epoch": epochs - 1,
-        "global_step": global_step,
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-        "scheduler_state_dict": scheduler.state_dict(),
-        "best_val_loss": min(row["val_loss"] for row in history),
-        "train_loss": last["train_loss"],
-        "val_loss": last["val_loss"],
-        "val_smoothness": last["val_smoothness"],
-        "val_position": last["val_position"],
-        "training_stage": "pretraining",
-        "lora_enabled": False,
-    }
-    return checkpoint, history
+        checkpoint = {
+            "epoch": epoch,
+            "global_step": global_step,
+            "model_state_dict": model.state_dict(),
+            "optimizer_state_dict": optimizer.state_dict(),
+            "scheduler_state_dict": scheduler.state_dict(),
+            "best_val_loss": min(row["val_loss"] for row in history),
+            "train_loss": row["train_loss"],
+            "val_loss": row["val_loss"],
+            "val_smoothness": row["val_smoothness"],
+            "val_position": row["val_position"],
+            "training_stage": "pretraining",
+            "lora_enabled": False,
+        }
+        yield checkpoint, history
 
 
 def train_epoch(

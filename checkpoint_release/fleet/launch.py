@@ -114,7 +114,6 @@ def _environment(home: Path, folder: Path) -> Mapping[str, str]:
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / "site"),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
