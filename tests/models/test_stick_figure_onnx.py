@@ -308,7 +308,7 @@ def test_a_constant_is_shown_where_it_is_read_and_not_as_a_node(
 
 
 @pytest.mark.parametrize(
-    ("opset", "most"), [(14, 560), (17, 530), (20, 500), (23, 280), (25, 280)]
+    ("opset", "most"), [(14, 520), (17, 490), (20, 460), (23, 240), (25, 240)]
 )
 def test_the_graph_of_the_medium_model_is_small(opset: int, most: int) -> None:
     weights = {

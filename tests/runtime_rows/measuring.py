@@ -62,6 +62,7 @@ class Bench:
             "checkpoint.path": str(CHECKPOINT),
             "model.factory": "checkpoint_release.models.stick_figure:build",
             "formats.torch_export": True,
+            "parity.sizes": {"sequence": [250]},
         }
         run_project(project_files(options), folder)
         bench = cls(folder)
