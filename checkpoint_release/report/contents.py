@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from checkpoint_release.card.benchmark import benchmark_of
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK, Benchmark
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -140,6 +142,12 @@ class Contents:
             if manifest and manifest.enabled:
                 found[name] = manifest
         return found
+
+    @cached_property
+    def benchmark(self) -> Benchmark | None:
+        """Speed and memory of the formats as they are now; None: not measured."""
+        path = self.folder / BENCHMARK
+        return _present(path, lambda: benchmark_of(self.folder, self.formats))
 
     @cached_property
     def example(self) -> Picture | None:
