@@ -28,6 +28,7 @@ LARGEST = 300_000_000
 """Bytes of a graph with its weights, of which double precision makes twice as many."""
 _LIMIT = 300.0  # seconds
 _MOST_POINTS = 3000
+_OTHERS = "others"
 _MOST_COLOURS = len(theme.SERIES)
 
 
@@ -149,9 +150,7 @@ def _compute(artifacts: Path, made_from: str) -> NodeErrors:
         )
         return NodeErrors(made_from=made_from, reason=reason)
     try:
-        found = call_isolated(
-            _isolated, artifacts, needs_torch=False, timeout=_LIMIT
-        )
+        found = call_isolated(_isolated, artifacts, needs_torch=False, timeout=_LIMIT)
     except WorkerError as error:
         return NodeErrors(made_from=made_from, reason=f"the process {error}")
     return NodeErrors(made_from=made_from, nodes=found)
@@ -182,7 +181,7 @@ def nodes_picture(nodes: Sequence[NodeError]) -> Picture | None:
         rows.append(
             {"node": place, "error": node.error, "part": groups[_part(node.module)]}
         )
-    shown = list(dict.fromkeys(groups.values()))
+    shown = sorted(dict.fromkeys(groups.values()), key=lambda part: part == _OTHERS)
     worst = max(nodes, key=lambda node: node.error)
     title = "Error of each node of the ONNX graph"
     alt = (
@@ -204,9 +203,7 @@ def _groups(nodes: Sequence[NodeError]) -> dict[str, str]:
     if len(counts) <= _MOST_COLOURS:
         return {part: printable(part, 30) for part in order}
     largest = {part for part, _ in counts.most_common(_MOST_COLOURS - 1)}
-    return {
-        part: printable(part, 30) if part in largest else "others" for part in order
-    }
+    return {part: printable(part, 30) if part in largest else _OTHERS for part in order}
 
 
 def _spec(

@@ -25,6 +25,7 @@ from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
 from checkpoint_release.report.contents import Contents
 from checkpoint_release.report.errors import HeatMap, along_picture, heat_maps
+from checkpoint_release.report.nodes import by_module, nodes_picture
 from checkpoint_release.report.training import training_picture
 from checkpoint_release.report.weights import weights_picture
 
@@ -37,6 +38,7 @@ class Pictures:
 
     proof: Picture | None
     along: Picture | None
+    nodes: Picture | None
     sizes: Picture | None
     latency: Picture | None
     weights: Picture | None
@@ -49,6 +51,7 @@ class Pictures:
         return cls(
             proof=proof_picture(parity) if parity else None,
             along=along_picture(contents.position_errors),
+            nodes=nodes_picture(contents.nodes.nodes) if contents.nodes else None,
             sizes=sizes_picture(sizes(formats)) if formats else None,
             latency=_latency(contents),
             weights=weights_picture(contents.weights),
@@ -92,6 +95,7 @@ def report_page(contents: Contents) -> str:
     return template.render(
         contents=contents,
         heat_maps=maps,
+        modules=by_module(contents.nodes.nodes) if contents.nodes else [],
         speed_rows=speed_rows(contents.benchmark) if contents.benchmark else [],
         pictures=Pictures.of(contents),
     )
