@@ -7,6 +7,9 @@ locked          dvc.lock
 comparison      this release held against the one before
 weights         the weights by group of tensors
 training        curves of training
+nodes           the ONNX graph by module, with its nodes' errors
+node_errors     how these are computed
+lines           panels of lines
 errors          the proof by case, and along the longest dimension
 page            the HTML
 plots_library   what `dvc plots show` needs to draw offline

@@ -21,6 +21,7 @@ from checkpoint_release.core.text import printable
 from checkpoint_release.parity.workers import WorkerError, call_isolated
 from checkpoint_release.pictures import theme
 from checkpoint_release.pictures.picture import Picture, draw
+from checkpoint_release.report.lines import Axis
 
 CACHE = Path(".dvc/tmp/node-errors.json")
 """In the project's folder: what was computed last; git ignores it."""
@@ -209,7 +210,13 @@ def _groups(nodes: Sequence[NodeError]) -> dict[str, str]:
 def _spec(
     rows: Sequence[dict[str, object]], parts: Sequence[str], title: str
 ) -> dict[str, object]:
-    axis = {"domain": False, "ticks": False}
+    x = Axis(
+        "node",
+        "node, in the graph's order",
+        scale={"nice": False},
+        options={"grid": False, "tickCount": 8},
+    )
+    y = Axis("error", scale={"type": "log"}, options={"format": ".0e", "tickCount": 5})
     colours = list(theme.colours(parts).values())
     return {
         "data": {"values": list(rows)},
@@ -222,20 +229,8 @@ def _spec(
         "height": 180,
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.9},
         "encoding": {
-            "x": {
-                "field": "node",
-                "type": "quantitative",
-                "title": "node, in the graph's order",
-                "scale": {"nice": False},
-                "axis": {**axis, "grid": False, "tickCount": 8},
-            },
-            "y": {
-                "field": "error",
-                "type": "quantitative",
-                "title": None,
-                "scale": {"type": "log"},
-                "axis": {**axis, "format": ".0e", "tickCount": 5},
-            },
+            "x": x.encoding(),
+            "y": y.encoding(),
             "color": {
                 "field": "part",
                 "type": "nominal",
