@@ -7,8 +7,9 @@ locked          dvc.lock
 comparison      this release held against the one before
 weights         the weights by group of tensors
 training        curves of training
-nodes           the ONNX graph by module, with its nodes' errors
-node_errors     how these are computed
+nodes           errors of the ONNX graph's nodes, and what was computed of them before
+node_errors     how they are computed
+modules         the nodes by module
 lines           panels of lines
 errors          the proof by case, and along the longest dimension
 page            the HTML

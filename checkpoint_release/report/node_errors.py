@@ -24,7 +24,7 @@ from checkpoint_release.core.artifacts.release import Sample
 from checkpoint_release.core.signature import Array, Arrays
 from checkpoint_release.parity.constants import weights_of
 from checkpoint_release.parity.double_graph import DoubleGraph
-from checkpoint_release.report.nodes import NodeError
+from checkpoint_release.report.modules import NodeError
 from checkpoint_release.tensors.safetensors import open_safetensors
 
 _ERRORS_ONLY = 3  # the severity from which ONNX Runtime logs

@@ -25,7 +25,7 @@ from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
 from checkpoint_release.report.contents import Contents
 from checkpoint_release.report.errors import HeatMap, along_picture, heat_maps
-from checkpoint_release.report.nodes import by_module, nodes_picture
+from checkpoint_release.report.modules import by_module, nodes_picture
 from checkpoint_release.report.training import training_picture
 from checkpoint_release.report.weights import weights_picture
 

@@ -17,14 +17,9 @@ from checkpoint_release.core.artifacts.parity import PARITY_FOLDER
 from checkpoint_release.core.artifacts.release import Sample
 from checkpoint_release.parity.sample import save_arrays
 from checkpoint_release.report import nodes as nodes_module
+from checkpoint_release.report.modules import NodeError, by_module, nodes_picture
 from checkpoint_release.report.node_errors import compute_node_errors
-from checkpoint_release.report.nodes import (
-    CACHE,
-    NodeError,
-    by_module,
-    node_errors,
-    nodes_picture,
-)
+from checkpoint_release.report.nodes import CACHE, node_errors
 from tests.support.exports import FIGURE_INPUTS, export_to_onnx
 from tests.support.stick_figure import stick_figure
 from tests.support.tiny_release import random_inputs
