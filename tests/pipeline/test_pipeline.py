@@ -13,9 +13,9 @@ from tests.support.project import ROOT, Project, tree
 
 STAGES = [
     *("load", "export-safetensors", "export-onnx", "export-torchscript"),
-    *("parity-check", "model-card", "publish"),
+    *("parity-check", "benchmark", "model-card", "publish"),
 ]
-AFTER_EXPORT = ["parity-check", "model-card", "publish"]
+AFTER_EXPORT = ["parity-check", "benchmark", "model-card", "publish"]
 
 
 def listing(folder: Path) -> set[str]:
