@@ -148,8 +148,10 @@ def publish_to(
     checkout = git_checkout(ignoring=["dvc.lock", "artifacts", LOOKS])
     target = make_target(params, repo_id, release, checkout, notes)
     previous = previous_receipt(artifacts, hub.address, repo_id)
-    require_new_version(previous, target, release.files)
+    require_new_version(previous, target, release.files, release.evidence)
     state = survey(hub, release.local_files, target)
+    if not state.tagged:
+        require_new_version(previous, target, release.files)
     print_plan(hub, state, target, release.files, previous)
     if notes and not state.complete(target):
         print(notes)
@@ -161,7 +163,8 @@ def publish_to(
         return
 
     published = upload.publish(hub, release.local_files, target, state)
-    receipt = make_receipt(published, target, hub.address, release.files, checkout)
+    files = release.as_published(state)
+    receipt = make_receipt(published, target, hub.address, files, checkout)
     if receipt.pull_request:
         count_look(Path())
     if previous and previous.says_the_same_as(receipt):

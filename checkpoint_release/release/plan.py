@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from checkpoint_release.core.files import FileEntry
+
 HUB_FILES = frozenset({".gitattributes"})
 """Files that the Hub creates itself: neither compared nor deleted."""
 
@@ -164,6 +166,8 @@ class Survey:
         remote: the files at `head`.
         owned: paths there that aren't people's: of the release that is there, and those
             that target.deletable names.
+        standing: path → size and digest of the evidence at the tag, where the same
+            release was published from another machine: it stands.
     """
 
     plan: Plan
@@ -174,6 +178,7 @@ class Survey:
     tagged: bool = False
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)
     owned: frozenset[str] = frozenset()
+    standing: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def complete(self, target: Target) -> bool:
         """Whether nothing is left to do: the release is there, and tagged if it should

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,26 @@ class AssembledRelease:
             ArtifactError: release.json is missing, or can't be read.
         """
         return cls(folder, digests(folder, read_release(folder).files))
+
+    @property
+    def evidence(self) -> set[str]:
+        """The paths of what differs between machines, and of what lists it."""
+        release = read_release(self.folder)
+        return {*release.evidence.files, *release.unlisted}
+
+    def as_published(self, survey: Survey) -> dict[str, FileEntry]:
+        """The files that the Hub holds once the release is published, as `files`.
+
+        Args:
+            survey: names the evidence that stands there.
+        """
+        if not survey.standing:
+            return dict(self.files)
+        evidence = self.evidence
+        same = {
+            path: entry for path, entry in self.files.items() if path not in evidence
+        }
+        return same | dict(survey.standing)
 
     @property
     def size(self) -> int:
@@ -125,7 +145,10 @@ def previous_receipt(artifacts: Path, address: str, repo_id: str) -> Receipt | N
 
 
 def require_new_version(
-    previous: Receipt | None, target: Target, files: Mapping[str, FileEntry]
+    previous: Receipt | None,
+    target: Target,
+    files: Mapping[str, FileEntry],
+    evidence: Collection[str] = (),
 ) -> None:
     """Make sure that a published version isn't published again with other files, even
     if its tag is gone from the Hub.
@@ -134,13 +157,15 @@ def require_new_version(
         previous: the receipt of the last publication to this repository.
         target: has the version as its tag.
         files: path in the release → size and sha256.
+        evidence: the paths that may differ, of a version that is still on the Hub.
 
     Raises:
         PublishError: the receipt lists other files.
     """
     if previous is None or target.tag is None or previous.tag != target.tag:
         return
-    if previous.files != files:
+    paths = (previous.files.keys() | files.keys()) - set(evidence)
+    if any(previous.files.get(path) != files.get(path) for path in paths):
         raise PublishError(
             f"{target.tag} of {target.repo_id} was published as commit"
             f" {previous.commit[:12]} with other files",
@@ -241,6 +266,11 @@ def _notes(survey: Survey, target: Target) -> Iterator[str]:
         yield (
             f"keep   {', '.join(sorted(kept))} as it is on the Hub (publish.card is"
             " keep)"
+        )
+    if survey.standing:
+        yield (
+            f"{target.tag} was built the same, byte for byte, and measured on another"
+            " machine: that evidence stands"
         )
     if survey.release and survey.release.pull_request:
         yield f"pull request {survey.release.pull_request} already holds this release"

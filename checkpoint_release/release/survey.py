@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from checkpoint_release.core.artifacts.release import CARD, RELEASE, SUMS, read_release
+from checkpoint_release.core.artifacts.release import (
+    CARD,
+    RELEASE,
+    SUMS,
+    Release,
+    read_release,
+)
 from checkpoint_release.core.errors import ArtifactError, PublishError, first_few
+from checkpoint_release.core.files import FileEntry
 from checkpoint_release.release.conflicts import tag_conflict
 from checkpoint_release.release.hub import Hub, Refs
 from checkpoint_release.release.plan import (
@@ -22,6 +29,7 @@ from checkpoint_release.release.plan import (
     Target,
     make_plan,
 )
+from checkpoint_release.release.standing import is_same_build, standing_evidence
 
 MAX_REPLACED = 5
 """How many of people's files a message names."""
@@ -95,7 +103,8 @@ class _Look:
     target: Target
 
     def at_tag(self, tag: str) -> Survey:
-        """The state where the version is tagged already.
+        """The state where the version is tagged already, also by a release that was
+        built the same and measured on another machine.
 
         Raises:
             PublishError: its commit holds other files.
@@ -104,8 +113,15 @@ class _Look:
         remote = self.hub.files(self.target.repo_id, commit)
         owned = self._owned(remote, commit)
         plan = self._plan(remote, owned)
+        standing: dict[str, FileEntry] = {}
         if not plan.empty:
-            raise tag_conflict(self.target, commit, plan)
+            here = read_release(self.local[RELEASE].path.parent)
+            there = self._release_at(commit) if RELEASE in remote else None
+            if there is None or not is_same_build(here, there, plan):
+                raise tag_conflict(self.target, commit, plan)
+            repo_id = self.target.repo_id
+            standing = standing_evidence(self.hub, repo_id, there, remote, commit)
+            plan = Plan(unchanged=plan.unchanged)
         return Survey(
             plan,
             head=commit,
@@ -114,6 +130,7 @@ class _Look:
             tagged=True,
             remote=remote,
             owned=owned,
+            standing=standing,
         )
 
     def at_branch(self, refs: Refs) -> Survey:
@@ -171,20 +188,27 @@ class _Look:
         Raises:
             PublishError: the Hub doesn't answer.
         """
-        repo_id = self.target.repo_id
-        text = self.hub.content(repo_id, RELEASE, revision)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / RELEASE).write_bytes(text)
-            try:
-                release = read_release(Path(folder))
-            except ArtifactError:
-                release = None
+        release = self._release_at(revision)
         if release is not None:
             return frozenset(release.files) | release.unlisted
         if SUMS not in remote:
             return frozenset({RELEASE})
-        sums = self.hub.content(repo_id, SUMS, revision)
+        sums = self.hub.content(self.target.repo_id, SUMS, revision)
         return frozenset({RELEASE, SUMS, *_summed_paths(sums)})
+
+    def _release_at(self, revision: str) -> Release | None:
+        """What release.json says at a revision; None: this version can't read it.
+
+        Raises:
+            PublishError: the Hub doesn't answer.
+        """
+        text = self.hub.content(self.target.repo_id, RELEASE, revision)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / RELEASE).write_bytes(text)
+            try:
+                return read_release(Path(folder))
+            except ArtifactError:
+                return None
 
     def _find_pull_request(
         self, refs: Refs, owned: frozenset[str]
