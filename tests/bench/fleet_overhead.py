@@ -5,7 +5,8 @@
 By hand, one checkout goes from checkpoint to checkpoint with `dvc repro` and
 `dvc push`. The fleet does the same from an empty cache, once with each number of
 workers. Wall time says how fast it is, on a quiet machine; processor time of all
-processes together holds on a busy one too. What a run takes however many members there are is printed beside.
+processes together holds on a busy one too. What a run takes however many members there
+are is printed beside.
 """
 
 from __future__ import annotations
