@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-
 from checkpoint_release.core.artifacts.receipt import Checkout
 from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
 from checkpoint_release.core.errors import CheckpointReleaseError, PublishError
 from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.fleet.outcome import Built, PointBuilt
 from checkpoint_release.fleet.plan import FleetPlan, Member, Target
 from checkpoint_release.fleet.refs import write_member
@@ -160,7 +159,7 @@ class _Publisher:
         """
         from checkpoint_release.release.history import History
 
-        params = YAML(typ="safe").load(each.point.params)
+        params = parse_yaml(each.point.params.encode())
         options = params["publish"]
         history = History(
             self._hub,

@@ -706,7 +706,7 @@ def test_a_full_disk_while_staging_loses_nothing(
             raise OSError(errno.ENOSPC, "No space left on device", str(destination))
         return copy_file(source, destination)
 
-    monkeypatch.setattr("checkpoint_release.release.assemble.copy_file", full)
+    monkeypatch.setattr("checkpoint_release.release.assemble.share_file", full)
     with pytest.raises(PublishError, match="No space left") as caught:
         publisher.publish(repo_id=None)
     assert "make room" in caught.value.remedy
