@@ -230,6 +230,7 @@ def test_a_cut_dvc_lock_stops_dvc_and_comes_back_from_git(
     assert "up to date" in project.dvc("status").stdout
 
 
+@pytest.mark.slow
 def test_a_dvc_lock_cut_at_any_line_is_seen_where_dvc_refuses_it(
     built: Project, tmp_path: Path
 ) -> None:

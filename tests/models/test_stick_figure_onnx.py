@@ -43,6 +43,7 @@ from tests.support.stick_figure import (
 from tests.support.tiny_release import sizes_of
 
 OPSETS = range(14, 26)
+SPELLINGS = (14, 15, 17, 18, 20, 23, 25)  # where an operator is spelt anew, and the last
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
 USUAL = ["motion", "text_embedding", "action_sequence"]
 EVERYTHING = [
@@ -188,18 +189,18 @@ def check_kind(encoder: str, fusion: str, opset: int) -> None:
 
 @pytest.mark.parametrize(
     ("encoder", "fusion", "opset"),
-    [(*kind, opset) for kind, opset in zip(KINDS, (14, 17, 20, 23) * 3, strict=True)],
+    [(*kind, opset) for kind, opset in zip(KINDS[::3], (14, 17, 20, 23), strict=True)],
 )
-def test_every_kind_of_model_computes_the_same(
+def test_some_kinds_of_model_compute_the_same(
     encoder: str, fusion: str, opset: int
 ) -> None:
     check_kind(encoder, fusion, opset)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("opset", SPELLINGS)
 @pytest.mark.parametrize(("encoder", "fusion"), KINDS)
-def test_every_kind_computes_the_same_in_every_opset(
+def test_every_kind_computes_the_same_in_every_spelling(
     encoder: str, fusion: str, opset: int
 ) -> None:
     check_kind(encoder, fusion, opset)

@@ -109,6 +109,7 @@ def test_a_format_switched_off_is_gone_and_comes_back_from_the_cache(
     assert tree(project.path / "artifacts/release") == before
 
 
+@pytest.mark.slow
 def test_only_safetensors_is_a_release_too(project: Project) -> None:
     project.set(formats__onnx=False, formats__torchscript=False)
     project.dvc("repro")
