@@ -43,7 +43,7 @@ from tests.support.stick_figure import (
 from tests.support.tiny_release import sizes_of
 
 OPSETS = range(14, 26)
-SPELLINGS = (14, 15, 17, 18, 20, 23, 25)  # where an operator is spelt anew, and the last
+SPELLINGS = (14, 15, 17, 18, 20, 23, 25)  # where operators change, and the last
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
 USUAL = ["motion", "text_embedding", "action_sequence"]
 EVERYTHING = [
