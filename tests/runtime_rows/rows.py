@@ -17,8 +17,8 @@ IREE = Pip(
     ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", *BASICS)
 )
 ONNX = "onnx/model.onnx"
-FIXED = "fixed.onnx"
-"""The ONNX file at the sizes of the signature's example, beside the release."""
+FIXED = "onnx/model_fixed.onnx"
+FIXED_SIZES = {"sequence": 25, "batch": 2}
 ORT = "model.ort"
 """The ONNX file in ONNX Runtime's format, beside the release."""
 TORCHSCRIPT = "torchscript/model.pt"
@@ -35,11 +35,11 @@ class Row:
     Attributes:
         name: on the command line.
         title: in the table.
-        reads: the file in the release, or of those beside it.
+        reads: the file in the release, or ORT.
         environment: what it runs in.
         adapter: see checkpoint_release/parity/adapters/harness.py; None: Node's.
         package: that Node looks for.
-        fixed: whether it runs at the sizes of the signature's example alone.
+        fixed: whether it runs at FIXED_SIZES alone.
         expected: the verdict that is known, and another one is a change to look into;
             None: it depends on the processor.
     """

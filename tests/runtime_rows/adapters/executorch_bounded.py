@@ -21,10 +21,11 @@ LARGEST = 512
 def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A .pt2, exported again and lowered on the spot."""
     exported = torch.export.load(file)
-    example, _ = exported.example_inputs
-    names = list(inputs_of(exported))
+    tensors = inputs_of(exported)
+    names = list(tensors)
+    example = tuple(example_of(tensor) for tensor in tensors.values())
     bounded = torch.export.export(
-        exported.module(), example, dynamic_shapes=bounds(inputs_of(exported))
+        exported.module(), example, dynamic_shapes=bounds(tensors)
     )
     lowered = to_edge(bounded).to_executorch()
     method = Runtime.get().load_program(lowered.buffer).load_method("forward")
@@ -38,24 +39,30 @@ def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str,
 
 
 def inputs_of(exported: torch.export.ExportedProgram) -> dict[str, Any]:
-    """Name of an input → its shape, in which a dynamic size is a symbol."""
+    """Name of an input → what the program knows of it; a dynamic size is a symbol."""
     values = {}
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             values[node.name] = node.meta["val"]
-    shapes = {}
-    for name in exported.graph_signature.user_inputs:
-        shapes[str(name)] = values[name].shape
-    return shapes
+    return {str(name): values[name] for name in exported.graph_signature.user_inputs}
 
 
-def bounds(shapes: Mapping[str, Any]) -> tuple[dict[int, Any], ...]:
+def example_of(tensor: Any) -> torch.Tensor:
+    """Zeros of its dtype, each dynamic size from its symbol's digits: s12 is 14."""
+    sizes = []
+    for size in tensor.shape:
+        is_dynamic = isinstance(size, torch.SymInt)
+        sizes.append(2 + int(str(size).strip("s")) if is_dynamic else int(size))
+    return torch.zeros(sizes, dtype=tensor.dtype)
+
+
+def bounds(tensors: Mapping[str, Any]) -> tuple[dict[int, Any], ...]:
     """For each input: axis → dimension with an upper bound, of the dynamic ones."""
     dimensions: dict[str, Any] = {}
     found = []
-    for shape in shapes.values():
+    for tensor in tensors.values():
         axes = {}
-        for axis, size in enumerate(shape):
+        for axis, size in enumerate(tensor.shape):
             if isinstance(size, torch.SymInt):
                 name = str(size)
                 bound = torch.export.Dim(f"size_{name}", min=1, max=LARGEST)
