@@ -64,6 +64,37 @@ def test_plots_are_drawn_offline_with_their_limit_once_the_report_was_written(
     assert project.git("status", "--porcelain") == ""
 
 
+def largest_bars(page: Page) -> dict[str, float]:
+    """Revision → the share of the limit that its longest bar shows."""
+    found: dict[str, float] = {}
+    for bar in page.locator('[aria-roledescription="bar"]').all():
+        label = str(bar.get_attribute("aria-label"))
+        parts = dict(part.split(": ", 1) for part in label.split("; "))
+        share = float(parts["share of what is allowed"].rstrip("%")) / 100
+        found[parts["rev"]] = max(found.get(parts["rev"], 0.0), share)
+    return found
+
+
+def test_plots_of_an_older_commit_stand_beside_those_of_now_offline(
+    project: Project, browser: Browser
+) -> None:
+    project.set(parity__noise_multiple=6.0)  # so that every share is half of before
+    project.dvc("repro", "parity-check")
+    project.commit("Later")
+    project.set(parity__noise_multiple=12.0)
+    project.dvc("repro", "parity-check")
+    project.run("checkpoint-release", "report")
+    project.dvc("plots", "diff", "HEAD~1")
+    with opened(browser, project.path / "dvc_plots/index.html") as page:
+        page.wait_for_selector("svg.marks")
+        assert page.locator('line[stroke="#c2410c"]').count() == 2
+        texts = page.locator("svg.marks text").all_text_contents()
+        assert texts.count("HEAD~1") == texts.count("workspace") == 2
+        largest = largest_bars(page)
+    assert largest["HEAD~1"] > 3 * largest["workspace"] > 0
+    assert "dvc_plots" not in project.git("status", "--porcelain")
+
+
 def test_the_report_tells_what_ran_from_what_dvc_had_cached(
     project: Project, browser: Browser
 ) -> None:
@@ -80,7 +111,7 @@ def test_the_report_tells_what_ran_from_what_dvc_had_cached(
     with opened(browser, file) as page:
         assert origins(page)["load"] == "ran here"
         assert origins(page)["export-onnx"] == "from DVC's cache"
-        assert page.locator("img").count() == 6
+        assert page.locator("img").count() == 7
         assert all(page.locator("img").evaluate_all("all => all.map(i => i.width)"))
 
 
@@ -93,6 +124,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser) ->
     folder = PipelineFolder(tmp_path)
     folder.write(training={"history": {"train_loss": [3.0, 2.0, 1.5]}, "epoch": 3})
     folder.write_statement({"onnx/model.onnx": b"older"})
+    folder.write_nodes()
+    folder.write_benchmark()
     folder.write_pipeline({"onnx": {"opset": 17}})
     folder.commit("First release")
     folder.write_pipeline({"onnx": {"opset": 18}})
@@ -139,6 +172,8 @@ def test_the_report_has_no_fault_of_accessibility(
 def test_the_report_fits_a_phone(report: Path, browser: Browser) -> None:
     size = {"width": 375, "height": 800}
     with opened(browser, report, viewport=size) as page:
+        parts = page.locator("nav a").all_inner_texts()
+        assert {"Graph", "Speed"} <= set(parts)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 375
 
