@@ -26,6 +26,11 @@ def space(publisher: Publisher) -> Repo:
     return publisher.hub.repo(f"{NAME}{SPACE}")
 
 
+def stated(publisher: Publisher) -> PublishedSpace | None:
+    """What the receipt states about the Space."""
+    return publisher.receipt.space
+
+
 def test_the_page_and_what_it_reads_are_a_space_in_one_commit(
     publisher: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,7 +45,7 @@ def test_the_page_and_what_it_reads_are_a_space_in_one_commit(
     assert files["release/onnx/model.onnx"] == publisher.on_hub()["onnx/model.onnx"]
     assert b"sdk: static" in files["README.md"] and b"- ada/stick" in files["README.md"]
     head = space(publisher).branches["main"]
-    assert publisher.receipt.space == PublishedSpace(repo=NAME, commit=head)
+    assert stated(publisher) == PublishedSpace(repo=NAME, commit=head)
     assert space(publisher).private
     assert f"Space {NAME}: create it, " in capsys.readouterr().out
 
@@ -80,7 +85,7 @@ def test_a_space_that_fails_leaves_no_receipt_and_the_next_run_makes_it(
     publisher.publish(space=NAME)
     publisher.require_published()
     assert b"?" not in space(publisher).files()["release/page/index.html"][-1:]
-    assert publisher.receipt.space is not None
+    assert stated(publisher) is not None
 
 
 def refused(publisher: Publisher, **params: Any) -> PublishError:
@@ -132,11 +137,11 @@ def test_a_dry_run_says_what_would_happen_and_does_none_of_it(
 def test_the_space_waits_for_the_pull_request(publisher: Publisher) -> None:
     publisher.hub.hub.create("ada/stick")
     publisher.publish(space=NAME, create_pr=True)
-    assert publisher.receipt.pull_request and publisher.receipt.space is None
+    assert publisher.receipt.pull_request and stated(publisher) is None
     assert f"{NAME}{SPACE}" not in publisher.hub.hub.repos
     publisher.repo.merge(1)
     publisher.publish(space=NAME, create_pr=True)
-    assert publisher.receipt.space is not None
+    assert stated(publisher) is not None
     assert "release/page/index.html" in space(publisher).files()
 
 
