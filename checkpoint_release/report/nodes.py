@@ -52,7 +52,7 @@ def node_errors(root: Path, artifacts: Path) -> NodeErrors | None:
     graph = artifacts / ONNX.name / ONNX.file
     if not (graph.is_file() and sample.is_file()):
         return None
-    made_from = _digest(artifacts, sample)
+    made_from = inputs_digest(artifacts)
     known = _known(root / CACHE)
     if known is not None and known.made_from == made_from:
         return known
@@ -62,7 +62,16 @@ def node_errors(root: Path, artifacts: Path) -> NodeErrors | None:
     return found
 
 
-def _digest(artifacts: Path, sample: Path) -> str:
+def inputs_digest(artifacts: Path) -> str:
+    """A digest of the graph, the checkpoint and the sample.
+
+    Args:
+        artifacts: the folder of all artifacts, with all three.
+
+    Raises:
+        ArtifactError: one can't be read.
+    """
+    sample = artifacts / PARITY_FOLDER / Sample().inputs
     digests = {sample.name: sha256(sample)}
     for folder in (CHECKPOINT, ONNX.name):
         digests[folder] = sha256(artifacts / folder / MANIFEST)

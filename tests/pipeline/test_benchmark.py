@@ -72,10 +72,14 @@ def test_on_it_measures_every_format_and_off_again_all_is_as_before(
     assert benchmark(project) == {}
     assert tree(project.path / "artifacts/release") == before
 
-    project.set(benchmark__enabled=True)
-    again = project.dvc("repro")
-    assert "benchmark" in project.ran(again.stdout)  # and wasn't restored
-    assert benchmark(project)["machines"][0]["processor"]
+
+def test_what_is_gone_is_made_again_and_not_restored_from_a_cache(
+    project: Project,
+) -> None:
+    (project.path / "artifacts/benchmark.json").unlink()
+    again = project.dvc("repro", "--single-item", "benchmark")
+    assert project.ran(again.stdout) == ["benchmark"]
+    assert "is cached" not in again.stdout and benchmark(project) == {}
 
 
 def run_stage(folder: Path, *code: str) -> subprocess.CompletedProcess[str]:
