@@ -123,6 +123,6 @@ def describe(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     shown = {key: kwargs[key] for key in _SHOWN if kwargs.get(key) is not None}
     return {
         "name": name,
-        "summary": f"A {name} of the library diffusers.",
+        "summary": f"{name}, a model of the library diffusers.",
         "dimensions": shown,
     }
