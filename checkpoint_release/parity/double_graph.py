@@ -122,15 +122,32 @@ class DoubleGraph:
         values.update(self._evaluator.rt_inits_)
         values.update(_feeds(inputs))
         for position, node in enumerate(self._evaluator.rt_nodes_):
-            read = [self._value(values, name) for name in node.input]
-            # the nodes with subgraphs, which may read anything
-            options = {"context": values} if node.need_context() else {}
-            computed = node.run(*read, **options)
+            computed = self._run_node(node, values)
             values.update(zip(node.output, computed, strict=False))
             if not keep:
                 for name in self._last_reader.get(position, ()):
                     values.pop(name, None)
         return values
+
+    def _run_node(self, node: Any, values: Mapping[str, Any]) -> Sequence[Any]:
+        """What a node computes.
+
+        Args:
+            node: the evaluator's.
+            values: all that was computed before it.
+        """
+        table = self._mapped.get(node.input[0]) if node.op_type == "Gather" else None
+        if table is not None:
+            # rows of what may be the largest weight of all: the rows alone are widened
+            rows = node.run(table.numpy(), self._value(values, node.input[1]))[0]
+            wide = np.asarray(rows, np.float64)
+            table.forget()
+            return (wide,)
+        read = [self._value(values, name) for name in node.input]
+        # the nodes with subgraphs, which may read anything
+        options = {"context": values} if node.need_context() else {}
+        computed: Sequence[Any] = node.run(*read, **options)
+        return computed
 
     def _value(self, values: Mapping[str, Any], name: str) -> Any:
         """What a node reads under a name."""

@@ -60,11 +60,17 @@ def widen(module: M) -> M:
     for each in module.modules():
         for name, buffer in each.named_buffers(recurse=False):
             each._buffers[name] = _widened(buffer)
-        if next(each.parameters(recurse=False), None) is not None:
+        has_own = next(each.parameters(recurse=False), None) is not None
+        if has_own and not _is_table(each):
             lent = _WidenedWhileRunning(each)
             each.register_forward_pre_hook(lent.widen)
             each.register_forward_hook(lent.restore, always_call=True)
     return module
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Whether a module only looks up rows, of what may be the largest weight of all."""
+    return type(module) is nn.Embedding and module.max_norm is None
 
 
 class _WidenedWhileRunning:
@@ -137,6 +143,9 @@ class _Double(TorchFunctionMode):
         kwargs = kwargs or {}
         if function in _REINTERPRETING:
             return function(*args, **kwargs)
+        if function is torch.nn.functional.embedding and _only_looks_up(args, kwargs):
+            # the rows alone are widened
+            return _wide(function(*args, **kwargs))
         name = getattr(function, "__name__", "")
         if name in _CASTS and function is getattr(Tensor, name):
             function = getattr(Tensor, _CASTS[name])
@@ -212,6 +221,11 @@ class _DoubleOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, value in (kwargs or {}).items():
             named[name] = value if name in written else _wide(value)
         return function(*widened, **named)
+
+
+def _only_looks_up(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of torch's embedding leaves the table as it is."""
+    return (len(args) < 4 and kwargs.get("max_norm") is None) or args[3:4] == (None,)
 
 
 def _writes(function: Any) -> bool:

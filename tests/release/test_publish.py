@@ -20,7 +20,8 @@ from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.artifacts.receipt import Checkout
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError, ParamsError, PublishError
-from checkpoint_release.core.files import FileEntry, copy_file
+from checkpoint_release.core.file_sharing import share_file
+from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.hub_errors import scrub
@@ -704,7 +705,7 @@ def test_a_full_disk_while_staging_loses_nothing(
     def full(source: Path, destination: Path) -> FileEntry:
         if source.name == "model.onnx":
             raise OSError(errno.ENOSPC, "No space left on device", str(destination))
-        return copy_file(source, destination)
+        return share_file(source, destination)
 
     monkeypatch.setattr("checkpoint_release.release.assemble.share_file", full)
     with pytest.raises(PublishError, match="No space left") as caught:
