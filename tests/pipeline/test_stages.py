@@ -129,10 +129,9 @@ EXCESS = {
     "publish": """
         core.artifacts.benchmark core.artifacts.error_tables core.extras
         core.fixed_sizes core.large core.parity_sizes core.selection page.npm
-        page.server page.space release.attested release.checks
-        release.differences release.examples release.fetched release.policy
-        release.verify tensors.joined tensors.statistics tensors.views
-        tensors.wrappers
+        release.attested release.checks release.differences release.examples
+        release.fetched release.policy release.verify tensors.joined
+        tensors.statistics tensors.views tensors.wrappers
     """,
 }
 
