@@ -157,7 +157,7 @@ class Bench:
             return Outcome(NOT_RUN, line)
         reference = self.fixed if row.fixed else self.dynamic
         cases = [case.case for case in reference.cases]
-        path = self.path(RELEASE if "chromium" in row.name else row.reads)
+        path = self.path(row.reads)
         found = run_elsewhere(runtime, path, cases, reference.outputs)
         candidate = Candidate("onnx", "onnx", path, NOISE).on(row.name)
         verdict = judge(candidate, found.result, reference, self.limits)
