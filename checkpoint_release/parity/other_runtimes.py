@@ -28,6 +28,7 @@ ADAPTERS = Path(__file__).with_name("adapters")
 OWN = "onnxruntime"
 """What ONNX files are run by in any case."""
 _PATIENCE = 600  # seconds that all cases together may take
+_IMPATIENT = "it took longer than"
 _LONGEST = 300  # characters of a failed process's message
 _RESOLVES = """
 require("module").createRequire(process.cwd() + "/x").resolve(process.argv[1])
@@ -117,10 +118,12 @@ class Elsewhere:
     Attributes:
         result: as of a job; its outputs are judged like any.
         version: of the runtime; empty where it didn't get so far.
+        took_too_long: whether patience was at an end, and that is the failure.
     """
 
     result: JobResult
     version: str = ""
+    took_too_long: bool = False
 
 
 def run_elsewhere(
@@ -156,7 +159,7 @@ def run_elsewhere(
     if failure is not None and stated and len(found) < len(cases):
         failed_case = cases[len(found)].name
     result = JobResult(found, failure=failure, failed_case=failed_case)
-    return Elsewhere(result, stated)
+    return Elsewhere(result, stated, failure is not None and _IMPATIENT in failure)
 
 
 def _run(command: Sequence[str], folder: Path | None, patience: float) -> str | None:
@@ -178,7 +181,7 @@ def _run(command: Sequence[str], folder: Path | None, patience: float) -> str | 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it took longer than {patience:g} seconds"
+        return f"{_IMPATIENT} {patience:g} seconds"
     if done.returncode == 0:
         return None
     return f"it ended with {done.returncode}: {_cause(done.stderr)}"

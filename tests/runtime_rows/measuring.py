@@ -38,6 +38,7 @@ from tests.support.project import ROOT
 
 NOT_RUN = "not run"
 CHECKPOINT = ROOT / "checkpoints/demo.pth"
+PATIENCE = 1800  # seconds; some compile the model, or themselves
 _FIXED_CASES = 3
 _LONGEST = 200  # characters of a failure in the table
 
@@ -147,8 +148,13 @@ class Bench:
         """What a row is given."""
         return (self.folder if reads == ORT else self.release) / reads
 
-    def measure(self, row: Row) -> Outcome:
-        """Run a row, whatever comes of it."""
+    def measure(self, row: Row, patience: float = PATIENCE) -> Outcome:
+        """Run a row, whatever comes of it.
+
+        Args:
+            row: which.
+            patience: seconds that it may take; what takes longer was not run.
+        """
         reads = "the folder" if row.reads == RELEASE else f"`{row.reads}`"
         try:
             runtime = _runtime(row)
@@ -157,8 +163,13 @@ class Bench:
             return Outcome(NOT_RUN, line)
         reference = self.fixed if row.fixed else self.dynamic
         cases = [case.case for case in reference.cases]
-        path = self.path(RELEASE if "chromium" in row.name else row.reads)
-        found = run_elsewhere(runtime, path, cases, reference.outputs)
+        path = self.path(row.reads)
+        outputs = reference.outputs
+        found = run_elsewhere(runtime, path, cases, outputs, patience=patience)
+        if found.took_too_long:
+            why = f"not run: {found.result.failure}"
+            line = Line(row.title, found.version, reads, "", why)
+            return Outcome(NOT_RUN, line)
         candidate = Candidate("onnx", "onnx", path, NOISE).on(row.name)
         verdict = judge(candidate, found.result, reference, self.limits)
         count = f"{len(cases)} of one shape" if row.fixed else str(len(cases))

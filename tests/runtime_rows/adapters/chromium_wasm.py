@@ -16,5 +16,5 @@ VERSION = runtime_package().version
 
 
 def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A release's folder."""
-    return load_on("wasm", file)
+    """The ONNX file in a release's folder."""
+    return load_on("wasm", file.parents[1])

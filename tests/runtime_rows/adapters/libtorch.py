@@ -44,7 +44,7 @@ def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str,
 
 def compile_program(program: Path) -> None:
     """Compile the source with the flags that torch's libraries need."""
-    command = [COMPILER, "-std=c++20", "-O1", str(SOURCE), "-o", str(program)]
+    command = [COMPILER, "-std=c++20", "-O0", str(SOURCE), "-o", str(program)]
     command += [f"-I{path}" for path in include_paths()]
     for path in library_paths():
         command += [f"-L{path}", f"-Wl,-rpath,{path}"]
