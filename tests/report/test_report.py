@@ -111,7 +111,7 @@ def test_speed_and_memory_are_shown_where_they_are_about_these_artifacts(
     folder.write_benchmark()
     page = report()
     assert "Speed and memory" in page.text and "11 (21), 1.25×" in page.text
-    assert "torch.compile: not run with 1 thread" in page.text
+    assert "torch.compile was not run with 1 thread" in page.text
     assert "Test Processor 9000, 8 cores" in page.text
     assert [alt for alt in page.alts if alt.startswith("Size against latency of batch")]
     manifest = folder.artifacts / "onnx/manifest.json"
