@@ -5,7 +5,7 @@ settings   the sizes of the inputs
 ways       what is run: eager torch, torch.compile, every format and variant
 worker     a process that has opened one of them
 rounds     the ways take turns, and their calls are timed
-memory     the peak of a process that runs one way and nothing else
+memory     what memory a process takes
 machine    what is measured on
 summary    medians, 95th percentiles and multiples of eager's time
 table      the figures on a terminal

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from checkpoint_release.benchmark.machine import this_machine
-from checkpoint_release.benchmark.memory import Memory, measure_memory
+from checkpoint_release.benchmark.memory import Memory
 from checkpoint_release.benchmark.rounds import Timing, take_turns
 from checkpoint_release.benchmark.settings import Sizes, all_sizes
 from checkpoint_release.benchmark.summary import Place, place_of, summarise
 from checkpoint_release.benchmark.ways import Way, find_ways
-from checkpoint_release.benchmark.worker import WayFailedError, environment
+from checkpoint_release.benchmark.worker import WayFailedError, Worker, environment
 from checkpoint_release.core.artifacts.benchmark import Benchmark, NotRun
 from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT, CheckpointFolder
 from checkpoint_release.core.artifacts.formats import FORMATS
@@ -71,7 +71,7 @@ def measure_artifacts(
             continue
         with environment(number):
             found, failed = take_turns(ways, chosen, number, rounds)
-            memory |= _all_memory(ways, found, number)
+            memory |= memory_of_all(ways, found, number)
         timings += found
         not_run += failed
     return summarise(
@@ -83,11 +83,16 @@ def measure_artifacts(
     )
 
 
-def _all_memory(
+def memory_of_all(
     ways: Sequence[Way], timings: Sequence[Timing], threads: int
 ) -> dict[Place, Memory]:
     """The memory of each timing that could be measured, as many at once as there are
     cores: how fast a process runs doesn't change what memory it takes.
+
+    Args:
+        ways: those that the timings name, among others.
+        timings: of one number of threads.
+        threads: that number.
     """
     by_name = {way.name: way for way in ways}
     found: dict[Place, Memory] = {}
@@ -112,6 +117,7 @@ def _all_memory(
 def _memory_or_none(way: Way, threads: int, sizes: Sizes) -> Memory | None:
     """The memory; None where the process fails, such as for want of memory."""
     try:
-        return measure_memory(way, threads, sizes)
+        with Worker(way, threads) as worker:
+            return worker.memory(sizes)
     except WayFailedError:
         return None

@@ -1,4 +1,4 @@
-"""Memory of a process that runs one way on inputs of one size, and nothing else."""
+"""What memory a process takes, as its system states it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoint_release.benchmark.settings import Sizes
-from checkpoint_release.benchmark.ways import Way
-from checkpoint_release.benchmark.worker import (
-    LIMIT,
-    WayFailedError,
-    failure_of,
-    inputs_of,
-    open_way,
-)
-from checkpoint_release.parity.workers import WorkerError, call_isolated
-
-_CALLS = 3  # a second call may take memory that the first didn't
 _STATUS = Path("/proc/self/status")
 _MEGABYTE = 1e6
 
@@ -50,47 +38,15 @@ def _megabytes(size: int | None) -> float | None:
     return None if size is None else round(size / _MEGABYTE, 1)
 
 
-def measure_memory(way: Way, threads: int, sizes: Sizes) -> Memory:
-    """Run a way in a process of its own.
+def memory_now() -> int | None:
+    """The resident size of this process in bytes; None: the system doesn't say."""
+    return _resident("VmRSS")
 
-    Args:
-        way: what to run.
-        threads: that one call uses.
-        sizes: of the inputs.
 
-    Raises:
-        WayFailedError: it can't be run.
+def memory_peak() -> int | None:
+    """The largest resident size of this process so far, in bytes; None: the system
+    doesn't say.
     """
-    try:
-        failure, memory = call_isolated(
-            _run_alone, way, threads, sizes, needs_torch=False, timeout=LIMIT
-        )
-    except WorkerError as error:
-        raise WayFailedError(f"its process {error}") from None
-    if failure is not None:
-        raise WayFailedError(failure)
-    found: Memory = memory
-    return found
-
-
-def _run_alone(
-    way: Way, threads: int, sizes: Sizes
-) -> tuple[str | None, Memory | None]:
-    """Why it failed or None, and the memory."""
-    try:
-        way.import_libraries()
-        libraries = _resident("VmRSS")
-        runtime = open_way(way, threads)
-        inputs = inputs_of(runtime, sizes)
-        for _ in range(_CALLS):
-            runtime.compute(inputs)
-        return None, Memory(libraries, _peak())
-    except (Exception, SystemExit) as error:
-        return failure_of(error), None
-
-
-def _peak() -> int | None:
-    """The largest resident size of this process so far, in bytes."""
     # A process that was started by another one inherits what getrusage reports.
     peak = _resident("VmHWM")
     if peak is not None:

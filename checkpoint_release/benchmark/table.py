@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from checkpoint_release.core.artifacts.benchmark import (
     Benchmark,
     Measurement,
-    NotRun,
     sizes_text,
 )
 
@@ -23,7 +22,7 @@ def table(benchmark: Benchmark) -> str:
     rows = [list(_COLUMNS), *map(_cells, benchmark.measured)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
-    return "\n".join([*lines, *map(not_run_text, benchmark.not_run)])
+    return "\n".join([*lines, *(each.sentence for each in benchmark.not_run)])
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -41,11 +40,3 @@ def _cells(each: Measurement) -> list[str]:
         "" if each.times_eager is None else f"{each.times_eager:g}",
         "" if each.peak_mb is None else f"{each.peak_mb:g}",
     ]
-
-
-def not_run_text(each: NotRun) -> str:
-    """What was not run, and why, on a line."""
-    what = each.way or "nothing"
-    how = "was not run" if each.way else "was run"
-    threads = "1 thread" if each.threads == 1 else f"{each.threads} threads"
-    return f"{what} {how} with {threads}: {each.reason}"

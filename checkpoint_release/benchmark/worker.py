@@ -20,12 +20,14 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from checkpoint_release.benchmark.memory import Memory, memory_now, memory_peak
 from checkpoint_release.benchmark.settings import Sizes
 from checkpoint_release.benchmark.ways import Way
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
 from checkpoint_release.core.inherited_environment import inherited_environment
 from checkpoint_release.core.signature import Array, sample_inputs
 from checkpoint_release.core.trust import OWN_ARTIFACTS
+from checkpoint_release.parity.workers import WORKER
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
 SEED = 0
@@ -37,6 +39,7 @@ _WARM_UP_CALLS = 3
 _WARM_UP_TIME = 0.5  # seconds; shorter calls are repeated so long
 _WARM_UP_MOST = 50
 LIMIT = 1800.0  # seconds for one answer; a compilation may take minutes
+_MEMORY_CALLS = 3  # a second call may take memory that the first didn't
 _ENDING = 5.0  # seconds
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -97,7 +100,10 @@ class Worker:
         self._answers, answers = context.Pipe(duplex=False)
         requests, self._requests = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_serve, args=(requests, answers, self._log), daemon=True
+            target=_serve,
+            args=(requests, answers, self._log),
+            name=WORKER,
+            daemon=True,
         )
         with requests, answers:
             self._process.start()
@@ -143,6 +149,15 @@ class Worker:
         """
         times: list[float] = self._ask(_Opened.turn, sizes, calls)
         return times
+
+    def memory(self, sizes: Sizes) -> Memory:
+        """What the process takes to run inputs of one size, if it has run nothing else.
+
+        Raises:
+            WayFailedError: they can't be run.
+        """
+        memory: Memory = self._ask(_Opened.memory, sizes)
+        return memory
 
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """The answer of the process.
@@ -191,11 +206,10 @@ class _Opened:
 
     def prepare(self, sizes: Sizes) -> Prepared:
         """See Worker.prepare."""
-        if self._runtime is None:
-            self._runtime = open_way(self._way, self._threads)
-        inputs = inputs_of(self._runtime, sizes)
+        runtime = self._open()
+        inputs = _inputs_of(runtime, sizes)
         self._inputs[sizes.text] = inputs
-        compute = self._runtime.compute
+        compute = runtime.compute
         begin = time.perf_counter()
         outputs = compute(inputs)
         first = time.perf_counter() - begin
@@ -211,9 +225,7 @@ class _Opened:
         """See Worker.turn. The caches are another process's after its turn, so that one
         call goes before those that are timed.
         """
-        runtime = self._runtime
-        if runtime is None:
-            raise RuntimeError("nothing was prepared")
+        runtime = self._open()
         inputs = self._inputs[sizes.text]
         runtime.compute(inputs)
         gc.collect()
@@ -223,13 +235,24 @@ class _Opened:
         finally:
             gc.enable()
 
+    def memory(self, sizes: Sizes) -> Memory:
+        """See Worker.memory."""
+        self._way.import_libraries()
+        libraries = memory_now()
+        runtime = self._open()
+        inputs = _inputs_of(runtime, sizes)
+        for _ in range(_MEMORY_CALLS):
+            runtime.compute(inputs)
+        return Memory(libraries, memory_peak())
 
-def open_way(way: Way, threads: int) -> Runtime:
-    """Open a way in this process."""
-    return way.open(Options(threads=threads, trust=OWN_ARTIFACTS))
+    def _open(self) -> Runtime:
+        if self._runtime is None:
+            options = Options(threads=self._threads, trust=OWN_ARTIFACTS)
+            self._runtime = self._way.open(options)
+        return self._runtime
 
 
-def inputs_of(runtime: Runtime, sizes: Sizes) -> list[Array]:
+def _inputs_of(runtime: Runtime, sizes: Sizes) -> list[Array]:
     """The inputs of one size, in the signature's order."""
     drawn = sample_inputs(runtime.signature, sizes.of, SEED)
     return [drawn[name] for name in runtime.signature.input_names]
@@ -264,12 +287,12 @@ def _serve(requests: Connection, answers: Connection, log: Path) -> None:
         try:
             answer = getattr(opened, name)(*arguments)
         except (Exception, SystemExit) as error:  # a library's, or the model's code's
-            answers.send((failure_of(error), None))
+            answers.send((_failure_of(error), None))
         else:
             answers.send((None, answer))
 
 
-def failure_of(error: BaseException) -> str:
+def _failure_of(error: BaseException) -> str:
     """Why a way can't be run, as a sentence without a full stop."""
     if isinstance(error, CheckpointReleaseError):
         return error.problem

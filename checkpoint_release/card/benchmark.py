@@ -12,7 +12,6 @@ from checkpoint_release.core.artifacts.benchmark import (
     Benchmark,
     BenchmarkMachine,
     Measurement,
-    NotRun,
     read_benchmark,
     sizes_text,
 )
@@ -97,15 +96,6 @@ def benchmarked_on(machine: BenchmarkMachine) -> str:
             f"; it was busy (load {machine.load:g}), so the figures are worth less"
         )
     return phrase
-
-
-def not_run_remark(each: NotRun) -> str:
-    """What was not run and why, as a phrase that follows its name.
-
-    The reason may hold text from a compiler or a library.
-    """
-    threads = "1 thread" if each.threads == 1 else f"{each.threads} threads"
-    return f"not run with {threads}: {each.reason}"
 
 
 def points(benchmark: Benchmark, sizes: Mapping[str, int], weights: int) -> list[Point]:

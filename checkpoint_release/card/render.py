@@ -16,7 +16,6 @@ from checkpoint_release.card.address import Address
 from checkpoint_release.card.author_notes import AuthorNotes, MissingItem
 from checkpoint_release.card.benchmark import (
     benchmarked_on,
-    not_run_remark,
     speed_rows,
 )
 from checkpoint_release.card.description import describe
@@ -188,7 +187,6 @@ def _environment() -> Environment:
         "benchmarked_on": benchmarked_on,
         "grouped": "{:,}".format,
         "names": _names,
-        "not_run_remark": not_run_remark,
         "picture": _picture,
         "shape": _shape,
         "size": human_size,

@@ -67,7 +67,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         raise
     name = _name_of_stage()
     if name:
-        record_run(name, time.monotonic() - _STARTED)
+        record_run(name, time.monotonic() - _STARTED, ARTIFACTS)
     # Everything is written. An orderly exit would take 0.4 s more, to tear down torch;
     # only what libraries registered is done, such as removing temporary folders.
     atexit._run_exitfuncs()

@@ -23,6 +23,8 @@ OF_THE_FLEET = {
     "publish.dry_run": "`fleet run --no-publish` changes nothing on the Hub",
     "publish.private": "publish.private of fleet.yaml, beside repository, sets it",
     "publish.signing_key": "a key doesn't leave its machine: sign what was collected",
+    "publish.space": "a Space shows one model",
+    "benchmark.enabled": "members share a machine, on which nothing can be measured",
 }
 """Options that a member can't have, and what there is in their place."""
 
@@ -108,8 +110,10 @@ UNPUBLISHED: Mapping[str, Any] = {
     "publish.dry_run": False,
     "publish.private": True,
     "publish.signing_key": None,
+    "publish.space": None,
+    "benchmark.enabled": False,
 }
-"""What the publish section holds while a member is built."""
+"""What these options are while a member is built, whatever the project's own are."""
 
 
 def require_valid(params: Mapping[str, Any], points: list[Point]) -> None:

@@ -45,7 +45,8 @@ ENVIRONMENT = {
 }
 """Of the processes: libraries read it when they are loaded."""
 _LIBRARY = __name__.partition(".")[0]
-_WORKER = "checkpoint-release worker"
+WORKER = "checkpoint-release worker"
+"""What isolated processes are called."""
 _LONGEST_SOCKET = 103  # bytes of the path, on the system that allows the least
 _SOCKET = "/pymp-12345678/listener-12345678"  # where multiprocessing puts it
 
@@ -184,7 +185,7 @@ def kill_until_done(running: Iterable[Future[Any]]) -> None:
     """
     while any(future.running() for future in running):
         for child in multiprocessing.active_children():
-            if child.name == _WORKER:
+            if child.name == WORKER:
                 child.kill()
         time.sleep(0.05)  # seconds
 
@@ -284,7 +285,7 @@ def call_isolated(
         process = context.Process(
             target=_send_result,
             args=(call_receiver, sender, log),
-            name=_WORKER,
+            name=WORKER,
             daemon=True,
         )
         try:

@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from checkpoint_release.card.benchmark import (
     benchmarked_on,
-    not_run_remark,
     points,
     speed_rows,
 )
@@ -85,11 +84,15 @@ def report_page(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"line": one_line, "number": _number, "size": human_size}
+    environment.filters |= {
+        "line": one_line,
+        "number": _number,
+        "share": _share,
+        "size": human_size,
+    }
     environment.globals |= {
         "benchmarked_on": benchmarked_on,
         "image": _image,
-        "not_run_remark": not_run_remark,
     }
     template = environment.get_template(TEMPLATE.name)
     return template.render(
@@ -116,3 +119,8 @@ def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.3g}"
+
+
+def _share(error: float) -> str:
+    """An error as a share of a value."""
+    return f"{error:.1e}" if error else "0"

@@ -6,21 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from checkpoint_release.core.artifacts.manifest import MANIFEST
-from checkpoint_release.core.artifacts.release import RELEASE
-from checkpoint_release.core.stage_runs import StageRun, last_run
+from checkpoint_release.core.files import sha256
+from checkpoint_release.core.stage_runs import StageRun, last_run, standing_file
 from checkpoint_release.core.yaml_text import YamlError, parse_yaml
 from checkpoint_release.report.history import committed_lock
 from checkpoint_release.report.locked import LOCK, LockedStage, read_lock
 
-_SLACK = 5.0
-"""Seconds after the end of a run in which DVC may still link its outputs anew. Another
-`dvc repro`, which could restore others, takes longer to get there.
-"""
 RAN = "ran here"
 CACHED = "from DVC's cache"
 MISSING = "not made"
@@ -104,36 +98,15 @@ def _row(
     """
     before = committed.get(name)
     changes = None if before is None else stage.changes_since(before)
-    written = _written(root, list(stage.outputs))
-    if written is None:
+    standing = {path: standing_file(root / path) for path in stage.outputs}
+    if None in standing.values():
         return StageRow(name, description, MISSING, changes=changes)
+    made = {path: sha256(file) for path, file in standing.items() if file}
     run = last_run(name, root)
-    if run is None or written > _finished(run) + _SLACK:
-        return StageRow(name, description, CACHED, _clock(written), None, changes)
+    if run is None or not made.items() <= run.artifacts.items():
+        return StageRow(name, description, CACHED, changes=changes)
     when = _clock(_finished(run))
     return StageRow(name, description, RAN, when, run.seconds, changes)
-
-
-def _written(root: Path, outputs: list[str]) -> float | None:
-    """When the first of a stage's outputs was written, in seconds since 1970.
-
-    Args:
-        root: the project's folder.
-        outputs: the paths; a folder goes by the file that describes it.
-
-    Returns:
-        None where one isn't there.
-    """
-    times: list[Any] = []
-    for output in outputs:
-        path = root / output
-        for described in (path / MANIFEST, path / RELEASE, path):
-            if described.exists():
-                times.append(described.stat().st_mtime)
-                break
-        else:
-            return None
-    return min(times, default=None)
 
 
 def _finished(run: StageRun) -> float:

@@ -72,7 +72,7 @@ def test_the_table_has_every_measurement_and_what_was_not_run() -> None:
     lines = table(found).splitlines()
     assert lines[2].split() == ["1", "batch=1", "onnx", "5", "5", "0.5", "250.5"]
     assert "torch.compile was not run with 1 thread: there is no C++" in lines[3]
-    assert lines[4].startswith("nothing was run with 64 threads: this machine has 8")
+    assert lines[4].startswith("Nothing was run with 64 threads: this machine has 8")
 
 
 def test_every_combination_of_the_stated_sizes_is_measured() -> None:

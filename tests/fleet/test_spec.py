@@ -10,6 +10,7 @@ import pytest
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.fleet.patterns import Pattern, fill
 from checkpoint_release.fleet.plan import make_plan
+from checkpoint_release.fleet.points import merged
 from checkpoint_release.fleet.spec import load_spec
 from tests.support.fleets import Fleet, small_project
 
@@ -42,6 +43,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         ({"params": {"onnx": {"opsett": 17}}}, "onnx.opsett: unknown key"),
         ({"params": {"checkpoint": {"path": "a"}}}, "checkpoint.path"),
         ({"params": {"publish": {"signing_key": "a"}}}, "publish.signing_key"),
+        ({"params": {"publish": {"space": "a/b"}}}, "a Space shows one model"),
+        ({"params": {"benchmark": {"enabled": True}}}, "members share a machine"),
         ({"params": {"card": {"title": "At {stpe}"}}}, "the names here are: step"),
         ({"matrix": {"onnx.opset": []}}, "onnx.opset has no values"),
         ({"matrix": {"opset": [17]}}, "opset is no option"),
@@ -78,3 +81,10 @@ def test_steps_come_in_the_order_of_their_numbers_with_their_values() -> None:
 def test_placeholders_are_filled_and_keys_of_the_matrix_have_dots() -> None:
     values = {"step": "7", "onnx.opset": "17"}
     assert fill("step-{step}-opset-{onnx.opset}", values) == "step-7-opset-17"
+
+
+def test_members_measure_nothing_and_have_no_space_whatever_the_project_has() -> None:
+    project = {"publish": {"space": "a/b"}, "benchmark": {"enabled": True}}
+    member = merged(project, {"onnx.opset": 17})
+    assert member["publish"]["space"] is None
+    assert member["benchmark"]["enabled"] is False and member["onnx"]["opset"] == 17

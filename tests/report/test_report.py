@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from base64 import b64decode
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -111,7 +110,7 @@ def test_speed_and_memory_are_shown_where_they_are_about_these_artifacts(
     folder.write_benchmark()
     page = report()
     assert "Speed and memory" in page.text and "11 (21), 1.25×" in page.text
-    assert "torch.compile: not run with 1 thread" in page.text
+    assert "torch.compile was not run with 1 thread" in page.text
     assert "Test Processor 9000, 8 cores" in page.text
     assert [alt for alt in page.alts if alt.startswith("Size against latency of batch")]
     manifest = folder.artifacts / "onnx/manifest.json"
@@ -263,7 +262,7 @@ def test_stages_that_ran_here_are_told_from_those_that_dvc_had_cached(
     folder.write_pipeline({"onnx": {"opset": 17}})
     folder.commit("As it was")
     folder.write_pipeline({"onnx": {"opset": 18}})
-    record_run("export-onnx", 4.24)
+    record_run("export-onnx", 4.24, Path("artifacts"))
     assert origins(folder) == {
         "load": CACHED,
         "export-safetensors": CACHED,
@@ -272,8 +271,10 @@ def test_stages_that_ran_here_are_told_from_those_that_dvc_had_cached(
     }
     row = stage_rows(folder.root)[2]
     assert row.seconds == 4.2 and row.changes == ["onnx.opset: 17 → 18"]
-    later = time.time() + 3600
-    os.utime(folder.artifacts / "onnx/manifest.json", (later, later))
+    # What DVC links from its cache may be older than the run of other outputs.
+    manifest = folder.artifacts / "onnx/manifest.json"
+    manifest.write_text(manifest.read_text().replace("onnx", "other", 1))
+    os.utime(manifest, (0, 0))
     assert origins(folder)["export-onnx"] == CACHED
     (folder.artifacts / "onnx/manifest.json").unlink()
     (folder.artifacts / "onnx/model.onnx").unlink()
@@ -284,7 +285,7 @@ def test_stages_that_ran_here_are_told_from_those_that_dvc_had_cached(
 def test_a_record_that_cannot_be_read_is_no_record(folder: PipelineFolder) -> None:
     (folder.root / ".dvc").mkdir()
     folder.write_pipeline({})
-    record_run("load", 1.0)
+    record_run("load", 1.0, Path("artifacts"))
     assert origins(folder)["load"] == RAN
     (folder.root / FOLDER / "load.json").write_text("{")
     assert origins(folder)["load"] == CACHED

@@ -66,6 +66,12 @@ class NotRun(Record, frozen=True, kw_only=True):
     threads: int
     reason: str
 
+    @property
+    def sentence(self) -> str:
+        """The whole of it; a reason may hold text from a compiler or a library."""
+        what = f"{self.way} was not run" if self.way else "Nothing was run"
+        return f"{what} with {threads_text(self.threads)}: {self.reason}"
+
 
 class Checked(Record, frozen=True, kw_only=True):
     """An artifact that was measured.
@@ -143,7 +149,7 @@ class Benchmark(Record, frozen=True, kw_only=True):
     def headline(self) -> str:
         """The first sizes and number of threads, and the machine."""
         first = self.first()[0]
-        threads = "1 thread" if first.threads == 1 else f"{first.threads} threads"
+        threads = threads_text(first.threads)
         return f"{sizes_text(first.sizes)}, {threads}, on {self.machine}"
 
     def is_about(self, artifacts: Path, formats: Iterable[str]) -> bool:
@@ -161,6 +167,11 @@ def sizes_text(sizes: Mapping[str, int]) -> str:
     """Such as "batch=1, sequence=250"; "fixed sizes" where nothing is dynamic."""
     parts = [f"{name}={size}" for name, size in sizes.items()]
     return ", ".join(parts) or "fixed sizes"
+
+
+def threads_text(threads: int) -> str:
+    """Such as "4 threads"."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def read_benchmark(artifacts: Path) -> Benchmark | None:
