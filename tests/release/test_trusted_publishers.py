@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from huggingface_hub.utils import _auth
 
 from checkpoint_release.core.errors import PublishError
@@ -13,8 +12,8 @@ from checkpoint_release.release.hub_errors import scrub
 from checkpoint_release.release.requests import Requests
 from checkpoint_release.release.tokens import require_token
 from tests.support.hub_server import Fault
-from tests.support.hub_server.trusted import MINT, environment
-from tests.support.publishing import REPO, SENDING, Publisher
+from tests.support.hub_server.trusted import MINT
+from tests.support.publishing import REPO, SENDING, Publisher, become_job
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -24,13 +23,7 @@ CLAIMS = {"repository": "ada/training", "workflow": "release.yml"}
 @pytest.fixture
 def job(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """A job of GitHub's that the repository trusts; there is no other token."""
-    monkeypatch.setattr(constants, "ENDPOINT", publisher.hub.url)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
-    monkeypatch.setattr(_auth, "_OIDC_TOKEN_CACHE", None)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HF_OIDC_ID_TOKEN", raising=False)
-    for name, value in environment(publisher.hub.url, REPO).items():
-        monkeypatch.setenv(name, value)
+    become_job(publisher, monkeypatch)
     publisher.hub.hub.create(REPO)
     publisher.hub.hub.tokens.clear()
     publisher.hub.trusted.trusted[REPO] = CLAIMS
