@@ -75,7 +75,11 @@ def test_a_token_that_is_not_renewed_ends(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("repository", "eve/training"), ("workflow", "other.yml")]
+    ("name", "value"),
+    [
+        ("repository", "eve/training"),
+        pytest.param("workflow", "other.yml", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_that_makes_another_claim_gets_no_token(
     job: Publisher, name: str, value: str
@@ -95,7 +99,7 @@ def test_a_repository_that_is_not_there_is_made_by_hand_first(job: Publisher) ->
     assert "made by hand first" in caught.value.remedy
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("dry_run", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_token_for_another_repository_is_found_first(
     job: Publisher, dry_run: bool
 ) -> None:
@@ -111,7 +115,11 @@ def test_a_space_needs_a_user_s_token(job: Publisher) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
+    "name",
+    [
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        pytest.param("ACTIONS_ID_TOKEN_REQUEST_TOKEN", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_without_the_permission_is_one_clear_error(
     job: Publisher, monkeypatch: pytest.MonkeyPatch, name: str
@@ -149,7 +157,9 @@ def test_another_ci_hands_its_id_token_over(
     assert "if the ID token of HF_OIDC_ID_TOKEN has ended" in caught.value.remedy
 
 
-@pytest.mark.parametrize("path", [MINT, "/oauth/token"])
+@pytest.mark.parametrize(
+    "path", [MINT, pytest.param("/oauth/token", marks=pytest.mark.slow)]
+)
 def test_an_exchange_that_fails_once_is_tried_again(job: Publisher, path: str) -> None:
     job.hub.break_with(Fault("status", status=503, path=path), Fault("cut", path=path))
     job.publish(token=require_token)
