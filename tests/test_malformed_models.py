@@ -37,7 +37,7 @@ PARSES = {
     "checkpoint_release/fleet/schedule.py": "what a member printed",
     "checkpoint_release/fleet/ssh_worker.py": "what the coordinator sent",
     "checkpoint_release/parity/adapters/harness.py": "names that its caller wrote",
-    "checkpoint_release/project/rebuild.py": "what a Python here printed",
+    "checkpoint_release/project/recorded.py": "what a Python here printed",
     "checkpoint_release/release/sbom.py": "reads back what its library wrote",
     "checkpoint_release/card/front_matter.py": "reads back what it wrote itself",
     "checkpoint_release/tensors/safetensors.py": "a header, charged by its own rule",

@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from checkpoint_release.core.signature import Arrays
 
 
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """Declare which release, and whose it must be."""
+    parser.add_argument(
+        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit; main by default")
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the publisher, to check the signature with",
+    )
+
+
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Declare what code from elsewhere may run."""
     parser.add_argument(

@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from checkpoint_release.commands.arguments import add_release
 from checkpoint_release.core.extras import extras_named
 
 SUMMARY = "make a release again from its own record, and compare it byte for byte"
@@ -22,17 +23,8 @@ SUMMARY = "make a release again from its own record, and compare it byte for byt
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
-    )
+    add_release(parser)
     parser.add_argument("checkpoint", help="the checkpoint that it was made from")
-    parser.add_argument("--revision", help="branch, tag or commit; main by default")
-    parser.add_argument(
-        "--public-key",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the publisher, to check the record with",
-    )
     parser.add_argument(
         "--source",
         action="append",
@@ -101,13 +93,9 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
     """Follow the record of a release in a folder; see run."""
     from checkpoint_release.core.signing_keys import load_private_key
-    from checkpoint_release.project.rebuild import (
-        Given,
-        attest,
-        read_recorded,
-        rebuild,
-        requirements,
-    )
+    from checkpoint_release.project.rebuild import attest, rebuild
+    from checkpoint_release.project.rebuild_options import Given
+    from checkpoint_release.project.recorded import read_recorded, requirements
 
     record = read_recorded(folder, asked.public_key)
     if asked.requirements:

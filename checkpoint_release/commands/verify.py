@@ -16,23 +16,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from checkpoint_release.commands.arguments import add_trust
+from checkpoint_release.commands.arguments import add_release, add_trust
 
 SUMMARY = "check a release's files and signature, and that every format computes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "release", help="a folder, or organisation/name on the Hub (HF_ENDPOINT)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit; main by default")
-    parser.add_argument(
-        "--public-key",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the publisher, to check model.sig with",
-    )
+    add_release(parser)
     parser.add_argument(
         "--require",
         metavar="POLICY",

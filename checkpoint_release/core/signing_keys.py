@@ -30,6 +30,31 @@ _PUBLIC_HINT = (
 )
 
 
+_NO_FILES = {
+    "pkcs11:": "a key in hardware (PKCS#11)",
+    "keyless": "a signature without a key (Sigstore)",
+    "sigstore": "a signature without a key (Sigstore)",
+}
+"""What the option may mean that names no file."""
+
+
+def _require_file(path: Path, option: str) -> None:
+    """Refuse what is no file, and isn't offered.
+
+    Raises:
+        PublishError: it is such a thing.
+    """
+    for prefix, what in _NO_FILES.items():
+        if str(path).startswith(prefix) and not path.exists():
+            raise PublishError(
+                f"{{{option}}} asks for {what}, which isn't offered: its random part"
+                " would make another file on each run, and a publication that was"
+                " interrupted could not be finished",
+                f"{_PRIVATE_HINT}; what else can sign a release is in docs/trust.md",
+                options=[option],
+            )
+
+
 def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePrivateKey:
     """Read a private key.
 
@@ -44,6 +69,7 @@ def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePriv
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    _require_file(path, option)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError:

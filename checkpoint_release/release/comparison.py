@@ -165,9 +165,12 @@ def _listed(old: Mapping[str, object], new: Mapping[str, object]) -> FilesChange
 
 
 def _files(old: Release, new: Release) -> FilesChange:
-    """The files, without the list of changes, which is other in every version."""
-    before = {name: entry for name, entry in old.files.items() if name != CHANGES}
-    after = {name: entry for name, entry in new.files.items() if name != CHANGES}
+    """The files, without the list of changes, which is other in every version, and a
+    card that either release leaves to people.
+    """
+    passed_over = {CHANGES, *old.unlisted, *new.unlisted}
+    before = {name: old.files[name] for name in old.files if name not in passed_over}
+    after = {name: new.files[name] for name in new.files if name not in passed_over}
     return _listed(before, after)
 
 

@@ -15,11 +15,18 @@ import torch
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub import Hub
+from checkpoint_release.release.tokens import require_token
 from tests.support.containers import Call, pickled, zipped
 from tests.support.documents import Document
 from tests.support.hub_server import Account, Fault
 from tests.support.project import ROOT, Project
-from tests.support.publishing import REPO, SENDING, Publisher, fake_artifacts
+from tests.support.publishing import (
+    REPO,
+    SENDING,
+    Publisher,
+    become_job,
+    fake_artifacts,
+)
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -303,6 +310,23 @@ def a_closed_pull_request(publisher: Publisher) -> str:
     return refused(publisher, create_pr=True)
 
 
+def a_repository_that_was_renamed(publisher: Publisher) -> str:
+    publisher.hub.hub.create("ada/figure")
+    publisher.hub.hub.renamed[REPO] = "ada/figure"
+    return refused(publisher)
+
+
+def a_job_that_nobody_trusts(publisher: Publisher) -> str:
+    with pytest.MonkeyPatch.context() as patched:
+        become_job(publisher, patched)
+        return refused(publisher, token=require_token)
+
+
+def a_hub_without_xet(publisher: Publisher) -> str:
+    publisher.hub.hub.create(REPO)
+    return refused(publisher, transfer="xet")
+
+
 HUB_MESSAGES: dict[str, FromHub] = {
     "can't write to": a_token_that_only_reads,
     "is already at … a version is never moved": a_version_again,
@@ -313,6 +337,9 @@ HUB_MESSAGES: dict[str, FromHub] = {
     "asks to wait … publish.patience": a_window_that_never_ends,
     "would be replaced, and no release put it there": a_licence_of_people,
     "people closed pull request": a_closed_pull_request,
+    "is called … on the Hub by now": a_repository_that_was_renamed,
+    "in exchange for the job's ID token": a_job_that_nobody_trusts,
+    "publish.transfer is xet": a_hub_without_xet,
 }
 
 

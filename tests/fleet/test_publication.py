@@ -94,5 +94,6 @@ def test_what_people_did_on_the_hub_stays_and_the_commit_says_what_changed(
     assert replaced.files()["README.md"] != before
     for repo in (gated, replaced):
         message = repo.history()[0].message
-        assert message.startswith("Since main:") and "Made from git commit" in message
+        assert message.startswith("Since main:"), done.stdout
+        assert "Made from git commit" in message
         assert "float16" in message or "Weights:" in message

@@ -22,6 +22,8 @@ from checkpoint_release.core.files import sha256
 from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.project import rebuild
 from checkpoint_release.project.one_shot import StageFailedError
+from checkpoint_release.project.rebuild_options import Given
+from checkpoint_release.project.recorded import Record, read_recorded
 from checkpoint_release.release.assemble import assemble
 from tests.release.test_assemble import make_keys
 from tests.release.test_attestations import MAKING
@@ -139,7 +141,7 @@ def test_other_bytes_are_named_with_what_may_explain_them_and_not_attested(
 def test_what_is_not_the_same_is_never_signed(
     here: Path, keys: tuple[Path, Path], stages: Stages
 ) -> None:
-    record = rebuild.read_recorded(release(here, keys[0]))
+    record = read_recorded(release(here, keys[0]))
     found = rebuild.Rebuild(record, {}, ["config.json was not made"])
     with pytest.raises(PublishError, match="nothing is signed"):
         rebuild.attest(found, keys[0], here / "x.intoto.jsonl")
@@ -324,12 +326,12 @@ def test_a_release_of_the_demo_is_made_again_and_another_opset_is_found(
     assert same.returncode == 0, same.stdout + same.stderr
     assert "the same: " in same.stdout
 
-    record = rebuild.read_recorded(Path("release"))
+    record = read_recorded(Path("release"))
     parameters = json.loads(json.dumps(record.making.parameters))
     parameters["onnx"]["opset"] = 17
     lied = msgspec.structs.replace(record.making, parameters=parameters)
-    given = rebuild.Given(checkpoint=str(DEMO))
-    found = rebuild.rebuild(rebuild.Record(record.release, lied), given)
+    given = Given(checkpoint=str(DEMO))
+    found = rebuild.rebuild(Record(record.release, lied), given)
     names = [line.split()[0] for line in found.differences]
     assert names == ["onnx/model.onnx"]
     assert found.packages["torch"] and list(found.hints) == []

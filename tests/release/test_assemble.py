@@ -266,6 +266,23 @@ def test_a_key_that_cannot_sign_is_one_clear_error(
     assert caught.value.remedy and not (artifacts / "release").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ("pkcs11:token=models;object=release", "a key in hardware"),
+        ("keyless", "a signature without a key"),
+        ("sigstore", "a signature without a key"),
+    ],
+)
+def test_a_signature_that_is_not_offered_names_why(
+    artifacts: Path, asked: str, what: str
+) -> None:
+    with pytest.raises(PublishError, match=f"{what} .*isn't offered") as caught:
+        assemble(artifacts, signing_key=Path(asked))
+    assert "another file on each run" in caught.value.problem
+    assert "docs/trust.md" in caught.value.remedy
+
+
 def test_two_artifacts_that_want_one_name_are_an_error(artifacts: Path) -> None:
     (artifacts / "safetensors/release.json").write_text("{}")
     write_manifest(artifacts / "safetensors", "safetensors")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
@@ -21,6 +22,8 @@ from ruamel.yaml import YAML
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
+from sigstore import dsse
+from sigstore.errors import VerificationError as SigstoreVerificationError
 
 from checkpoint_release.core.artifacts.attestation import (
     PROOF,
@@ -117,9 +120,26 @@ def accepted_by_openssl(path: Path, public: Path) -> bool:
     return done.returncode == 0
 
 
+def accepted_by_sigstore(path: Path, public: Path) -> bool:
+    """Its verifier of DSSE, and its model of an in-toto statement.
+
+    Both have public names for bundles alone, which name a certificate and a log.
+    """
+    envelope = dsse.Envelope._from_json(path.read_bytes())
+    key = load_pem_public_key(public.read_bytes())
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    try:
+        payload = dsse._verify(key, envelope)
+    except SigstoreVerificationError:
+        return False
+    subjects = dsse.Statement(payload)._inner.subjects
+    return {each.name for each in subjects} >= {"model.safetensors", "README.md"}
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    "accepted", [accepted_by_securesystemslib, accepted_by_openssl]
+    "accepted",
+    [accepted_by_securesystemslib, accepted_by_openssl, accepted_by_sigstore],
 )
 def test_others_accept_the_signature_and_no_other(
     release: Path,

@@ -309,6 +309,24 @@ def test_a_pull_request_and_a_release_without_version_have_notes_too(
     assert "CHANGELOG.md" not in publisher.on_hub("refs/pr/1")
 
 
+def test_a_card_that_people_edited_costs_no_notes(publisher: Publisher) -> None:
+    """Left to them it isn't compared; and replaced it is, as it is there."""
+    publisher.publish(version=None)
+    edited = publisher.repo.edit({"README.md": b"---\nlicense: mit\n---\nBy people.\n"})
+    fake_artifacts(publisher.artifacts, weights=b"other weights")
+    publisher.publish(version=None, card="keep")
+    (newest, before, *_) = publisher.repo.history()
+    assert before.oid == edited.oid
+    assert newest.message.startswith("Since main:") and "- Weights: " in newest.message
+    assert "README.md" not in newest.message and "Card" not in newest.message
+    fake_artifacts(publisher.artifacts, card="---\nlicense: mit\n---\n# Ours\n")
+    publisher.publish(version=None)
+    publisher.repo.edit({"README.md": b"---\nlicense: mit\n---\nBy people.\n"})
+    fake_artifacts(publisher.artifacts, card="---\nlicense: mit\n---\n# New\n")
+    publisher.publish(version=None)
+    assert "- Card: 1 lines new, 1 gone" in publisher.repo.history()[0].message
+
+
 def test_a_changelog_of_people_stays_theirs(publisher: Publisher) -> None:
     publisher.publish()
     publisher.repo.edit({"CHANGELOG.md": b"by hand"})

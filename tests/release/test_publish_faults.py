@@ -7,6 +7,7 @@ lastingly.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,14 +16,27 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import _auth
 
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.plan import LocalFile, Published, Survey, Target
+from checkpoint_release.release.tokens import require_token
 from tests.support.hub_server import Account, Fault
-from tests.support.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts
+from tests.support.hub_server.trusted import MINT
+from tests.support.publishing import (
+    REPO,
+    SENDING,
+    TOKEN,
+    Publisher,
+    become_job,
+    fake_artifacts,
+)
 
-pytestmark = pytest.mark.filterwarnings(SENDING)
+pytestmark = [
+    pytest.mark.filterwarnings(SENDING),
+    pytest.mark.timeout(1800),  # some publish a hundred times
+]
 
 Setting = Callable[[Publisher], None]
 Request = tuple[str, str, int]  # method, path, how many of the same came before
@@ -198,6 +212,110 @@ def test_a_pull_request_is_opened_once_whatever_goes_wrong(
         assert publisher.on_hub("refs/pr/1") == publisher.release
         assert str(publisher.receipt.pull_request).endswith("/discussions/1")
         assert publisher.on_hub() == {}
+
+
+# Requests that only some publications make
+
+
+@pytest.fixture
+def job(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """A job of CI, whose token is exchanged for its identity."""
+    become_job(publisher, monkeypatch)
+    return publisher
+
+
+def trusted(publisher: Publisher) -> None:
+    """A repository that trusts the job, which has no token yet."""
+    publisher.hub.hub.create(REPO)
+    publisher.hub.trusted.trusted[REPO] = {"repository": "ada/training"}
+    publisher.hub.trusted.job = {"repository": "ada/training"}
+    _auth._OIDC_TOKEN_CACHE = None
+
+
+def in_xet(publisher: Publisher) -> None:
+    """A repository that stores large files in Xet, and weights that it never saw: its
+    client remembers what it sent.
+    """
+    fake_artifacts(publisher.artifacts, weights=secrets.token_bytes(100))
+    publisher.hub.hub.create(REPO)
+    publisher.hub.xet.spoken = True
+
+
+@pytest.fixture
+def _uncompressed(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the Xet storage of the tests wants it."""
+    monkeypatch.setenv("HF_XET_XORB_COMPRESSION_POLICY", "none")
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path_factory.mktemp("xet")))
+
+
+EXCHANGE = (MINT, "/oauth/token")
+KINDS: list[dict[str, Any]] = [
+    *({"kind": "status", "status": 504, "after": each} for each in (False, True)),
+    *({"kind": "cut", "after": each} for each in (False, True)),
+    {"kind": "hang"},
+    *({"kind": "status", "status": 429, "times": each} for each in (1, 99)),
+    *({"kind": "status", "status": 500, "times": each} for each in (1, 99)),
+    *({"kind": "status", "status": 503, "times": each} for each in (1, 99)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXCHANGE)
+@pytest.mark.parametrize("fault", KINDS, ids=str)
+def test_whatever_goes_wrong_with_the_exchange_of_a_token_is_survived(
+    job: Publisher, path: str, fault: dict[str, Any]
+) -> None:
+    survives(
+        job,
+        trusted,
+        Fault(path=path, **fault),
+        releases=1,
+        token=require_token,
+        timeout=0.5,
+    )
+
+
+@pytest.mark.slow
+def test_a_token_that_ends_at_any_request_is_exchanged_anew(job: Publisher) -> None:
+    """Each is good for one request; and whichever request fails, the next run ends."""
+    requests = recorded(job, trusted, token=require_token)
+    assert {path for _, path, _ in requests} >= set(EXCHANGE)
+    for method, path, nth in requests:
+        start(job, trusted)
+        job.hub.trusted.lifetime, job.hub.trusted.uses = 300, 1
+        job.hub.break_with(
+            Fault("status", status=504, after=True, method=method, path=path, nth=nth)
+        )
+        attempt(job, token=require_token)
+        job.hub.break_with()
+        job.publish(token=require_token)
+        job.require_published()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_uncompressed")
+@pytest.mark.parametrize("fault", KINDS, ids=str)
+def test_whatever_goes_wrong_with_the_question_for_xet_is_survived(
+    publisher: Publisher, fault: dict[str, Any]
+) -> None:
+    path = "*/xet-write-token/*"
+    asked = {"transfer": "auto", "timeout": 0.5}
+    survives(publisher, in_xet, Fault(path=path, **fault), releases=1, **asked)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_uncompressed")
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    "path", ["*/v1/xorbs/*", "*/v1/shards", "*/commit/*", "*/tag/*"]
+)
+def test_an_error_at_any_step_of_xet_is_survived(
+    publisher: Publisher, path: str, after: bool
+) -> None:
+    fault = Fault("status", status=503, after=after, path=path)
+    survives(publisher, in_xet, fault, releases=1, transfer="xet")
 
 
 def commit_carelessly(

@@ -47,7 +47,9 @@ def weights(seed: int, size: int = 400_000) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
-@pytest.mark.parametrize("transfer", ["xet", "auto"])
+@pytest.mark.parametrize(
+    "transfer", [pytest.param("xet", marks=pytest.mark.slow), "auto"]
+)
 def test_xet_makes_one_commit_of_exactly_the_release(
     publisher: Publisher, transfer: str
 ) -> None:
@@ -73,7 +75,7 @@ def test_auto_takes_lfs_where_the_hub_has_no_xet(publisher: Publisher) -> None:
     assert asked(publisher, "/objects/batch") and not asked(publisher, "/xorbs/")
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("dry_run", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_hub_without_xet_is_found_before_anything_goes_up(
     publisher: Publisher, dry_run: bool
 ) -> None:
@@ -126,6 +128,7 @@ def test_of_a_file_that_changed_in_part_xet_sends_that_part(
     assert size > 1_000_000 and sent <= share * size
 
 
+@pytest.mark.slow
 def test_a_xet_storage_that_refuses_is_one_clear_error(publisher: Publisher) -> None:
     publisher.hub.xet.spoken = True
     publisher.hub.break_with(Fault("status", status=403, path="*/xorbs/*", times=9))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from huggingface_hub.utils import _auth
 
 from checkpoint_release.core.errors import PublishError
@@ -13,8 +12,8 @@ from checkpoint_release.release.hub_errors import scrub
 from checkpoint_release.release.requests import Requests
 from checkpoint_release.release.tokens import require_token
 from tests.support.hub_server import Fault
-from tests.support.hub_server.trusted import MINT, environment
-from tests.support.publishing import REPO, SENDING, Publisher
+from tests.support.hub_server.trusted import MINT
+from tests.support.publishing import REPO, SENDING, Publisher, become_job
 
 pytestmark = pytest.mark.filterwarnings(SENDING)
 
@@ -24,13 +23,7 @@ CLAIMS = {"repository": "ada/training", "workflow": "release.yml"}
 @pytest.fixture
 def job(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """A job of GitHub's that the repository trusts; there is no other token."""
-    monkeypatch.setattr(constants, "ENDPOINT", publisher.hub.url)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
-    monkeypatch.setattr(_auth, "_OIDC_TOKEN_CACHE", None)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HF_OIDC_ID_TOKEN", raising=False)
-    for name, value in environment(publisher.hub.url, REPO).items():
-        monkeypatch.setenv(name, value)
+    become_job(publisher, monkeypatch)
     publisher.hub.hub.create(REPO)
     publisher.hub.hub.tokens.clear()
     publisher.hub.trusted.trusted[REPO] = CLAIMS
@@ -82,7 +75,11 @@ def test_a_token_that_is_not_renewed_ends(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("repository", "eve/training"), ("workflow", "other.yml")]
+    ("name", "value"),
+    [
+        ("repository", "eve/training"),
+        pytest.param("workflow", "other.yml", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_that_makes_another_claim_gets_no_token(
     job: Publisher, name: str, value: str
@@ -102,7 +99,7 @@ def test_a_repository_that_is_not_there_is_made_by_hand_first(job: Publisher) ->
     assert "made by hand first" in caught.value.remedy
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("dry_run", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_token_for_another_repository_is_found_first(
     job: Publisher, dry_run: bool
 ) -> None:
@@ -118,7 +115,11 @@ def test_a_space_needs_a_user_s_token(job: Publisher) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
+    "name",
+    [
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        pytest.param("ACTIONS_ID_TOKEN_REQUEST_TOKEN", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_without_the_permission_is_one_clear_error(
     job: Publisher, monkeypatch: pytest.MonkeyPatch, name: str
@@ -156,7 +157,9 @@ def test_another_ci_hands_its_id_token_over(
     assert "if the ID token of HF_OIDC_ID_TOKEN has ended" in caught.value.remedy
 
 
-@pytest.mark.parametrize("path", [MINT, "/oauth/token"])
+@pytest.mark.parametrize(
+    "path", [MINT, pytest.param("/oauth/token", marks=pytest.mark.slow)]
+)
 def test_an_exchange_that_fails_once_is_tried_again(job: Publisher, path: str) -> None:
     job.hub.break_with(Fault("status", status=503, path=path), Fault("cut", path=path))
     job.publish(token=require_token)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import _auth
 from safetensors.numpy import save, save_file
 
 from checkpoint_release.core.architecture import Architecture
@@ -25,6 +28,7 @@ from checkpoint_release.release.tokens import TokenSource
 from pipeline.publish import publish
 from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.hub_server import HubServer, Repo
+from tests.support.hub_server.trusted import environment
 from tests.support.parity_json import write_parity
 from tests.support.project import tree
 
@@ -110,6 +114,27 @@ def fake_artifacts(
     write_artifact(artifacts / "model-card", "model-card", {CARD_FILE: card.encode()})
     write_parity(artifacts)
     return artifacts
+
+
+def become_job(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn the process into a job of GitHub's, which publishes to the Hub of the tests.
+
+    HF_ENDPOINT would set the address, but huggingface_hub reads it once.
+    """
+    address = publisher.hub.url
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        template.replace(constants.ENDPOINT, address),
+    )
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
+    monkeypatch.setattr(_auth, "_OIDC_TOKEN_CACHE", None)
+    for name in ("HF_TOKEN", "HF_OIDC_ID_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment(address, REPO).items():
+        monkeypatch.setenv(name, value)
 
 
 @dataclass

@@ -85,7 +85,7 @@ class HubServer:
         """Forget everything: a new Hub at the same address."""
         self.hub.__init__()  # type: ignore[misc]
         self.trusted.__init__()  # type: ignore[misc]
-        self.xet.__init__()  # type: ignore[misc]
+        self.xet.forget_settings()
         self.break_with()
         self.requests.clear()
 

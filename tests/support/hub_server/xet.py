@@ -35,6 +35,10 @@ class XetStorage:
     xorbs: dict[str, list[bytes]] = field(default_factory=dict)
     received: int = 0
 
+    def forget_settings(self) -> None:
+        """As at first, but for the xorbs: a client remembers which are there."""
+        self.spoken, self.received = False, 0
+
     def put(self, name: str, content: bytes) -> bool:
         """Keep a xorb; whether it is new."""
         self.received += len(content)
