@@ -2,6 +2,7 @@
 
 configuration  config.json, read and kept as the factory's arguments
 building       the model of a configuration
+timesteps      the embedding of steps, of which graphs can be proven
 interface      inputs by the model's class, outputs by a run without data
 
     model:

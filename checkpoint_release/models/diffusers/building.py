@@ -45,6 +45,7 @@ def build_model(values: Mapping[str, Any]) -> nn.Module:
         ValueError: diffusers has no such model.
     """
     chosen = model_class(import_diffusers(), values)
+    from checkpoint_release.models.diffusers.timesteps import with_kept_frequencies
+
     own = {key: value for key, value in values.items() if not key.startswith("_")}
-    model: nn.Module = chosen.from_config(own)
-    return model
+    return with_kept_frequencies(chosen.from_config(own))
