@@ -70,6 +70,7 @@ def main() -> None:
             adapters,
             state_dict=options.state_dict,
             alpha=options.lora_alpha,
+            dequantise=options.dequantise,
             half_precision=options.half_precision,
             selection=Selection(tuple(options.leave_out), options.prefix),
         )
@@ -97,6 +98,7 @@ def main() -> None:
                 half_precision=options.half_precision,
                 adapter=_digest_of(adapters),
                 recomputed_buffers=buffers,
+                quantised=weights.quantised,
             )
             facts = CheckpointFacts(
                 model=architecture.to_json(),
