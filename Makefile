@@ -2,6 +2,7 @@
 #                and the report of it, artifacts/report.html
 # make test      the fast tests          make test-all   and the slow ones
 # make bench     speed and memory        make check      ruff, mypy and the layers
+# make test-runtimes   the demo by every runtime that can be had; writes docs/deployment.md
 # The slow tests of a release's page need a browser: apt-get install chromium
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: release env test test-slow test-all check bench
+.PHONY: release env test test-slow test-all test-runtimes check bench
 
 release: env
 	python -m checkpoint_release.core.dvc_files
@@ -34,6 +35,10 @@ test-slow: env
 	pytest -n 2 --dist worksteal -m slow $(SLOW_ARGUMENTS)
 
 test-all: test test-slow
+
+# Gigabytes of runtimes, once; they are kept in ~/.cache/checkpoint-release/runtimes.
+test-runtimes: env
+	python -m tests.runtime_rows $(ROWS)
 
 check: env
 	ruff check .

@@ -1,4 +1,4 @@
-"""The seven stages of the pipeline, one module each, in the order in which dvc.yaml
+"""The stages of the pipeline, one module each, in the order in which dvc.yaml
 runs them.
 """
 

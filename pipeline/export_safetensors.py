@@ -25,7 +25,7 @@ from checkpoint_release.core.sources import import_roots, make_importable, sourc
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.exporting.config_json import model_config
 from checkpoint_release.exporting.model_code import code_files, with_code
-from checkpoint_release.exporting.weights import write_weights
+from checkpoint_release.exporting.weights import write_index, write_weights
 
 OUT = stage.ARTIFACTS / SAFETENSORS.name
 
@@ -42,6 +42,8 @@ def main() -> None:
         dtype = None if params.safetensors.dtype == "keep" else params.safetensors.dtype
         max_shard_bytes = params.safetensors.max_shard_bytes
         weights = write_weights(folder, checkpoint, dtype, max_shard_bytes)
+        if index := checkpoint.architecture.hook("WEIGHTS_INDEX"):
+            write_index(folder, index)
         config = model_config(checkpoint, dtype)
         if params.safetensors.code:
             config = _write_code(folder, config, params.model)
@@ -64,7 +66,7 @@ def _write_code(folder: Path, config: ModelConfig, model: ModelParams) -> ModelC
 
     A family that brings its own files for transformers needs no others.
     """
-    if config.has_transformers_code or config.transformers_class:
+    if config.has_transformers_code or config.library_class:
         return config
     files = code_files(config.factory, config.signature, import_roots(model))
     for name, text in files.items():

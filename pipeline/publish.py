@@ -142,6 +142,7 @@ def publish_to(
     # with the Hub's whole client
     from checkpoint_release.release import upload
     from checkpoint_release.release.preflight import require_publishable
+    from checkpoint_release.release.space import planned_space
     from checkpoint_release.release.survey import survey
 
     # what a run of the pipeline writes itself doesn't make its sources dirty
@@ -156,15 +157,20 @@ def publish_to(
     if notes and not state.complete(target):
         print(notes)
     require_publishable(hub, release.local_files, target, state)
-    if params.dry_run:
-        print("publish.dry_run is true: nothing was changed")
-        if previous is None:
-            state_unpublished(artifacts, release, "publish.dry_run is true")
-        return
-
-    published = upload.publish(hub, release.local_files, target, state)
+    with planned_space(hub, release.folder, params, target.title) as space:
+        if space:
+            print(space.summary())
+        if params.dry_run:
+            print("publish.dry_run is true: nothing was changed")
+            if previous is None:
+                state_unpublished(artifacts, release, "publish.dry_run is true")
+            return
+        published = upload.publish(hub, release.local_files, target, state)
+        shown = None
+        if space and published.pull_request is None:
+            shown = space.publish()
     files = release.as_published(state)
-    receipt = make_receipt(published, target, hub.address, files, checkout)
+    receipt = make_receipt(published, target, hub.address, files, checkout, shown)
     if receipt.pull_request:
         count_look(Path())
     if previous and previous.says_the_same_as(receipt):

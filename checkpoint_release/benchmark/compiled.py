@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 
 from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT
-from checkpoint_release.core.errors import InferenceError
 from checkpoint_release.runtimes.eager import ExportModule, build_eager
 from checkpoint_release.runtimes.runtime import Options, Runtime
 from checkpoint_release.runtimes.torch_runtime import prepare_torch, torch_runtime
@@ -23,14 +20,8 @@ def open_compiled(path: Path, options: Options) -> Runtime:
 
     Raises:
         ArtifactError, ModelError: as build_eager.
-        InferenceError: there is no C++ compiler, which torch.compile needs on a CPU.
+        InferenceError: torch can't use the device.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise InferenceError(
-            f"there is no C++ compiler ({compiler}), which torch.compile needs",
-            "install one, or name it in CXX",
-        )
     prepare_torch(options)
     model, signature = build_eager(path, options.trust)
     # beyond it, torch would run the model eagerly and say nothing

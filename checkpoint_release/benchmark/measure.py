@@ -78,7 +78,6 @@ def measure_artifacts(
         timings,
         memory,
         not_run,
-        rounds=rounds,
         machine=machine,
         checked={name: sha256(artifacts / name / MANIFEST) for name in enabled},
     )

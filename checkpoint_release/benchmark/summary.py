@@ -33,7 +33,6 @@ def summarise(
     memory: Mapping[Place, Memory],
     not_run: Iterable[NotRun],
     *,
-    rounds: int,
     machine: BenchmarkMachine,
     checked: Mapping[str, str],
 ) -> Benchmark:
@@ -43,7 +42,6 @@ def summarise(
         timings: with at least one round each.
         memory: of those whose memory could be measured.
         not_run: what was not measured.
-        rounds: how many turns each way had.
         machine: that was measured on.
         checked: format → sha256 of the manifest of what was measured.
     """
@@ -65,7 +63,6 @@ def summarise(
         p95_ms={each.way: each.p95_ms for each in first},
         peak_mb={each.way: each.peak_mb for each in first if each.peak_mb is not None},
         machine=f"{machine.processor}, {machine.cores} cores",
-        rounds=rounds,
         measured=measured,
         not_run=list(not_run),
         checked=artifacts,
@@ -91,6 +88,7 @@ def _measurement(timing: Timing, eager: Timing | None, memory: Memory) -> Measur
         times_eager=times_eager(timing, eager) if eager else None,
         first_ms=_milliseconds(timing.first),
         calls=len(times),
+        rounds=len(timing.rounds),
         peak_mb=memory.peak_mb,
         libraries_mb=memory.libraries_mb,
     )

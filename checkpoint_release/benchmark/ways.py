@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from checkpoint_release.core.artifacts.benchmark import COMPILED, EAGER
 from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT
 from checkpoint_release.core.artifacts.formats import ONNX
 from checkpoint_release.core.artifacts.manifest import Manifest
+from checkpoint_release.core.errors import InferenceError
 from checkpoint_release.parity.candidates import KEEP, find_candidates
 from checkpoint_release.runtimes.runtime import Options, Runtime
 
@@ -43,15 +46,31 @@ class Way:
         """Open it.
 
         Raises:
-            CheckpointReleaseError: as open_runtime.
+            CheckpointReleaseError: as open_runtime; or there is no C++ compiler, which
+                torch.compile needs on a CPU.
         """
         if self.compiled:
+            _require_compiler()  # before torch is imported, which takes seconds
             from checkpoint_release.benchmark.compiled import open_compiled
 
             return open_compiled(self.path, options)
         from checkpoint_release.runtimes.open import open_with
 
         return open_with(self.format, self.path, options)
+
+
+def _require_compiler() -> None:
+    """Make sure that torch.compile finds a C++ compiler.
+
+    Raises:
+        InferenceError: it doesn't.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InferenceError(
+            f"there is no C++ compiler ({compiler}), which torch.compile needs",
+            "install one, or name it in CXX",
+        )
 
 
 def find_ways(artifacts: Path, formats: Mapping[str, Manifest]) -> list[Way]:

@@ -36,6 +36,7 @@ _WARM_UP_CALLS = 3
 _WARM_UP_TIME = 0.5  # seconds; shorter calls are repeated so long
 _WARM_UP_MOST = 50
 LIMIT = 1800.0  # seconds for one answer; a compilation may take minutes
+_ENDING = 5.0  # seconds
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -118,9 +119,10 @@ class Worker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._requests.close()  # by which it knows that it may end
+        self._process.join(_ENDING)
         self._process.kill()
         self._process.join()
-        self._requests.close()
         self._answers.close()
         self._folder.cleanup()
 

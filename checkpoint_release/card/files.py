@@ -29,7 +29,7 @@ _MAIN_FILES = {
 # file name in a format's folder → what it is
 _OTHER_FILES = (
     (r"model-\d+-of-\d+\.safetensors", WEIGHTS),
-    (r"model\.safetensors\.index\.json", "which file holds which weight"),
+    (r"\w+\.safetensors\.index\.json", "which file holds which weight"),
     (r"(.+/)?config\.json", "architecture, inputs and outputs"),
     (r"training_args\.json", "training facts from the checkpoint"),
     (r"generation_config\.json", "defaults for generation"),

@@ -95,10 +95,18 @@ def _runtime_tags(inputs: ReleaseInputs) -> list[str]:
     return ["transformers.js"] if is_whole else []
 
 
+def loading_library(inputs: ReleaseInputs) -> str | None:
+    """The other library that builds and loads the model, if any."""
+    if inputs.library_class is not None:
+        return inputs.library_class.library
+    return "transformers" if inputs.has_transformers_code else None
+
+
 def _library_name(inputs: ReleaseInputs) -> str:
     """The library that the Hub names for loading the model."""
-    if inputs.has_transformers_code or inputs.transformers_class:
-        return "transformers"
+    library = loading_library(inputs)
+    if library is not None:
+        return library
     if list(inputs.formats) == [ONNX.name]:
         return "onnx"
     return "pytorch"

@@ -13,7 +13,7 @@ from checkpoint_release.core.artifacts.checkpoint import (
     CheckpointFacts,
     CheckpointFolder,
 )
-from checkpoint_release.core.artifacts.config import read_config
+from checkpoint_release.core.artifacts.config import LibraryClass, read_config
 from checkpoint_release.core.artifacts.formats import FORMATS, SAFETENSORS
 from checkpoint_release.core.artifacts.manifest import (
     MANIFEST,
@@ -45,7 +45,7 @@ class ReleaseInputs:
         parity: the verdict on every format, and its figures.
         has_transformers_code: whether transformers finds the model's code beside the
             safetensors.
-        transformers_class: the class of transformers' own that the model is, if any.
+        library_class: the class of another library that the model is, if any.
         example: the inputs and outputs of the family's example; None: it has none.
         benchmark: speed and memory of these very artifacts; None: not measured.
         digests: file in the artifacts' folder → sha256; what the card is made from.
@@ -55,7 +55,7 @@ class ReleaseInputs:
     formats: dict[str, Manifest]
     parity: ParityReport
     has_transformers_code: bool
-    transformers_class: str | None
+    library_class: LibraryClass | None
     example: tuple[Arrays, Arrays] | None
     benchmark: Benchmark | None
     digests: dict[str, str]
@@ -96,7 +96,7 @@ def read_inputs(artifacts: Path) -> ReleaseInputs:
         formats,
         parity,
         has_transformers_code=config is not None and config.has_transformers_code,
-        transformers_class=config.transformers_class if config else None,
+        library_class=config.library_class if config else None,
         example=_example(artifacts / PARITY_FOLDER),
         benchmark=benchmark,
         digests=_digests(artifacts, measured=benchmark is not None),

@@ -15,14 +15,14 @@ from checkpoint_release.core.artifacts.formats import (
 _WITH_TORCH = frozenset({SAFETENSORS.name, TORCHSCRIPT.name, TORCH_EXPORT.name})
 
 
-def needed_packages(formats: Iterable[str], *, transformers: bool) -> list[str]:
+def needed_packages(formats: Iterable[str], library: str | None) -> list[str]:
     """The requirements of the examples, sorted, as the versions that are installed.
 
     The build (such as +cpu) is left out, so that the same versions make the same card.
 
     Args:
         formats: of the release.
-        transformers: whether an example loads the model with transformers.
+        library: another one with which an example loads the model, if any.
     """
     names = {"numpy", SAFETENSORS.name}  # the sample is in safetensors
     for format in formats:
@@ -30,8 +30,8 @@ def needed_packages(formats: Iterable[str], *, transformers: bool) -> list[str]:
             names.add("onnxruntime")
         if format in _WITH_TORCH:
             names.add("torch")
-    if transformers:
-        names.add("transformers")
+    if library is not None:
+        names.add(library)
     return [_pinned(name) for name in sorted(names)]
 
 
@@ -39,5 +39,5 @@ def _pinned(name: str) -> str:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return name  # transformers, which only some projects install
+        return name  # a library that only some projects install
     return f"{name}=={version.partition('+')[0]}"

@@ -21,7 +21,7 @@ from checkpoint_release.card.benchmark import (
 )
 from checkpoint_release.card.description import describe
 from checkpoint_release.card.files import file_rows, library_versions, provenance
-from checkpoint_release.card.front_matter import front_matter
+from checkpoint_release.card.front_matter import front_matter, loading_library
 from checkpoint_release.card.inputs import ReleaseInputs
 from checkpoint_release.card.install import needed_packages
 from checkpoint_release.card.markdown import code, escaped, fenced
@@ -96,7 +96,7 @@ def render(
             formats=inputs.formats,
             files=file_rows(inputs.formats),
             has_transformers_code=inputs.has_transformers_code,
-            transformers_class=inputs.transformers_class,
+            library_class=inputs.library_class,
             parity=inputs.parity,
             measured_on=measured_on(inputs.parity.machine),
             parity_rows=parity_rows(inputs.parity),
@@ -113,9 +113,7 @@ def render(
             versions=library_versions(inputs.formats),
             needed=needed_packages(
                 inputs.formats,
-                transformers=bool(
-                    inputs.has_transformers_code or inputs.transformers_class
-                ),
+                library=loading_library(inputs),
             ),
         )
     )

@@ -29,8 +29,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="PATH",
-        help="config.json of a model of transformers, or the folder with it and the"
-        " tokenizer, in place of a factory",
+        help="config.json of a model of transformers or diffusers, or the folder with"
+        " it and the tokenizer, in place of a factory",
     )
     parser.add_argument(
         "--signature",

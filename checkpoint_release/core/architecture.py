@@ -25,7 +25,8 @@ optional.
     ONNX_OPSETS
         The range of opsets that onnx_graph can write.
     config(kwargs) -> dict
-        Further keys of config.json: architectures, model_type, auto_map, frame rates.
+        Further keys of config.json: architectures, model_type, auto_map, frame rates;
+        None in the place of one that config.json is not to have.
     generation_config(kwargs) -> dict
         The content of generation_config.json.
     huggingface_files(kwargs, config) -> dict
@@ -33,6 +34,9 @@ optional.
     companion_files(sources) -> dict
         Files that belong to the model, such as a tokenizer's: name in the release →
         path; `sources` are the paths of the option model.source.
+    WEIGHTS_INDEX
+        Name of a further index of the release's weights, where its library looks for
+        that.
     KEEP_FLOAT32
         Last parts of the names of tensors that are never cast.
     describe(kwargs) -> dict

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from checkpoint_release.core.errors import MissingLibraryError
 
 EXTRAS = {
+    "diffusers": "diffusers",
     "distributed": "fleet",
     "huggingface_hub": "hub",
     "jinja2": "pipeline",

@@ -323,6 +323,7 @@ class PublishParams(Section, frozen=True):
     card: Literal["replace", "keep"]
     extra: Text
     page: bool
+    space: Repository | None
     delete: list[Text]
     timeout: Seconds
     patience: Seconds
@@ -335,6 +336,8 @@ class PublishParams(Section, frozen=True):
         if self.create_pr and self.revision != "main":
             problem = "pull requests are opened against main, and revision is"
             yield "create_pr", f"{problem} {self.revision!r}"
+        if self.space and self.repo_id is None:
+            yield "space", "a Space shows a release on the Hub, and repo_id is null"
 
 
 class Params(Section, frozen=True):

@@ -31,6 +31,7 @@ WATCH_COMMAND = "python -m checkpoint_release.core.dvc_files"
 _SINGLE = "${model.source}"
 _DEPENDENCY = "      - "
 _MOST_FILES = 500
+_FAMILIES = "checkpoint_release.models."
 _PASSED_OVER = ("__pycache__", ".egg-info", ".pyc")
 
 
@@ -106,7 +107,9 @@ def module_file(root: Path, module: str) -> Path | None:
 
 
 def watched_paths(model: ModelParams, folder: Path = Path()) -> list[str]:
-    """What dvc.yaml has to name, so that DVC watches model.source.
+    """What dvc.yaml has to name, so that DVC watches the model's code: model.source,
+    and the factory's own module where that lies in the project's folder and is not
+    part of it.
 
     Args:
         model: the options.
@@ -128,7 +131,29 @@ def watched_paths(model: ModelParams, folder: Path = Path()) -> list[str]:
             watched += _files_below(path, place)
         else:
             watched.append(path)
-    return watched
+    return watched + _unnamed_code(model, folder)
+
+
+def _unnamed_code(model: ModelParams, folder: Path) -> list[str]:
+    """The path of the factory's module within the project, where model.source doesn't
+    name it; at most one.
+
+    Args:
+        model: the options.
+        folder: the project's.
+    """
+    module = model.factory.partition(":")[0]
+    root = _place("", folder)
+    file = module_file(root, module)
+    if file is None:
+        return []
+    for path in source_paths(model):
+        if file.is_relative_to(_place(path, folder)):
+            return []
+    if module.startswith(_FAMILIES):  # they share code, and the library is watched
+        return [_FAMILIES.rstrip(".").replace(".", "/")]
+    top = root / module.partition(".")[0]
+    return [(top if top.is_dir() else file).relative_to(root).as_posix()]
 
 
 def _place(path: str, folder: Path) -> Path:
@@ -234,7 +259,8 @@ def require_watched(model: ModelParams) -> None:
         return
     named = first_few(watched_paths(model), 3) or "null, an installed package"
     raise ParamsError(
-        f"{DVC_YAML} watches other code than model.source names, which is {named}",
+        f"{DVC_YAML} watches other code than model.source names, or model.factory lies"
+        f" in: {named}",
         f"run {WATCH_COMMAND}, which corrects it, and then dvc repro",
     )
 
@@ -244,7 +270,8 @@ def _needed_change(model: ModelParams) -> str | None:
     if not DVC_YAML.is_file():
         return None
     text = DVC_YAML.read_text(encoding="utf-8")
-    if _SINGLE in text and _fits_single(model.source):
+    is_whole = _fits_single(model.source) and not _unnamed_code(model, Path())
+    if _SINGLE in text and is_whole:
         return None
     changed = watching(text, watched_paths(model))
     return changed if changed.splitlines() != text.splitlines() else None

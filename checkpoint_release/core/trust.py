@@ -19,14 +19,16 @@ _OWN_FACTORY = re.compile(r"checkpoint_release\.models\.[a-z0-9_]+:build")
 # These build what a configuration states with another library's code, which may follow
 # it further than this project can see.
 TRANSFORMERS_FACTORY = "checkpoint_release.models.transformers:build"
-_BUILD_WITH_OTHERS = (TRANSFORMERS_FACTORY,)
+DIFFUSERS_FACTORY = "checkpoint_release.models.diffusers:build"
+LIBRARIES = {TRANSFORMERS_FACTORY: "transformers", DIFFUSERS_FACTORY: "diffusers"}
+"""Factory of another library's models → its name, as it is imported and installed."""
 
 
 def is_own_factory(name: str) -> bool:
     """Whether a name is the factory of a family that comes with the library, and whose
     code is all its own.
     """
-    if name in _BUILD_WITH_OTHERS:
+    if name in LIBRARIES:
         return False
     return _OWN_FACTORY.fullmatch(name) is not None
 

@@ -42,7 +42,11 @@ def model_config(checkpoint: CheckpointFolder, dtype: str | None = None) -> Mode
     }
     if family_config := architecture.hook("config"):
         keys |= family_config(architecture.kwargs)
-    return ModelConfig(architecture, keys | _free_arguments(architecture, keys))
+    absent = [key for key, value in keys.items() if value is None]
+    keys |= _free_arguments(architecture, keys)
+    return ModelConfig(
+        architecture, {key: value for key, value in keys.items() if key not in absent}
+    )
 
 
 def widest_float(dtypes: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from checkpoint_release.core.errors import first_few
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 _MAX_LISTED = 3  # lines of code in a message
 _CHANGE = "change what forward does there"
+_SUGGESTED = re.compile(  # torch.export's own suggestion, a line for each dimension
+    r"^\s*(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)", re.MULTILINE
+)
 
 
 def explanation(
@@ -40,7 +44,32 @@ def explanation(
             " type",
             "compute with real and imaginary parts in forward",
         )
+    bounds = _suggested_bounds(error)
+    if bounds:
+        return (
+            "; forward decides by a size, and a graph keeps one of the ways",
+            f"state {', '.join(bounds)} among the dimensions of {{model.signature}},"
+            " where forward decides as in the example",
+        )
     return "", _CHANGE
+
+
+def _suggested_bounds(error: BaseException) -> list[str]:
+    """The bounds within which torch.export can export a model, as a signature states
+    them; none where it suggests none.
+    """
+    bounds = []
+    for name, least, most in _SUGGESTED.findall(str(error)):
+        dimension, _, step = name.rpartition("_")
+        if not step.isdigit() or not dimension:
+            dimension, step = name, "1"
+        parts = []
+        for key, size in (("minimum", least), ("maximum", most)):
+            if size:
+                parts.append(f"{key}: {int(size) * int(step)}")
+        if parts:
+            bounds.append(f"`{dimension}: {{{', '.join(parts)}}}`")
+    return bounds
 
 
 def _is_data_dependent(error: BaseException) -> bool:

@@ -17,10 +17,12 @@ from checkpoint_release.core.artifacts.formats import SAFETENSORS
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, FLOATS
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.file_sharing import share_file
-from checkpoint_release.core.files import REMAKE, FileEntry
+from checkpoint_release.core.files import REMAKE, FileEntry, write_json
 from checkpoint_release.tensors.safetensors import (
+    find_weight_files,
     nbytes,
     open_safetensors,
+    open_sharded,
     write_shards,
 )
 from checkpoint_release.tensors.tensor import TensorLike
@@ -118,6 +120,22 @@ def write_weights(
     return WrittenWeights(
         files, len(tensors), size, dict(sorted(dtypes.items())), shards, cast
     )
+
+
+def write_index(folder: Path, name: str) -> None:
+    """Write which file holds which weight, where a library looks for that.
+
+    Args:
+        folder: that holds the weights.
+        name: of the index.
+    """
+    tensors = open_sharded(folder)
+    weight_map = find_weight_files(folder).shard_of
+    if weight_map is None:
+        weight_map = dict.fromkeys(tensors, SAFETENSORS.file)
+    size = sum(nbytes(tensor) for tensor in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    write_json(folder / name, index)
 
 
 def cast_floats(

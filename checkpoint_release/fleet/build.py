@@ -1,11 +1,7 @@
-"""Building one member, in a process of its own:
+"""Building one member: a scratch clone, the checkpoint, `dvc repro` for each point of
+the matrix, `dvc push`.
 
-    python -m checkpoint_release.fleet.build JOB OUTCOME HOME LIFELINE
-
-A scratch clone, the checkpoint, `dvc repro` for each point of the matrix, `dvc push`.
-JOB and OUTCOME are JSON files; HOME is the fleet's folder on this host; LIFELINE is the
-number of a pipe that is open for reading: at its end the parent is gone, and the whole
-process group ends, with all that it started.
+It happens in a process of its own, which leads a process group; see builder.
 """
 
 from __future__ import annotations
@@ -63,7 +59,15 @@ class MemberError(Exception):
 
 
 def main(job: Path, outcome: Path, home: Path, lifeline: int) -> None:
-    """Build the member of a file, and write what came of it."""
+    """Build the member of a file, and write what came of it.
+
+    Args:
+        job: a JSON file.
+        outcome: the JSON file to write.
+        home: the fleet's folder on this host.
+        lifeline: the number of a pipe that is open for reading: at its end the parent
+            is gone, and the whole process group ends, with all that it started.
+    """
     _end_with_parent(lifeline)
     read = read_record(job, Job)
     transcript = Transcript()
@@ -230,7 +234,7 @@ def _read_point(
 
 def _md5_of(path: str) -> str:
     """The digest of the checkpoint's file in dvc.lock; "" of a folder."""
-    lock = YAML(typ="safe", pure=True).load(LOCK)
+    lock = YAML(typ="safe").load(LOCK)
     for dependency in lock["stages"]["load"]["deps"]:
         if dependency["path"] == path and "nfiles" not in dependency:
             return str(dependency["md5"])
@@ -322,7 +326,3 @@ def _end_with_parent(lifeline: int) -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from checkpoint_release.core.errors import FleetError, ParamsError, one_line
 from checkpoint_release.core.text import shown
 from checkpoint_release.fleet.dashboard import dashboard_address
+from checkpoint_release.fleet.dask_settings import apply_settings
 from checkpoint_release.fleet.ssh import ssh_cluster
 
 KINDS = "local:2, ssh:hosts.yaml, tls://host:port or tcp://127.0.0.1:port"
@@ -74,6 +75,7 @@ def _count(text: str) -> int:
 def _local(workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster, Security
 
+    apply_settings()
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -83,6 +85,7 @@ def _local(workers: int) -> Iterator[Any]:
         host="127.0.0.1",
         security=Security.temporary(),
         dashboard_address=dashboard_address(),
+        scheduler_kwargs={"dashboard_address": dashboard_address() or "127.0.0.1:0"},
         silence_logs=logging.ERROR,
     )
     with cluster, Client(cluster) as client:

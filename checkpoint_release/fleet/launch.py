@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import shutil
 import signal
@@ -10,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.fleet.outcome import Failed, Job, Outcome
 from checkpoint_release.fleet.transcript import Transcript
 
-_MODULE = "checkpoint_release.fleet.build"
+_MODULE = "checkpoint_release.fleet.builder"
 _KEPT = 40  # lines of output
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -63,46 +66,102 @@ def _run(
     echo: Callable[[str], None],
 ) -> tuple[int, list[str]]:
     """Run the process to its end; its exit code and last lines."""
-    read, write = os.pipe()
     transcript = Transcript(report)
     last: deque[str] = deque(maxlen=_KEPT)
-    # -P: a folder with a module of some library's name must not come first
-    command = [sys.executable, "-P", "-m", _MODULE]
-    files = [str(folder / "job.json"), str(folder / "outcome.json"), str(home)]
-    try:
-        process = subprocess.Popen(
-            [*command, *files, str(read)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[read],
-            start_new_session=True,
-            env=_environment(home, folder),
-            text=True,
-            errors="replace",
-        )
-    except BaseException:
-        os.close(write)
-        raise
-    finally:
-        os.close(read)
-    try:
-        for line in process.stdout or ():
+    with _builder() as builder, builder.building(folder, home) as output:
+        for line in output:
             text = line.rstrip("\n")
             last.append(text)
             transcript.feed(text)
             echo(text)
-        return process.wait(), list(last)
+    return builder.code, list(last)
+
+
+class _Builder:
+    """A process that forks for each member; see builder.
+
+    Attributes:
+        code: that the last member's process exited with; negative for a signal.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._control, other = socket.socketpair()
+        with other:
+            # -P: a folder with a module of some library's name must not come first
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                start_new_session=True,
+                env=_environment(),
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can build another member."""
+        return self._process.poll() is None
+
+    @contextmanager
+    def building(self, folder: Path, home: Path) -> Iterator[TextIO]:
+        """Start a member, and yield its output; at the end, its whole group has ended.
+
+        Args:
+            folder: that holds job.json, and where outcome.json goes.
+            home: the fleet's folder on this host.
+        """
+        lifeline, held = os.pipe()
+        output, written = os.pipe()
+        files = [folder / "job.json", folder / "outcome.json", home]
+        message = json.dumps([str(path) for path in files]).encode()
+        try:
+            with suppress(OSError):  # it was ended: then there is no output either
+                socket.send_fds(self._control, [message], [lifeline, written])
+            os.close(lifeline)
+            os.close(written)
+            with os.fdopen(output, errors="replace") as lines:
+                yield lines
+        finally:
+            os.close(held)
+            self.code = self._ended()
+
+    def _ended(self) -> int:
+        """Wait for the member's end; its exit code, or this process's own."""
+        with suppress(OSError):
+            answer = self._control.recv(16)
+            if answer:
+                return int(answer)
+        self._process.kill()
+        return self._process.wait()
+
+    def close(self) -> None:
+        """End it."""
+        self._control.close()
+        self._process.wait()
+
+
+_idle: list[_Builder] = []
+
+
+@contextmanager
+def _builder() -> Iterator[_Builder]:
+    """A builder for one member, which goes on for the next one."""
+    builder = _idle.pop() if _idle else _Builder()
+    try:
+        yield builder
     finally:
-        os.close(write)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
+        if builder.is_alive:
+            _idle.append(builder)
 
 
-def _environment(home: Path, folder: Path) -> Mapping[str, str]:
+@atexit.register
+def end_builders() -> None:
+    """End the processes that wait for further members."""
+    while _idle:
+        _idle.pop().close()
+
+
+def _environment() -> Mapping[str, str]:
     """What the process and its stages see.
 
     The number of threads is the same everywhere, because sums depend on it.
@@ -113,7 +172,6 @@ def _environment(home: Path, folder: Path) -> Mapping[str, str]:
         **dict.fromkeys(_THREADS, "1"),
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(folder / "site"),
     }
 
 

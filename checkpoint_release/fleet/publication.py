@@ -6,15 +6,16 @@ there and not sent again, so that an interrupted publication goes on where it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.artifacts.receipt import Checkout
-from checkpoint_release.core.artifacts.release import RELEASE
+from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
 from checkpoint_release.core.errors import CheckpointReleaseError, PublishError
 from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.fleet.outcome import Built, PointBuilt
 from checkpoint_release.fleet.plan import FleetPlan, Member, Target
 from checkpoint_release.fleet.refs import write_member
@@ -127,15 +128,7 @@ class _Publisher:
         with scratch_clone(self._home, job, each.built.commit) as folder:
             release = _pulled(folder, each.point)
             wants_tag = tag or not each.target.tag
-            target = HubTarget(
-                repo_id=each.target.repository,
-                revision=each.target.branch,
-                private=each.target.private,
-                tag=each.target.tag if tag else None,
-                title=f"Release {each.target.tag or each.target.branch}",
-                description=f"Made from git commit {each.built.commit}",
-                transfer=plan.project.params["publish"]["transfer"],
-            )
+            target = self._target(each, release, tag=tag)
             state = survey(self._hub, release.local_files, target)
             require_publishable(self._hub, release.local_files, target, state)
             published = upload.publish(self._hub, release.local_files, target, state)
@@ -149,6 +142,56 @@ class _Publisher:
         latest = latest.with_receipt(each.target.text, receipt)
         self._latest[each.member.name] = latest
         write_member(plan.project, plan.spec.name, latest)
+
+    def _target(self, each: Due, release: AssembledRelease, *, tag: bool) -> HubTarget:
+        """Where a release goes, what stays of people's there, and what its commit says.
+
+        The release is as its worker proved it: its card can't take up the front matter
+        that people added on the Hub. So their card stays whole where they did.
+
+        Args:
+            each: the release.
+            release: its files.
+            tag: whether its branch is published already, and the tag is to be set.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        from checkpoint_release.release.history import History
+
+        params = parse_yaml(each.point.params.encode())
+        options = params["publish"]
+        history = History(
+            self._hub,
+            each.target.repository,
+            each.target.branch,
+            version=None,
+            dropped=_dropped(params["card"]["metadata"]),
+            report=self._hub.requests.report,
+        )
+        kept = options["card"] == "keep"
+        if history.has_branch:
+            card = (release.folder / CARD).read_text(encoding="utf-8")
+            kept = bool(history.card_fields(card)) or kept
+            if not tag:
+                history.changes(release.folder, read_release(release.folder))
+        origin = f"Made from git commit {each.built.commit}"
+        return HubTarget(
+            repo_id=each.target.repository,
+            revision=each.target.branch,
+            private=each.target.private,
+            tag=each.target.tag if tag else None,
+            kept=frozenset({CARD}) if kept else frozenset(),
+            deletable=tuple(options["delete"]),
+            title=f"Release {each.target.tag or each.target.branch}",
+            description="\n\n".join(filter(None, [history.notes, origin])),
+            transfer=options["transfer"],
+        )
+
+
+def _dropped(metadata: Mapping[str, Any]) -> list[str]:
+    """The front matter of a card on the Hub that its author wants gone."""
+    return [name for name, value in metadata.items() if value is None]
 
 
 def _pulled(clone: Path, point: PointBuilt) -> AssembledRelease:

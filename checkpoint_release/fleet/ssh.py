@@ -20,6 +20,7 @@ from msgspec import Meta
 from checkpoint_release.core.errors import FleetError, ParamsError, one_line
 from checkpoint_release.core.params import Section, Text, parse_section, read_mapping
 from checkpoint_release.fleet.dashboard import dashboard_address
+from checkpoint_release.fleet.dask_settings import apply_settings
 
 _REMEDY = "correct it; docs/fleet.md lists what each key allows"
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
@@ -92,6 +93,7 @@ def ssh_cluster(name: str) -> Iterator[Any]:
     from distributed import Client, Scheduler, Security
     from distributed.deploy.spec import SpecCluster
 
+    apply_settings()
     hosts = load_hosts(Path(name))
     security = Security.temporary()
     scheduler = {

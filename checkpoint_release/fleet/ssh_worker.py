@@ -13,6 +13,8 @@ import json
 import sys
 from typing import Any
 
+from checkpoint_release.fleet.dask_settings import apply_settings
+
 
 async def serve(asked: dict[str, Any]) -> None:
     """Run the workers until standard input ends.
@@ -22,6 +24,7 @@ async def serve(asked: dict[str, Any]) -> None:
     """
     from distributed import Nanny, Security
 
+    apply_settings()
     security = Security(require_encryption=True, **asked["certificates"])
     nannies = [
         Nanny(

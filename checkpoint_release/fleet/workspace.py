@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from checkpoint_release.core.errors import FleetError, one_line
-from checkpoint_release.core.leftovers import held, sweep_leftovers
 from checkpoint_release.fleet.outcome import Job
 
 HOME = "CHECKPOINT_RELEASE_FLEET_HOME"
+_USED = "used"  # a file beside a clone, while a member is in it
+_KEPT = ("__pycache__", "**/.dvc/tmp/btime")
+"""Compiled code, and the file that DVC finds its table of digests by."""
 
 
 def default_home() -> Path:
@@ -36,9 +38,11 @@ def default_home() -> Path:
 
 @contextmanager
 def scratch_clone(home: Path, job: Job, commit: str = "") -> Iterator[Path]:
-    """The project's folder in a clone, which is removed at the end.
+    """The project's folder in a clone that nothing else uses meanwhile.
 
-    Clones of processes that died are removed first.
+    A host keeps as many clones as it ever needed at once. The next member finds the
+    pipeline's code compiled, and its digests known to DVC, but nothing of the member
+    before.
 
     Args:
         home: of the fleet on this host; the DVC cache is in it.
@@ -48,26 +52,116 @@ def scratch_clone(home: Path, job: Job, commit: str = "") -> Iterator[Path]:
     Raises:
         FleetError: the commit can't be had.
     """
-    scratch = home / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    sweep_leftovers(scratch / "member")
-    folder = Path(tempfile.mkdtemp(dir=scratch, prefix=".member."))
+    commit = commit or job.commit
+    source = job.repository
+    if not Path(source).is_dir():
+        source = str(_mirror(home, source, commit))
+    parent = home / "scratch" / _digest(source)
+    _clean_up_after_the_killed(parent)
+    with _free_folder(parent) as folder:
+        clone = folder / "clone"
+        _check_out(source, commit, clone)
+        project = clone / job.folder
+        _configure(project, home, folder / "site", job)
+        _forget_remotes(folder / "site")
+        (folder / _USED).touch()
+        try:
+            yield project
+        finally:
+            _leave(folder)
+
+
+def _clean_up_after_the_killed(parent: Path) -> None:
+    """Clean the clones of members that had no time for it: artifacts may be large."""
+    for used in parent.glob(f"*/{_USED}"):
+        with _held(used.parent) as is_free:
+            if is_free and used.exists():
+                _leave(used.parent)
+
+
+def _leave(folder: Path) -> None:
+    """Clean the clone in a folder that this process holds, or remove it."""
+    clone = folder / "clone"
+    try:
+        _clean(clone)
+    except FleetError:
+        shutil.rmtree(clone, ignore_errors=True)
+    (folder / _USED).unlink(missing_ok=True)
+
+
+def _forget_remotes(site: Path) -> None:
+    """Remove what DVC remembers of the remotes' content: it would believe that what a
+    member before pushed is still there.
+
+    Args:
+        site: DVC's folder for what it remembers of a clone.
+    """
+    for index in site.glob("repo/*/index"):
+        shutil.rmtree(index)
+
+
+@contextmanager
+def _free_folder(parent: Path) -> Iterator[Path]:
+    """The first numbered folder that no other process holds; this one holds it until
+    the end.
+    """
+    for number in itertools.count(1):
+        folder = parent / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _held(folder) as is_free:
+            if is_free:
+                yield folder
+                return
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder until the end, or until this process is killed; False where another
+    one holds it.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with held(handle):
-            clone = folder / "clone"
-            commit = commit or job.commit
-            source = job.repository
-            if not Path(source).is_dir():
-                source = str(_mirror(home, source, commit))
-            _git("clone", "-q", "--shared", "--no-checkout", source, str(clone))
-            _git("-C", str(clone), "checkout", "-q", "--detach", commit)
-            project = clone / job.folder
-            _configure(project, home, folder / "site", job)
-            yield project
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        yield False
+        return
+    try:
+        yield True
     finally:
         os.close(handle)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_out(source: str, commit: str, clone: Path) -> None:
+    """Bring a clone to a commit, and make it where there is none that can be used.
+
+    Args:
+        source: whose objects the clone uses.
+        commit: to check out.
+        clone: its folder.
+
+    Raises:
+        FleetError: the commit can't be had.
+    """
+    if clone.is_dir():
+        try:
+            _git("-C", str(clone), "checkout", "-q", "--force", "--detach", commit)
+            _clean(clone)
+            return
+        except FleetError:  # a kill may have cut git's own files
+            shutil.rmtree(clone)
+    _git("clone", "-q", "--shared", "--no-checkout", source, str(clone))
+    _git("-C", str(clone), "checkout", "-q", "--detach", commit)
+
+
+def _clean(clone: Path) -> None:
+    """Remove all that git doesn't track, except for what `_KEPT` names.
+
+    Raises:
+        FleetError: that isn't possible.
+    """
+    kept = [f"--exclude={name}" for name in _KEPT]
+    _git("-C", str(clone), "clean", "-q", "-ffdx", *kept)
 
 
 def _mirror(home: Path, repository: str, commit: str) -> Path:
@@ -76,7 +170,7 @@ def _mirror(home: Path, repository: str, commit: str) -> Path:
     Raises:
         FleetError: it can't be fetched.
     """
-    digest = hashlib.sha256(repository.encode()).hexdigest()[:16]
+    digest = _digest(repository)
     mirror = home / "mirrors" / f"{digest}.git"
     mirror.parent.mkdir(parents=True, exist_ok=True)
     with (mirror.parent / f"{digest}.lock").open("w") as lock:
@@ -88,6 +182,11 @@ def _mirror(home: Path, repository: str, commit: str) -> Path:
             kept = f"+{commit}:refs/fleet-commits/{commit}"
             _git("-C", str(mirror), "fetch", "-q", "--no-tags", repository, kept)
     return mirror
+
+
+def _digest(address: str) -> str:
+    """A name for a folder of what comes from an address."""
+    return hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
 def _holds(mirror: Path, commit: str) -> bool:

@@ -37,6 +37,7 @@ from checkpoint_release.exporting.shape_check import Run
 from checkpoint_release.onnx.clean import clean
 from checkpoint_release.onnx.file import NamedArrays
 from checkpoint_release.onnx.names import MODULE
+from checkpoint_release.onnx.sines import compute_sines
 from checkpoint_release.tensors.safetensors import open_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 
@@ -190,7 +191,7 @@ def other_plans(architecture: Architecture, plan: Plan) -> Iterator[Plan]:
 
 
 def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
-    """Take one route.
+    """Take one route; sines that turn something are computed by arithmetic.
 
     Args:
         route: one of those of a plan.
@@ -201,6 +202,13 @@ def export_graph(route: str, checkpoint: CheckpointFolder, opset: int) -> Export
         ExportError: the route can't export this model; the message names the cause and
             what to try.
     """
+    exported = _exported(route, checkpoint, opset)
+    compute_sines(exported.model)
+    return exported
+
+
+def _exported(route: str, checkpoint: CheckpointFolder, opset: int) -> ExportedGraph:
+    """The graph as the route gives it; as export_graph otherwise."""
     if route == DIRECT:
         with _route_errors(route, opset):
             return _direct(checkpoint, opset)

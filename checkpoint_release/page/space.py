@@ -25,17 +25,20 @@ from checkpoint_release.core.files import REMAKE, artifact_folder, copy_file
 from checkpoint_release.page.files import FOLDER, page_files
 from checkpoint_release.page.server import require_onnx
 
-_RELEASE = "release"  # the release's folder in the Space
+INDEX = "index.html"
+"""The page that a Space shows first."""
+RELEASE_FOLDER = "release"
+"""The release's folder in the Space."""
 _INDEX = f"""\
 <!doctype html>
 <html lang="en">
 <head>
   <meta charset="utf-8">
   <title>Proof of a release</title>
-  <meta http-equiv="refresh" content="0; url={_RELEASE}/{FOLDER}/index.html">
+  <meta http-equiv="refresh" content="0; url={RELEASE_FOLDER}/{FOLDER}/index.html">
 </head>
 <body>
-  <p><a href="{_RELEASE}/{FOLDER}/index.html">The proof of the release</a></p>
+  <p><a href="{RELEASE_FOLDER}/{FOLDER}/index.html">The proof of the release</a></p>
 </body>
 </html>
 """
@@ -57,7 +60,7 @@ def write_space(release: Path, folder: Path, model: str | None = None) -> None:
     require_onnx(description, release)
     _require_free(folder)
     with artifact_folder(folder) as staging:
-        target = staging / _RELEASE
+        target = staging / RELEASE_FOLDER
         target.mkdir()
         shutil.copyfile(release / RELEASE, target / RELEASE)
         for name in _needed(description):
@@ -65,7 +68,7 @@ def write_space(release: Path, folder: Path, model: str | None = None) -> None:
         (target / FOLDER).mkdir()
         for name, path in page_files().items():
             shutil.copyfile(path, target / FOLDER / name)
-        (staging / "index.html").write_text(_INDEX, encoding="utf-8")
+        (staging / INDEX).write_text(_INDEX, encoding="utf-8")
         card = _card(_title(target / CARD), model)
         (staging / CARD).write_text(card, encoding="utf-8")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.params import Params, parse_section
-from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
+from checkpoint_release.core.trust import DIFFUSERS_FACTORY, TRANSFORMERS_FACTORY
 from checkpoint_release.core.yaml_text import MAX_SIZE, YamlError, parse_yaml
 from checkpoint_release.project.place import (
     PATH_OPTIONS,
@@ -30,7 +31,7 @@ class Asked:
         checkpoint, factory, repo_id: the options checkpoint.path, model.factory and
             publish.repo_id.
         source: the option model.source; empty: found by the factory's name.
-        config: a config.json of transformers, or its folder.
+        config: a config.json of transformers or diffusers, or its folder.
         signature: a YAML or JSON file that holds model.signature.
         formats: those to export; None: as params.yaml has them.
         settings: further options, each as KEY=VALUE with the value in YAML.
@@ -63,7 +64,7 @@ class Asked:
         options = self._stated()
         if self.config is not None:
             require_there(self.config, "the configuration")
-            options.setdefault("model.factory", TRANSFORMERS_FACTORY)
+            options.setdefault("model.factory", _factory_for(self.config))
             kwargs = options.get("model.kwargs") or {}
             options["model.kwargs"] = {**kwargs, "config": place(self.config)}
         for key in PATH_OPTIONS:
@@ -106,6 +107,19 @@ class Asked:
         if len(sources) > 1:
             return sources
         return sources[0] if sources else None
+
+
+def _factory_for(config: str) -> str:
+    """The factory of the library whose configuration is in a file or folder."""
+    path = Path(config)
+    if path.is_dir():
+        path /= "config.json"
+    try:
+        value = parse_json(path.read_bytes())
+    except (OSError, JsonError):
+        return TRANSFORMERS_FACTORY  # which reports what is wrong with it
+    is_diffusers = isinstance(value, dict) and "_class_name" in value
+    return DIFFUSERS_FACTORY if is_diffusers else TRANSFORMERS_FACTORY
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

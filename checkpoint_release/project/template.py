@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from checkpoint_release.core.errors import CheckpointReleaseError
 from checkpoint_release.core.json_text import parse_json
 from checkpoint_release.core.sources import watching
-from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
+from checkpoint_release.core.trust import LIBRARIES
 from checkpoint_release.project.params import NEUTRAL, Settings, with_settings
 from checkpoint_release.project.shipped import shipped_files
 
@@ -135,10 +135,11 @@ def _requirements(settings: Settings) -> str:
     """The text of requirements.txt."""
     extras = ["pipeline"]
     lines = []
-    if settings.get("model.factory") == TRANSFORMERS_FACTORY:
-        extras.append("transformers")
+    library = LIBRARIES.get(str(settings.get("model.factory")))
+    if library is not None:
+        extras.append(library)
         with suppress(importlib.metadata.PackageNotFoundError):
-            lines.append(f"transformers=={importlib.metadata.version('transformers')}")
+            lines.append(f"{library}=={importlib.metadata.version(library)}")
     libraries = "\n".join([library_pin(extras), *lines])
     return _REQUIREMENTS_TEXT.format(libraries=libraries)
 

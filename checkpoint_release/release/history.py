@@ -109,6 +109,15 @@ class History:
         section = f"## {self.version}\n\n{self.notes}\n"
         return _HEADING + "\n".join(filter(None, [section, older]))
 
+    @property
+    def has_branch(self) -> bool:
+        """Whether the branch that is published to is there.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        return self._refs is not None and self.branch in self._refs.branches
+
     @cached_property
     def _refs(self) -> Refs | None:
         """The repository's branches and tags; None: it isn't there."""

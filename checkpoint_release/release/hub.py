@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
-from huggingface_hub import ModelInfo, constants
+from huggingface_hub import ModelInfo, SpaceInfo, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
@@ -53,6 +54,9 @@ def _status(error: RequestError) -> int | None:
 class Hub:
     """A Hub to read from; `upload.publish` writes to it.
 
+    Attributes:
+        kind: of the repositories that it is asked about.
+
     Args:
         endpoint: its address.
         token: whose rights to use, or what gives the token before each request; None:
@@ -86,6 +90,13 @@ class Hub:
         )
         self.api = self.requests.api
         self.endpoint = self.requests.endpoint
+        self.kind: Literal["model", "space"] = "model"
+
+    def of_spaces(self) -> Hub:
+        """The same Hub, asked about Spaces."""
+        hub = copy.copy(self)
+        hub.kind = "space"
+        return hub
 
     @property
     def address(self) -> str:
@@ -108,7 +119,7 @@ class Hub:
         def list_files() -> dict[str, RemoteFile]:
             files = {}
             for entry in self.api.list_repo_tree(
-                repo_id, recursive=True, revision=revision
+                repo_id, recursive=True, revision=revision, repo_type=self.kind
             ):
                 if isinstance(entry, RepoFile):
                     sha256 = entry.lfs.sha256 if entry.lfs else None
@@ -127,7 +138,11 @@ class Hub:
         def read() -> bytes:
             with tempfile.TemporaryDirectory() as folder:
                 file = self.api.hf_hub_download(
-                    repo_id, path, revision=revision, local_dir=folder
+                    repo_id,
+                    path,
+                    revision=revision,
+                    local_dir=folder,
+                    repo_type=self.kind,
                 )
                 return Path(file).read_bytes()
 
@@ -195,7 +210,7 @@ class Hub:
         def validate() -> list[str]:
             answer = get_session().post(
                 f"{self.endpoint}/api/validate-yaml",
-                json={"content": card, "repoType": "model"},
+                json={"content": card, "repoType": self.kind},
                 headers=build_hf_headers(token=self.requests.token or False),
             )
             if answer.status_code != 400:
@@ -218,7 +233,7 @@ class Hub:
         """
         revision = quote(target.revision, safe="")
         query = "?create_pr=1" if target.create_pr else ""
-        address = f"{self.endpoint}/api/models/{target.repo_id}/xet-write-token"
+        address = f"{self.endpoint}/api/{self.kind}s/{target.repo_id}/xet-write-token"
 
         def ask() -> bool:
             answer = get_session().get(
@@ -237,7 +252,7 @@ class Hub:
 
     # Repositories and their history
 
-    def find_repo(self, repo_id: str) -> ModelInfo | None:
+    def find_repo(self, repo_id: str) -> ModelInfo | SpaceInfo | None:
         """The Hub's description of a repository.
 
         Returns:
@@ -265,7 +280,7 @@ class Hub:
         """
         listed = self.requests.read(
             lambda: self.api.list_repo_refs(
-                repo_id, include_pull_requests=pull_requests
+                repo_id, include_pull_requests=pull_requests, repo_type=self.kind
             ),
             f"reading refs of {repo_id}",
         )
@@ -303,7 +318,9 @@ class Hub:
         if head is None or head == base:
             return []
         listed = self.requests.read(
-            lambda: self.api.list_repo_commits(repo_id, revision=head),
+            lambda: self.api.list_repo_commits(
+                repo_id, revision=head, repo_type=self.kind
+            ),
             f"reading history of {repo_id}",
         )
         commits = [commit.commit_id for commit in listed]
@@ -346,8 +363,8 @@ class Hub:
             if found.title == title and found.status in unmerged
         }
 
-    def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
+    def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo | SpaceInfo:
+        look_up = self.api.space_info if self.kind == "space" else self.api.model_info
         return self.requests.read(
-            lambda: self.api.model_info(repo_id, revision=revision),
-            f"looking up {repo_id}",
+            lambda: look_up(repo_id, revision=revision), f"looking up {repo_id}"
         )

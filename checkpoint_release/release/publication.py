@@ -13,6 +13,7 @@ from checkpoint_release.core.artifacts.manifest import digests
 from checkpoint_release.core.artifacts.receipt import (
     RECEIPT,
     Checkout,
+    PublishedSpace,
     Receipt,
     Statement,
     last_receipt,
@@ -288,6 +289,7 @@ def make_receipt(
     address: str,
     files: Mapping[str, FileEntry],
     checkout: Checkout | None,
+    space: PublishedSpace | None = None,
 ) -> Receipt:
     """The receipt of a publication, or of a pull request, that is there now.
 
@@ -297,6 +299,7 @@ def make_receipt(
         address: the Hub's, without credentials.
         files: path in the release → size and sha256.
         checkout: the sources that it was made from.
+        space: where its page is; None: nowhere.
     """
     return Receipt(
         published=published.pull_request is None,
@@ -310,6 +313,7 @@ def make_receipt(
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         git=checkout,
         files=dict(files),
+        space=space,
     )
 
 

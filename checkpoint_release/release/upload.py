@@ -58,9 +58,15 @@ def publish(
 def _create_repo(hub: Hub, target: Target) -> None:
     """Create the repository, unless somebody else does meanwhile."""
     visibility = "private" if target.private else "public"
-    hub.requests.report(f"creating {visibility} repository {target.repo_id}")
+    what = "repository" if hub.kind == "model" else "Space"
+    hub.requests.report(f"creating {visibility} {what} {target.repo_id}")
     hub.requests.change(
-        lambda: hub.api.create_repo(target.repo_id, private=target.private),
+        lambda: hub.api.create_repo(
+            target.repo_id,
+            private=target.private,
+            repo_type=hub.kind,
+            space_sdk="static" if hub.kind == "space" else None,
+        ),
         lambda: hub.find_repo(target.repo_id),
         f"creating {target.repo_id}",
     )
@@ -105,7 +111,9 @@ class _Upload:
         repo_id, branch = self.target.repo_id, self.target.revision
         self.hub.requests.report(f"creating branch {branch}")
         self.hub.requests.change(
-            lambda: self.hub.api.create_branch(repo_id, branch=branch, revision=start),
+            lambda: self.hub.api.create_branch(
+                repo_id, branch=branch, revision=start, repo_type=self.hub.kind
+            ),
             lambda: self.hub.refs(repo_id).branches.get(branch),
             f"creating branch {branch}",
         )
@@ -203,6 +211,7 @@ class _Upload:
                 create_pr=self.target.create_pr,
                 gitignore_content="",
                 free_memory=False,
+                repo_type=self.hub.kind,
             )
             sent = self.hub.api.create_commit(
                 self.target.repo_id,
@@ -212,6 +221,7 @@ class _Upload:
                 revision=self.target.revision,
                 create_pr=self.target.create_pr,
                 parent_commit=self.survey.head,
+                repo_type=self.hub.kind,
             )
         self._report_warnings(caught)
         return sent

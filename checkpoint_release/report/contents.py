@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from checkpoint_release.card.benchmark import benchmark_of
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK, Benchmark
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -42,6 +44,7 @@ from checkpoint_release.release.contents import CARD_FOLDER
 from checkpoint_release.report.comparison import Comparison, compare
 from checkpoint_release.report.history import last_release, stated_files
 from checkpoint_release.report.locked import LOCK, read_lock
+from checkpoint_release.report.nodes import NodeErrors, node_errors
 from checkpoint_release.report.stages import StageRow, stage_rows
 from checkpoint_release.report.training import (
     Curve,
@@ -140,6 +143,17 @@ class Contents:
             if manifest and manifest.enabled:
                 found[name] = manifest
         return found
+
+    @cached_property
+    def nodes(self) -> NodeErrors | None:
+        """The errors of the ONNX graph's nodes; None: there is no graph to run."""
+        return node_errors(self.root, self.folder)
+
+    @cached_property
+    def benchmark(self) -> Benchmark | None:
+        """Speed and memory of the formats as they are now; None: not measured."""
+        path = self.folder / BENCHMARK
+        return _present(path, lambda: benchmark_of(self.folder, self.formats))
 
     @cached_property
     def example(self) -> Picture | None:

@@ -14,6 +14,7 @@ from checkpoint_release.core.artifacts.error_tables import (
 from checkpoint_release.core.text import printable
 from checkpoint_release.pictures import theme
 from checkpoint_release.pictures.picture import Picture, draw
+from checkpoint_release.report.lines import Axis, line_panel
 
 MOST_COLUMNS = 40
 """Of a heat map; of more outputs, those closest to their limits have one."""
@@ -139,10 +140,11 @@ def along_picture(errors: Sequence[PositionError]) -> Picture | None:
     lines = [FLOOR, *(name for name in formats if name != FLOOR)]
     dimension = printable(errors[0].dimension)
     panels = []
-    for output in outputs[:MOST_PANELS]:
+    shown = outputs[:MOST_PANELS]
+    for output in shown:
         of_output = [error for error in errors if error.output == output]
-        panels.append(_panel(output, of_output, lines))
-    panels[-1]["encoding"]["x"]["title"] = f"position along {dimension}"
+        x_title = f"position along {dimension}" if output == shown[-1] else None
+        panels.append(_panel(output, of_output, lines, x_title))
     left_out = ""
     if len(outputs) > MOST_PANELS:
         left_out = f"; {MOST_PANELS} of {len(outputs)} outputs"
@@ -152,7 +154,7 @@ def along_picture(errors: Sequence[PositionError]) -> Picture | None:
         "vconcat": panels,
         "spacing": 14,
     }
-    names = ", ".join(printable(output) for output in outputs[:MOST_PANELS])
+    names = ", ".join(map(printable, shown))
     alt = (
         f"Error along {dimension} of {names}, for {', '.join(lines)}; the largest is"
         f" {max(error.relative_error for error in errors):.1e} of the output."
@@ -161,7 +163,10 @@ def along_picture(errors: Sequence[PositionError]) -> Picture | None:
 
 
 def _panel(
-    output: str, errors: Sequence[PositionError], lines: Sequence[str]
+    output: str,
+    errors: Sequence[PositionError],
+    lines: Sequence[str],
+    x_title: str | None,
 ) -> dict[str, Any]:
     """The chart of one output."""
     rows = []
@@ -174,41 +179,19 @@ def _panel(
                     "format": error.format,
                 }
             )
-    axis = {"domain": False, "ticks": False}
     others = theme.colours(line for line in lines if line != FLOOR)
     colours = {FLOOR: theme.FAINT_INK} | others
-    return {
-        "data": {"values": rows},
-        "title": {"text": printable(output), "fontSize": 12, "offset": 4},
-        "width": 620,
-        "height": 90,
-        "mark": {"type": "line", "strokeWidth": 1.25},
-        "encoding": {
-            "x": {
-                "field": "position",
-                "type": "quantitative",
-                "title": None,
-                "scale": {"nice": False},
-                "axis": {**axis, "grid": False, "tickCount": 8},
-            },
-            "y": {
-                "field": "error",
-                "type": "quantitative",
-                "title": None,
-                "scale": {"type": "log"},
-                "axis": {**axis, "format": ".0e", "tickCount": 3},
-            },
-            "color": {
-                "field": "format",
-                "type": "nominal",
-                "title": None,
-                "scale": {
-                    "domain": list(lines),
-                    "range": [colours[line] for line in lines],
-                },
-            },
-        },
-    }
+    return line_panel(
+        output,
+        rows,
+        Axis("position", x_title, scale={"nice": False}, options={"tickCount": 8}),
+        Axis("error", scale={"type": "log"}, options={"format": ".0e", "tickCount": 3}),
+        line="format",
+        colours={line: colours[line] for line in lines},
+        width=620,
+        height=90,
+        stroke=1.25,
+    )
 
 
 def _largest_of_neighbours(errors: Sequence[PositionError]) -> list[PositionError]:

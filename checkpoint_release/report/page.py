@@ -10,14 +10,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from checkpoint_release.card.benchmark import (
+    benchmarked_on,
+    not_run_remark,
+    points,
+    speed_rows,
+)
 from checkpoint_release.card.files import sizes
 from checkpoint_release.card.markdown import one_line
 from checkpoint_release.core.text import human_size
+from checkpoint_release.pictures.latency import latency_picture
 from checkpoint_release.pictures.picture import Picture
 from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
 from checkpoint_release.report.contents import Contents
 from checkpoint_release.report.errors import HeatMap, along_picture, heat_maps
+from checkpoint_release.report.modules import by_module, nodes_picture
 from checkpoint_release.report.training import training_picture
 from checkpoint_release.report.weights import weights_picture
 
@@ -30,7 +38,9 @@ class Pictures:
 
     proof: Picture | None
     along: Picture | None
+    nodes: Picture | None
     sizes: Picture | None
+    latency: Picture | None
     weights: Picture | None
     training: Picture | None
 
@@ -41,10 +51,21 @@ class Pictures:
         return cls(
             proof=proof_picture(parity) if parity else None,
             along=along_picture(contents.position_errors),
+            nodes=nodes_picture(contents.nodes.nodes) if contents.nodes else None,
             sizes=sizes_picture(sizes(formats)) if formats else None,
+            latency=_latency(contents),
             weights=weights_picture(contents.weights),
             training=training_picture(contents.curves),
         )
+
+
+def _latency(contents: Contents) -> Picture | None:
+    """Size against latency; None where that wasn't measured."""
+    benchmark, checkpoint = contents.benchmark, contents.checkpoint
+    if benchmark is None or checkpoint is None:
+        return None
+    marks = points(benchmark, sizes(contents.formats), checkpoint.tensors.bytes)
+    return latency_picture(marks, benchmark.headline)
 
 
 def report_page(contents: Contents) -> str:
@@ -65,11 +86,17 @@ def report_page(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"line": one_line, "number": _number, "size": human_size}
-    environment.globals |= {"image": _image}
+    environment.globals |= {
+        "benchmarked_on": benchmarked_on,
+        "image": _image,
+        "not_run_remark": not_run_remark,
+    }
     template = environment.get_template(TEMPLATE.name)
     return template.render(
         contents=contents,
         heat_maps=maps,
+        modules=by_module(contents.nodes.nodes) if contents.nodes else [],
+        speed_rows=speed_rows(contents.benchmark) if contents.benchmark else [],
         pictures=Pictures.of(contents),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from checkpoint_release.core.text import printable
 from checkpoint_release.pictures import theme
 from checkpoint_release.pictures.picture import Picture, draw
+from checkpoint_release.report.lines import Axis, line_panel
 
 Curve = Sequence[float]
 SUFFIX = "-history.csv"
@@ -154,44 +155,22 @@ def _panel(name: str, rows: list[dict[str, Any]], step: str | None) -> dict[str,
     values = [row["y"] for row in rows]
     lines = list(dict.fromkeys(row["line"] for row in rows))
     scale: dict[str, Any] = {"zero": False}
-    axis: dict[str, Any] = {"domain": False, "ticks": False, "labelOverlap": True}
-    y_axis = axis | {"tickCount": 4, "format": "~g"}
+    ticks: dict[str, Any] = {"labelOverlap": True, "tickCount": 4, "format": "~g"}
     if min(values) > 0 and math.log10(max(values) / min(values)) > _DECADES:
         scale = {"type": "log"}
-        y_axis["values"] = _decades(min(values), max(values))
-    legend = {"orient": "top"} if len(lines) > 1 else None
-    return {
-        "data": {"values": rows},
-        "title": {"text": printable(name), "fontSize": 12, "offset": 4},
-        "width": 290,
-        "height": 130,
-        "mark": {"type": "line", "strokeWidth": 1.75},
-        "encoding": {
-            "x": {
-                "field": "x",
-                "type": "quantitative",
-                "title": step or "entry",
-                "axis": {**axis, "grid": False, "tickCount": 5},
-            },
-            "y": {
-                "field": "y",
-                "type": "quantitative",
-                "title": None,
-                "scale": scale,
-                "axis": y_axis,
-            },
-            "color": {
-                "field": "line",
-                "type": "nominal",
-                "title": None,
-                "legend": legend,
-                "scale": {
-                    "domain": lines,
-                    "range": list(theme.colours(lines).values()),
-                },
-            },
-        },
-    }
+        ticks["values"] = _decades(min(values), max(values))
+    return line_panel(
+        name,
+        rows,
+        Axis("x", step or "entry", options={"labelOverlap": True, "tickCount": 5}),
+        Axis("y", scale=scale, options=ticks),
+        line="line",
+        colours=theme.colours(lines),
+        width=290,
+        height=130,
+        stroke=1.75,
+        legend={"orient": "top"} if len(lines) > 1 else None,
+    )
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -218,16 +218,19 @@ def test_a_cut_dvc_lock_stops_dvc_and_comes_back_from_git(
 ) -> None:
     monkeypatch.chdir(project.path)
     whole = Path("dvc.lock").read_text()
+    dvc_files.main()  # the first may say how DVC links artifacts on this machine
+    capsys.readouterr()
     dvc_files.main()
     assert capsys.readouterr().out == ""
-    for part in (0.3, 0.5, 0.77):
-        Path("dvc.lock").write_text(whole[: int(len(whole) * part)].rsplit(":", 1)[0])
+    for key in ("deps:", "params:", "outs:"):
+        Path("dvc.lock").write_text(whole[: whole.rindex(key) + len(key)])
         dvc_files.main()
         assert "restored from git" in capsys.readouterr().out
         assert Path("dvc.lock").read_text() == whole
     assert "up to date" in project.dvc("status").stdout
 
 
+@pytest.mark.slow
 def test_a_dvc_lock_cut_at_any_line_is_seen_where_dvc_refuses_it(
     built: Project, tmp_path: Path
 ) -> None:

@@ -74,6 +74,37 @@ def test_packages_without_an_init_file_are_found_by_the_factory(tmp_path: Path) 
     assert found == tmp_path / "lib"
 
 
+@pytest.mark.parametrize(
+    ("factory", "files", "watched"),
+    [
+        ("own:build", ["own.py"], ["own.py"]),
+        ("own.net:build", ["own/net.py", "own/layers.py"], ["own"]),
+        ("elsewhere:build", ["own.py"], []),
+        (
+            "checkpoint_release.models.transformers:build",
+            ["checkpoint_release/models/transformers/__init__.py"],
+            ["checkpoint_release/models"],
+        ),
+    ],
+)
+def test_a_factory_in_the_project_is_watched_though_no_source_names_it(
+    project: Project, factory: str, files: list[str], watched: list[str]
+) -> None:
+    for name in files:
+        (project.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.path / name).touch()
+    project.set(model__factory=factory)
+    named = "../src/tagger/net.py"
+    assert watched_paths(model(project, named)) == [named, *watched]
+    assert watched_paths(model(project, None)) == watched
+    if watched:
+        with pytest.raises(ParamsError, match=r"model\.factory lies in"):
+            require_watched(model(project, named))
+        assert watched_paths(model(project, watched[0])) == watched
+    assert dvc_files.main() == 0
+    require_watched(load_params().model)
+
+
 def test_what_is_installed_comes_before_what_is_named(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

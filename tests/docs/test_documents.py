@@ -51,6 +51,7 @@ NOT_RUN = {
     "docs/your-model.md": "it needs a checkpoint of such a model",
 }
 SLOW = {
+    "README.md#quick-start",
     "README.md#the-proof",
     "README.md#your-own-checkpoint",
     "docs/pipeline.md#formats-and-the-opset",

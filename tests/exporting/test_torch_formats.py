@@ -50,7 +50,15 @@ KINDS = [
 
 
 @pytest.mark.parametrize("format", TORCH_FORMATS)
-@pytest.mark.parametrize(("sequence", "batch"), [(1, 1), (2, 5), (63, 1), (5200, 1)])
+@pytest.mark.parametrize(
+    ("sequence", "batch"),
+    [
+        (1, 1),
+        (2, 5),
+        pytest.param(63, 1, marks=pytest.mark.slow),
+        pytest.param(5200, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_it_computes_what_the_model_does_at_any_size(
     figure: Path,
     torch_files: dict[str, Path],

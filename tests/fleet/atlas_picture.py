@@ -71,11 +71,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     fleet = opened(asked.folder.absolute(), asked.checkpoints)
-    run = fleet.start("run", "--cluster", f"local:{asked.workers}")
-    for line in run.stdout or ():
-        print(line, end="", flush=True)
-    if run.wait():
-        raise SystemExit(run.returncode)
+    with fleet.started("run", "--cluster", f"local:{asked.workers}") as run:
+        for line in run.stdout or ():
+            print(line, end="", flush=True)
+        if run.wait():
+            raise SystemExit(run.returncode)
     fleet.command("collect")
     with sync_playwright() as playwright, chromium(playwright) as browser:
         take(browser, fleet.path / "fleet/index.html", asked.picture)

@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.fleets import WEIGHTS_ONLY, Fleet, fleet_checkout, wait_until
+from tests.support.project import LIMIT
 from tests.support.ssh_server import SshHost
 
 pytestmark = pytest.mark.slow
@@ -35,11 +36,13 @@ def test_a_host_that_fails_leaves_its_members_to_the_other(tmp_path: Path) -> No
     fleet.spec(params=WEIGHTS_ONLY, repository=address)
     with SshHost(tmp_path / "one") as one, SshHost(tmp_path / "two") as two:
         write_hosts(fleet, [one, two])
-        run = fleet.start("run", "--cluster", "ssh:../hosts.yaml")
-        wait_until(lambda: member_on(one) and member_on(two), "a member on each host")
-        two.fail()
-        printed, _ = run.communicate(timeout=120)
-        assert run.returncode == 0, printed
+        with fleet.started("run", "--cluster", "ssh:../hosts.yaml") as run:
+            wait_until(
+                lambda: member_on(one) and member_on(two), "a member on each host"
+            )
+            two.fail()
+            printed, _ = run.communicate(timeout=LIMIT)
+            assert run.returncode == 0, printed
         assert "2 members to build on 2 workers" in printed
         assert "2 of 2 members are built" in printed
         assert sorted(fleet.built()) == ["step-1", "step-2"]
@@ -57,4 +60,4 @@ def test_a_host_that_fails_leaves_its_members_to_the_other(tmp_path: Path) -> No
 
 
 def member_on(host: SshHost) -> bool:
-    return any((host.home / "scratch").glob(".member.*/clone/artifacts/checkpoint"))
+    return any((host.home / "scratch").glob("*/*/clone/artifacts/checkpoint"))

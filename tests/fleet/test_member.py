@@ -30,7 +30,9 @@ def job_of(fleet: Fleet, **changes: Any) -> Job:
     return msgspec.structs.replace(plan.job(plan.members[0]), **changes)
 
 
-def test_a_clone_is_its_own_and_is_gone_afterwards(fleet: Fleet) -> None:
+def test_a_clone_holds_the_commit_and_nothing_of_the_member_before(
+    fleet: Fleet,
+) -> None:
     job = job_of(fleet)
     (fleet.path / "not-committed").touch()
     with scratch_clone(fleet.home, job) as clone:
@@ -40,8 +42,69 @@ def test_a_clone_is_its_own_and_is_gone_afterwards(fleet: Fleet) -> None:
         assert f"dir = {fleet.home}/cache" in config
         # the remote of the project, though it is stated relative to the project
         assert str(fleet.path.parent / "checkpoint-release-storage") in config
-    assert not clone.exists()
-    assert list((fleet.home / "scratch").iterdir()) == []
+        with scratch_clone(fleet.home, job) as other:
+            assert other != clone
+
+        (clone / "params.yaml").write_text("other: {}")
+        (clone / "dvc.yaml").unlink()
+        for left in ("artifacts/onnx/model.onnx", ".dvc/tmp/rwlock", "runs/left.pth"):
+            path = clone / left
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        compiled = clone / "checkpoint_release/core/__pycache__/params.pyc"
+        compiled.parent.mkdir()
+        compiled.touch()
+        # what DVC remembers of the remote's content
+        remembered = clone.parent / "site/repo/0/index"
+        remembered.mkdir(parents=True)
+
+    with scratch_clone(fleet.home, job) as again:
+        assert again == clone
+        assert (
+            again.joinpath("params.yaml").read_bytes()
+            == (fleet.path / "params.yaml").read_bytes()
+        )
+        assert (again / "dvc.yaml").is_file()
+        assert not (again / "artifacts/onnx").exists()
+        assert not (again / ".dvc/tmp/rwlock").exists()
+        assert not (again / "runs/left.pth").exists()
+        assert compiled.exists()
+        assert not remembered.exists()
+
+
+def test_a_clone_that_a_kill_cut_is_made_anew(fleet: Fleet) -> None:
+    job = job_of(fleet)
+    with scratch_clone(fleet.home, job) as clone:
+        (clone / ".git/index.lock").touch()  # as a git that was killed leaves it
+    with scratch_clone(fleet.home, job) as again:
+        assert again == clone
+        assert not (again / ".git/index.lock").exists()
+        assert (again / "dvc.yaml").is_file()
+
+
+def test_what_a_killed_member_left_is_removed_by_the_next_one(fleet: Fleet) -> None:
+    job = job_of(fleet)
+    with scratch_clone(fleet.home, job), scratch_clone(fleet.home, job) as other:
+        running = other / "running"
+        running.touch()
+        with scratch_clone(fleet.home, job):
+            assert running.exists()
+    left = other / "left"
+    left.touch()
+    (other.parent / "used").touch()
+    with scratch_clone(fleet.home, job) as clone:
+        assert clone != other
+        assert not left.exists()
+
+
+def test_a_clone_follows_the_pipeline_to_its_next_commit(fleet: Fleet) -> None:
+    with scratch_clone(fleet.home, job_of(fleet)):
+        pass
+    params = fleet.path / "params.yaml"
+    params.write_text(params.read_text() + "# another line\n")
+    fleet.project.commit("Another line")
+    with scratch_clone(fleet.home, job_of(fleet)) as clone:
+        assert (clone / "params.yaml").read_text().endswith("# another line\n")
 
 
 def test_a_commit_that_cannot_be_had_is_the_hosts_failure(fleet: Fleet) -> None:

@@ -62,3 +62,37 @@ def test_every_release_is_published_once_and_tags_come_last(
     hub.requests.clear()
     assert "published: 0; not yet: 0" in fleet.command("run").stdout
     assert hub.requests == []
+
+
+@pytest.mark.slow
+def test_what_people_did_on_the_hub_stays_and_the_commit_says_what_changed(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    target = {"repository": "lab/{step}"}
+    options = {**WEIGHTS_ONLY, "publish": {"delete": ["old.txt"]}}
+    fleet = fleet_checkout(tmp_path, steps=2, params=options, publish=target)
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(tmp_path / "hub"),
+    }
+    fleet.command("run", "--cluster", "local:2", environment=environment)
+    gated, replaced = hub.repo("lab/1"), hub.repo("lab/2")
+    card = gated.files()["README.md"].decode()
+    asking = card.replace("---\n", "---\nextra_gated_prompt: Who are you?\n", 1)
+    gated.edit({"README.md": asking.encode(), "LICENSE": b"own", "old.txt": b"old"})
+
+    before = replaced.files()["README.md"]
+    options |= {"safetensors": {"dtype": "float16"}}
+    fleet.spec(params=options, publish=target)
+    done = fleet.command("run", "--cluster", "local:2", environment=environment)
+    assert "published: 2; not yet: 0" in done.stdout
+    assert "kept of the card on the Hub: extra_gated_prompt" in done.stdout
+    files = gated.files()
+    assert files["README.md"].decode() == asking
+    assert files["LICENSE"] == b"own" and "old.txt" not in files
+    assert replaced.files()["README.md"] != before
+    for repo in (gated, replaced):
+        message = repo.history()[0].message
+        assert message.startswith("Since main:") and "Made from git commit" in message
+        assert "float16" in message or "Weights:" in message

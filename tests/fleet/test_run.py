@@ -19,7 +19,7 @@ from tests.support.fleets import (
     save_bad_steps,
     wait_until,
 )
-from tests.support.project import Project
+from tests.support.project import LIMIT, Project
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_bad_members_fail_alone_and_what_is_done_is_not_done_again(
         assert " load " in line and " member " in line
     assert not list(tmp_path.rglob("canary"))
     assert fleet.processes() == []
-    assert list((fleet.home / "scratch").iterdir()) == []
+    assert fleet.leftovers() == []
 
     built = fleet.built()
     assert list(built) == ["step-1", "step-2"]
@@ -85,22 +85,21 @@ def test_killed_workers_and_coordinators_leave_no_orphans_and_lose_nothing(
 ) -> None:
     fleet = fleet_checkout(tmp_path, steps=2, params=WEIGHTS_ONLY)
 
-    run = fleet.start("run", "--cluster", "local:2")
-    wait_until(lambda: len(fleet.processes()) >= 4, "the stages of two members")
-    run.kill()  # the coordinator, and nothing else
-    wait_until(lambda: not fleet.processes(), "the end of its members", 20)
-    assert fleet.built() == {}
-    run.communicate()
+    with fleet.started("run", "--cluster", "local:2") as run:
+        wait_until(lambda: len(fleet.processes()) >= 4, "the stages of two members")
+        run.kill()  # the coordinator, and nothing else
+        wait_until(lambda: not fleet.processes(), "the end of its members")
+        assert fleet.built() == {}
 
-    run = fleet.start("run", "--cluster", "local:1")
-    wait_until(fleet.processes, "a member")
-    worker = parent_of(fleet.processes()[0], run.pid)
-    os.kill(worker, signal.SIGKILL)
-    printed, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, printed
+    with fleet.started("run", "--cluster", "local:1") as run:
+        wait_until(fleet.processes, "a member")
+        worker = parent_of(fleet.processes()[0], run.pid)
+        os.kill(worker, signal.SIGKILL)
+        printed, _ = run.communicate(timeout=LIMIT)
+        assert run.returncode == 0, printed
     assert sorted(fleet.built()) == ["step-1", "step-2"]
     assert fleet.processes() == []
-    assert list((fleet.home / "scratch").iterdir()) == []
+    assert fleet.leftovers() == []
 
 
 def parent_of(process: int, coordinator: int) -> int:
@@ -120,13 +119,13 @@ def parent_of(process: int, coordinator: int) -> int:
 
 def test_an_interrupted_run_ends_at_once_and_the_next_goes_on(tmp_path: Path) -> None:
     fleet = fleet_checkout(tmp_path, steps=2, params=WEIGHTS_ONLY)
-    run = fleet.start("run", "--cluster", "local:1")
-    wait_until(lambda: len(fleet.built()) == 1, "the first member")
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-    printed, _ = run.communicate(timeout=30)
-    assert run.returncode == 130, printed
-    assert "Traceback" not in printed
-    wait_until(lambda: not fleet.processes(), "the end of its members", 10)
+    with fleet.started("run", "--cluster", "local:1") as run:
+        wait_until(lambda: len(fleet.built()) == 1, "the first member")
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        printed, _ = run.communicate(timeout=LIMIT)
+        assert run.returncode == 130, printed
+        assert "Traceback" not in printed
+        wait_until(lambda: not fleet.processes(), "the end of its members", 10)
 
     second = fleet.command("run", "--cluster", "local:2").stdout
     assert "2 of 2 members are built, 1 of them in this run" in second

@@ -18,6 +18,7 @@ from tests.support.fleets import (
     small_project,
     wait_until,
 )
+from tests.support.project import LIMIT
 from tests.support.s3_server import BUCKET, ENVIRONMENT, S3Server
 
 
@@ -52,12 +53,12 @@ def test_members_come_from_s3_and_go_there_though_its_server_dies_on_the_way(
         checkpoint = save_step(tmp_path / "runs", 1)
         server.put(checkpoint, "runs/step-1.pth")
 
-        run = fleet.start("run", "--cluster", "local:1", "--retries", "0")
-        wait_until(lambda: any(tmp_path.rglob("parity.json")), "the last stages")
-        wait_until(lambda: stage_runs(fleet.home), "a clone with weights")
-        server.kill()
-        printed, _ = run.communicate(timeout=120)
-        assert run.returncode == 1, printed
+        with fleet.started("run", "--cluster", "local:1", "--retries", "0") as run:
+            wait_until(lambda: any(tmp_path.rglob("parity.json")), "the last stages")
+            wait_until(lambda: stage_runs(fleet.home), "a clone with weights")
+            server.kill()
+            printed, _ = run.communicate(timeout=LIMIT)
+            assert run.returncode == 1, printed
         assert "dvc push failed: the remote s3 doesn't take everything" in printed
         assert fleet.built() == {}
 

@@ -43,6 +43,7 @@ from tests.support.stick_figure import (
 from tests.support.tiny_release import sizes_of
 
 OPSETS = range(14, 26)
+SPELLINGS = (14, 15, 17, 18, 20, 23, 25)  # where operators change, and the last
 CONDITIONING = ["action_sequence", "camera_data", "partner_motion"]
 USUAL = ["motion", "text_embedding", "action_sequence"]
 EVERYTHING = [
@@ -188,18 +189,18 @@ def check_kind(encoder: str, fusion: str, opset: int) -> None:
 
 @pytest.mark.parametrize(
     ("encoder", "fusion", "opset"),
-    [(*kind, opset) for kind, opset in zip(KINDS, (14, 17, 20, 23) * 3, strict=True)],
+    [(*kind, opset) for kind, opset in zip(KINDS[::3], (14, 17, 20, 23), strict=True)],
 )
-def test_every_kind_of_model_computes_the_same(
+def test_some_kinds_of_model_compute_the_same(
     encoder: str, fusion: str, opset: int
 ) -> None:
     check_kind(encoder, fusion, opset)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("opset", SPELLINGS)
 @pytest.mark.parametrize(("encoder", "fusion"), KINDS)
-def test_every_kind_computes_the_same_in_every_opset(
+def test_every_kind_computes_the_same_in_every_spelling(
     encoder: str, fusion: str, opset: int
 ) -> None:
     check_kind(encoder, fusion, opset)
@@ -308,7 +309,7 @@ def test_a_constant_is_shown_where_it_is_read_and_not_as_a_node(
 
 
 @pytest.mark.parametrize(
-    ("opset", "most"), [(14, 560), (17, 530), (20, 500), (23, 280), (25, 280)]
+    ("opset", "most"), [(14, 520), (17, 490), (20, 460), (23, 240), (25, 240)]
 )
 def test_the_graph_of_the_medium_model_is_small(opset: int, most: int) -> None:
     weights = {

@@ -164,7 +164,7 @@ def test_past_the_limit_weights_go_into_one_external_file(
     weights = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer
     }
-    skeleton = read_skeleton(onnx_files / "model.onnx", keep=0)
+    skeleton = read_skeleton(onnx_files / "model.onnx")
     write_onnx(tmp_path / "model.onnx", skeleton, weights, embedded_limit=1000)
     assert {path.name for path in tmp_path.iterdir()} == {
         "model.onnx",

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from checkpoint_release.core.artifacts.parity import ParityReport
+from checkpoint_release.pictures.latency import Point, latency_picture
 from checkpoint_release.pictures.picture import Picture, draw
 from checkpoint_release.pictures.proof import MOST_OUTPUTS, proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
@@ -20,6 +21,7 @@ from tests.support.parity_json import passed_report
 SVG = "{http://www.w3.org/2000/svg}"
 CHECKED = {"safetensors": "0" * 64, "onnx": "1" * 64}
 SIZES = {"safetensors": 839_552, "onnx": 1_212_000}
+POINTS = [Point("eager", 839_552, 12.5, 14.0), Point("onnx", 1_212_000, 5.25, 9.0)]
 
 
 def texts(picture: Picture) -> list[str]:
@@ -117,6 +119,19 @@ def test_text_is_text_and_nothing_is_asked_of_other_places() -> None:
     assert "http" not in addresses and "<script" not in picture.svg
 
 
+def test_size_against_latency_has_a_mark_and_a_line_for_each_way() -> None:
+    picture = latency_picture(POINTS, "batch=1, 1 thread, on a machine")
+    shown = texts(picture)
+    assert {"eager", "onnx", "megabytes", "milliseconds"} <= set(shown)
+    assert "batch=1, 1 thread, on a machine" in "".join(shown)
+    assert "onnx 1.2 MB, 5.25 ms (95 of 100 calls within 9 ms)" in picture.alt
+    root = ElementTree.fromstring(picture.svg)
+    kinds = [element.get("aria-roledescription") for element in root.iter()]
+    assert kinds.count("point") == kinds.count("rule mark") == len(POINTS)
+    slower = [Point("eager", 839_552, 12.5, 14.0), Point("onnx", 1_212_000, 900, 990)]
+    assert latency_picture(slower, "").svg != picture.svg
+
+
 def test_a_chart_that_would_fetch_its_data_is_refused() -> None:
     spec = {"data": {"url": "https://example.org/data.csv"}, "mark": "bar"}
     with pytest.raises(ValueError):
@@ -125,11 +140,14 @@ def test_a_chart_that_would_fetch_its_data_is_refused() -> None:
 
 DRAW_ALL = f"""
 import sys
+from checkpoint_release.pictures.latency import Point, latency_picture
 from checkpoint_release.pictures.proof import proof_picture
 from checkpoint_release.pictures.sizes import sizes_picture
 from tests.support.parity_json import passed_report
 report = passed_report({CHECKED!r}, ["pose", "action"])
-sys.stdout.write(proof_picture(report).svg + sizes_picture({SIZES!r}).svg)
+points = [Point("eager", 839_552, 12.5, 14.0), Point("onnx", 1_212_000, 5.25, 9.0)]
+latency = latency_picture(points, "here").svg
+sys.stdout.write(proof_picture(report).svg + sizes_picture({SIZES!r}).svg + latency)
 """
 
 
@@ -155,6 +173,7 @@ def test_another_process_with_another_setting_draws_the_same_bytes(
     )
     report = passed_report(CHECKED, ["pose", "action"])
     here = proof_picture(report).svg + sizes_picture(SIZES).svg
+    here += latency_picture(POINTS, "here").svg
     assert there.stdout.decode() == here
     other = passed_report(CHECKED, ["pose", "motion"])
     assert proof_picture(other).svg not in here

@@ -74,6 +74,7 @@ def failure(project: Project, *stages: str) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_a_random_model_is_not_released_as_proven_when_only_its_weights_are(
     checkout: Project,
 ) -> None:

@@ -13,9 +13,9 @@ from tests.support.project import ROOT, Project, tree
 
 STAGES = [
     *("load", "export-safetensors", "export-onnx", "export-torchscript"),
-    *("parity-check", "model-card", "publish"),
+    *("parity-check", "benchmark", "model-card", "publish"),
 ]
-AFTER_EXPORT = ["parity-check", "model-card", "publish"]
+AFTER_EXPORT = ["parity-check", "benchmark", "model-card", "publish"]
 
 
 def listing(folder: Path) -> set[str]:
@@ -109,6 +109,7 @@ def test_a_format_switched_off_is_gone_and_comes_back_from_the_cache(
     assert tree(project.path / "artifacts/release") == before
 
 
+@pytest.mark.slow
 def test_only_safetensors_is_a_release_too(project: Project) -> None:
     project.set(formats__onnx=False, formats__torchscript=False)
     project.dvc("repro")

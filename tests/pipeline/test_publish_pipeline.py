@@ -67,6 +67,7 @@ def test_a_publication_is_made_once_and_a_clone_knows_of_it(
     assert {method for method, _, _ in hub.requests} <= {"GET", "HEAD"}
 
 
+@pytest.mark.slow
 def test_a_receipt_is_never_restored_from_a_cache(
     project: Project, hub: HubServer, environment: dict[str, str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_receipt_is_never_restored_from_a_cache(
     assert on_hub(hub) == released(project) and receipt(project).changed is True
 
 
+@pytest.mark.slow
 def test_a_publication_that_fails_loses_nothing_and_shows_no_secret(
     project: Project, environment: dict[str, str]
 ) -> None:

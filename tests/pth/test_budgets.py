@@ -116,6 +116,7 @@ def test_no_large_trick_takes_more_memory_than_its_size_explains(
     assert {name for name, share in shares.items() if share > 1} == set()
 
 
+@pytest.mark.slow
 def test_inspecting_what_can_be_read_takes_no_more_either(tmp_path: Path) -> None:
     """Those that the reader refuses are refused here by the same code."""
     readable = {name: trick for name, trick in TRICKS.items() if trick[1] == READ}

@@ -111,6 +111,12 @@ def test_a_token_for_another_repository_is_found_first(
     assert "HF_OIDC_RESOURCE" in error.remedy
 
 
+def test_a_space_needs_a_user_s_token(job: Publisher) -> None:
+    error = refused(job, space="ada/proof")
+    assert "token is for ada/stick alone, and publish.space is ada/proof" in str(error)
+    assert "set publish.space to null" in error.remedy
+
+
 @pytest.mark.parametrize(
     "name", ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
 )

@@ -64,6 +64,37 @@ def test_plots_are_drawn_offline_with_their_limit_once_the_report_was_written(
     assert project.git("status", "--porcelain") == ""
 
 
+def bars(page: Page) -> list[float]:
+    """What the bars show, as shares of the limit, in the order of the panels."""
+    found = []
+    for bar in page.locator('[aria-roledescription="bar"]').all():
+        label = str(bar.get_attribute("aria-label"))
+        parts = dict(part.split(": ", 1) for part in label.split("; "))
+        found.append(float(parts["share of what is allowed"].rstrip("%")) / 100)
+    return found
+
+
+def test_plots_of_an_older_commit_stand_beside_those_of_now_offline(
+    project: Project, browser: Browser
+) -> None:
+    project.commit("Nothing new")
+    project.set(parity__noise_multiple=12.0)  # a quarter of each share
+    project.dvc("repro", "parity-check")
+    project.run("checkpoint-release", "report")
+    project.dvc("plots", "diff", "HEAD~1")
+    with opened(browser, project.path / "dvc_plots/index.html") as page:
+        page.wait_for_selector("svg.marks")
+        assert page.locator('line[stroke="#c2410c"]').count() == 2
+        texts = page.locator("svg.marks text").all_text_contents()
+        assert texts.count("HEAD~1") == texts.count("workspace") == 2
+        first = next(text for text in texts if text in ("HEAD~1", "workspace"))
+        shares = bars(page)
+    half = len(shares) // 2
+    assert half == 3 * 6 and first == "HEAD~1"
+    assert max(shares[:half]) > 3 * max(shares[half:]) > 0
+    assert "dvc_plots" not in project.git("status", "--porcelain")
+
+
 def test_the_report_tells_what_ran_from_what_dvc_had_cached(
     project: Project, browser: Browser
 ) -> None:
@@ -80,7 +111,7 @@ def test_the_report_tells_what_ran_from_what_dvc_had_cached(
     with opened(browser, file) as page:
         assert origins(page)["load"] == "ran here"
         assert origins(page)["export-onnx"] == "from DVC's cache"
-        assert page.locator("img").count() == 6
+        assert page.locator("img").count() == 7
         assert all(page.locator("img").evaluate_all("all => all.map(i => i.width)"))
 
 
@@ -93,6 +124,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser) ->
     folder = PipelineFolder(tmp_path)
     folder.write(training={"history": {"train_loss": [3.0, 2.0, 1.5]}, "epoch": 3})
     folder.write_statement({"onnx/model.onnx": b"older"})
+    folder.write_nodes()
+    folder.write_benchmark()
     folder.write_pipeline({"onnx": {"opset": 17}})
     folder.commit("First release")
     folder.write_pipeline({"onnx": {"opset": 18}})
@@ -139,6 +172,8 @@ def test_the_report_has_no_fault_of_accessibility(
 def test_the_report_fits_a_phone(report: Path, browser: Browser) -> None:
     size = {"width": 375, "height": 800}
     with opened(browser, report, viewport=size) as page:
+        parts = page.locator("nav a").all_inner_texts()
+        assert {"Graph", "Speed"} <= set(parts)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 375
 

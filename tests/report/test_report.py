@@ -104,6 +104,32 @@ def test_the_worst_figure_leads_to_its_case_and_element(folder: PipelineFolder) 
     assert len(set(figures)) == 2 * 2 * 2  # formats, outputs and cases
 
 
+def test_speed_and_memory_are_shown_where_they_are_about_these_artifacts(
+    folder: PipelineFolder,
+) -> None:
+    assert "Speed" not in report().text
+    folder.write_benchmark()
+    page = report()
+    assert "Speed and memory" in page.text and "11 (21), 1.25×" in page.text
+    assert "torch.compile: not run with 1 thread" in page.text
+    assert "Test Processor 9000, 8 cores" in page.text
+    assert [alt for alt in page.alts if alt.startswith("Size against latency of batch")]
+    manifest = folder.artifacts / "onnx/manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"facts": {', '"facts": {"new": 1', 1)
+    )
+    assert "Speed" not in report().text
+
+
+def test_the_graph_s_nodes_are_shown_by_module(folder: PipelineFolder) -> None:
+    assert "node by node" not in report().text
+    folder.write_nodes()
+    page = report()
+    assert "3 modules in the graph's order" in page.text
+    assert "layers.2 3 Gemm 8.0e-07 8.0e-07 layers.2/step8" in page.text
+    assert [alt for alt in page.alts if alt.startswith("Error of each node")]
+
+
 def test_the_report_is_one_file_without_scripts_that_asks_for_nothing(
     folder: PipelineFolder,
 ) -> None:

@@ -39,11 +39,16 @@ def main(names: list[str]) -> int:
             outcomes.append(outcome)
             line = outcome.line
             print(f"{row.name}: {line.version} {line.result}", flush=True)
-            if outcome.verdict not in (NOT_RUN, row.expected):
+            if is_changed(row, outcome):
                 changed.append(row)
     if not names:
         write(outcomes)
     return report(changed)
+
+
+def is_changed(row: Row, outcome: Outcome) -> bool:
+    """Whether a row that ran has another verdict than the one that is known."""
+    return row.expected is not None and outcome.verdict not in (NOT_RUN, row.expected)
 
 
 def write(outcomes: list[Outcome]) -> None:

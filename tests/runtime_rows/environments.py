@@ -8,15 +8,21 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from checkpoint_release.page.npm import cache_folder
 
 _PATIENCE = 1800  # seconds that an installation may take
 _LONGEST = 200  # characters of a message
 _READY = "ready"
+OURS = ("numpy", "onnx", "onnxruntime", "safetensors", "torch")
+"""What an environment beside ours needn't install anew."""
 
 
 class EnvironmentLackingError(Exception):
@@ -50,8 +56,7 @@ class Pip:
 
     Attributes:
         requirements: what pip installs in it, at fixed versions.
-        beside_ours: whether it sees our packages (torch, numpy, …) where it has none of
-            that name itself.
+        beside_ours: whether it sees OURS where it has none of that name itself.
     """
 
     requirements: tuple[str, ...]
@@ -69,7 +74,7 @@ class Pip:
             shutil.rmtree(folder, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(folder)])
             if self.beside_ours:
-                _show_ours(python)
+                show_ours(python, folder.with_name(f"ours-{folder.name}"))
             pip = [str(python), "-m", "pip", "install", "--quiet"]
             _run([*pip, "--disable-pip-version-check", *self.requirements])
             (folder / _READY).touch()
@@ -125,16 +130,43 @@ def _folder(description: str) -> Path:
     return cache_folder() / "runtimes" / digest
 
 
-def _show_ours(python: Path) -> None:
-    """Let an environment see our packages after its own."""
-    ours = [path for path in sys.path if path.endswith("-packages")]
-    ours.append(sysconfig.get_path("purelib"))
+def show_ours(python: Path, folder: Path) -> None:
+    """Let an environment see OURS, and what they need, after its own packages.
+
+    Args:
+        python: its interpreter.
+        folder: for links to our packages; not within the environment, for pip would
+            change what it finds there.
+    """
+    folder.mkdir(exist_ok=True)
+    for package in _with_what_they_need(OURS):
+        for file in package.files or ():
+            top = file.parts[0]
+            link = folder / top
+            if top != ".." and not link.exists():
+                link.symlink_to(Path(str(package.locate_file(top))))
     script = "import sysconfig; print(sysconfig.get_path('purelib'))"
     place = subprocess.run(
         [str(python), "-c", script], check=True, capture_output=True, text=True
     ).stdout.strip()
-    lines = "\n".join(dict.fromkeys(ours))
-    (Path(place) / "zz_beside.pth").write_text(f"{lines}\n")
+    (Path(place) / "zz_ours.pth").write_text(f"{folder}\n")
+
+
+def _with_what_they_need(names: Iterable[str]) -> list[Distribution]:
+    """Distributions, and those that they require without any extra."""
+    found: dict[str, Distribution] = {}
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found[name] = distribution(name)
+        for line in found[name].requires or ():
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is None or marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return list(found.values())
 
 
 def _run(command: list[str]) -> None:

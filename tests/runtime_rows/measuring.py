@@ -11,6 +11,7 @@ import msgspec
 
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.params import ParityParams, load_params
+from checkpoint_release.core.signature import Signature
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import NOMINAL, Case, draw_cases
@@ -22,7 +23,16 @@ from checkpoint_release.parity.rules import Limits
 from checkpoint_release.project.one_shot import run_project
 from checkpoint_release.project.template import project_files
 from tests.runtime_rows.environments import EnvironmentLackingError, Npm
-from tests.runtime_rows.rows import FAILS, FIXED, ORT, PASSES, RELEASE, WRONG, Row
+from tests.runtime_rows.rows import (
+    FAILS,
+    FIXED_SIZES,
+    ONNX,
+    ORT,
+    PASSES,
+    RELEASE,
+    WRONG,
+    Row,
+)
 from tests.runtime_rows.table import Line
 from tests.support.project import ROOT
 
@@ -57,15 +67,17 @@ class Bench:
 
     @classmethod
     def make(cls, folder: Path) -> Bench:
-        """Release the demo in every format, and once more in the forms beside them."""
+        """Release the demo in every format."""
         options = {
             "checkpoint.path": str(CHECKPOINT),
             "model.factory": "checkpoint_release.models.stick_figure:build",
             "formats.torch_export": True,
+            "onnx.fixed": FIXED_SIZES,
+            "parity.sizes": {"sequence": [250]},
         }
         run_project(project_files(options), folder)
         bench = cls(folder)
-        bench.write_forms()
+        bench.write_ort()
         return bench
 
     @property
@@ -90,12 +102,6 @@ class Bench:
         reduced = msgspec.structs.asdict(self.params.reduced)
         return Limits(self.params.noise_multiple, reduced)
 
-    @property
-    def example_sizes(self) -> dict[str, int]:
-        """Dimension → the size that fixed forms have."""
-        dimensions = self.checkpoint.architecture.signature.dimensions
-        return {name: each.example for name, each in dimensions.items()}
-
     @cached_property
     def dynamic(self) -> Reference:
         """The cases of the release's own check."""
@@ -110,53 +116,36 @@ class Bench:
 
     @cached_property
     def fixed(self) -> Reference:
-        """Cases at the sizes of the signature's example."""
+        """Cases at FIXED_SIZES."""
         signature = self.checkpoint.architecture.signature
-        sizes = {name: [size] for name, size in self.example_sizes.items()}
+        sizes = {name: [size] for name, size in FIXED_SIZES.items()}
         kept = []
         for seed in range(_FIXED_CASES):
             for case in draw_cases(signature, seed=seed, sizes=sizes, magnitudes=[]):
-                if self._has_example_sizes(case):
+                if _has_fixed_sizes(case, signature):
                     name = f"{case.name}, seed={seed}"
                     kept.append(replace(case, name=name))
         return self._reference(kept)
-
-    def _has_example_sizes(self, case: Case) -> bool:
-        signature = self.checkpoint.architecture.signature
-        sizes = self.example_sizes
-        for spec in signature.inputs:
-            expected = [sizes.get(str(size), size) for size in spec.shape or ()]
-            if list(case.inputs[spec.name].shape) != expected:
-                return False
-        return True
 
     def _reference(self, cases: Sequence[Case]) -> Reference:
         path = self.checkpoint.path
         return check_parity(path, [], cases, self.limits).reference
 
-    def write_forms(self) -> None:
-        """Write the ONNX file at fixed sizes, and in ONNX Runtime's own format."""
-        import onnx
+    def write_ort(self) -> None:
+        """Write the ONNX file in ONNX Runtime's own format."""
         import onnxruntime
-        from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
-        source = self.release / "onnx/model.onnx"
-        model = onnx.load(source)
-        for name, size in self.example_sizes.items():
-            make_dim_param_fixed(model.graph, name, size)
-        onnx.save(model, self.folder / FIXED)
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(self.folder / ORT)
         options.add_session_config_entry("session.save_model_format", "ORT")
         # what it knows of this processor isn't for another's
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.graph_optimization_level = level
-        onnxruntime.InferenceSession(str(source), options)
+        onnxruntime.InferenceSession(str(self.release / ONNX), options)
 
     def path(self, reads: str) -> Path:
         """What a row is given."""
-        beside = self.folder / reads
-        return beside if reads in (FIXED, ORT) else self.release / reads
+        return (self.folder if reads == ORT else self.release) / reads
 
     def measure(self, row: Row) -> Outcome:
         """Run a row, whatever comes of it."""
@@ -175,6 +164,15 @@ class Bench:
         count = f"{len(cases)} of one shape" if row.fixed else str(len(cases))
         line = Line(row.title, found.version, reads, count, describe(verdict))
         return Outcome(kind(verdict), line)
+
+
+def _has_fixed_sizes(case: Case, signature: Signature) -> bool:
+    """Whether a case has FIXED_SIZES in all dimensions."""
+    for spec in signature.inputs:
+        expected = [FIXED_SIZES.get(str(size), size) for size in spec.shape or ()]
+        if list(case.inputs[spec.name].shape) != expected:
+            return False
+    return True
 
 
 def _runtime(row: Row) -> OtherRuntime:

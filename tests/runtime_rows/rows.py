@@ -11,9 +11,14 @@ from tests.runtime_rows.environments import Environment, Here, Lacking, Npm, Pip
 OWN = Path(__file__).with_name("adapters")
 BASICS = ("numpy==2.4.6", "safetensors==0.8.0")
 NODE = Npm(("onnxruntime-node@1.30.0", "onnxruntime-web@1.30.0"))
+OPENVINO = Pip(("openvino==2026.4.1", *BASICS))
+EXECUTORCH = Pip(("executorch==1.5.1",), beside_ours=True)
+IREE = Pip(
+    ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", *BASICS)
+)
 ONNX = "onnx/model.onnx"
-FIXED = "fixed.onnx"
-"""The ONNX file at the sizes of the signature's example, beside the release."""
+FIXED = "onnx/model_fixed.onnx"
+FIXED_SIZES = {"sequence": 25, "batch": 2}
 ORT = "model.ort"
 """The ONNX file in ONNX Runtime's format, beside the release."""
 TORCHSCRIPT = "torchscript/model.pt"
@@ -30,12 +35,13 @@ class Row:
     Attributes:
         name: on the command line.
         title: in the table.
-        reads: the file in the release, or of those beside it.
+        reads: the file in the release, or ORT.
         environment: what it runs in.
         adapter: see checkpoint_release/parity/adapters/harness.py; None: Node's.
         package: that Node looks for.
-        fixed: whether it runs at the sizes of the signature's example alone.
-        expected: the verdict that is known; another one is a change to look into.
+        fixed: whether it runs at FIXED_SIZES alone.
+        expected: the verdict that is known, and another one is a change to look into;
+            None: it depends on the processor.
     """
 
     name: str
@@ -45,7 +51,7 @@ class Row:
     adapter: Path | None = None
     package: str = ""
     fixed: bool = False
-    expected: str = PASSES
+    expected: str | None = PASSES
 
 
 NO_GPU = Lacking("no GPU here")
@@ -96,16 +102,16 @@ ROWS = [
         "openvino",
         "OpenVINO with `INFERENCE_PRECISION_HINT: f32`, CPU",
         ONNX,
-        Pip(("openvino==2026.4.1", *BASICS)),
+        OPENVINO,
         ADAPTERS / "openvino.py",
     ),
     Row(
         "openvino-default",
         "OpenVINO by its default, CPU",
         ONNX,
-        Pip(("openvino==2026.4.1", *BASICS)),
+        OPENVINO,
         OWN / "openvino_default.py",
-        expected=WRONG,
+        expected=None,  # bfloat16 where the processor has it
     ),
     Row(
         "tract",
@@ -118,7 +124,7 @@ ROWS = [
         "iree",
         "IREE, CPU",
         ONNX,
-        Pip(("iree-base-compiler", "iree-base-runtime", "onnx==1.23.2", *BASICS)),
+        IREE,
         OWN / "iree.py",
         expected=WRONG,
     ),
@@ -126,7 +132,7 @@ ROWS = [
         "iree-fixed",
         "IREE, CPU, sizes fixed",
         FIXED,
-        Pip(("iree-base-compiler", "iree-base-runtime", "onnx==1.23.2", *BASICS)),
+        IREE,
         OWN / "iree.py",
         fixed=True,
     ),
@@ -148,8 +154,16 @@ ROWS = [
         "executorch",
         "ExecuTorch, portable kernels",
         TORCH_EXPORT,
-        Pip(("executorch==1.5.1",), beside_ours=True),
+        EXECUTORCH,
         OWN / "executorch.py",
+        expected=FAILS,
+    ),
+    Row(
+        "executorch-bounded",
+        "ExecuTorch, portable kernels, exported again with upper bounds",
+        TORCH_EXPORT,
+        EXECUTORCH,
+        OWN / "executorch_bounded.py",
     ),
     Row(
         "transformers",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ruamel.yaml import YAML
 
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.fleet.checkpoints import Checkpoint
+from checkpoint_release.fleet.fetch import FOLDER as FLEET_FOLDER
 from checkpoint_release.fleet.outcome import Built, PointBuilt
 from checkpoint_release.fleet.plan import FleetPlan, Member
 from checkpoint_release.fleet.refs import member_refs, read_members
@@ -69,9 +72,12 @@ class Fleet:
             environment={**self.environment, **(environment or {})},
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `checkpoint-release fleet`, in a process group of its own."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Start `checkpoint-release fleet`, in a process group of its own, which has
+        ended at the end.
+        """
+        run = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=self.path,
             env={**os.environ, **self.environment},
@@ -80,6 +86,12 @@ class Fleet:
             text=True,
             start_new_session=True,
         )
+        try:
+            yield run
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
 
     def built(self) -> dict[str, Built]:
         """Name → what its ref holds, of the members that are built."""
@@ -101,8 +113,19 @@ class Fleet:
                 found.append(int(folder.name))
         return found
 
+    def leftovers(self) -> list[Path]:
+        """Artifacts and checkpoints that members left in this host's clones."""
+        clones = list((self.home / "scratch").glob("*/*/clone"))
+        assert clones
+        return [
+            path
+            for clone in clones
+            for folder in ("artifacts/release", "artifacts/checkpoint", FLEET_FOLDER)
+            if (path := clone / folder).exists()
+        ]
 
-def wait_until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+
+def wait_until(holds: Callable[[], Any], what: str, seconds: float = 180.0) -> None:
     """Wait for something, and fail with its name where it doesn't come."""
     end = time.monotonic() + seconds
     while not holds():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK
 from checkpoint_release.core.artifacts.checkpoint import CHECKPOINT
 from checkpoint_release.core.artifacts.error_tables import (
     CASE_ERRORS,
@@ -25,13 +26,18 @@ from checkpoint_release.core.artifacts.error_tables import (
     OutputError,
     PositionError,
 )
+from checkpoint_release.core.artifacts.manifest import MANIFEST
 from checkpoint_release.core.artifacts.parity import (
     METRICS,
     PARITY_FOLDER,
     ParityMetrics,
 )
 from checkpoint_release.core.artifacts.receipt import RECEIPT, Statement
-from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.artifacts.release import Sample
+from checkpoint_release.core.files import FileEntry, sha256
+from checkpoint_release.report.modules import NodeError
+from checkpoint_release.report.nodes import CACHE, NodeErrors, inputs_digest
+from tests.support.benchmark_models import benchmark
 from tests.support.checkpoint_folder import write_checkpoint
 from tests.support.parity_json import write_parity
 from tests.support.publishing import write_artifact
@@ -130,6 +136,24 @@ class PipelineFolder:
         OUTPUT_ERRORS.write(tables, by_output)
         CASE_ERRORS.write(tables, by_case)
         POSITION_ERRORS.write(tables, along)
+
+    def write_nodes(self) -> None:
+        """Errors of the ONNX graph's nodes, as if they had been computed."""
+        sample = self.artifacts / PARITY_FOLDER / Sample().inputs
+        sample.parent.mkdir(parents=True, exist_ok=True)
+        sample.write_bytes(b"inputs")
+        nodes = []
+        for number in range(9):
+            name = f"layers.{number // 3}/step{number}"
+            nodes.append(NodeError(name=name, operator="Gemm", error=1e-7 * number))
+        errors = NodeErrors(made_from=inputs_digest(self.artifacts), nodes=nodes)
+        (self.root / CACHE).parent.mkdir(parents=True, exist_ok=True)
+        errors.write(self.root / CACHE)
+
+    def write_benchmark(self) -> None:
+        """Figures of the two formats."""
+        digests = {name: sha256(self.artifacts / name / MANIFEST) for name in FORMATS}
+        benchmark(digests).write(self.artifacts / BENCHMARK)
 
     def write_metrics(self, shares: Mapping[str, float]) -> None:
         metrics = ParityMetrics(passed=True, cases=2, share_of_limit=dict(shares))

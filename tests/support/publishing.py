@@ -42,6 +42,7 @@ PARAMS: dict[str, Any] = {
     "card": "replace",
     "extra": "extra",
     "page": False,
+    "space": None,
     "delete": [],
     "timeout": 20.0,
     "patience": 600.0,

@@ -34,6 +34,7 @@ class Measurement(Record, frozen=True, kw_only=True):
             of all rounds. None: eager didn't run.
         first_ms: the first call, which compiles what is compiled then.
         calls: how many were timed.
+        rounds: in how many turns.
         peak_mb: the largest resident size, in megabytes, of a process that does nothing
             but run this; its libraries included. None: the system doesn't say.
         libraries_mb: what of that the libraries take before the model is opened.
@@ -47,6 +48,7 @@ class Measurement(Record, frozen=True, kw_only=True):
     times_eager: float | None = None
     first_ms: float
     calls: int
+    rounds: int
     peak_mb: float | None = None
     libraries_mb: float | None = None
 
@@ -109,7 +111,6 @@ class Benchmark(Record, frozen=True, kw_only=True):
         median_ms, p95_ms, peak_mb: way → figure of the first sizes and number of
             threads, which DVC shows.
         machine: the processor and its cores, which DVC shows beside them.
-        rounds: how many turns each way had.
         measured: every measurement; in the order of threads, sizes and ways.
         not_run: what was not measured.
         checked: the artifacts that were measured.
@@ -120,7 +121,6 @@ class Benchmark(Record, frozen=True, kw_only=True):
     p95_ms: dict[str, float] = msgspec.field(default_factory=dict)
     peak_mb: dict[str, float] = msgspec.field(default_factory=dict)
     machine: str = ""
-    rounds: int = 0
     measured: list[Measurement] = msgspec.field(default_factory=list)
     not_run: list[NotRun] = msgspec.field(default_factory=list)
     checked: list[Checked] = msgspec.field(default_factory=list)

@@ -12,9 +12,22 @@ from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import canonical_json, read_json, write_json
 from checkpoint_release.core.json_text import JsonError, parse_json
 from checkpoint_release.core.signature import Signature
-from checkpoint_release.core.trust import TRANSFORMERS_FACTORY
+from checkpoint_release.core.trust import DIFFUSERS_FACTORY, LIBRARIES
 
 CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class LibraryClass:
+    """A class of another library that a model is, and that loads a release of it.
+
+    Attributes:
+        library: as it is imported, and installed.
+        name: of the class.
+    """
+
+    library: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,16 @@ class ModelConfig:
         return "AutoModel" in self.others.get("auto_map", {})
 
     @property
-    def transformers_class(self) -> str | None:
-        """The class of transformers' own that the model is; None: it is none."""
-        if self.factory != TRANSFORMERS_FACTORY:
+    def library_class(self) -> LibraryClass | None:
+        """The class of another library that the model is; None: it is none."""
+        library = LIBRARIES.get(self.factory)
+        if library is None:
             return None
-        (name,) = self.architecture.kwargs["architectures"]
-        return str(name)
+        kwargs = self.architecture.kwargs
+        if self.factory == DIFFUSERS_FACTORY:
+            return LibraryClass(library, str(kwargs["_class_name"]))
+        (name,) = kwargs["architectures"]
+        return LibraryClass(library, str(name))
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file: what others look for, then this project's keys."""

@@ -37,6 +37,13 @@ class Statement(Record, frozen=True, kw_only=True, omit_defaults=False):
     files: dict[str, FileEntry]
 
 
+class PublishedSpace(Record, frozen=True, kw_only=True):
+    """The Space with the release's page, and the commit there that holds it."""
+
+    repo: str
+    commit: str
+
+
 class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
     """A publication that happened, or a pull request that was opened.
 
@@ -54,6 +61,7 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
         time: when, in UTC, as 2026-01-31T12:00:00Z.
         git: what the pipeline ran from; None: not a git checkout.
         files: path → size and sha256 of everything in the release.
+        space: where its page is; None: none was asked for, or the pull request is open.
     """
 
     published: bool = True
@@ -67,6 +75,7 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
     time: str
     git: Checkout | None
     files: dict[str, FileEntry]
+    space: PublishedSpace | None = None
 
     def says_the_same_as(self, other: Receipt) -> bool:
         """Whether both state the same about the Hub, whenever they were written.
@@ -80,7 +89,10 @@ class Receipt(Record, frozen=True, kw_only=True, omit_defaults=False):
         return all(getattr(self, name) == getattr(other, name) for name in _LASTING)
 
 
-_LASTING = ("endpoint", "repo", "revision", "commit", "tag", "pull_request", "files")
+_LASTING = (
+    *("endpoint", "repo", "revision", "commit", "tag", "pull_request", "files"),
+    "space",
+)
 
 
 def last_receipt(artifacts: Path) -> Receipt | None:

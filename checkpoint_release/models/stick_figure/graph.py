@@ -33,7 +33,6 @@ from checkpoint_release.models.stick_figure.onnx_builder import (
     Shape,
     Value,
 )
-from checkpoint_release.models.stick_figure.sines import cosine_and_sine
 
 RMS_EPSILON = 1e-6
 VIT_HEADS = 6
@@ -287,7 +286,8 @@ class Rotary:
             f"{scope}/angles",
             doc="position · inv_freq",
         )
-        cos, sin = cosine_and_sine(g, angles, scope)
+        cos = g.op("Cos", [angles], shape, f"{scope}/cos")
+        sin = g.op("Sin", [angles], shape, f"{scope}/sin")
         if g.opset >= 23:
             pair = self._by_sample(cos), self._by_sample(sin)
             return Angles(pair, pair)

@@ -9,20 +9,19 @@ forward looks at values, on zeros.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import ModelError, one_line
+from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.signature import (
     Dimension,
     Signature,
     TensorSpec,
-    resolve_shape,
 )
-from checkpoint_release.models.probing import shape_of_runs
+from checkpoint_release.models.probing import probed_outputs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 Config = Mapping[str, Any]
 _LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length")
@@ -131,9 +130,9 @@ def signature(kwargs: Config, inputs: list[str] | None) -> Signature:
     taken = _inputs(model, kwargs, inputs)
     dimensions = _dimensions(taken, kwargs)
     try:
-        outputs = _outputs(model, taken, dimensions)
+        outputs = probed_outputs(model, taken, dimensions)
     except ModelError:
-        outputs = _outputs(build_model(kwargs).eval(), taken, dimensions)
+        outputs = probed_outputs(build_model(kwargs).eval(), taken, dimensions)
     return Signature(taken, outputs, dimensions)
 
 
@@ -212,89 +211,3 @@ def _longest(config: Config) -> int | None:
                 offset = int(config.get("pad_token_id") or 0) + 1
             return longest - offset
     return None
-
-
-def _outputs(
-    model: nn.Module,
-    inputs: tuple[TensorSpec, ...],
-    dimensions: Mapping[str, Dimension],
-) -> tuple[TensorSpec, ...]:
-    """The outputs, by two runs.
-
-    Raises:
-        ModelError: forward fails, or returns no tensors.
-    """
-    sizes = [_sizes(dimensions, run) for run in range(2)]
-    first, second = (_run(model, inputs, each) for each in sizes)
-    if not first or first.keys() != second.keys():
-        raise ModelError(
-            f"{type(model).__name__} returned {sorted(first)}, and {sorted(second)} for"
-            " other sizes",
-            "state {model.signature} with a {model.factory} of your own",
-            options=["model.signature", "model.factory"],
-        )
-    names = {(sizes[0][name], sizes[1][name]): name for name in dimensions}
-    specs = []
-    for name, tensor in first.items():
-        shape = shape_of_runs(tuple(tensor.shape), tuple(second[name].shape), names)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        specs.append(TensorSpec(name, dtype, shape))
-    return tuple(specs)
-
-
-def _sizes(dimensions: Mapping[str, Dimension], run: int) -> dict[str, int]:
-    """Dimension → size in one of the two runs, within its bounds.
-
-    No two dimensions have the same sizes in both.
-    """
-    sizes: dict[str, int] = {}
-    for number, dimension in enumerate(dimensions.values()):
-        wanted = max(dimension.minimum, 2 + 7 * number) + (3 + number) * run
-        largest = wanted if dimension.maximum is None else dimension.maximum
-        sizes[dimension.name] = min(wanted, largest - (1 - run))
-    return sizes
-
-
-def _run(
-    model: nn.Module, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
-) -> dict[str, Tensor]:
-    """What forward returned for zeros: name → tensor, nested ones numbered.
-
-    Masks change no shape and are left out.
-
-    Raises:
-        ModelError: forward fails.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    arguments = {}
-    for spec in inputs:
-        if "mask" not in spec.name:
-            dtype, shape = getattr(torch, spec.dtype), resolve_shape(spec, sizes)
-            arguments[spec.name] = torch.zeros(shape, dtype=dtype, device=device)
-    try:
-        with torch.no_grad():
-            returned = model(**arguments)
-    except Exception as error:  # whatever a model of the library may raise
-        raise ModelError(
-            f"{type(model).__name__} fails on inputs of the shapes that its"
-            f" configuration states: {type(error).__name__}: {one_line(error, 300)}",
-            "correct the configuration, or choose {model.inputs}",
-            options=["model.inputs"],
-        ) from error
-    return dict(_tensors(returned, ""))
-
-
-def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in a nest of mappings and sequences, by joined names."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, member in value.items():
-            yield from _tensors(member, f"{place}_{key}" if place else str(key))
-    elif isinstance(value, list | tuple):
-        for number, member in enumerate(value):
-            yield from _tensors(member, f"{place}_{number}" if place else str(number))

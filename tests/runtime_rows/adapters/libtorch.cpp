@@ -22,9 +22,9 @@ int main(int count, char** arguments) {
   module.eval();
   std::vector<torch::jit::IValue> inputs;
   for (int i = 3; i < count; ++i) {
-    inputs.push_back(torch::pickle_load(bytes_of(arguments[i])).toTensor());
+    inputs.push_back(torch::jit::pickle_load(bytes_of(arguments[i])).toTensor());
   }
   const auto outputs = module.forward(inputs);
-  const auto pickled = torch::pickle_save(outputs);
+  const auto pickled = torch::jit::pickle_save(outputs);
   std::ofstream(arguments[2], std::ios::binary).write(pickled.data(), pickled.size());
 }

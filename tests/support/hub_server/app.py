@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, quote, unquote
 import pathspec
 import yaml
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from checkpoint_release.card.hub_terms import LICENSES
 from tests.support.hub_server.storage import (
@@ -33,6 +35,8 @@ from tests.support.hub_server.trusted import MINT, TrustedPublishers
 from tests.support.hub_server.xet import XetStorage
 
 Handler = Callable[[Request], Awaitable[Response]]
+SPACE = "@space"
+"""What follows the name of a Space among the repositories."""
 SIGNED = "X-Amz-Signature=a-secret-signature"
 
 
@@ -72,7 +76,8 @@ def make_app(hub: Hub, trusted: TrustedPublishers, xet: XetStorage) -> Starlette
     app = Starlette(
         routes=[
             Route(path, _guarded(act), methods=[method]) for method, path, act in routes
-        ]
+        ],
+        middleware=[Middleware(SpacesByName)],
     )
     app.state.hub, app.state.trusted, app.state.xet = hub, trusted, xet
     return app
@@ -94,6 +99,29 @@ def _guarded(act: Handler) -> Handler:
         return response
 
     return handle
+
+
+class SpacesByName:
+    """Serves a Space as the repository of its name and SPACE."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = _place_of_space(scope["path"])
+        await self.app(scope, receive, send)
+
+
+def _place_of_space(path: str) -> str:
+    """/api/spaces/ada/x/refs → /api/models/ada/x@space/refs; others stay."""
+    for lead, instead in (("/api/spaces/", "/api/models/"), ("/spaces/", "/")):
+        if path.startswith(lead):
+            namespace, name, *rest = path.removeprefix(lead).split("/")
+            bare = name.removesuffix(".git")
+            suffix = name.removeprefix(bare)
+            return "/".join([f"{instead}{namespace}", f"{bare}{SPACE}{suffix}", *rest])
+    return path
 
 
 def _moved(request: Request) -> Response | None:
@@ -183,6 +211,10 @@ async def _create(request: Request) -> Response:
         raise HubError(401, "Invalid username or password.")
     namespace = asked["organization"] or account.name
     repo_id = f"{namespace}/{asked['name']}"
+    if asked.get("type") == "space":
+        if asked.get("sdk") != "static":
+            raise HubError(400, "only static Spaces are free")
+        repo_id += SPACE
     if hub.creation_refused or not account.can_write(repo_id):
         raise HubError(
             403,
@@ -204,8 +236,8 @@ async def _info(request: Request) -> Response:
         for path, entry in commit.files.items()
     ]
     described = {
-        "id": repo.repo_id,
-        "modelId": repo.repo_id,
+        "id": repo.repo_id.removesuffix(SPACE),
+        "modelId": repo.repo_id.removesuffix(SPACE),
         "sha": commit.oid,
         "private": repo.private,
         "gated": "auto" if repo.gated else False,

@@ -1,0 +1,57 @@
+"""Building a model of diffusers from its configuration, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_release.core.errors import MissingLibraryError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASS = "_class_name"
+"""The key of a configuration that names the model's class."""
+
+
+def import_diffusers() -> Any:
+    """The library.
+
+    Raises:
+        MissingLibraryError: it isn't installed.
+    """
+    try:
+        import diffusers
+    except ModuleNotFoundError as error:
+        if error.name != "diffusers":
+            raise
+        raise MissingLibraryError(
+            "diffusers is not installed",
+            "run pip install 'checkpoint-release[diffusers]'",
+        ) from None
+    return diffusers
+
+
+def model_class(diffusers: Any, values: Mapping[str, Any]) -> Any:
+    """The class that a configuration names.
+
+    Raises:
+        ValueError: diffusers has no such model.
+    """
+    name = values.get(CLASS)
+    found = getattr(diffusers, str(name), None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.ModelMixin)):
+        raise ValueError(f"there is no model class {name!r}")
+    return found
+
+
+def build_model(values: Mapping[str, Any]) -> nn.Module:
+    """The model with random weights, in float32.
+
+    Raises:
+        ValueError: diffusers has no such model.
+    """
+    chosen = model_class(import_diffusers(), values)
+    own = {key: value for key, value in values.items() if not key.startswith("_")}
+    model: nn.Module = chosen.from_config(own)
+    return model
