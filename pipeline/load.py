@@ -8,7 +8,9 @@ called, and torch isn't either.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +25,8 @@ from checkpoint_release.core.artifacts.checkpoint import (
 )
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.files import artifact_folder, joint_sha256
-from checkpoint_release.core.params import CheckpointParams, load_params
+from checkpoint_release.core.files import FileEntry, artifact_folder, joint_sha256
+from checkpoint_release.core.params import CheckpointParams, Params, load_params
 from checkpoint_release.core.parity_sizes import possible_sizes
 from checkpoint_release.core.selection import Selection
 from checkpoint_release.core.sources import make_importable, require_watched
@@ -40,7 +42,11 @@ from checkpoint_release.state_dict.buffers import (
     rounding_note,
 )
 from checkpoint_release.state_dict.candidates import StateDict
-from checkpoint_release.state_dict.model_weights import AdapterFile, read_model_weights
+from checkpoint_release.state_dict.model_weights import (
+    AdapterFile,
+    ModelWeights,
+    read_model_weights,
+)
 from checkpoint_release.state_dict.near_miss import with_advice
 from checkpoint_release.state_dict.shards import INDEX_SUFFIX
 from checkpoint_release.state_dict.sources import read_source
@@ -54,60 +60,38 @@ OUT = stage.ARTIFACTS / CHECKPOINT
 ADAPTERS = Path("checkpoints/adapters")
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What the checkpoint holds.
+
+    Attributes:
+        architecture: the model, without its weights.
+        tensors: its weights, by its own names.
+        found: how they were found in the file.
+        recomputed: names of the buffers that aren't the file's.
+    """
+
+    architecture: Architecture
+    tensors: StateDict
+    found: ModelWeights
+    recomputed: list[str]
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params()
-    options = params.checkpoint
     require_watched(params.model)
     make_importable(params.model)
-    checkpoint = _read(options.path, options)
-    adapters = _read_adapters(options)
+    checkpoint = _read(params.checkpoint.path, params.checkpoint)
+    adapters = _read_adapters(params.checkpoint)
     with ThreadPoolExecutor(1) as pool:
         # takes about as long as all the rest, and leaves the interpreter free
         digest = pool.submit(checkpoint.sha256)
-        weights = read_model_weights(
-            checkpoint,
-            adapters,
-            state_dict=options.state_dict,
-            alpha=options.lora_alpha,
-            dequantise=options.dequantise,
-            half_precision=options.half_precision,
-            selection=Selection(tuple(options.leave_out), options.prefix),
-        )
-        tensors = weights.tensors
-        shapes = {name: (each.dtype, each.shape) for name, each in tensors.items()}
-        architecture = with_advice(partial(read_architecture, params.model), shapes)
-        tensors = _under_own_names(architecture, tensors)
-        tensors, buffers = _recompute(architecture, tensors, options)
-        check_weights = architecture.hook("check_weights")
-        if check_weights:
-            check_weights(architecture.kwargs, tensors)
-
+        model = _find_model(checkpoint, adapters, params)
         with artifact_folder(OUT) as folder:
-            checked = tensors
-            if options.non_finite == "refuse":
-                checked = {name: Finite(name, each) for name, each in tensors.items()}
-            entry = write_safetensors(folder / WEIGHTS_FILE, checked, {"format": "pt"})
-            origin = Origin(
-                sha256=digest.result(),
-                size=checkpoint.size,
-                container=checkpoint.container,
-                state_dict=escape_surrogates(weights.key),
-                prefix=weights.prefix,
-                left_out=[escape_surrogates(name) for name in weights.left_out],
-                half_precision=options.half_precision,
-                adapter=_digest_of(adapters),
-                recomputed_buffers=buffers,
-                quantised=weights.quantised,
-            )
-            facts = CheckpointFacts(
-                model=architecture.to_json(),
-                tensors=tensor_statistics(tensors),
-                training=training_facts(checkpoint.entries, leave_out=weights.top_keys),
-                origin=origin,
-                lora=weights.lora,
-                left_out=checkpoint.left_out,
-            )
+            entry = _write_weights(folder, model.tensors, params.checkpoint)
+            origin = _origin(checkpoint, digest.result(), adapters, model, params)
+            facts = _facts(checkpoint, origin, model)
             facts.write(folder / FACTS_FILE)
             made_from = {"checkpoint": origin.sha256}
             if origin.adapter:
@@ -117,11 +101,86 @@ def main() -> None:
             )
     for line in (*facts.describe(), *checkpoint.notes):
         print(f"{checkpoint.path}: {line}")
-    for note in possible_sizes(architecture.signature, params.parity.sizes)[1]:
+    for note in _notes(model, params):
         print(f"note: {note}")
-    if weights.rounds_lora:
-        print(
-            "note: LoRA's update is rounded to half precision;"
+
+
+def _find_model(
+    checkpoint: Checkpoint, adapters: list[AdapterFile], params: Params
+) -> _Model:
+    """Find the weights, and the model that they are of."""
+    options = params.checkpoint
+    found = read_model_weights(
+        checkpoint,
+        adapters,
+        state_dict=options.state_dict,
+        alpha=options.lora_alpha,
+        dequantise=options.dequantise,
+        half_precision=options.half_precision,
+        selection=Selection(tuple(options.leave_out), options.prefix),
+    )
+    shapes = {name: (each.dtype, each.shape) for name, each in found.tensors.items()}
+    architecture = with_advice(partial(read_architecture, params.model), shapes)
+    tensors = _under_own_names(architecture, found.tensors)
+    tensors, buffers = _recompute(architecture, tensors, options)
+    check_weights = architecture.hook("check_weights")
+    if check_weights:
+        check_weights(architecture.kwargs, tensors)
+    return _Model(architecture, tensors, found, buffers)
+
+
+def _write_weights(
+    folder: Path, tensors: StateDict, options: CheckpointParams
+) -> FileEntry:
+    """Write the weights, looking for NaN and infinity as they go by."""
+    checked = tensors
+    if options.non_finite == "refuse":
+        checked = {name: Finite(name, each) for name, each in tensors.items()}
+    return write_safetensors(folder / WEIGHTS_FILE, checked, {"format": "pt"})
+
+
+def _origin(
+    checkpoint: Checkpoint,
+    digest: str,
+    adapters: list[AdapterFile],
+    model: _Model,
+    params: Params,
+) -> Origin:
+    """Where the weights are from."""
+    found = model.found
+    return Origin(
+        sha256=digest,
+        size=checkpoint.size,
+        container=checkpoint.container,
+        state_dict=escape_surrogates(found.key),
+        prefix=found.prefix,
+        left_out=[escape_surrogates(name) for name in found.left_out],
+        half_precision=params.checkpoint.half_precision,
+        adapter=_digest_of(adapters),
+        recomputed_buffers=model.recomputed,
+        quantised=found.quantised,
+    )
+
+
+def _facts(checkpoint: Checkpoint, origin: Origin, model: _Model) -> CheckpointFacts:
+    """What is known about the weights."""
+    found = model.found
+    return CheckpointFacts(
+        model=model.architecture.to_json(),
+        tensors=tensor_statistics(model.tensors),
+        training=training_facts(checkpoint.entries, leave_out=found.top_keys),
+        origin=origin,
+        lora=found.lora,
+        left_out=checkpoint.left_out,
+    )
+
+
+def _notes(model: _Model, params: Params) -> Iterator[str]:
+    """What a user might not expect, and may want to change."""
+    yield from possible_sizes(model.architecture.signature, params.parity.sizes)[1]
+    if model.found.rounds_lora:
+        yield (
+            "LoRA's update is rounded to half precision;"
             " checkpoint.half_precision: cast keeps all of it"
         )
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 from checkpoint_release.benchmark.settings import Sizes
 from checkpoint_release.benchmark.ways import Way
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
+from checkpoint_release.core.inherited_environment import inherited_environment
 from checkpoint_release.core.signature import Array, sample_inputs
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.runtimes.runtime import Options, Runtime
@@ -74,16 +75,8 @@ def environment(threads: int) -> Iterator[None]:
         wanted = dict.fromkeys(_THREADS, str(threads))
         wanted["TORCHINDUCTOR_CACHE_DIR"] = folder
         wanted["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes of its own
-        before = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
-        try:
+        with inherited_environment(wanted):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
 
 class Worker:

@@ -14,9 +14,8 @@ import multiprocessing.forkserver
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,6 +27,7 @@ import numpy as np
 
 from checkpoint_release.core.artifacts.formats import FORMATS, ONNX
 from checkpoint_release.core.errors import CheckpointReleaseError, one_line
+from checkpoint_release.core.inherited_environment import inherited_environment
 from checkpoint_release.core.signature import Arrays
 from checkpoint_release.core.trust import OWN_ARTIFACTS
 from checkpoint_release.parity.cases import Case
@@ -135,7 +135,7 @@ def preload_torch() -> None:
     loaded = [name for name in sys.modules if name.startswith(f"{_LIBRARY}.")]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*loaded, f"{_LIBRARY}.parity.preload"])
-    with _worker_environment():
+    with inherited_environment(ENVIRONMENT):
         multiprocessing.forkserver.ensure_running()
 
 
@@ -159,7 +159,10 @@ def run_isolated(
     preload_torch()
     in_order = sorted(jobs, key=lambda name: jobs[name].priority)
     running, results = {}, {}
-    with _worker_environment(), ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
+    with (
+        inherited_environment(ENVIRONMENT),
+        ThreadPoolExecutor(at_once or os.cpu_count()) as pool,
+    ):
         for name in in_order:
             running[name] = pool.submit(_run_in_process, jobs[name], cases)
         try:
@@ -335,22 +338,3 @@ def _send_result(receiver: Connection, sender: Connection, log: Path) -> None:
     function, arguments = receiver.recv()
     sender.send(function(*arguments))
     sender.close()
-
-
-@contextmanager
-def _worker_environment() -> Iterator[None]:
-    """The environment that processes started meanwhile inherit.
-
-    Libraries read these variables when they are loaded, so a process must have them
-    from its start; afterwards this one has its own again.
-    """
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -252,7 +252,7 @@ def test_weights_keep_their_names_and_bytes(
     own = {
         name: array
         for name, array in stored.items()
-        if not name.startswith("constant_")
+        if not name.startswith(("constant_", "constant/"))
     }
     unused = {
         name

@@ -200,7 +200,7 @@ def test_a_job_of_a_large_model_holds_its_weights_once(
         sys.executable,
         "-m",
         "tests.support.one_job",
-        large_model,
+        str(large_model),
         format,
         dtype,
     ]

@@ -26,17 +26,18 @@ EXCESS = {
         core.artifacts.config core.artifacts.error_tables core.artifacts.parity
         core.artifacts.receipt core.artifacts.release
         core.artifacts.released_files core.dvc_files core.extras
-        core.file_sharing core.fixed_sizes core.large core.run_record
-        core.signing_keys core.training state_dict.advice state_dict.fitting
-        state_dict.inspection state_dict.inspection_report tensors.views
+        core.file_sharing core.fixed_sizes core.inherited_environment core.large
+        core.run_record core.signing_keys core.training state_dict.advice
+        state_dict.fitting state_dict.inspection state_dict.inspection_report
+        tensors.views
     """,
     "export-safetensors": """
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
         core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.large core.parity_sizes
-        core.run_record core.selection core.signing_keys core.training
-        exporting.export_dimensions exporting.export_failure
+        core.extras core.fixed_sizes core.inherited_environment core.large
+        core.parity_sizes core.run_record core.selection core.signing_keys
+        core.training exporting.export_dimensions exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
@@ -48,10 +49,10 @@ EXCESS = {
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
         core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.file_sharing core.parity_sizes core.run_record
-        core.signing_keys core.training exporting.model_code
-        exporting.torch_archive exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes
+        core.extras core.file_sharing core.inherited_environment
+        core.parity_sizes core.run_record core.signing_keys core.training
+        exporting.model_code exporting.torch_archive exporting.torch_export
+        exporting.torchscript exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
@@ -69,9 +70,9 @@ EXCESS = {
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
         core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.parity_sizes core.run_record
-        core.signing_keys core.training exporting.model_code
-        exporting.transformers_code.configuration_release
+        core.extras core.fixed_sizes core.inherited_environment
+        core.parity_sizes core.run_record core.signing_keys core.training
+        exporting.model_code exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
@@ -122,16 +123,17 @@ EXCESS = {
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.file_sharing
-        core.fixed_sizes core.large core.parity_sizes core.run_record
-        core.selection tensors.joined tensors.statistics tensors.views
-        tensors.wrappers
+        core.fixed_sizes core.inherited_environment core.large core.parity_sizes
+        core.run_record core.selection tensors.joined tensors.statistics
+        tensors.views tensors.wrappers
     """,
     "publish": """
         core.artifacts.benchmark core.artifacts.error_tables core.extras
-        core.fixed_sizes core.large core.parity_sizes core.selection page.npm
-        release.attested release.checks release.differences release.examples
-        release.fetched release.policy release.verify tensors.joined
-        tensors.statistics tensors.views tensors.wrappers
+        core.fixed_sizes core.inherited_environment core.large core.parity_sizes
+        core.selection page.npm release.attested release.checks
+        release.differences release.examples release.fetched release.policy
+        release.verify tensors.joined tensors.statistics tensors.views
+        tensors.wrappers
     """,
 }
 

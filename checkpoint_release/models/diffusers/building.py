@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import MissingLibraryError
+from checkpoint_release.core.extras import extras_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,15 +20,8 @@ def import_diffusers() -> Any:
     Raises:
         MissingLibraryError: it isn't installed.
     """
-    try:
+    with extras_named():
         import diffusers
-    except ModuleNotFoundError as error:
-        if error.name != "diffusers":
-            raise
-        raise MissingLibraryError(
-            "diffusers is not installed",
-            "run pip install 'checkpoint-release[diffusers]'",
-        ) from None
     return diffusers
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import MissingLibraryError
+from checkpoint_release.core.extras import extras_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,15 +33,8 @@ def import_transformers() -> Any:
     Raises:
         MissingLibraryError: it isn't installed.
     """
-    try:
+    with extras_named():
         import transformers
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise MissingLibraryError(
-            "transformers is not installed",
-            "run pip install 'checkpoint-release[transformers]'",
-        ) from None
     return transformers
 
 
