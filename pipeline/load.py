@@ -115,6 +115,7 @@ def _find_model(
         adapters,
         state_dict=options.state_dict,
         alpha=options.lora_alpha,
+        dequantise=options.dequantise,
         half_precision=options.half_precision,
         selection=Selection(tuple(options.leave_out), options.prefix),
     )
@@ -157,6 +158,7 @@ def _origin(
         half_precision=params.checkpoint.half_precision,
         adapter=_digest_of(adapters),
         recomputed_buffers=model.recomputed,
+        quantised=found.quantised,
     )
 
 

@@ -145,6 +145,7 @@ class CheckpointParams(Section, frozen=True):
     adapter: Text | dict[Text, Weight] | None
     lora_alpha: Positive | None
     salvage: bool
+    dequantise: bool
     half_precision: Literal["keep", "cast", "refuse"]
     recompute_buffers: bool
     non_finite: Literal["refuse", "keep"]

@@ -22,6 +22,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnx.reference import ReferenceEvaluator
 
 from checkpoint_release.core.dtypes import FLOATS
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Array, Arrays
 from checkpoint_release.parity.constants import Constant, Weights, likely_number
 from checkpoint_release.parity.double_operators import OPERATORS
@@ -39,8 +40,9 @@ TYPES = ("to", "dtype", "stash_type")
 """The attributes by which a node says what type it computes in, or gives."""
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """What is widened."""
-LARGEST_HELD = 4 << 20
-"""Bytes of a weight in the file; larger ones are widened while a node reads them."""
+LARGEST_HELD = 64 << 10
+"""Bytes of a weight of a large model; larger ones are widened while a node reads them.
+"""
 EXACT_BITS = 12
 """Numbers of so few significant bits, such as 0.5 and 768, are what was meant."""
 
@@ -193,7 +195,7 @@ class DoubleGraph:
 
 
 def _take_mapped(file: Path, graph: onnx.GraphProto) -> dict[str, Tensor]:
-    """Take the large weights out of a graph; they stay in the file.
+    """Take the large weights out of the graph of a large model; they stay in the file.
 
     Args:
         file: of the graph.
@@ -204,10 +206,13 @@ def _take_mapped(file: Path, graph: onnx.GraphProto) -> dict[str, Tensor]:
         Name → tensor.
     """
     inner = _read_inside(graph)
+    tensors = map_initializers(file, graph)
+    if not is_large(sum(tensor.nbytes for tensor in tensors.values())):
+        return {}
     mapped = {}
-    for name, tensor in map_initializers(file, graph).items():
-        is_large = tensor.nbytes > LARGEST_HELD and tensor.dtype in FLOATS
-        if is_large and name not in inner:
+    for name, tensor in tensors.items():
+        is_float = tensor.dtype in FLOATS
+        if is_float and tensor.nbytes > LARGEST_HELD and name not in inner:
             mapped[name] = tensor
     kept = [tensor for tensor in graph.initializer if tensor.name not in mapped]
     del graph.initializer[:]

@@ -18,7 +18,7 @@ from checkpoint_release.state_dict.candidates import (
     outline,
     tensors_in,
 )
-from checkpoint_release.state_dict.quantised import REMEDY, quantisation_in
+from checkpoint_release.state_dict.quantised import OPTION, quantisation_in, remedy
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import TensorLike
 
@@ -159,7 +159,9 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
     layout = quantisation_in(value)
     if layout:
         return CheckpointError(
-            f"the checkpoint's weights are quantised, as {layout} lays them out", REMEDY
+            f"the checkpoint's weights are quantised, as {layout} lays them out",
+            remedy(layout),
+            options=[OPTION],
         )
     if isinstance(value, Inert):
         return CheckpointError(problem, _SAVE_WEIGHTS)

@@ -14,6 +14,7 @@ from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
 from checkpoint_release.state_dict.adapter_names import has_factors
 from checkpoint_release.state_dict.candidates import StateDict
+from checkpoint_release.state_dict.dequantise import dequantised
 from checkpoint_release.state_dict.find import find_state_dict
 from checkpoint_release.state_dict.framework_layouts import (
     refuse_flat_parameters,
@@ -57,6 +58,9 @@ class ModelWeights:
         lora: the adapter that was merged; None: there was none.
         left_out: the names of the tensors that aren't the model's, as the file has
             them.
+        quantised: how they were laid out before they were turned into floats; "" where
+            they always were.
+        used_up: the names of the tensors that only described quantised ones.
     """
 
     tensors: StateDict
@@ -64,6 +68,8 @@ class ModelWeights:
     prefix: str
     lora: MergedLora | None
     left_out: tuple[str, ...] = ()
+    quantised: str = ""
+    used_up: tuple[str, ...] = ()
 
     @property
     def top_keys(self) -> frozenset[str]:
@@ -71,7 +77,7 @@ class ModelWeights:
         if self.key:
             return frozenset({self.key.partition(".")[0]})
         names = [self.prefix + name for name in self.tensors]
-        return frozenset((*names, *self.left_out))
+        return frozenset((*names, *self.left_out, *self.used_up))
 
     @property
     def rounds_lora(self) -> bool:
@@ -88,6 +94,7 @@ def read_model_weights(
     *,
     state_dict: str | None = None,
     alpha: float | None = None,
+    dequantise: bool = False,
     half_precision: str = "keep",
     selection: Selection = _ALL,
 ) -> ModelWeights:
@@ -98,6 +105,8 @@ def read_model_weights(
         adapters: LoRA factors in files of their own.
         state_dict: key of the weights, dotted where nested; None: the only ones.
         alpha: LoRA's alpha, where the file with the factors doesn't say it.
+        dequantise: turn quantised weights into the floats that they stand for, where
+            their layout says all that it takes.
         half_precision: what becomes of float16 and bfloat16: keep, cast (to float32)
             or refuse.
         selection: which tensors are the model's, and what their names begin with.
@@ -113,7 +122,11 @@ def read_model_weights(
     found = find_state_dict(checkpoint.value, state_dict)
     refuse_flat_parameters(found.weights)
     _check_size(found.weights)
-    selected = select(found.weights, selection)
+    floats, quantised = found.weights, ""
+    if dequantise:
+        floats, quantised = dequantised(found.weights)
+    used_up = tuple(name for name in found.weights if name not in floats)
+    selected = select(floats, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of
     # the sum.
     tensors = cast_half(selected.tensors, half_precision)
@@ -126,7 +139,15 @@ def read_model_weights(
         refuse_adapter_beside(found.adapter_beside, str(checkpoint.path))
         own = lora_config(checkpoint, alpha) if has_factors(tensors) else None
         merged, lora = merge_lora(tensors, own=own)
-    return ModelWeights(merged, found.key, selected.prefix, lora, selected.left_out)
+    return ModelWeights(
+        merged,
+        found.key,
+        selected.prefix,
+        lora,
+        selected.left_out,
+        quantised,
+        used_up,
+    )
 
 
 def _refuse_adapter_alone(checkpoint: Checkpoint) -> None:

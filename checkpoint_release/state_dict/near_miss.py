@@ -18,7 +18,11 @@ from checkpoint_release.core.selection import (
     pattern_of,
     remedy,
 )
-from checkpoint_release.state_dict.quantised import REMEDY, quantisation
+from checkpoint_release.state_dict.quantised import (
+    OPTION,
+    quantisation,
+)
+from checkpoint_release.state_dict.quantised import remedy as remedy_for
 
 _COUNTERS = ("*total_ops", "*total_params")  # thop's, in every module that it profiled
 _MAX_TRIED = 100  # selections, each of which is held against the model
@@ -45,7 +49,8 @@ def with_advice(read: Callable[[TensorShapes], T], shapes: TensorShapes) -> T:
             raise ArchitectureError(
                 f"the checkpoint's weights are quantised, as {layout} lays them out,"
                 f" and so they don't fit: {error.problem}",
-                REMEDY,
+                remedy_for(layout),
+                options=[OPTION],
             ) from None
         selection = near_miss(shapes, lambda nearby: _fits(read, nearby))
         if selection is None:

@@ -23,6 +23,10 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """A library's layout, and the ends of names that all occur in it; the more telling
 first.
 """
+CAN_BE_FLOATS = ("bitsandbytes in 4 bits", "bitsandbytes in 8 bits")
+"""The layouts that say all that it takes; see checkpoint_release.state_dict.dequantise.
+"""
+OPTION = "checkpoint.dequantise"
 REMEDY = (
     "release the weights from before they were quantised; or turn them into floats"
     " where they were (such as by model.dequantize() in transformers), and save that"
@@ -62,6 +66,17 @@ def quantisation_in(value: Any) -> str:
     return ""
 
 
+def remedy(layout: str) -> str:
+    """What to do about it, for a message that has OPTION among its options."""
+    if layout in CAN_BE_FLOATS:
+        return (
+            "set {checkpoint.dequantise} to true, which turns them into the floats that"
+            " they stand for; or release the weights from before they were quantised"
+        )
+    return REMEDY
+
+
 def note(layout: str) -> str:
     """A sentence about it."""
-    return f"the weights are quantised, as {layout} lays them out: {REMEDY}"
+    advice = remedy(layout).replace(f"{{{OPTION}}}", OPTION)
+    return f"the weights are quantised, as {layout} lays them out: {advice}"

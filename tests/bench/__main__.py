@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHES = ("checkpoint", "hostile", "exports", "loader", "pipeline")
+BENCHES = ("checkpoint", "size", "hostile", "exports", "loader", "pipeline")
 
 
 def main() -> None:

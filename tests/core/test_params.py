@@ -116,7 +116,7 @@ def test_the_project_s_own_params_are_valid() -> None:
             "  sizes: {sequence: [99999999999]}",
             ["parity.sizes", "99999999999", "<= 2147483647"],
         ),
-        ("  opset: 17", "  opset: 017", ["017", "octal", "line 37"]),
+        ("  opset: 17", "  opset: 017", ["017", "octal", "line 38"]),
         (
             "  datasets: []",
             '  datasets: [".."]',

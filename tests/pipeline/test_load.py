@@ -506,3 +506,23 @@ def test_a_factory_that_ends_the_process_ends_no_stage(
                 "their_model:build", {}, Signature((), (), {}), trust=OWN_ARTIFACTS
             )
         )
+
+
+def test_weights_in_8_bits_are_released_as_floats_on_request_alone(run: Run) -> None:
+    state_dict = weights()
+    name = next(key for key, tensor in state_dict.items() if tensor.ndim == 2)
+    module = name.removesuffix(".weight")
+    scale = state_dict[name].abs().amax(dim=1)
+    rows = (state_dict[name] * 127 / scale[:, None]).round().to(torch.int8)
+    quantised = {**state_dict, name: rows, f"{module}.SCB": scale}
+    with pytest.raises(ArchitectureError, match="bitsandbytes in 8 bits") as refused:
+        run(quantised)
+    assert "set checkpoint.dequantise to true" in str(refused.value)
+    facts = run(quantised, checkpoint__dequantise=True)
+    assert facts.origin.quantised == "bitsandbytes in 8 bits"
+    assert not facts.training and "turned into floats" in facts.describe()[1]
+    found = written()
+    assert found.keys() == state_dict.keys()
+    step = (scale / 127)[:, None]
+    assert ((found[name] - state_dict[name]).abs() <= step * 0.51).all()
+    assert facts.architecture.kwargs == MOTION_ONLY

@@ -54,6 +54,8 @@ class Origin(Record, frozen=True, kw_only=True):
         adapter: sha256 of the LoRA adapter's file, where there was one.
         recomputed_buffers: the names of those that were computed anew, rather than
             taken from the file.
+        quantised: how the weights were laid out before they were turned into floats,
+            such as "bitsandbytes in 4 bits"; "" where they always were.
     """
 
     sha256: str
@@ -65,6 +67,7 @@ class Origin(Record, frozen=True, kw_only=True):
     adapter: str | None = None
     left_out: list[str] = msgspec.field(default_factory=list)
     recomputed_buffers: list[str] = msgspec.field(default_factory=list)
+    quantised: str = ""
 
 
 class MergedLora(Record, frozen=True, kw_only=True):
@@ -137,6 +140,8 @@ class CheckpointFacts(Record, frozen=True, kw_only=True):
             lines.append(
                 f"left out {len(self.origin.left_out)} tensors: {tensors_left}"
             )
+        if self.origin.quantised:
+            lines.append(f"turned into floats: {self.origin.quantised}")
         if lora:
             lines.append(
                 f"merged LoRA into {len(lora.layers)} layers: alpha {lora.alpha}, rank"
