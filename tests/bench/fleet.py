@@ -31,7 +31,7 @@ from checkpoint_release.fleet.refs import write_member
 from checkpoint_release.fleet.spec import load_spec
 from tests.support.fleets import imagined, small_project
 
-RESULT = 15_000  # bytes of the texts in a result: dvc.lock, params.yaml
+RESULT = 33_000  # bytes of the texts in a result: dvc.lock, params.yaml and so on
 
 
 def main() -> None:
@@ -88,6 +88,7 @@ def simulate(asked: argparse.Namespace, folder: Path) -> None:
         threads_per_worker=1,
         processes=False,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         memory_limit=0,
     )
     with cluster, Client(cluster) as client, patch.object(schedule, "launch", sleep):
