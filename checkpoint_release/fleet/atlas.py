@@ -66,10 +66,10 @@ def atlas(plan: FleetPlan, rows: Sequence[Row], failed: Sequence[Failed]) -> str
 
 
 def _charts(rows: Sequence[Row]) -> Iterator[str]:
-    """A chart for each figure: training facts, sizes, and the proof of each format."""
+    """A chart for each figure: the proof of each format, sizes, and training facts."""
     axis, positions = axis_of(rows)
     yield '<div class="charts">'
-    for chart in [*_training(rows, axis, positions), *_built(rows, axis, positions)]:
+    for chart in [*_built(rows, axis, positions), *_training(rows, axis, positions)]:
         names = list(chart.lines)
         shown = legend(names) if len(names) > 1 else ""
         yield f"<figure>{chart.svg()}{shown}</figure>"

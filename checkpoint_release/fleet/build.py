@@ -21,6 +21,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from checkpoint_release.core.artifacts.benchmark import BENCHMARK
 from checkpoint_release.core.artifacts.checkpoint import (
     CHECKPOINT,
     FACTS_FILE,
@@ -121,7 +122,7 @@ def _build_points(job: Job, clone: Path, transcript: Transcript) -> list[PointBu
     most exports run once.
     """
     # A release of the pipeline's own checkpoint says nothing about this one.
-    for path in (LOCK, ARTIFACTS / RECEIPT):
+    for path in (LOCK, ARTIFACTS / RECEIPT, ARTIFACTS / BENCHMARK):
         path.unlink(missing_ok=True)
     checkpoint = fetch(job, clone)
     built = []
@@ -131,6 +132,8 @@ def _build_points(job: Job, clone: Path, transcript: Transcript) -> list[PointBu
         if earlier is not None:
             LOCK.write_text(earlier.lock)
             PARITY.write_text(earlier.parity)
+            if earlier.benchmark:
+                (ARTIFACTS / BENCHMARK).write_text(earlier.benchmark)
             (ARTIFACTS / RECEIPT).write_text(earlier.statement)
         _write_params(point, checkpoint)
         begun = time.monotonic()
@@ -219,6 +222,7 @@ def _read_point(
         params=PARAMS.read_text(),
         lock=LOCK.read_text(),
         parity=PARITY.read_text(),
+        benchmark=(ARTIFACTS / BENCHMARK).read_text(),
         statement=(ARTIFACTS / RECEIPT).read_text(),
         release=sha256(folder / RELEASE),
         built=release.built.sha256,

@@ -65,7 +65,8 @@ def _member(plan: FleetPlan, member: Member, built: Built) -> dict[str, Any]:
     publications = {each.target: each.receipt.to_json() for each in built.publications}
     for receipt in publications.values():
         receipt.pop("files")  # each point lists its own
-    texts = ("params", "lock", "parity", "statement")  # which the ref's commits hold
+    # which the ref's commits hold
+    texts = ("params", "lock", "parity", "statement", "benchmark")
     points = [
         {key: value for key, value in point.to_json().items() if key not in texts}
         for point in built.points

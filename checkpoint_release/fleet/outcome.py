@@ -21,12 +21,14 @@ class Earlier(Record, frozen=True, kw_only=True):
     right.
 
     Attributes:
-        lock, parity, statement: texts of dvc.lock, parity.json and publish.json.
+        lock, parity, statement, benchmark: texts of dvc.lock, parity.json, publish.json
+            and benchmark.json.
     """
 
     lock: str
     parity: str
     statement: str
+    benchmark: str = ""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -69,8 +71,8 @@ class PointBuilt(Record, frozen=True, kw_only=True):
     Attributes:
         name: of the point.
         overrides: dotted key → value over the project's parameters.
-        params, lock, parity, statement: texts of params.yaml, dvc.lock, parity.json and
-            publish.json.
+        params, lock, parity, statement, benchmark: texts of params.yaml, dvc.lock,
+            parity.json, publish.json and benchmark.json.
         release: sha256 of release.json.
         built: digest of all files that don't depend on the machine.
         files: path in the release → size and sha256.
@@ -97,11 +99,17 @@ class PointBuilt(Record, frozen=True, kw_only=True):
     values: int
     ran: list[str]
     seconds: float
+    benchmark: str = ""
 
     @property
     def earlier(self) -> Earlier:
         """What a later build of it starts from."""
-        return Earlier(lock=self.lock, parity=self.parity, statement=self.statement)
+        return Earlier(
+            lock=self.lock,
+            parity=self.parity,
+            statement=self.statement,
+            benchmark=self.benchmark,
+        )
 
 
 class Publication(Record, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ STAGES = (
     "export-onnx",
     "export-torchscript",
     "parity-check",
+    "benchmark",
     "model-card",
     "publish",
 )

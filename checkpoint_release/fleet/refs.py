@@ -152,6 +152,8 @@ def _files(point: PointBuilt) -> dict[str, str]:
     }
     if point.statement:
         files["artifacts/publish.json"] = point.statement
+    if point.benchmark:
+        files["artifacts/benchmark.json"] = point.benchmark
     return files
 
 

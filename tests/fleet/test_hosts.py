@@ -1,4 +1,4 @@
-"""A fleet on two hosts over SSH, one of which fails on the way."""
+"""A fleet on two hosts over SSH, one of which fails, or can't be reached any more."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.fleets import WEIGHTS_ONLY, Fleet, fleet_checkout, wait_until
+from tests.support.other_network import OtherNetwork
 from tests.support.project import LIMIT
 from tests.support.ssh_server import SshHost
 
 pytestmark = pytest.mark.slow
 
 
-def write_hosts(fleet: Fleet, hosts: list[SshHost]) -> None:
+def write_hosts(
+    fleet: Fleet, hosts: list[SshHost], scheduler: str = "127.0.0.1"
+) -> None:
     known = fleet.path.parent / "known_hosts"
     known.write_text("".join(host.known for host in hosts))
     stated = {
-        "scheduler": "127.0.0.1",
+        "scheduler": scheduler,
         "known_hosts": str(known),
         "hosts": [
-            {"host": "127.0.0.1", "port": host.port, "key": str(host.key)}
+            {"host": host.address, "port": host.port, "key": str(host.key)}
             for host in hosts
         ],
     }
@@ -57,6 +60,29 @@ def test_a_host_that_fails_leaves_its_members_to_the_other(tmp_path: Path) -> No
         assert failed.returncode == 1
         assert "127.0.0.1 can't be reached over SSH" in failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+def test_a_network_that_is_cut_leaves_the_members_beyond_it_to_the_other_host(
+    tmp_path: Path,
+) -> None:
+    fleet = fleet_checkout(tmp_path, steps=2, params=WEIGHTS_ONLY)
+    with (
+        OtherNetwork() as network,
+        SshHost(tmp_path / "one") as one,
+        SshHost(tmp_path / "two", network) as two,
+    ):
+        write_hosts(fleet, [one, two], network.here)
+        with fleet.started("run", "--cluster", "ssh:../hosts.yaml") as run:
+            wait_until(
+                lambda: member_on(one) and member_on(two), "a member on each host"
+            )
+            network.cut()
+            printed, _ = run.communicate(timeout=LIMIT)
+            assert run.returncode == 0, printed
+        assert "2 of 2 members are built" in printed
+        beyond = Fleet(fleet.project, two.home)
+        # a worker that hears nothing of its scheduler ends, and its member with it
+        wait_until(lambda: not beyond.processes(), "the end of the member beyond it")
 
 
 def member_on(host: SshHost) -> bool:

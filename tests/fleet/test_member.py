@@ -18,6 +18,7 @@ from checkpoint_release.fleet.schedule import Schedule
 from checkpoint_release.fleet.spec import load_spec
 from checkpoint_release.fleet.workspace import require_pins, scratch_clone
 from tests.support.fleets import FOLDER, Fleet, small_project
+from tests.support.simulated_cluster import SimulatedCluster
 
 
 @pytest.fixture
@@ -145,58 +146,31 @@ def test_a_checkpoint_that_changed_since_the_plan_is_not_released(fleet: Fleet) 
         require_planned(checkpoint, "0" * 64, "any")
 
 
-class Cluster:
-    """A cluster that answers at once, as Dask's client does.
+class Failures:
+    """Tries of a member: what each fails of, in order; then they succeed.
 
     Args:
-        causes: what each try fails of, in order; then it succeeds.
+        causes: "host" or "member".
     """
 
     def __init__(self, causes: list[str]) -> None:
         self.causes = causes
         self.tries = 0
 
-    def nthreads(self) -> dict[str, int]:
-        return {"worker": 1}
-
-    def subscribe_topic(self, topic: str, handler: Any) -> None:
-        pass
-
-    def unsubscribe_topic(self, topic: str) -> None:
-        pass
-
-    def submit(self, task: Any, job: bytes, home: Any, *, key: str, pure: bool) -> Any:
-        read = msgspec.json.decode(job, type=Job)
+    def next(self, job: Job) -> bytes:
+        """The outcome of the next try."""
         cause = self.causes[self.tries] if self.tries < len(self.causes) else ""
         self.tries += 1
         failed = Failed(
-            name=read.name,
-            key=read.key,
+            name=job.name,
+            key=job.key,
             cause="member" if cause == "member" else "host",
             stage="",
             message=cause,
             log=[],
             host="",
         )
-        return Future(key, Outcome(failed=failed))
-
-
-class Future:
-    """A task that has ended."""
-
-    status = "finished"
-
-    def __init__(self, key: str, outcome: Outcome) -> None:
-        self.key, self._outcome = key, outcome
-
-    def add_done_callback(self, call: Any) -> None:
-        call(self)
-
-    def result(self) -> bytes:
-        return msgspec.json.encode(self._outcome)
-
-    def release(self) -> None:
-        pass
+        return msgspec.json.encode(Outcome(failed=failed))
 
 
 @pytest.mark.parametrize(
@@ -206,11 +180,12 @@ def test_only_what_a_host_is_at_fault_for_is_tried_again(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, causes: list[str], tries: int
 ) -> None:
     monkeypatch.setattr("checkpoint_release.fleet.schedule._DELAY", 0.0)
-    cluster = Cluster(causes)
+    failures = Failures(causes)
     ended: list[Outcome] = []
+    cluster = SimulatedCluster(failures.next)
     Schedule(
         cluster, [job_of(fleet)], ended.append, lambda member, stage: None, retries=2
     ).run()
-    assert cluster.tries == tries
+    assert failures.tries == tries
     (outcome,) = ended
     assert outcome.failed is not None and outcome.failed.cause == causes[tries - 1]

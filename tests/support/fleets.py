@@ -226,6 +226,7 @@ def imagined(plan: FleetPlan, member: Member, **training: Any) -> Built:
             values=3,
             ran=["load"],
             seconds=1.5,
+            benchmark="{}",
         )
         for point in plan.points
     ]

@@ -1,7 +1,7 @@
 """SSH servers on loopback that pose as hosts: each has a cache folder of its own.
 
-`python -m tests.support.ssh_server FOLDER` serves until it is killed, and prints its
-port. It runs any command for whoever holds the key in the folder.
+`python -m tests.support.ssh_server FOLDER ADDRESS` serves until it is killed, and
+prints its port. It runs any command for whoever holds the key in the folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncssh
 
+from tests.support.other_network import OtherNetwork
 from tests.support.project import ROOT
 
 
@@ -25,13 +26,16 @@ class SshHost:
 
     Args:
         folder: for its keys, and its home as a host of a fleet.
+        network: that it is in; None: on loopback.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: OtherNetwork | None = None) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self.home = folder / "home"
         self.key = folder / "id"
+        self.address = network.there if network else "127.0.0.1"
+        self._prefix = network.prefix if network else []
         self.port = 0
         own = asyncssh.generate_private_key("ssh-ed25519")
         own.write_private_key(str(self.key))
@@ -44,12 +48,12 @@ class SshHost:
     def known(self) -> str:
         """The line that a known_hosts file has for it."""
         public = self._host_key.export_public_key().decode().strip()
-        return f"[127.0.0.1]:{self.port} {public}\n"
+        return f"[{self.address}]:{self.port} {public}\n"
 
     def __enter__(self) -> SshHost:
-        command = [sys.executable, "-m", "tests.support.ssh_server", str(self._folder)]
+        command = [sys.executable, "-m", "tests.support.ssh_server"]
         self._process = subprocess.Popen(
-            command,
+            [*self._prefix, *command, str(self._folder), self.address],
             cwd=ROOT,
             env={**os.environ, "CHECKPOINT_RELEASE_FLEET_HOME": str(self.home)},
             stdout=subprocess.PIPE,
@@ -77,10 +81,10 @@ class SshHost:
             process.communicate()
 
 
-async def serve(folder: Path) -> None:
+async def serve(folder: Path, address: str) -> None:
     """Serve until the process is killed."""
     server = await asyncssh.listen(
-        "127.0.0.1",
+        address,
         0,
         server_host_keys=[str(folder / "host")],
         authorized_client_keys=str(folder / "allowed"),
@@ -104,4 +108,4 @@ async def run(process: Any) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2]))
