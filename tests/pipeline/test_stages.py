@@ -23,8 +23,7 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 EXCESS = {
     "load": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.config core.artifacts.error_tables core.artifacts.parity
-        core.artifacts.receipt core.artifacts.release
+        core.artifacts.config core.artifacts.error_tables core.artifacts.receipt
         core.artifacts.released_files core.dvc_files core.extras
         core.file_sharing core.fixed_sizes core.inherited_environment core.large
         core.run_record core.signing_keys core.training state_dict.advice
@@ -33,26 +32,26 @@ EXCESS = {
     """,
     "export-safetensors": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.inherited_environment core.large
-        core.parity_sizes core.run_record core.selection core.signing_keys
-        core.training exporting.export_dimensions exporting.export_failure
+        core.artifacts.error_tables core.artifacts.receipt
+        core.artifacts.released_files core.dvc_files core.extras
+        core.fixed_sizes core.inherited_environment core.large core.parity_sizes
+        core.run_record core.selection core.signing_keys core.training
+        exporting.export_dimensions exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
         exporting.transformers_code.configuration_release
-        exporting.transformers_code.modeling_release tensors.joined
-        tensors.statistics tensors.views
+        exporting.transformers_code.modeling_release tensors.blocks
+        tensors.joined tensors.statistics tensors.views
     """,
     "export-onnx": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.file_sharing core.inherited_environment
-        core.parity_sizes core.run_record core.signing_keys core.training
-        exporting.model_code exporting.torch_archive exporting.torch_export
-        exporting.torchscript exporting.torchscript_classes
+        core.artifacts.error_tables core.artifacts.receipt
+        core.artifacts.released_files core.dvc_files core.extras
+        core.file_sharing core.inherited_environment core.parity_sizes
+        core.run_record core.signing_keys core.training exporting.model_code
+        exporting.torch_archive exporting.torch_export exporting.torchscript
+        exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
@@ -63,16 +62,16 @@ EXCESS = {
         runtimes.torch_export_check runtimes.torch_export_expressions
         runtimes.torch_export_program runtimes.torch_files
         runtimes.torch_runtime runtimes.torchscript_check
-        runtimes.torchscript_words runtimes.training_nodes tensors.joined
-        tensors.statistics tensors.wrappers
+        runtimes.torchscript_words runtimes.training_nodes tensors.blocks
+        tensors.joined tensors.statistics tensors.wrappers
     """,
     "export-torchscript": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.parity core.artifacts.receipt
-        core.artifacts.release core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.inherited_environment
-        core.parity_sizes core.run_record core.signing_keys core.training
-        exporting.model_code exporting.transformers_code.configuration_release
+        core.artifacts.error_tables core.artifacts.receipt
+        core.artifacts.released_files core.dvc_files core.extras
+        core.fixed_sizes core.inherited_environment core.parity_sizes
+        core.run_record core.signing_keys core.training exporting.model_code
+        exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
@@ -83,29 +82,27 @@ EXCESS = {
         runtimes.torch_export_check runtimes.torch_export_expressions
         runtimes.torch_export_program runtimes.torch_files
         runtimes.torch_runtime runtimes.torchscript_check
-        runtimes.torchscript_words runtimes.training_nodes tensors.joined
-        tensors.statistics tensors.views tensors.wrappers
+        runtimes.torchscript_words runtimes.training_nodes tensors.blocks
+        tensors.joined tensors.statistics tensors.views tensors.wrappers
     """,
     "parity-check": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.receipt core.artifacts.release
-        core.artifacts.released_files core.dvc_files core.file_sharing
-        core.run_record core.signing_keys core.training parity.adapters.harness
-        parity.adapters.openvino parity.adapters.tract parity.compare
-        parity.preload pth.arrays pth.builders pth.distributed pth.facts
-        pth.json_values pth.nesting pth.rank_files pth.reader pth.storages
-        pth.tensor_builders pth.values pth.zero pth.zero_parts
+        core.artifacts.receipt core.artifacts.released_files core.dvc_files
+        core.file_sharing core.run_record core.signing_keys core.training
+        parity.adapters.harness parity.adapters.openvino parity.adapters.tract
+        parity.compare parity.preload pth.arrays pth.builders pth.distributed
+        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
+        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
         runtimes.description runtimes.detect runtimes.hub_snapshot
         runtimes.loader runtimes.pth_model runtimes.signature_draft
-        tensors.joined tensors.statistics tensors.wrappers
+        tensors.blocks tensors.joined tensors.statistics tensors.wrappers
     """,
     "benchmark": """
         core.artifacts.attestation core.artifacts.error_tables
-        core.artifacts.receipt core.artifacts.release
-        core.artifacts.released_files core.dvc_files core.file_sharing
-        core.run_record core.signing_keys core.training parity.adapters.harness
-        parity.adapters.openvino parity.adapters.tract parity.check
-        parity.compare parity.costly_kernel parity.divergence
+        core.artifacts.receipt core.artifacts.released_files core.dvc_files
+        core.file_sharing core.run_record core.signing_keys core.training
+        parity.adapters.harness parity.adapters.openvino parity.adapters.tract
+        parity.check parity.compare parity.costly_kernel parity.divergence
         parity.eager_values parity.error_stats parity.evidence parity.example
         parity.failure parity.graph_job parity.graph_proof parity.judge
         parity.kernel_cost parity.machine parity.model_first
@@ -117,23 +114,23 @@ EXCESS = {
         runtimes.hub_snapshot runtimes.loader runtimes.model_alone
         runtimes.model_check runtimes.model_diagnosis runtimes.model_repeats
         runtimes.model_watch runtimes.pth_model runtimes.signature_draft
-        runtimes.size_diagnosis tensors.joined tensors.statistics
+        runtimes.size_diagnosis tensors.blocks tensors.joined tensors.statistics
         tensors.wrappers
     """,
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.dvc_files core.extras core.file_sharing
         core.fixed_sizes core.inherited_environment core.large core.parity_sizes
-        core.run_record core.selection tensors.joined tensors.statistics
-        tensors.views tensors.wrappers
+        core.run_record core.selection tensors.blocks tensors.joined
+        tensors.statistics tensors.views tensors.wrappers
     """,
     "publish": """
         core.artifacts.benchmark core.artifacts.error_tables core.extras
         core.fixed_sizes core.inherited_environment core.large core.parity_sizes
         core.selection page.npm release.attested release.checks
         release.differences release.examples release.fetched release.policy
-        release.verify tensors.joined tensors.statistics tensors.views
-        tensors.wrappers
+        release.verify tensors.blocks tensors.joined tensors.statistics
+        tensors.views tensors.wrappers
     """,
 }
 
