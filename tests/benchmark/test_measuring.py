@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,11 @@ if __name__ == "__main__":
 
 def processes_of(parent: int) -> list[int]:
     """The processes that one has started and that haven't ended."""
-    try:
-        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-    except FileNotFoundError:
-        return []
-    return [int(each) for each in listed.split()]
+    found: list[int] = []
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):  # of each thread
+        with suppress(OSError):
+            found += map(int, children.read_text().split())
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
