@@ -5,9 +5,7 @@
 DVC writes dvc.lock and its table of locks in place. Cut in the middle by a kill, they
 stop each later `dvc repro` with a message about their syntax. dvc.yaml has a line for
 each path of model.source, and DVC ends with "unexpected error" where params.yaml has
-null for a path that dvc.yaml names. And where files can't be reflinked, DVC copies each
-artifact into its cache before it replaces it by a hard link, unless hard links are what
-it is to try first.
+null for a path that dvc.yaml names.
 """
 
 from __future__ import annotations
@@ -21,14 +19,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from checkpoint_release.core.errors import CheckpointReleaseError
-from checkpoint_release.core.file_sharing import can_reflink
 from checkpoint_release.core.params import PATH, load_params
 from checkpoint_release.core.sources import DVC_YAML, follow_sources
 
 LOCK = Path("dvc.lock")
 TABLE = Path(".dvc/tmp/rwlock")
-LOCAL_CONFIG = Path(".dvc/config.local")
-"""Settings of one machine, which git doesn't track."""
 
 
 def main() -> int:
@@ -42,7 +37,6 @@ def main() -> int:
         print(f"{TABLE} was cut by a run that was killed, and is removed")
     if LOCK.is_file() and not _is_whole(LOCK):
         _restore_lock()
-    _prefer_hard_links()
     if not PATH.is_file():
         return 0
     try:
@@ -52,26 +46,6 @@ def main() -> int:
         print(f"error: {error.message()}", file=sys.stderr)
         return 1
     return 0
-
-
-def _prefer_hard_links() -> None:
-    """Let DVC link at once where it can't reflink and the project leaves it the choice
-    between the two, unless this machine has settings of its own.
-    """
-    from dvc.config import Config, ConfigError
-
-    folder = LOCAL_CONFIG.parent
-    if LOCAL_CONFIG.exists() or not folder.is_dir():
-        return
-    try:
-        types = Config(str(folder)).get("cache", {}).get("type") or []
-    except ConfigError:
-        return  # DVC reports it
-    if "reflink" not in types or "hardlink" not in types or can_reflink(folder):
-        return
-    wanted = sorted(types, key=lambda link: link != "hardlink")
-    LOCAL_CONFIG.write_text(f'[cache]\n    type = "{",".join(wanted)}"\n')
-    print(f"{LOCAL_CONFIG}: DVC links artifacts into its cache, and copies none")
 
 
 def _is_json(path: Path) -> bool:

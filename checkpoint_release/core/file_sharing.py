@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +26,8 @@ def share_file(source: Path, destination: Path) -> FileEntry:
     safe, and digest it.
 
     A reflink is: what is written to one file doesn't show in the other. A hard link is
-    where nobody may write to the file, as DVC leaves what it links into its cache.
+    where nobody may write to the file, as DVC leaves what it links into its cache where
+    a project asks for that.
     Anything else is copied, and so are small files, which cost nothing.
 
     Args:
@@ -44,14 +44,6 @@ def share_file(source: Path, destination: Path) -> FileEntry:
     if _reflink(source, destination) or (is_protected and _link(source, destination)):
         return FileEntry.of(destination)
     return copy_file(source, destination)
-
-
-def can_reflink(folder: Path) -> bool:
-    """Whether files in a folder can share blocks until one of them is written to."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        source = Path(name) / "source"
-        source.write_bytes(b"block")
-        return _reflink(source, Path(name) / "copy")
 
 
 def _reflink(source: Path, destination: Path) -> bool:

@@ -33,7 +33,11 @@ from checkpoint_release.runtimes.onnx_graph import (
     walk_graphs,
     walk_nodes,
 )
-from checkpoint_release.runtimes.onnx_skeleton import map_initializers, read_in_place
+from checkpoint_release.runtimes.onnx_skeleton import (
+    embed,
+    map_initializers,
+    read_in_place,
+)
 from checkpoint_release.tensors.tensor import Tensor
 
 TYPES = ("to", "dtype", "stash_type")
@@ -70,6 +74,7 @@ class DoubleGraph:
     ) -> None:
         model = read_in_place(file, keep=LARGEST_HELD)
         self._mapped = _take_mapped(file, model.graph)
+        # what lies in subgraphs and attributes
         load_external_data_for_model(model, str(file.parent))
         _widen(model.graph)
         # the types that it states for its values are those before it was widened
@@ -195,7 +200,8 @@ class DoubleGraph:
 
 
 def _take_mapped(file: Path, graph: onnx.GraphProto) -> dict[str, Tensor]:
-    """Take the large weights out of the graph of a large model; they stay in the file.
+    """Take the large weights out of the graph of a large model, and bring all others
+    into it; the large ones stay in the file.
 
     Args:
         file: of the graph.
@@ -207,16 +213,16 @@ def _take_mapped(file: Path, graph: onnx.GraphProto) -> dict[str, Tensor]:
     """
     inner = _read_inside(graph)
     tensors = map_initializers(file, graph)
-    if not is_large(sum(tensor.nbytes for tensor in tensors.values())):
-        return {}
     mapped = {}
-    for name, tensor in tensors.items():
-        is_float = tensor.dtype in FLOATS
-        if is_float and tensor.nbytes > LARGEST_HELD and name not in inner:
-            mapped[name] = tensor
+    if is_large(sum(tensor.nbytes for tensor in tensors.values())):
+        for name, tensor in tensors.items():
+            is_float = tensor.dtype in FLOATS
+            if is_float and tensor.nbytes > LARGEST_HELD and name not in inner:
+                mapped[name] = tensor
     kept = [tensor for tensor in graph.initializer if tensor.name not in mapped]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+    embed(graph, tensors)
     return mapped
 
 

@@ -117,6 +117,23 @@ def map_initializers(path: Path, graph: GraphProto) -> dict[str, Tensor]:
     return tensors
 
 
+def embed(graph: GraphProto, tensors: Mapping[str, Tensor]) -> None:
+    """Bring the data of the graph's external initialisers into it.
+
+    onnx's own reader refuses a file that has several hard links, as DVC's cache may
+    give it.
+
+    Args:
+        graph: it is changed.
+        tensors: name → tensor, as map_initializers gives them.
+    """
+    for entry in graph.initializer:
+        if entry.data_location == TensorProto.EXTERNAL:
+            entry.raw_data = b"".join(tensors[entry.name].chunks())
+            entry.data_location = TensorProto.DEFAULT
+            del entry.external_data[:]
+
+
 def _map(path: Path) -> MappedFile:
     try:
         return MappedFile.of_file(path)

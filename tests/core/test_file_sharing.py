@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from checkpoint_release.core import dvc_files, file_sharing
-from checkpoint_release.core.file_sharing import can_reflink, give_back, share_file
+from checkpoint_release.core import file_sharing
+from checkpoint_release.core.file_sharing import give_back, share_file
 from checkpoint_release.core.files import FileEntry
-from tests.support.project import Project
 
 PROTECTED, WRITABLE = 0o444, 0o644
 
@@ -36,7 +34,7 @@ def test_a_file_that_nobody_may_write_to_gets_a_second_name(tmp_path: Path) -> N
     source = weights(tmp_path, PROTECTED)
     entry = share_file(source, tmp_path / "copy")
     assert entry == FileEntry.of(source) == FileEntry.of(tmp_path / "copy")
-    if not can_reflink(tmp_path):
+    if not file_sharing._reflink(source, tmp_path / "by_blocks"):
         assert share_blocks(source, tmp_path / "copy")
 
 
@@ -78,38 +76,3 @@ def test_blocks_that_are_given_back_leave_the_disk_and_the_rest_stays(
     content = path.read_bytes()
     assert content[: 1 << 20] == content[2 << 20 :] == b"x" * (1 << 20)
     assert not any(content[1 << 20 : 2 << 20])
-
-
-@pytest.mark.parametrize("own", ["", "[cache]\n    type = copy\n"])
-@pytest.mark.parametrize("reflinks", [True, False])
-def test_dvc_tries_hard_links_first_where_it_has_no_reflinks_unless_it_is_set_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, reflinks: bool
-) -> None:
-    project = Project(tmp_path)
-    (tmp_path / ".dvc").mkdir()
-    shipped = '[cache]\n    type = "reflink,hardlink,copy"\n'
-    (tmp_path / ".dvc/config").write_text(shipped)
-    if own:
-        (tmp_path / ".dvc/config.local").write_text(own)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dvc_files, "can_reflink", lambda folder: reflinks)
-    subprocess.run(["git", "init", "-q"], check=True)
-    dvc_files.main()
-    types = project.dvc("config", "cache.type").stdout.strip()
-    if own:
-        assert types == "copy"
-    elif reflinks:
-        assert types == "reflink,hardlink,copy"
-    else:
-        assert types == "hardlink,reflink,copy"
-
-
-def test_a_project_that_wants_copies_gets_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc/config").write_text("[cache]\n    type = copy\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dvc_files, "can_reflink", lambda folder: False)
-    dvc_files.main()
-    assert not (tmp_path / ".dvc/config.local").exists()

@@ -189,6 +189,17 @@ def test_why_a_graph_cannot_be_evaluated_is_kept_where_something_else_is_wrong(
     assert evaluate_again(verdict, first, opened.weights, reference) == first
 
 
+def test_a_file_that_has_several_hard_links_is_evaluated_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """As DVC's cache may give it; onnx's own reader takes that for an attack."""
+    exported(tmp_path, "relu")
+    for path in list(tmp_path.rglob("*.onnx")):
+        path.with_suffix(".link").hardlink_to(path)
+    verdict = check(tmp_path, "relu").verdicts[0]
+    assert verdict.graph is not None and verdict.graph.evaluated
+
+
 def test_how_exact_a_graph_is_is_known(
     tmp_path: Path,
 ) -> None:
