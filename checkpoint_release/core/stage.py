@@ -50,7 +50,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     system's is a bug, of this project or of the model's code, and keeps its traceback.
     """
     print_any_text()
-    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(_GC_THRESHOLD)
     try:
@@ -62,6 +62,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         _restore_last_good()
         sys.exit(128 + signal.SIGINT)
+    except _Terminated:
+        _restore_last_good()
+        sys.exit(128 + signal.SIGTERM)
     except BaseException:
         _restore_last_good()
         raise
@@ -76,8 +79,16 @@ def run(main: Callable[[], None]) -> NoReturn:
     os._exit(0)
 
 
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
+class _Terminated(BaseException):
+    """SIGTERM came.
+
+    SystemExit would be caught where a model's code runs, which may exit, and be reported
+    as the model's failure.
+    """
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _print_error(error: CheckpointReleaseError | OSError) -> None:

@@ -56,6 +56,12 @@ def run(project: Project, check: bool = True) -> str:
         ("open('nowhere/file', 'w')", "exited with 1"),
         ("raise KeyboardInterrupt", "exited with 130"),
         ("os.kill(os.getpid(), signal.SIGTERM)", "exited with 143"),
+        # while a model's code runs, which may exit
+        (
+            "try: os.kill(os.getpid(), signal.SIGTERM)\nexcept (Exception, SystemExit):"
+            " raise ExportError('the model failed', 'mend it')",
+            "exited with 143",
+        ),
         ("sys.exit(3)", "exited with 3"),
         ("raise KeyError('a bug')", "KeyError: 'a bug'"),
         # stopped inside an import

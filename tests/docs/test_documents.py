@@ -42,9 +42,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 
 NOT_RUN = {
-    "docs/checkpoints.md": [
-        "it needs servers"
-    ],  # test_from_elsewhere.py
+    "docs/checkpoints.md": ["it needs servers"],  # test_from_elsewhere.py
     "docs/benchmarks.md": ["it takes minutes"],
     "docs/deployment.md": ["it needs coremltools"],
     "docs/fleet.md": [
