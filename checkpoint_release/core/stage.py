@@ -82,8 +82,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 class _Terminated(BaseException):
     """SIGTERM came.
 
-    SystemExit would be caught where a model's code runs, which may exit, and be reported
-    as the model's failure.
+    SystemExit would be caught where a model's code runs, which may exit, and taken for
+    the model's failure.
     """
 
 
