@@ -164,6 +164,7 @@ ROWS = [
         TORCH_EXPORT,
         EXECUTORCH,
         OWN / "executorch_bounded.py",
+        expected=FAILS,
     ),
     Row(
         "transformers",

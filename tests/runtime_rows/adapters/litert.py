@@ -24,7 +24,7 @@ class ByPosition(torch.nn.Module):
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Tensors in the order of the names."""
         found = self.model(**dict(zip(self.names, tensors, strict=True)))
-        return tuple(found.values())
+        return tuple(found)
 
 
 def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -38,7 +38,9 @@ def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str,
         if not converted:
             module = ByPosition(model, names)
             converted.append(litert_torch.convert(module, tensors))
-        found = converted[0](*tensors)
+        # it has no integers of 64 bits
+        narrow = [t.int() if t.dtype == torch.int64 else t for t in tensors]
+        found = converted[0](*narrow)
         arrays = [np.asarray(array) for array in found]
         return dict(zip(outputs, arrays, strict=True))
 
