@@ -15,6 +15,7 @@ from checkpoint_release.core.artifacts.formats import (
     TORCH_EXPORT,
     TORCHSCRIPT,
 )
+from checkpoint_release.core.artifacts.further_files import further_files
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.artifacts.released_files import released_files
 
@@ -128,15 +129,10 @@ def sizes(formats: Mapping[str, Manifest]) -> dict[str, int]:
     found = {}
     for format, manifest in formats.items():
         found[format] = manifest.size
-        for variant in manifest.facts.get("variants", []):
-            size = manifest.files[variant["file"]].size
+        for further in further_files(format, manifest):
+            size = manifest.files[further.file].size
             found[format] -= size
-            found[f"{format} {variant['precision']}"] = size
-        fixed = manifest.facts.get("fixed")
-        if fixed:
-            size = manifest.files[fixed["file"]].size
-            found[format] -= size
-            found[f"{format} fixed"] = size
+            found[further.name] = size
     return found
 
 

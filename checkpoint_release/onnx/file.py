@@ -23,6 +23,11 @@ from checkpoint_release.core.artifacts.formats import DATA_SUFFIX
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import ExportError
 from checkpoint_release.core.signature import Array
+from checkpoint_release.runtimes.onnx_skeleton import (
+    GRAPH_INITIALIZER,
+    MODEL_GRAPH,
+    TENSOR_RAW_DATA,
+)
 from checkpoint_release.tensors.safetensors import nbytes
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
@@ -34,7 +39,6 @@ EMBEDDED_LIMIT = 2**31 - 2**20
 # bytes; ONNX Runtime maps external data, and vector instructions like this
 _ALIGNMENT = 64
 _PAGE = 65536  # bytes; the largest granularity that an operating system maps files at
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 _LENGTH_DELIMITED = 2
 _DATA_FIELDS = (
     "raw_data",
@@ -167,7 +171,7 @@ def _write_embedded(
     skeleton.ClearField("graph")
     with path.open("wb") as file:
         file.write(skeleton.SerializeToString(deterministic=True))
-        file.write(_field_head(_MODEL_GRAPH, size))
+        file.write(_field_head(MODEL_GRAPH, size))
         file.write(graph)
         for weight, head in zip(streamed, heads, strict=True):
             file.write(head)
@@ -177,8 +181,8 @@ def _write_embedded(
 def _initializer_head(weight: _Weight) -> bytes:
     """All of the graph's field that comes before the weight's data."""
     tensor: bytes = weight.tensor.SerializeToString(deterministic=True)
-    tensor += _field_head(_TENSOR_RAW_DATA, weight.size)
-    return _field_head(_GRAPH_INITIALIZER, len(tensor) + weight.size) + tensor
+    tensor += _field_head(TENSOR_RAW_DATA, weight.size)
+    return _field_head(GRAPH_INITIALIZER, len(tensor) + weight.size) + tensor
 
 
 def _write_external(

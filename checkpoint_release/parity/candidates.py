@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from checkpoint_release.core.artifacts.formats import FORMATS, ONNX, SAFETENSORS
+from checkpoint_release.core.artifacts.further_files import (
+    FurtherFile,
+    further_files,
+)
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, HALF
 from checkpoint_release.parity.cases import Case
 
 EXACT, NOISE, REDUCED = "exact", "noise", "reduced"
 """The rules, as parity.json names them; see checkpoint_release.parity.rules."""
-FIXED = "fixed"
-"""What the file of fixed shapes is called after its format."""
 KEEP = "keep"
 """The stored dtype of weights that must have the checkpoint's own."""
 
@@ -89,8 +91,27 @@ def find_candidates(
             candidates.append(_stored_weights(folder, stored_dtype))
         else:
             candidates.append(Candidate(name, name, folder, NOISE))
-        candidates += _variants(name, folder, manifest)
+        for further in further_files(name, manifest):
+            candidates.append(_further(name, folder, further))
     return candidates
+
+
+def _further(format: str, folder: Path, further: FurtherFile) -> Candidate:
+    """A further file of a format, in reduced precision or of fixed shapes.
+
+    Args:
+        format: its name.
+        folder: that holds its files.
+        further: the file.
+    """
+    return Candidate(
+        further.name,
+        format,
+        folder / further.file,
+        REDUCED if further.precision else NOISE,
+        further.precision,
+        sizes=further.sizes,
+    )
 
 
 def _stored_weights(folder: Path, dtype: str) -> Candidate:
@@ -104,23 +125,3 @@ def _stored_weights(folder: Path, dtype: str) -> Candidate:
     if dtype != KEEP and BY_TORCH_NAME[dtype].name in HALF:
         return Candidate(f"{name} {dtype}", name, folder, REDUCED, dtype, dtype)
     return Candidate(name, name, folder, EXACT, stored_dtype=dtype)
-
-
-def _variants(format: str, folder: Path, manifest: Manifest) -> Iterator[Candidate]:
-    """The further files of a format, in reduced precision or of fixed shapes.
-
-    Args:
-        format: its name.
-        folder: that holds its files.
-        manifest: of the folder; its facts name the variants.
-
-    Returns:
-        In the order in which they were exported; none for most formats.
-    """
-    for variant in manifest.facts.get("variants", []):
-        precision, file = variant["precision"], folder / variant["file"]
-        yield Candidate(f"{format} {precision}", format, file, REDUCED, precision)
-    fixed = manifest.facts.get("fixed")
-    if fixed:
-        file, sizes = folder / fixed["file"], fixed["sizes"]
-        yield Candidate(f"{format} {FIXED}", format, file, NOISE, sizes=sizes)

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from checkpoint_release.core.artifacts.formats import FORMATS
+from checkpoint_release.core.artifacts.further_files import further_files
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.artifacts.parity import Machine
 from checkpoint_release.core.artifacts.release import (
@@ -132,15 +133,10 @@ def _runnables(formats: Mapping[str, Manifest]) -> dict[str, Runnable]:
         }
         path = format.path_in_release()
         runnables[name] = Runnable(format=name, path=path, facts=facts)
-        for variant in manifest.facts.get("variants", []):
-            runnables[f"{name} {variant['precision']}"] = Runnable(
-                format=name, path=format.path_in_release(variant["file"])
-            )
-        fixed = manifest.facts.get("fixed")
-        if fixed:
-            runnables[f"{name} fixed"] = Runnable(
+        for further in further_files(name, manifest):
+            runnables[further.name] = Runnable(
                 format=name,
-                path=format.path_in_release(fixed["file"]),
-                facts={f"fixed {key}": size for key, size in fixed["sizes"].items()},
+                path=format.path_in_release(further.file),
+                facts={f"fixed {key}": size for key, size in further.sizes.items()},
             )
     return runnables

@@ -47,17 +47,17 @@ def compute_node_errors(artifacts: Path) -> list[NodeError]:
     doubles.set_likely_constants()
     with np.errstate(all="ignore"):  # what is not finite has no error
         expected = doubles.every_value(inputs)
-    return list(_errors(file, _every_float(file, inputs), expected))
+    model = onnx.load(file)
+    return list(_errors(model.graph, _every_float(model, inputs), expected))
 
 
-def _every_float(file: Path, inputs: Mapping[str, Array]) -> Arrays:
+def _every_float(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> Arrays:
     """Name → value of the floats that nodes compute from the inputs, by ONNX Runtime.
 
     Args:
-        file: the ONNX file.
+        model: all of these values become outputs of it.
         inputs: by name, as the signature has them.
     """
-    model = onnx.load(file)
     own = {output.name for output in model.graph.output}
     wanted = []
     for node in _nodes_from(model.graph, set(inputs)):
@@ -91,15 +91,17 @@ def _nodes_from(graph: onnx.GraphProto, inputs: set[str]) -> Iterator[onnx.NodeP
             yield node
 
 
-def _errors(file: Path, got: Arrays, expected: Arrays) -> Iterator[NodeError]:
+def _errors(
+    graph: onnx.GraphProto, got: Arrays, expected: Arrays
+) -> Iterator[NodeError]:
     """The error of each node that has one.
 
     Args:
-        file: the ONNX file.
+        graph: of the ONNX file.
         got: name → value in float32.
         expected: name → value in float64.
     """
-    for node in onnx.load(file, load_external_data=False).graph.node:
+    for node in graph.node:
         shares = []
         for name in node.output:
             if name in got and name in expected:

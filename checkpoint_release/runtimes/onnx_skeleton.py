@@ -27,7 +27,8 @@ from checkpoint_release.tensors.tensor import (
 from checkpoint_release.tensors.views import Views
 
 _SMALL = 1024  # bytes of an initialiser that shape inference may look at
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
+"""Numbers of the fields of onnx.proto that lead to the data of weights."""
 
 
 class _Field(NamedTuple):
@@ -172,7 +173,7 @@ def _read(path: Path, keep: int, place: Place) -> ModelProto:
         memoryview(mapped) as view,
     ):
         for field in _fields(view, 0, len(view)):
-            if field.number == _MODEL_GRAPH:
+            if field.number == MODEL_GRAPH:
                 _read_graph(model.graph, view, field, keep, place)
             else:
                 model.MergeFromString(bytes(view[field.start : field.stop]))
@@ -192,7 +193,7 @@ def _read_graph(
         place: called with each of the others.
     """
     for field in _fields(view, whole.payload, whole.stop):
-        if field.number == _GRAPH_INITIALIZER:
+        if field.number == GRAPH_INITIALIZER:
             content, data = _without_raw_data(view, field, keep)
             tensor = graph.initializer.add()
             tensor.ParseFromString(content)
@@ -210,7 +211,7 @@ def _without_raw_data(
     """
     content, data = bytearray(), None
     for field in _fields(view, tensor.payload, tensor.stop):
-        if field.number != _TENSOR_RAW_DATA or field.size <= keep:
+        if field.number != TENSOR_RAW_DATA or field.size <= keep:
             content += view[field.start : field.stop]
         else:
             data = field

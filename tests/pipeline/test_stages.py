@@ -23,7 +23,8 @@ TORCH_FREE = ["load", "export-safetensors", "model-card", "publish"]
 EXCESS = {
     "load": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.config core.artifacts.error_tables core.artifacts.receipt
+        core.artifacts.config core.artifacts.error_tables
+        core.artifacts.further_files core.artifacts.receipt
         core.artifacts.released_files core.dvc_files core.extras
         core.file_sharing core.fixed_sizes core.inherited_environment core.large
         core.run_record core.signing_keys core.training state_dict.advice
@@ -32,11 +33,11 @@ EXCESS = {
     """,
     "export-safetensors": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.receipt
-        core.artifacts.released_files core.dvc_files core.extras
-        core.fixed_sizes core.inherited_environment core.large core.parity_sizes
-        core.run_record core.selection core.signing_keys core.training
-        exporting.export_dimensions exporting.export_failure
+        core.artifacts.error_tables core.artifacts.further_files
+        core.artifacts.receipt core.artifacts.released_files core.dvc_files
+        core.extras core.fixed_sizes core.inherited_environment core.large
+        core.parity_sizes core.run_record core.selection core.signing_keys
+        core.training exporting.export_dimensions exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
@@ -46,12 +47,12 @@ EXCESS = {
     """,
     "export-onnx": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.receipt
-        core.artifacts.released_files core.dvc_files core.extras
-        core.file_sharing core.inherited_environment core.parity_sizes
-        core.run_record core.signing_keys core.training exporting.model_code
-        exporting.torch_archive exporting.torch_export exporting.torchscript
-        exporting.torchscript_classes
+        core.artifacts.error_tables core.artifacts.further_files
+        core.artifacts.receipt core.artifacts.released_files core.dvc_files
+        core.extras core.file_sharing core.inherited_environment
+        core.parity_sizes core.run_record core.signing_keys core.training
+        exporting.model_code exporting.torch_archive exporting.torch_export
+        exporting.torchscript exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
@@ -67,11 +68,11 @@ EXCESS = {
     """,
     "export-torchscript": """
         core.artifacts.attestation core.artifacts.benchmark
-        core.artifacts.error_tables core.artifacts.receipt
-        core.artifacts.released_files core.dvc_files core.extras
-        core.fixed_sizes core.inherited_environment core.parity_sizes
-        core.run_record core.signing_keys core.training exporting.model_code
-        exporting.transformers_code.configuration_release
+        core.artifacts.error_tables core.artifacts.further_files
+        core.artifacts.receipt core.artifacts.released_files core.dvc_files
+        core.extras core.fixed_sizes core.inherited_environment
+        core.parity_sizes core.run_record core.signing_keys core.training
+        exporting.model_code exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
