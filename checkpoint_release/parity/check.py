@@ -69,6 +69,8 @@ def check_parity(
     cases: Sequence[Case],
     limits: Limits,
     runtimes: Sequence[OtherRuntime] = (),
+    *,
+    known_sound: bool = False,
 ) -> ParityCheck:
     """Run the checkpoint's own model and every candidate on every case, each in a
     process of its own, and judge the candidates.
@@ -81,6 +83,7 @@ def check_parity(
         cases: what to run them on.
         limits: what is close enough.
         runtimes: other runtimes to run ONNX graphs by, as far as they are installed.
+        known_sound: whether an export has asked already what require_sound_model asks.
 
     Returns:
         The verdicts in the order of the candidates; one that fails to run, or kills its
@@ -92,7 +95,10 @@ def check_parity(
     """
     weights = weights_of(checkpoint)
     plans = [_Plan.of(candidate, cases, weights.numbers) for candidate in candidates]
-    results = _run(checkpoint, plans, cases)
+    if known_sound:
+        results = _run(checkpoint, plans, cases)
+    else:
+        results = _run_beside_soundness(checkpoint, plans, cases)
     reference = _reference(results, cases)
     check = ParityCheck(limits, reference, [])
     for plan in plans:
@@ -124,20 +130,32 @@ def _run(
 
     Returns:
         Name of a job, as of _jobs → its result.
+    """
+    # those of a large model hold its weights, each of them
+    at_once = 1 if _is_large(checkpoint) else None
+    return run_isolated(_jobs(checkpoint, plans), cases, at_once)
+
+
+def _run_beside_soundness(
+    checkpoint: Path, plans: Sequence[_Plan], cases: Sequence[Case]
+) -> dict[str, JobResult]:
+    """The same, for a model that may draw random numbers or remember calls.
 
     Raises:
         ModelError: the checkpoint's own model isn't sound.
     """
-    jobs = _jobs(checkpoint, plans)
-    if is_large((checkpoint / WEIGHTS_FILE).stat().st_size):
-        # one after the other: each holds the weights
+    if _is_large(checkpoint):
         require_sound_model(checkpoint)
-        return run_isolated(jobs, cases, at_once=1)
+        return _run(checkpoint, plans, cases)
     with ThreadPoolExecutor(1) as pool:
         alone = pool.submit(require_sound_model, checkpoint)
-        results = run_isolated(jobs, cases)
+        results = _run(checkpoint, plans, cases)
         alone.result()
     return results
+
+
+def _is_large(checkpoint: Path) -> bool:
+    return is_large((checkpoint / WEIGHTS_FILE).stat().st_size)
 
 
 def _judge_elsewhere(

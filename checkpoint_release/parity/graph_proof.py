@@ -38,7 +38,7 @@ SHARE_OF_FLOOR = 2.0**-19
 """The same as a share of float32's noise floor, where that allows more."""
 FEWEST = 8
 """How many cases a graph is evaluated in whatever its size."""
-LARGEST_PRODUCT = 2e11
+LARGEST_PRODUCT = 1e11
 """Of the numbers of a case's inputs and of the model's weights: beyond, a case is left
 out.
 """
