@@ -59,6 +59,19 @@ def sweep_leftovers(path: Path) -> None:
             continue  # another run sweeps it, or it may not be touched
 
 
+def sweep_beside_artifacts(artifacts: Path) -> None:
+    """Remove the temporaries of every artifact there is.
+
+    DVC takes from its cache what a killed stage was making again, and then doesn't run
+    the stage, which would have swept its own.
+
+    Args:
+        artifacts: the folder of all artifacts; it need not exist.
+    """
+    for artifact in sorted(artifacts.glob("[!.]*")):
+        sweep_leftovers(artifact)
+
+
 def _is_held(leftover: Path) -> bool:
     """Whether the run that writes it, or has set it aside, is alive."""
     written = leftover.with_name(leftover.name.removesuffix(RETIRED))

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointReleaseError
+from checkpoint_release.core.leftovers import sweep_beside_artifacts
 from checkpoint_release.core.stage_runs import record_run
 from checkpoint_release.core.terminal import print_any_text
 
@@ -53,6 +54,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(_GC_THRESHOLD)
+    sweep_beside_artifacts(ARTIFACTS)
     try:
         main()
     except (CheckpointReleaseError, OSError) as error:

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from checkpoint_release.core import dvc_files
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import artifact_folder, replace_file, require_room
-from checkpoint_release.core.leftovers import sweep_leftovers
+from checkpoint_release.core.leftovers import sweep_beside_artifacts, sweep_leftovers
 from checkpoint_release.core.stage import _explained
 from tests.support.project import Project
 
@@ -80,6 +80,22 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_writes_is_not(
     assert left == {"onnx", alive.name, young.name, other.name}
     sweep_leftovers(target)
     assert not alive.exists(), "its run is dead now"
+
+
+def test_every_stage_sweeps_what_a_run_of_any_other_left(tmp_path: Path) -> None:
+    """The stage itself may not run again: DVC has its outputs in the cache."""
+    sweep_beside_artifacts(tmp_path / "missing")
+    for name in ("onnx", "torchscript"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "parity.json").write_text("{}")
+    for name in (".onnx.a", ".torchscript.b", ".parity.json.c"):
+        (tmp_path / name).mkdir()
+        age(tmp_path / name)
+    (tmp_path / ".gitignore").write_text("/onnx")
+    age(tmp_path / ".gitignore")
+    sweep_beside_artifacts(tmp_path)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".gitignore", "onnx", "parity.json", "torchscript"]
 
 
 KILLED_BETWEEN_TWO_RENAMES = """
