@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
+from typing import Protocol
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,13 +21,26 @@ from checkpoint_release.page.npm import cache_folder
 
 _PATIENCE = 1800  # seconds that an installation may take
 _LONGEST = 200  # characters of a message
-_READY = "ready"
+READY = "ready"
+"""A file in an environment's folder, once all of it is there."""
 OURS = ("numpy", "onnx", "onnxruntime", "safetensors", "torch")
 """What an environment beside ours needn't install anew."""
 
 
 class EnvironmentLackingError(Exception):
     """An environment can't be had; the message is why."""
+
+
+class Environment(Protocol):
+    """Where a runtime is."""
+
+    def make(self) -> Path:
+        """The interpreter in it; for Node, the folder.
+
+        Raises:
+            EnvironmentLackingError: it can't be had.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,16 +82,16 @@ class Pip:
         Raises:
             EnvironmentLackingError: pip can't install it.
         """
-        folder = _folder(str(self))
+        folder = environment_folder(str(self))
         python = folder / "bin/python"
-        if not (folder / _READY).exists():
+        if not (folder / READY).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(folder)])
+            run_command([sys.executable, "-m", "venv", str(folder)])
             if self.beside_ours:
                 show_ours(python, folder.with_name(f"ours-{folder.name}"))
             pip = [str(python), "-m", "pip", "install", "--quiet"]
-            _run([*pip, "--disable-pip-version-check", *self.requirements])
-            (folder / _READY).touch()
+            run_command([*pip, "--disable-pip-version-check", *self.requirements])
+            (folder / READY).touch()
         return python
 
 
@@ -95,13 +109,13 @@ class Npm:
         """
         if shutil.which("node") is None or shutil.which("npm") is None:
             raise EnvironmentLackingError("no node here, or no npm")
-        folder = _folder(str(self))
-        if not (folder / _READY).exists():
+        folder = environment_folder(str(self))
+        if not (folder / READY).exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-            _run([*command, "--prefix", str(folder), *self.packages])
-            (folder / _READY).touch()
+            run_command([*command, "--prefix", str(folder), *self.packages])
+            (folder / READY).touch()
         return folder
 
 
@@ -120,10 +134,7 @@ class Lacking:
         raise EnvironmentLackingError(self.why)
 
 
-Environment = Here | Pip | Npm | Lacking
-
-
-def _folder(description: str) -> Path:
+def environment_folder(description: str) -> Path:
     """Where an environment lives: another one for every change of what it holds."""
     key = f"{sys.version} {description}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -169,8 +180,11 @@ def _with_what_they_need(names: Iterable[str]) -> list[Distribution]:
     return list(found.values())
 
 
-def _run(command: list[str]) -> None:
+def run_command(command: list[str]) -> str:
     """Run a command.
+
+    Returns:
+        What it printed.
 
     Raises:
         EnvironmentLackingError: it failed.
@@ -184,7 +198,14 @@ def _run(command: list[str]) -> None:
             f"{command[0]} took longer than {_PATIENCE} seconds"
         ) from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line.upper()]
-        cause = (lines or done.stderr.splitlines() or ["it printed nothing"])[0]
+        printed = done.stderr.splitlines()
+        errors = [line for line in printed if names_an_error(line)]
+        cause = (errors or printed or ["it printed nothing"])[0]
         name = Path(command[0]).name
         raise EnvironmentLackingError(f"{name}: {cause.strip()[:_LONGEST]}")
+    return done.stdout
+
+
+def names_an_error(line: str) -> bool:
+    """Whether pip, npm or apt-get printed this line for an error."""
+    return "ERROR" in line.upper() or line.startswith("E: ")

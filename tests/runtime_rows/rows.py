@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoint_release.parity.other_runtimes import ADAPTERS
+from tests.runtime_rows.arm64 import Arm64
 from tests.runtime_rows.environments import Environment, Here, Lacking, Npm, Pip
 
 OWN = Path(__file__).with_name("adapters")
@@ -68,6 +69,13 @@ ROWS = [
         "ONNX Runtime, `.ort` file",
         ORT,
         Here(),
+        OWN / "onnxruntime_python.py",
+    ),
+    Row(
+        "arm64",
+        "ONNX Runtime, Python on ARM64 (computed by QEMU)",
+        ONNX,
+        Arm64(("onnxruntime==1.32.0", *BASICS)),
         OWN / "onnxruntime_python.py",
     ),
     Row(
@@ -203,5 +211,15 @@ ROWS = [
     Row("tensorrt", "TensorRT", ONNX, NO_GPU),
     Row("directml", "DirectML", ONNX, Lacking("it takes Windows")),
     Row("coreml", "CoreML", TORCHSCRIPT, Lacking("it takes a Mac")),
-    Row("arm64", "ONNX Runtime on ARM64", ONNX, Lacking("no such machine here")),
 ]
+QUICK = (
+    "onnxruntime",
+    "ort-format",
+    "onnxruntime-node",
+    "onnxruntime-web",
+    "openvino",
+    "openvino-default",
+    "tract",
+    "torchscript",
+)
+"""Rows that the slow tests run: what they take is installed within seconds."""

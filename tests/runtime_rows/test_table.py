@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from checkpoint_release.parity.judge import judge
 from checkpoint_release.parity.other_runtimes import OtherRuntime
 from checkpoint_release.parity.workers import JobResult
 from tests.runtime_rows.__main__ import is_changed, report
+from tests.runtime_rows.arm64 import PACKAGES, Arm64
 from tests.runtime_rows.environments import (
     EnvironmentLackingError,
     Here,
@@ -67,11 +69,11 @@ def test_every_row_has_what_runs_it() -> None:
             assert row.adapter is not None or row.package
         if row.adapter is not None:
             assert row.adapter.is_file()
-        if isinstance(row.environment, Pip | Npm):
+        if isinstance(row.environment, Pip | Npm | Arm64):
             assert all("=" in each or "@" in each[1:] for each in pins(row.environment))
 
 
-def pins(environment: Pip | Npm) -> tuple[str, ...]:
+def pins(environment: Pip | Npm | Arm64) -> tuple[str, ...]:
     if isinstance(environment, Npm):
         return environment.packages
     return environment.requirements
@@ -100,6 +102,25 @@ def test_an_environment_that_pip_cannot_make_is_not_taken_for_one(
         with pytest.raises(EnvironmentLackingError, match="no package"):
             Pip(("nothing==1",)).make()
     assert len(made) == 4  # the second attempt starts anew
+
+
+def test_arm_without_its_packages_says_what_apt_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    printed = "W: a warning\nE: Unable to locate package qemu-user-static\n"
+
+    def run(command: list[str], **options: Any) -> Any:
+        fails = PACKAGES[0] in command
+        return subprocess.CompletedProcess(command, fails, "", printed)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(EnvironmentLackingError, match=r"^apt-get: E: Unable to locate"):
+        Arm64(("nothing==1",)).make()
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(EnvironmentLackingError, match="no apt-get here"):
+        Arm64(("nothing==1",)).make()
+    assert not list(tmp_path.rglob("ready"))
 
 
 def verdict_on(world: World, change: float) -> Any:
