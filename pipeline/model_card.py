@@ -40,7 +40,7 @@ def main() -> None:
     params = load_params()
     make_importable(params.model)
     key = params.publish.signing_key
-    signer = Signer.of(Path(key)) if key else None
+    signer = Signer.of(key) if key else None
     address = Address.of(params.publish.repo_id, params.publish.version)
     write_card(params.card, stage.ARTIFACTS, signer, address)
 

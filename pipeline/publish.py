@@ -107,9 +107,8 @@ def assemble_release(
     params: PublishParams, artifacts: Path, earlier: Earlier | None
 ) -> AssembledRelease:
     """Write artifacts/release; it keeps what people did to an earlier one."""
-    signing_key = Path(params.signing_key) if params.signing_key else None
     packages = {}
-    if params.sbom or signing_key:
+    if params.sbom or params.signing_key:
         packages = computing_packages(REQUIREMENTS)
 
     def making(facts: CheckpointFacts) -> Making:
@@ -120,10 +119,10 @@ def assemble_release(
         card=params.card,
         page=params.page,
         packages=packages if params.sbom else None,
-        signing_key=signing_key,
+        signing_key=params.signing_key,
         extra=Path(params.extra),
         earlier=earlier,
-        making=making if signing_key else None,
+        making=making if params.signing_key else None,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")

@@ -63,9 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sign",
-        type=Path,
         metavar="KEY",
-        help="private key in PEM, to attest that it is the same",
+        help="private key (PEM, or pkcs11: URI), to attest that it is the same",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file of the attestation"
@@ -92,7 +91,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
     """Follow the record of a release in a folder; see run."""
-    from checkpoint_release.core.signing_keys import load_private_key
+    from checkpoint_release.core.signing_keys import load_signing_key
     from checkpoint_release.project.rebuild import attest, rebuild
     from checkpoint_release.project.rebuild_options import Given
     from checkpoint_release.project.recorded import read_recorded, requirements
@@ -103,7 +102,8 @@ def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
         print(f"{asked.requirements}: {len(record.making.packages)} packages")
         return 0
     if asked.sign:
-        load_private_key(asked.sign, "sign")  # before the work
+        # before the work: a token may lack its PIN
+        load_signing_key(asked.sign, "sign").sign(b"checkpoint-release rebuild")
     given = Given(
         checkpoint=asked.checkpoint,
         source=tuple(asked.source),

@@ -1,13 +1,19 @@
-"""Keys that sign a release: ECDSA over P-256, P-384 or P-521, in PEM."""
+"""Keys that sign a release, in a file (PEM) or on a token (PKCS#11): ECDSA over P-256,
+P-384 or P-521.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+from checkpoint_release.core.ecdsa import CURVES, algorithm
 from checkpoint_release.core.errors import PublishError, one_line
+from checkpoint_release.core.key_uri import is_key_uri, parse_key_uri
+from checkpoint_release.core.token_keys import open_token_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -19,7 +25,6 @@ if TYPE_CHECKING:
 SIGNING_KEY = "publish.signing_key"
 """The option that names the private key."""
 _LINE = "sha256 of the public key (DER): "
-_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _PRIVATE_HINT = (
     "name an ECDSA private key in PEM without a password: openssl ecparam -name"
     " prime256v1 -genkey -noout -out key.pem"
@@ -30,32 +35,102 @@ _PUBLIC_HINT = (
 )
 
 
-_NO_FILES = {
-    "pkcs11:": "a key in hardware (PKCS#11)",
-    "keyless": "a signature without a key (Sigstore)",
-    "sigstore": "a signature without a key (Sigstore)",
-}
-"""What the option may mean that names no file."""
+_KEYLESS = ("keyless", "sigstore")
+"""What the option may mean that names no key."""
 
 
-def _require_file(path: Path, option: str) -> None:
-    """Refuse what is no file, and isn't offered.
+class SigningKey(Protocol):
+    """A private key that signs.
+
+    Attributes:
+        public_key: which goes with it.
+        certificates: the key's own, then those that vouch for it; often none.
+        repeats: whether the same data has the same signature.
+    """
+
+    @property
+    def public_key(self) -> EllipticCurvePublicKey:
+        """See above."""
+
+    @property
+    def certificates(self) -> Sequence[Certificate]:
+        """See above."""
+
+    @property
+    def repeats(self) -> bool:
+        """See above."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature, in DER.
+
+        Raises:
+            PublishError: the key can't be used.
+        """
+
+
+@dataclass(frozen=True)
+class FileKey:
+    """A private key that was read from a file; see SigningKey."""
+
+    private_key: EllipticCurvePrivateKey
+    certificates: Sequence[Certificate]
+
+    repeats = True
+
+    @property
+    def public_key(self) -> EllipticCurvePublicKey:
+        """Which goes with it."""
+        return self.private_key.public_key()
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature, in DER."""
+        return self.private_key.sign(data, algorithm(self.private_key.curve))
+
+
+def load_signing_key(named: str | Path, option: str = SIGNING_KEY) -> SigningKey:
+    """Read a private key, or find it on a token.
+
+    Args:
+        named: a PEM file without a password, or a pkcs11: URI. Certificates in the
+            file go with the key, its own first.
+        option: that names it, for messages.
 
     Raises:
-        PublishError: it is such a thing.
+        PublishError: it is missing, or no such key; or its certificate is another
+            key's.
+        MissingLibraryError: a token needs python-pkcs11.
     """
-    for prefix, what in _NO_FILES.items():
-        if str(path).startswith(prefix) and not path.exists():
-            raise PublishError(
-                f"{{{option}}} asks for {what}, which isn't offered: its random part"
-                " would make another file on each run, and a publication that was"
-                " interrupted could not be finished",
-                f"{_PRIVATE_HINT}; what else can sign a release is in docs/trust.md",
-                options=[option],
-            )
+    text = str(named)
+    if text in _KEYLESS and not Path(text).exists():
+        raise PublishError(
+            f"{{{option}}} asks for a signature without a key (Sigstore), which isn't"
+            " offered: it needs Sigstore's log in reach, and a key of its own for each"
+            " run, so that a publication that was interrupted could not be finished",
+            f"{_PRIVATE_HINT}; what else can sign a release is in docs/trust.md",
+            options=[option],
+        )
+    if not is_key_uri(text):
+        return _load_file(Path(named), option)
+    uri = parse_key_uri(text, option)
+    key = open_token_key(uri)
+    if key.public_key.curve.name not in CURVES:
+        problem = f"is a key over {key.public_key.curve.name}"
+        raise uri.unusable(problem, f"name one over {', '.join(CURVES)}")
+    return key
 
 
-def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePrivateKey:
+def _load_file(path: Path, option: str) -> FileKey:
+    """Read a private key and its certificates; see load_signing_key."""
+    private_key = _load_private_key(path, option)
+    key = FileKey(private_key, load_certificates(path))
+    if key.certificates and key.certificates[0].public_key() != key.public_key:
+        problem = "begins its certificates with that of another key"
+        remedy = "put the key's own first, and then those that vouch for it"
+        raise _unusable(path, option, problem, remedy)
+    return key
+
+
+def _load_private_key(path: Path, option: str) -> EllipticCurvePrivateKey:
     """Read a private key.
 
     Args:
@@ -69,7 +144,6 @@ def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePriv
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    _require_file(path, option)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError:
@@ -82,7 +156,7 @@ def load_private_key(path: Path, option: str = SIGNING_KEY) -> EllipticCurvePriv
         raise _unusable(path, option, problem) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise _unusable(path, option, "is not an ECDSA key")
-    if key.curve.name not in _CURVES:
+    if key.curve.name not in CURVES:
         raise _unusable(path, option, f"is a key over {key.curve.name}")
     return key
 
@@ -110,7 +184,7 @@ def load_public_key(path: Path) -> EllipticCurvePublicKey:
         raise PublishError(problem, _PUBLIC_HINT) from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise PublishError(f"{path} is not an ECDSA key", _PUBLIC_HINT)
-    if key.curve.name not in _CURVES:
+    if key.curve.name not in CURVES:
         problem = f"{path} is a key over {key.curve.name}"
         raise PublishError(problem, _PUBLIC_HINT)
     return key
@@ -163,20 +237,10 @@ class Signer:
     certified: bool
 
     @classmethod
-    def of(cls, path: Path) -> Self:
-        """Who signs with a private key.
-
-        Raises:
-            PublishError: the key is missing, or no such key; or the first certificate
-                with it is another key's.
-        """
-        key = load_private_key(path).public_key()
-        certificates = load_certificates(path)
-        if certificates and certificates[0].public_key() != key:
-            problem = "begins its certificates with that of another key"
-            remedy = "put the key's own first, and then those that vouch for it"
-            raise _unusable(path, SIGNING_KEY, problem, remedy)
-        return cls(fingerprint(key), bool(certificates))
+    def of(cls, named: str | Path) -> Self:
+        """Who signs with a private key; see load_signing_key."""
+        key = load_signing_key(named)
+        return cls(fingerprint(key.public_key), bool(key.certificates))
 
 
 def load_certificates(path: Path) -> list[Certificate]:

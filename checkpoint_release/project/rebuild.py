@@ -27,7 +27,7 @@ from checkpoint_release.core.artifacts.release import Listing, read_release
 from checkpoint_release.core.artifacts.typed import read_record
 from checkpoint_release.core.errors import ParamsError, PublishError
 from checkpoint_release.core.files import sha256
-from checkpoint_release.core.signing_keys import fingerprint, load_private_key
+from checkpoint_release.core.signing_keys import fingerprint, load_signing_key
 from checkpoint_release.core.stage import ARTIFACTS
 from checkpoint_release.project.one_shot import (
     RELEASE,
@@ -128,12 +128,12 @@ def _project(options: Mapping[str, Any], making: Making) -> dict[str, str]:
     return files
 
 
-def attest(rebuilt: Rebuild, key: Path, output: Path | None) -> Path:
+def attest(rebuilt: Rebuild, key: str | Path, output: Path | None) -> Path:
     """Sign that a release was made again, and is the same.
 
     Args:
         rebuilt: what was found.
-        key: private key in PEM.
+        key: a private key: a PEM file, or a pkcs11: URI.
         output: the file; None: one in the working folder, named by the key.
 
     Returns:
@@ -144,8 +144,8 @@ def attest(rebuilt: Rebuild, key: Path, output: Path | None) -> Path:
     """
     if not rebuilt.same:
         raise PublishError("nothing is signed: what was built is not the same")
-    private_key = load_private_key(key, "sign")
-    digest = fingerprint(private_key.public_key())
+    private_key = load_signing_key(key, "sign")
+    digest = fingerprint(private_key.public_key)
     path = output or Path(f"{REBUILT_NAME}{digest[:12]}{SUFFIX}")
     built = rebuilt.record.release.built
     predicate = Rebuilt(

@@ -10,6 +10,7 @@ from typing import Any
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.json_text import JsonError, parse_json
+from checkpoint_release.core.key_uri import is_key_uri
 from checkpoint_release.core.params import Params, parse_section
 from checkpoint_release.core.trust import DIFFUSERS_FACTORY, TRANSFORMERS_FACTORY
 from checkpoint_release.core.yaml_text import MAX_SIZE, YamlError, parse_yaml
@@ -68,7 +69,7 @@ class Asked:
             kwargs = options.get("model.kwargs") or {}
             options["model.kwargs"] = {**kwargs, "config": place(self.config)}
         for key in PATH_OPTIONS:
-            if options.get(key) is not None:
+            if options.get(key) is not None and not is_key_uri(str(options[key])):
                 require_there(str(options[key]), key)
                 options[key] = place(str(options[key]))
         if self.source or options.get("model.factory"):

@@ -10,7 +10,7 @@ since then, and the front matter that people added to the card there.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -34,7 +34,9 @@ from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.file_sharing import share_file
 from checkpoint_release.core.files import REMAKE, FileEntry, artifact_folder
 from checkpoint_release.core.signing_keys import (
-    Signer,
+    SigningKey,
+    fingerprint,
+    load_signing_key,
     named_fingerprint,
 )
 from checkpoint_release.page.files import FOLDER as PAGE
@@ -54,6 +56,7 @@ from checkpoint_release.release.describe import (
     with_evidence,
     write_description,
 )
+from checkpoint_release.release.earlier_signatures import remembering
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.front_matter import split_card
@@ -80,6 +83,9 @@ class Earlier(Protocol):
             release: its description, without that file.
         """
 
+    def signed_files(self) -> Iterable[bytes]:
+        """The contents of the files there that hold signatures."""
+
 
 def assemble(
     artifacts: Path,
@@ -87,7 +93,7 @@ def assemble(
     card: Literal["replace", "keep"] = "replace",
     page: bool = False,
     packages: Mapping[str, Package] | None = None,
-    signing_key: Path | None = None,
+    signing_key: str | Path | None = None,
     extra: Path | None = None,
     earlier: Earlier | None = None,
     making: Callable[[CheckpointFacts], Making] | None = None,
@@ -102,7 +108,8 @@ def assemble(
             that model there is none.
         packages: those that computed the release, by name, for a bill of materials.
             None: there is none.
-        signing_key: a private key in PEM to sign with. None: the release isn't signed.
+        signing_key: a private key to sign with: a PEM file, or a pkcs11: URI. None: the
+            release isn't signed.
         extra: a folder whose files go along as they are. None: none do.
         earlier: what a Hub holds of earlier versions. None: nothing is known of any.
         making: how the release was made, given what is known of the checkpoint; it goes
@@ -121,10 +128,13 @@ def assemble(
     report.require_passed(artifacts, formats)
     sources = artifact_sources(artifacts, formats)
     _add_further_files(sources, extra, page=page and ONNX.name in formats)
-    _require_right_key(_card_text(sources[CARD].path), signing_key)
+    folder = artifacts / FOLDER
+    key = None
+    if signing_key:
+        key = remembering(load_signing_key(signing_key), folder, earlier)
+        _require_right_key(_card_text(sources[CARD].path), key, str(signing_key))
     kinds: dict[str, Kind] = {name: source.kind for name, source in sources.items()}
     left_to_people = [CARD] if card == "keep" else []
-    folder = artifacts / FOLDER
     with _writing(folder, sources) as staging:
         files = _copy_all(sources, staging)
         if earlier and not left_to_people:
@@ -139,9 +149,9 @@ def assemble(
         if earlier and CHANGES not in files:
             release = _since(earlier, staging, release)
         made = making(_checkpoint_facts(artifacts)) if making else None
-        _describe(staging, release, report, made, signing_key)
-        if signing_key:
-            sign(staging, signing_key, ignored=left_to_people)
+        _describe(staging, release, report, made, key)
+        if key:
+            sign(staging, key, ignored=left_to_people)
     return folder
 
 
@@ -205,7 +215,7 @@ def _describe(
     release: Release,
     report: ParityReport,
     making: Making | None,
-    signing_key: Path | None,
+    key: SigningKey | None,
 ) -> None:
     """Write release.json, what goes with it, and the attestations of a signed release.
 
@@ -214,25 +224,27 @@ def _describe(
         release: its description, without attestations.
         report: of the parity check.
         making: how the release was made.
-        signing_key: as of assemble.
+        key: to sign with, if the release is signed.
     """
-    if signing_key and making:
-        files = write_attestations(folder, release.files, making, report, signing_key)
+    if key and making:
+        files = write_attestations(folder, release.files, making, report, key)
         release = with_evidence(release, files)
     write_description(folder, release)
 
 
-def _require_right_key(card: str, signing_key: Path | None) -> None:
+def _require_right_key(card: str, key: SigningKey, signing_key: str) -> None:
     """Require that the card doesn't name another key than the one that signs.
+
+    Args:
+        card: its text.
+        key: the one that signs.
+        signing_key: how it is named.
 
     Raises:
         ArtifactError: it does.
-        PublishError: the key can't be used.
     """
-    if signing_key is None:
-        return
     named = named_fingerprint(card)
-    signer = Signer.of(signing_key).fingerprint
+    signer = fingerprint(key.public_key)
     if named is not None and named != signer:
         raise ArtifactError(
             f"the model card names the signing key {named[:12]}…, and {signing_key} is"

@@ -2,7 +2,8 @@
 
 A signature is a function of the statement and the key: its nonce is derived by RFC
 6979. A random one would make another file on each run, and a publication that was
-interrupted could then not be finished.
+interrupted could then not be finished. A token draws one all the same; see
+earlier_signatures.py.
 """
 
 from __future__ import annotations
@@ -17,20 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.artifacts.attestation import STATEMENT_TYPE, Statement
 from checkpoint_release.core.artifacts.typed import Record, as_record
+from checkpoint_release.core.ecdsa import is_signed
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.files import REMAKE
 from checkpoint_release.core.json_text import MAX_SIZE, JsonError, parse_json
-from checkpoint_release.core.signing_keys import fingerprint
+from checkpoint_release.core.signing_keys import SigningKey, fingerprint
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        ECDSA,
-        EllipticCurve,
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+_IN_A_BUNDLE = "dsseEnvelope"
 
 
 class _Signature(Record, frozen=True, kw_only=True):
@@ -57,17 +55,18 @@ class Opened:
     signers: frozenset[str]
 
 
-def envelope(
-    payload: bytes, key: EllipticCurvePrivateKey, key_id: str = ""
-) -> dict[str, Any]:
+def envelope(payload: bytes, key: SigningKey, key_id: str = "") -> dict[str, Any]:
     """A signed envelope around the bytes of a statement.
 
     Args:
         payload: JSON of an in-toto statement.
         key: what to sign with.
         key_id: which key it is, as a hint; nobody may trust it.
+
+    Raises:
+        PublishError: the key can't be used.
     """
-    signature = key.sign(_signed_bytes(PAYLOAD_TYPE, payload), _algorithm(key.curve))
+    signature = key.sign(signed_bytes(PAYLOAD_TYPE, payload))
     encoded = base64.b64encode(signature).decode()
     return {
         "payload": base64.b64encode(payload).decode(),
@@ -76,16 +75,15 @@ def envelope(
     }
 
 
-def write_attestation(
-    path: Path, statement: Statement, key: EllipticCurvePrivateKey
-) -> None:
+def write_attestation(path: Path, statement: Statement, key: SigningKey) -> None:
     """Sign a statement, and write its envelope on a line of its own.
 
     Raises:
+        PublishError: the key can't be used.
         OSError: the file can't be written.
     """
     payload = json.dumps(statement.to_json(), separators=(",", ":"), sort_keys=True)
-    key_id = fingerprint(key.public_key())
+    key_id = fingerprint(key.public_key)
     line = json.dumps(
         envelope(payload.encode(), key, key_id), separators=(",", ":"), sort_keys=True
     )
@@ -124,35 +122,45 @@ def read_attestation(path: Path, keys: Sequence[EllipticCurvePublicKey] = ()) ->
     if statement.type != STATEMENT_TYPE:
         problem = f"{path} holds a statement of the type {statement.type!r}"
         raise ArtifactError(problem, REMAKE)
-    signed = _signed_bytes(read.payloadType, payload)
+    signed = signed_bytes(read.payloadType, payload)
     signers = [fingerprint(key) for key in keys if _is_signed(read, signed, key)]
     return Opened(statement, frozenset(signers))
 
 
+def signatures_in(content: bytes) -> list[tuple[bytes, bytes]]:
+    """What was signed, and the signature, of each in an envelope or in a bundle of one.
+
+    Args:
+        content: of a file; of one that holds something else, there are none.
+    """
+    try:
+        value = parse_json(content)
+        if isinstance(value, dict):
+            value = value.get(_IN_A_BUNDLE, value)
+        read = as_record(value, _Envelope, "an envelope")
+        payload = base64.b64decode(read.payload, validate=True)
+        signed = signed_bytes(read.payloadType, payload)
+        return [
+            (signed, base64.b64decode(each.sig, validate=True))
+            for each in read.signatures
+        ]
+    except (JsonError, ArtifactError, ValueError):
+        return []
+
+
 def _is_signed(read: _Envelope, signed: bytes, key: EllipticCurvePublicKey) -> bool:
     """Whether one of an envelope's signatures is by a key, whatever it says of keys."""
-    from cryptography.exceptions import InvalidSignature
-
     for each in read.signatures:
         try:
             signature = base64.b64decode(each.sig, validate=True)
-            key.verify(signature, signed, _algorithm(key.curve))
-        except (InvalidSignature, binascii.Error, ValueError):
+        except (binascii.Error, ValueError):
             continue
-        return True
+        if is_signed(signed, signature, key):
+            return True
     return False
 
 
-def _signed_bytes(payload_type: str, payload: bytes) -> bytes:
+def signed_bytes(payload_type: str, payload: bytes) -> bytes:
     """What is signed of an envelope: DSSE's pre-authentication encoding."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def _algorithm(curve: EllipticCurve) -> ECDSA:
-    """ECDSA with the hash that goes with a curve, and a derived nonce."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
-    return ec.ECDSA(digests[curve.key_size], deterministic_signing=True)

@@ -17,6 +17,7 @@ from checkpoint_release.core.artifacts.release import (
 from checkpoint_release.core.errors import ArtifactError
 from checkpoint_release.core.text import printable
 from checkpoint_release.release.comparison import compare
+from checkpoint_release.release.earlier_signatures import SIGNED
 from checkpoint_release.release.hub import Hub, Refs
 from checkpoint_release.release.notes import notes
 from checkpoint_release.release.peoples_fields import peoples_fields
@@ -61,9 +62,7 @@ class History:
         refs = self._refs
         if refs is None:
             return {}
-        revision = self._branch_in(refs)
-        if self.version in refs.tags:
-            revision = self.version
+        revision = self._current_in(refs)
         if CARD not in self.hub.files(self.repo_id, revision):
             return {}
         there = self.hub.content(self.repo_id, CARD, revision)
@@ -109,6 +108,21 @@ class History:
         section = f"## {self.version}\n\n{self.notes}\n"
         return _HEADING + "\n".join(filter(None, [section, older]))
 
+    def signed_files(self) -> list[bytes]:
+        """The files that hold signatures, of the version where it is published, or of
+        the branch.
+
+        Raises:
+            PublishError: the Hub can't be asked.
+        """
+        refs = self._refs
+        if refs is None:
+            return []
+        revision = self._current_in(refs)
+        files = self.hub.files(self.repo_id, revision)
+        there = sorted(files.keys() & set(SIGNED))
+        return [self.hub.content(self.repo_id, path, revision) for path in there]
+
     @property
     def has_branch(self) -> bool:
         """Whether the branch that is published to is there.
@@ -124,6 +138,10 @@ class History:
         if self.hub.find_repo(self.repo_id) is None:
             return None
         return self.hub.refs(self.repo_id)
+
+    def _current_in(self, refs: Refs) -> str:
+        """The version, where it is published already; else the branch."""
+        return self.version if self.version in refs.tags else self._branch_in(refs)
 
     def _branch_in(self, refs: Refs) -> str:
         """The branch that is published to, or main, which it will be made from."""

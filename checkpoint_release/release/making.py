@@ -22,7 +22,7 @@ from checkpoint_release.core.artifacts.parity import RELEASED_REPORT, ParityRepo
 from checkpoint_release.core.artifacts.release import Sample
 from checkpoint_release.core.files import FileEntry
 from checkpoint_release.core.run_record import RunRecord
-from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.core.signing_keys import SigningKey
 from checkpoint_release.release.checkouts import sources_checkout
 from checkpoint_release.release.envelopes import write_attestation
 from checkpoint_release.release.environment import LIBRARY, Package
@@ -33,7 +33,7 @@ def write_attestations(
     files: Mapping[str, FileEntry],
     making: Making,
     report: ParityReport,
-    key: Path,
+    key: SigningKey,
 ) -> dict[str, FileEntry]:
     """Write the attestations about a release into its folder.
 
@@ -42,7 +42,7 @@ def write_attestations(
         files: what they are about: path → size and sha256.
         making: how the release was made.
         report: of the parity check.
-        key: private key in PEM.
+        key: to sign with.
 
     Returns:
         Path in the release → size and sha256 of each.
@@ -50,7 +50,6 @@ def write_attestations(
     Raises:
         PublishError: the key can't be used.
     """
-    private_key = load_private_key(key)
     version = making.packages.get(LIBRARY, "")
     statements = {
         PROVENANCE: Statement(
@@ -66,7 +65,7 @@ def write_attestations(
     }
     entries = {}
     for name, statement in statements.items():
-        write_attestation(folder / name, statement, private_key)
+        write_attestation(folder / name, statement, key)
         entries[name] = FileEntry.of(folder / name)
     return entries
 

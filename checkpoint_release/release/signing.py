@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,26 +30,21 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.files import read_json
 from checkpoint_release.core.signing_keys import (
-    Signer,
+    SigningKey,
     load_certificates,
-    load_private_key,
     load_public_key,
 )
 from checkpoint_release.release.envelopes import envelope
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
-    from cryptography.x509 import Certificate
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from model_signing.manifest import Manifest
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
+def sign(folder: Path, key: SigningKey, ignored: Iterable[str] = ()) -> None:
     """Sign every file of a folder, in model.sig beside them.
 
     Verify with `model_signing verify key FOLDER --signature FOLDER/model.sig
@@ -57,8 +52,7 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
 
     Args:
         folder: what to sign.
-        key: private key in PEM: ECDSA over P-256, P-384 or P-521, without a password;
-            with certificates in the same file, they go into the signature.
+        key: to sign with; its certificates go into the signature.
         ignored: files that the signature does not cover.
 
     Raises:
@@ -66,14 +60,11 @@ def sign(folder: Path, key: Path, ignored: Iterable[str] = ()) -> None:
     """
     from model_signing import hashing
 
-    Signer.of(key)  # which makes sure that a certificate is the key's own
-    private_key = load_private_key(key)
     config = hashing.Config().set_ignored_paths(  # type: ignore[no-untyped-call]
         paths=[SIGNATURE, *sorted(ignored)], ignore_git_paths=True
     )
     payload = json.dumps(_statement(config.hash(folder)), indent=2, sort_keys=True)
-    certificates = load_certificates(key)
-    bundle = _signed_bundle(payload.encode(), private_key, certificates)
+    bundle = _signed_bundle(payload.encode(), key)
     (folder / SIGNATURE).write_text(
         json.dumps(bundle, separators=(",", ":")), encoding="utf-8"
     )
@@ -184,23 +175,21 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _signed_bundle(
-    payload: bytes, key: EllipticCurvePrivateKey, certificates: Sequence[Certificate]
-) -> dict[str, Any]:
+def _signed_bundle(payload: bytes, key: SigningKey) -> dict[str, Any]:
     """A sigstore bundle around the payload, with the certificates that go with the key,
     or a hint which key it is.
     """
     from cryptography.hazmat.primitives import serialization
 
     material: dict[str, Any] = {"tlogEntries": []}
-    if certificates:
+    if key.certificates:
         chain = []
-        for certificate in certificates:
+        for certificate in key.certificates:
             der = certificate.public_bytes(serialization.Encoding.DER)
             chain.append({"rawBytes": base64.b64encode(der).decode()})
         material["x509CertificateChain"] = {"certificates": chain}
     else:
-        public_key = key.public_key().public_bytes(
+        public_key = key.public_key.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         material["publicKey"] = {"hint": hashlib.sha256(public_key).hexdigest()}

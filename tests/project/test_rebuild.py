@@ -19,17 +19,21 @@ from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.manifest import write_manifest
 from checkpoint_release.core.errors import PublishError
 from checkpoint_release.core.files import sha256
+from checkpoint_release.core.key_uri import PIN_VARIABLE
+from checkpoint_release.core.signing_keys import fingerprint, load_public_key
 from checkpoint_release.core.yaml_text import parse_yaml
 from checkpoint_release.project import rebuild
 from checkpoint_release.project.one_shot import StageFailedError
 from checkpoint_release.project.rebuild_options import Given
 from checkpoint_release.project.recorded import Record, read_recorded
 from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.envelopes import read_attestation
 from tests.release.test_assemble import make_keys
 from tests.release.test_attestations import MAKING
 from tests.support.parity_json import write_parity
 from tests.support.project import ROOT
 from tests.support.publishing import fake_artifacts
+from tests.support.token import NEEDS_SOFTHSM, PIN, SoftToken
 
 Printed = pytest.CaptureFixture[str]
 DEMO = ROOT / "checkpoints/demo.pth"
@@ -113,6 +117,29 @@ def test_the_same_bytes_are_the_same_and_can_be_attested(
     counted = ["--rebuilder", str(mine_public), "--attestations", str(attestation)]
     main(["verify", str(folder), "--require", policy, *counted])
     assert "ok     rebuilt" in capsys.readouterr().out
+
+
+@NEEDS_SOFTHSM
+def test_a_key_on_a_token_attests_and_a_wrong_pin_is_found_before_the_work(
+    here: Path,
+    keys: tuple[Path, Path],
+    stages: Stages,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    monkeypatch.setenv("SOFTHSM2_CONF", "")  # set anew, and undone in the end
+    token = SoftToken.made(here / "token")
+    mine = token.make_key()
+    folder = release(here, keys[0])
+    command = ["rebuild", str(folder), "best.pth", "--sign", token.uri()]
+    monkeypatch.setenv(PIN_VARIABLE, "000000")
+    assert main(command) == 1
+    assert "has another PIN" in capsys.readouterr().err and stages.params == {}
+    monkeypatch.setenv(PIN_VARIABLE, PIN)
+    assert main(command) == 0
+    (attestation,) = here.glob("rebuilt-*.intoto.jsonl")
+    opened = read_attestation(attestation, [load_public_key(mine)])
+    assert opened.signers == {fingerprint(load_public_key(mine))}
 
 
 def test_other_bytes_are_named_with_what_may_explain_them_and_not_attested(

@@ -38,9 +38,10 @@ from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.params import PublishParams, parse_section
 from checkpoint_release.core.run_record import read_run_record, without_places
 from checkpoint_release.core.signing_keys import (
+    SigningKey,
     fingerprint,
-    load_private_key,
     load_public_key,
+    load_signing_key,
     named_fingerprint,
 )
 from checkpoint_release.release.assemble import assemble
@@ -314,9 +315,13 @@ def test_a_statement_that_does_not_fit_fails_though_it_is_signed(
 def test_an_attestation_by_another_key_fails(
     tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = load_private_key(make_keys(tmp_path, "secp384r1")[0])
+    other = load_signing_key(make_keys(tmp_path, "secp384r1")[0])
+
+    def by_another(path: Path, statement: Statement, key: SigningKey) -> None:
+        write_attestation(path, statement, other)
+
     monkeypatch.setattr(
-        "checkpoint_release.release.making.load_private_key", lambda path: other
+        "checkpoint_release.release.making.write_attestation", by_another
     )
     artifacts = fake_artifacts(tmp_path / "artifacts")
     release = assemble(artifacts, signing_key=keys[0], making=made)

@@ -12,7 +12,7 @@ import pytest
 
 from checkpoint_release.card.render import TEMPLATE
 from checkpoint_release.core.errors import PublishError
-from checkpoint_release.core.signing_keys import Signer, fingerprint, load_private_key
+from checkpoint_release.core.signing_keys import Signer, fingerprint, load_signing_key
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.policy import parse_policy
 from checkpoint_release.release.signing import check_signature
@@ -72,7 +72,7 @@ def test_the_root_vouches_for_the_signature_and_the_attestations(
     checks = verify(release, public_key=authority.root, opener=Opened())
     assert failed(checks) == []
     messages = {check.name: check.message for check in checks}
-    digest = fingerprint(load_private_key(authority.signer).public_key())
+    digest = fingerprint(load_signing_key(authority.signer).public_key)
     assert messages["signature"] == f"valid by root.pem (sha256 {digest})"
     assert messages["provenance"].startswith("signed by root.pem")
     (release / "config.json").write_text("{ }")

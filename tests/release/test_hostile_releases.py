@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_release.core.signing_keys import load_signing_key
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.signing import sign
 from tests.release.test_assemble import make_keys
@@ -73,7 +74,7 @@ class Cases:
 
     def outcomes(self) -> dict[str, Outcome]:
         """What came of each case, by name."""
-        sign(signed := self.release(), self.private)
+        sign(signed := self.release(), load_signing_key(self.private))
         options = {"public_key": str(self.public)}
         command = ["verify", str(signed), "--public-key", str(self.public)]
         honest = [
@@ -96,14 +97,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
     missing = cases.modules / "no-such-key.pub"
     private, public = make_keys(cases.modules)  # of the stranger
-    sign(signed := cases.release(), private)
+    sign(signed := cases.release(), load_signing_key(private))
     cases.verify("sealed", cases.release())
     cases.verify("sealed, key", cases.release(), cases.public, CANARY)
     cases.verify("sealed, missing key", cases.release(), missing, CANARY)
     cases.verify("signed by them", signed, cases.public, CANARY)
     cases.verify("signed by them, private key", signed, private, CANARY)
     cases.verify("signed by them, their key", signed, public)
-    sign(changed := cases.release(), cases.private)
+    sign(changed := cases.release(), load_signing_key(cases.private))
     (changed / "onnx/model.onnx").write_bytes(b"another")
     as_it_is(changed)
     cases.verify("changed after it was signed", changed, cases.public, CANARY)

@@ -20,7 +20,7 @@ from checkpoint_release.core.artifacts.attestation import (
 )
 from checkpoint_release.core.artifacts.release import Release, read_release
 from checkpoint_release.core.errors import ParamsError, PublishError
-from checkpoint_release.core.signing_keys import load_private_key
+from checkpoint_release.core.signing_keys import load_signing_key
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.envelopes import write_attestation
 from checkpoint_release.release.policy import Policy, parse_policy
@@ -48,7 +48,7 @@ class World:
         folder.mkdir(exist_ok=True)
         statement = rebuilt(read_release(self.release), **changes)
         path = folder / f"rebuilt-{name}.intoto.jsonl"
-        write_attestation(path, statement, load_private_key(self.keys / name / PRIVATE))
+        write_attestation(path, statement, load_signing_key(self.keys / name / PRIVATE))
         return path
 
     def policy(self, text: str, *rebuilders: str) -> Policy:
@@ -158,7 +158,7 @@ def about_other_files(world: World) -> None:
     write_attestation(
         world.keys / "more/rebuilt-bob.intoto.jsonl",
         statement,
-        load_private_key(world.keys / "bob" / PRIVATE),
+        load_signing_key(world.keys / "bob" / PRIVATE),
     )
 
 

@@ -18,8 +18,8 @@ from checkpoint_release.core.errors import ArtifactError, PublishError
 from checkpoint_release.core.signing_keys import (
     fingerprint,
     fingerprint_line,
-    load_private_key,
     load_public_key,
+    load_signing_key,
 )
 from checkpoint_release.release.assemble import assemble
 from checkpoint_release.release.verify import Check, verify
@@ -149,7 +149,7 @@ def test_the_card_s_packages_are_what_its_command_needs() -> None:
 @pytest.mark.parametrize("curve", ["prime256v1", "secp384r1"])
 def test_the_fingerprint_is_the_same_of_both_keys(tmp_path: Path, curve: str) -> None:
     private, public = make_keys(tmp_path, curve)
-    digest = fingerprint(load_private_key(private).public_key())
+    digest = fingerprint(load_signing_key(private).public_key)
     assert digest == fingerprint(load_public_key(public))
 
 
