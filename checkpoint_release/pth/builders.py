@@ -15,7 +15,7 @@ from typing import Any
 from checkpoint_release.pth.arrays import scalar
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.pth.tensor_builders import TensorBuilders
-from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
+from checkpoint_release.pth.unpickler import GETATTR, Builder, Unpickler, Unsupported
 
 ALLOWED_GLOBALS = re.compile(
     r"torch\.("
@@ -36,6 +36,7 @@ ALLOWED_GLOBALS = re.compile(
 """The names that are not reported as left out: they came out as what they mean."""
 
 MAX_DEVICE = 100  # characters in the kind of a device
+_CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]{0,100}")
 
 
 def builders(file_size: int) -> dict[str, Builder]:
@@ -243,6 +244,19 @@ def _device(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     raise Unsupported
 
 
+def _inner_class(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    """getattr(Outer, "Inner"): the record of a class within a class.
+
+    Raises:
+        Unsupported: the first isn't the record of a global; or the name isn't written
+            as those of classes are, or leads to harm.
+    """
+    match args:
+        case (Inert(args=None) as outer, str() as name) if _CLASS.fullmatch(name):
+            return unpickler.within(outer, name)
+    raise Unsupported
+
+
 # Dates.
 
 
@@ -304,6 +318,7 @@ _BUILDERS: dict[str, Builder] = {
     "builtins.dict": _ordered_dict,
     "builtins.float": _one_of(float),
     "builtins.frozenset": _tuple,
+    GETATTR: _inner_class,
     "builtins.int": _one_of(int),
     "builtins.list": _list,
     "builtins.set": _list,

@@ -136,7 +136,7 @@ def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
         items = [each[key] for each in values]
         shown = f"{name}.{key}" if name else str(key)
         if _is_block(own):
-            whole[key] = _tensor(shown, [_block(shown, item) for item in items])
+            whole[key] = _tensor(shown, _blocks(shown, items))
         elif has_blocks and isinstance(own, Tensor):
             whole[key] = _same(shown, items)
         else:
@@ -179,6 +179,8 @@ def _tensor(name: str, blocks: Sequence[_Block]) -> TensorLike:
     Raises:
         CheckpointError: they don't make it up.
     """
+    if not blocks:
+        raise CheckpointError(f"no rank holds a block of {printable(name)}", ONE_RUN)
     shape, cut = blocks[0].shape, blocks[0].cut
     for block in blocks:
         alike = block.shape == shape and block.cut == cut
@@ -232,27 +234,40 @@ def _offset(block: _Block, others: Sequence[_Block], dimension: int) -> int:
 # What torch writes for a block
 
 
-def _block(name: str, record: Any) -> _Block:
-    """The block that a record describes.
+def _blocks(name: str, records: Sequence[Any]) -> list[_Block]:
+    """The blocks that the ranks' records describe.
 
     Raises:
-        CheckpointError: it isn't one, or is cut in a way that isn't known here.
+        CheckpointError: one isn't a block, or is cut in a way that isn't known here.
     """
-    try:
-        if not _is_block(record):
-            raise ValueError("a rank lacks it")
-        _, kind, made_with, state = record.args
-        shape = made_with[2]
-        if kind.name.endswith("ShardedTensor"):
-            return _of_sharded_tensor(shape, state)
-        return _of_dtensor(shape, state)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        reason = str(error) if type(error) is ValueError else "it is garbled"
-        raise CheckpointError(
-            f"the block of {printable(name)} can't be placed: {printable(reason)}",
-            "gather it where it was trained (such as by get_model_state_dict with"
-            " full_state_dict=True), and save that",
-        ) from None
+    blocks = []
+    for record in records:
+        try:
+            blocks += _blocks_of(record)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            reason = str(error) if type(error) is ValueError else "it is garbled"
+            raise CheckpointError(
+                f"the block of {printable(name)} can't be placed: {printable(reason)}",
+                "gather it where it was trained (such as by get_model_state_dict with"
+                " full_state_dict=True), and save that",
+            ) from None
+    return blocks
+
+
+def _blocks_of(record: Any) -> list[_Block]:
+    """The blocks that one rank's record describes.
+
+    Raises:
+        ValueError: it isn't a block, or is cut in a way that isn't known here.
+        AttributeError, IndexError, KeyError, TypeError: it is garbled.
+    """
+    if not _is_block(record):
+        raise ValueError("a rank lacks it")
+    _, kind, made_with, state = record.args
+    shape = made_with[2]
+    if kind.name.endswith("ShardedTensor"):
+        return _of_sharded_tensor(shape, state)
+    return [_of_dtensor(shape, state)]
 
 
 def _of_dtensor(shape: tuple[int, ...], state: Any) -> _Block:
@@ -287,18 +302,19 @@ def _of_dtensor(shape: tuple[int, ...], state: Any) -> _Block:
     return _Block(shape, tensor, cut, at)
 
 
-def _of_sharded_tensor(shape: tuple[int, ...], state: Any) -> _Block:
-    """A ShardedTensor of one local block, which says where it lies.
+def _of_sharded_tensor(shape: tuple[int, ...], state: Any) -> list[_Block]:
+    """A ShardedTensor's local blocks, which say where they lie; a rank may have none.
 
     Raises:
-        ValueError: the rank has several blocks, or none.
         AttributeError, IndexError, KeyError, TypeError: it is garbled.
     """
-    local = state[0]
-    if len(local) != 1:
-        raise ValueError(f"the rank holds {len(local)} blocks of it")
-    fields = local[0].state[1]
-    tensor, offsets = fields["tensor"], fields["metadata"].state[1]["shard_offsets"]
-    if not isinstance(tensor, Tensor) or not all(type(o) is int for o in offsets):
-        raise TypeError
-    return _Block(shape, tensor, {}, (), tuple(offsets))
+    blocks = []
+    for shard in state[0]:
+        fields = shard.state[1]
+        tensor, offsets = fields["tensor"], fields["metadata"].state[1]["shard_offsets"]
+        if not isinstance(tensor, Tensor) or len(offsets) != len(shape):
+            raise TypeError
+        if not all(type(offset) is int for offset in offsets):
+            raise TypeError
+        blocks.append(_Block(shape, tensor, {}, (), tuple(offsets)))
+    return blocks

@@ -32,7 +32,16 @@ DTYPE_OF_STORAGE = {
     "_UntypedStorage": "U8",
 }
 """torch's storage classes → dtypes."""
+INTEGERS_OF_STORAGE = {
+    "QInt8Storage": "I8",
+    "QInt32Storage": "I32",
+    "QUInt8Storage": "U8",
+}
+"""Storage classes of quantized tensors → dtypes of the integers in them; others pack
+several into a byte.
+"""
 
+QUANTIZED_TENSOR = "a quantized tensor, which safetensors can't hold"
 MAX_KEY = 100  # characters in a storage's key, which torch makes of a number
 
 
@@ -86,7 +95,7 @@ class ZipStorages:
         kind, storage_type, key, _, count = pid
         reference = _reference(kind, storage_type, key, count)
         if reference.dtype is None:
-            return _quantized(reference)
+            return _quantized(reference, self._storage(reference.key))
         return _whole(self._storage(reference.key), reference.dtype, reference.count)
 
     def _storage(self, key: str) -> Storage:
@@ -145,7 +154,7 @@ class LegacyStorages:
         reference = _reference(kind, storage_type, key, count)
         storage = self._storage(reference)
         if reference.dtype is None:
-            return _quantized(reference)
+            return _quantized(reference, storage)
         whole = _whole(storage, reference.dtype, reference.count)
         return whole if view is None else _part(whole, view)
 
@@ -252,12 +261,19 @@ def _elements(class_name: str) -> tuple[str | None, int]:
     raise ValueError("a storage's type is none of torch's")
 
 
-def _quantized(reference: _Reference) -> Inert:
-    """What stands for a quantized storage, and makes records of its tensors."""
+def _quantized(reference: _Reference, storage: Storage) -> Inert:
+    """What stands for a quantized storage, and makes records of its tensors.
+
+    Its state is the integers, as a one-dimensional tensor, where each has a place of
+    its own.
+
+    Raises:
+        CheckpointError: it has another size than so many elements.
+    """
+    integers = INTEGERS_OF_STORAGE.get(reference.type_name.rpartition(".")[2])
+    state = _whole(storage, integers, reference.count) if integers else None
     return Inert(
-        reference.type_name,
-        (reference.key,),
-        reason="a quantized tensor, which safetensors can't hold",
+        reference.type_name, (reference.key,), state=state, reason=QUANTIZED_TENSOR
     )
 
 

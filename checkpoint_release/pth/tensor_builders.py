@@ -12,6 +12,7 @@ from typing import Any
 
 from checkpoint_release.core.dtypes import BY_TORCH_NAME, DTYPES
 from checkpoint_release.pth.records import Inert
+from checkpoint_release.pth.storages import QUANTIZED_TENSOR
 from checkpoint_release.pth.unpickler import Builder, Unpickler, Unsupported
 from checkpoint_release.tensors.tensor import Tensor
 
@@ -21,6 +22,8 @@ _BLOCKS = re.compile(
     r"torch\.distributed\.(_tensor|tensor)(\._api|\.api)?\.DTensor"
     r"|torch\.distributed\._shard\.sharded_tensor\.api\.ShardedTensor"
 )
+QUANTIZED = "torch._utils._rebuild_qtensor"
+"""What rebuilds a quantized tensor; a record of it has its integers and parameters."""
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_NBYTES = (1 << 63) - 1  # of a tensor, sizes of zero counted as one
 MAX_NUMBER = 1 << 62  # in a shape, strides or an offset, which have 64 bits in torch
@@ -123,7 +126,7 @@ class TensorBuilders:
             "torch.tensor._rebuild_from_type": _rebuild_from_type,
             "torch._utils._rebuild_meta_tensor_no_storage": _not_dense("meta"),
             "torch._utils._rebuild_nested_tensor": _not_dense("nested"),
-            "torch._utils._rebuild_qtensor": _not_dense("quantized"),
+            QUANTIZED: self._rebuild_quantized,
             "torch._utils._rebuild_sparse_csr_tensor": _not_dense("sparse"),
             "torch._utils._rebuild_sparse_tensor": _not_dense("sparse"),
             "torch._utils._rebuild_wrapper_subclass": _not_dense("wrapped"),
@@ -164,6 +167,25 @@ class TensorBuilders:
         if len(args) not in (7, 8):
             raise Unsupported
         return self._view(unpickler, args[:4], dtype=args[6], metadata=args[7:])
+
+    def _rebuild_quantized(self, unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+        """_rebuild_qtensor(storage, offset, shape, strides, parameters, …).
+
+        Returns:
+            A record with the integers as a tensor, and the parameters: the scheme's
+            record, the scale, the zero point.
+
+        Raises:
+            Unsupported: the integers are packed, or something else is there.
+            ValueError: as _view.
+        """
+        if len(args) not in (7, 8):
+            raise Unsupported(QUANTIZED_TENSOR)
+        storage, *view, parameters = args[:5]
+        if not isinstance(storage, Inert) or not isinstance(storage.state, Tensor):
+            raise Unsupported(QUANTIZED_TENSOR)
+        integers = self._view(unpickler, (storage.state, *view))
+        return Inert(QUANTIZED, (integers, parameters), reason=QUANTIZED_TENSOR)
 
     def _view(
         self,

@@ -36,6 +36,8 @@ MAX_GLOBALS = 10_000  # different ones; the largest trainers save some hundreds
 MAX_KEY_PARTS = 64  # of a tuple that is a key
 MAX_NESTED_CALLS = 4  # builders that call builders; torch's own need two
 NEWEST_PROTOCOL = 5
+GETATTR = "builtins.getattr"
+"""By which protocols below 4 name a class within a class: getattr(Outer, "Inner")."""
 
 Builder = Callable[["Unpickler", tuple[Any, ...]], Any]
 """Makes a value out of a call's arguments, or raises Unsupported."""
@@ -78,6 +80,8 @@ class Unpickler:
         mentioned: dotted name of each global → how often the pickles name it.
         called: the same → how often they call it.
         unsupported: of those that have a builder → how many calls stayed records.
+        uses_of_getattr: how often it came onto the stack, to be called or for anything
+            else.
         verdicts: dotted name of each global → what calling it could do.
     """
 
@@ -94,11 +98,13 @@ class Unpickler:
         self.mentioned: Counter[str] = Counter()
         self.verdicts: dict[str, Verdict] = {}
         self.unsupported: Counter[str] = Counter()
+        self.uses_of_getattr = 0
         self._builders = builders
         self._persistent_load = persistent_load
         self._budget = budget or Budget(len(data))
         self._nested_calls = 0
         self._globals: dict[tuple[str, str], Inert] = {}
+        self._own_names: dict[str, tuple[str, str]] = {}  # dotted → module and name
 
     def load(self) -> Any:
         """The value of the next pickle.
@@ -160,6 +166,20 @@ class Unpickler:
             CheckpointError: the budget is spent.
         """
         self._budget.charge(size)
+
+    def unexplained(self, name: str) -> int:
+        """How many calls of a global stayed records.
+
+        Of getattr, how often it was used for anything but a call that has a value:
+        whoever is handed it, such as functools.partial, may call it in turn.
+
+        Args:
+            name: dotted, of one that has a builder.
+        """
+        if name != GETATTR:
+            return self.unsupported[name]
+        values = self.called[name] - self.unsupported[name]
+        return self.uses_of_getattr - values
 
     def take(self, size: int) -> memoryview:
         """The next bytes of the pickle, which are passed over.
@@ -557,7 +577,7 @@ class Unpickler:
 
         Stack: … → …, value.
         """
-        self.stack.append(self.memo[index])
+        self._push_again(self.memo[index])
 
     def _get1(self) -> None:
         """BINGET: a value that was memorized under a number of one byte.
@@ -569,7 +589,20 @@ class Unpickler:
         """
         at = self.at
         self.at = at + 1
-        self.stack.append(self.memo[self.data[at]])
+        self._push_again(self.memo[self.data[at]])
+
+    def _dup(self) -> None:
+        """DUP: the last value once more.
+
+        Stack: …, value → …, value, value.
+        """
+        self._push_again(self.stack[-1])
+
+    def _push_again(self, value: Any) -> None:
+        """Push what was pushed before."""
+        if type(value) is Inert and value.name == GETATTR:
+            self.uses_of_getattr += 1
+        self.stack.append(value)
 
     def _put1(self) -> None:
         """BINPUT: memorize the last value under a number of one byte.
@@ -600,13 +633,38 @@ class Unpickler:
         Args:
             module, name: as the pickle has them; any text.
         """
+        record = self._record(module, name)
+        self.mentioned[record.name] += 1
+        self._push_again(record)
+
+    def _record(self, module: str, name: str) -> Inert:
+        """The record of a global, the same for each mention; arguments as _global."""
         record = self._globals.get((module, name))
         if record is None:
             self.charge(_NEW_GLOBAL)
             record = self._new_global(module, name)
             self._globals[module, name] = record
+        return record
+
+    def within(self, outer: Inert, name: str) -> Inert:
+        """The record of what a global has under a name, as if the pickle named it.
+
+        Protocol 4 names it as one global with a dot in its name, which is judged alike.
+
+        Args:
+            outer: the record of a global.
+            name: of one of its attributes.
+
+        Raises:
+            Unsupported: calling it could do harm.
+            CheckpointError: the name is too long, or there are too many.
+        """
+        module, outer_name = self._own_names[outer.name]
+        record = self._record(module, f"{outer_name}.{name}")
+        if self.verdicts[record.name] is Verdict.DANGEROUS:
+            raise Unsupported
         self.mentioned[record.name] += 1
-        self.stack.append(record)
+        return record
 
     def _new_global(self, module: str, name: str) -> Inert:
         """A record under the name that the global has in Python 3.
@@ -635,6 +693,7 @@ class Unpickler:
         if escaped != dotted:
             verdict = Verdict.DANGEROUS
         self.verdicts[escaped] = verdict
+        self._own_names[escaped] = renamed
         return Inert(escaped)
 
     def _global_of_lines(self) -> None:
@@ -907,7 +966,7 @@ for _opcodes, _cost, _operation in (
     # stack and memo
     (b"0", _PLACE, Unpickler._pop),
     (b"1", 32, Unpickler._to_mark),
-    (b"2", _PLACE, lambda m: m.stack.append(m.stack[-1])),
+    (b"2", _PLACE, Unpickler._dup),
     (b"(", 96, Unpickler._mark),
     (b"g", 48, lambda m: m._get(int(m._line(20)))),
     (b"h", _PLACE, Unpickler._get1),

@@ -11,6 +11,8 @@ from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
 from checkpoint_release.pth.tensor_builders import BLOCK
+from checkpoint_release.state_dict.quantised import OPTION, remedy
+from checkpoint_release.state_dict.quantised_records import kind_of
 from checkpoint_release.tensors.joined import Composed
 from checkpoint_release.tensors.tensor import Tensor, TensorLike
 
@@ -153,6 +155,13 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
     unsupported = _unsupported(mapping)
     if unsupported and len(tensors) + 2 * len(unsupported) > facts:
         name, reason = next(iter(unsupported.items()))
+        layout = kind_of(mapping[name])
+        if layout:
+            raise CheckpointError(
+                f"the checkpoint's weights are quantised, as {layout} lays them out",
+                remedy(layout),
+                options=[OPTION],
+            )
         if reason == BLOCK:
             raise CheckpointError(
                 f"{printable(str(name))} is {BLOCK}",

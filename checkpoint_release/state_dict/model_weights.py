@@ -14,7 +14,7 @@ from checkpoint_release.pth.tensor_builders import CLAIM_ALLOWANCE, MAX_CLAIM
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG, lora_config
 from checkpoint_release.state_dict.adapter_names import has_factors
 from checkpoint_release.state_dict.candidates import StateDict
-from checkpoint_release.state_dict.dequantise import dequantised
+from checkpoint_release.state_dict.dequantise import dequantised, quantisation_config
 from checkpoint_release.state_dict.find import find_state_dict
 from checkpoint_release.state_dict.framework_layouts import (
     refuse_flat_parameters,
@@ -27,6 +27,7 @@ from checkpoint_release.state_dict.lora import (
     merge_lora,
     refuse_adapter_beside,
 )
+from checkpoint_release.state_dict.quantised_records import with_floats
 from checkpoint_release.state_dict.selection import select
 from checkpoint_release.tensors.joined import stored_tensors
 from checkpoint_release.tensors.safetensors import nbytes
@@ -119,12 +120,15 @@ def read_model_weights(
     _refuse_adapter_alone(checkpoint)
     if state_dict is None:
         refuse_megatron(checkpoint)
-    found = find_state_dict(checkpoint.value, state_dict)
+    value, quantised = checkpoint.value, ""
+    if dequantise:
+        value, quantised = with_floats(value)
+    found = find_state_dict(value, state_dict)
     refuse_flat_parameters(found.weights)
     _check_size(found.weights)
-    floats, quantised = found.weights, ""
-    if dequantise:
-        floats, quantised = dequantised(found.weights)
+    floats = found.weights
+    if dequantise and not quantised:
+        floats, quantised = dequantised(found.weights, quantisation_config(checkpoint))
     used_up = tuple(name for name in found.weights if name not in floats)
     selected = select(floats, selection)
     # Before adapters are merged: an update is finer than half precision's rounding of

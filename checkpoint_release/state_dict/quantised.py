@@ -8,22 +8,32 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from checkpoint_release.state_dict.quantised_parts import (
+    AWQ,
+    BITSANDBYTES_4,
+    BITSANDBYTES_8,
+    GPTQ,
+    TORCH_AO,
+    TORCHAO,
+)
+from checkpoint_release.state_dict.quantised_records import kind_of
+
 _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("bitsandbytes in 4 bits", (".absmax", ".quant_map")),
-    ("bitsandbytes in 8 bits", (".SCB",)),
-    ("GPTQ", (".qweight", ".qzeros", ".g_idx")),
-    ("AWQ", (".qweight", ".qzeros", ".scales")),
+    (BITSANDBYTES_4, (".absmax", ".quant_map")),
+    (BITSANDBYTES_8, (".SCB",)),
+    (GPTQ, (".qweight", ".qzeros", ".g_idx")),
+    (AWQ, (".qweight", ".qzeros", ".scales")),
     ("compressed-tensors", (".weight_packed", ".weight_scale")),
     ("float8 in blocks", (".weight_scale_inv",)),
     ("float8 or int8 with scales", (".weight_scale",)),
     ("HQQ", (".W_q",)),
-    ("torch.ao.quantization", ("._packed_params._packed_params",)),
-    ("torch.ao.quantization", (".scale", ".zero_point")),
+    (TORCH_AO, ("._packed_params._packed_params",)),
+    (TORCH_AO, (".scale", ".zero_point")),
 )
 """A library's layout, and the ends of names that all occur in it; the more telling
 first.
 """
-CAN_BE_FLOATS = ("bitsandbytes in 4 bits", "bitsandbytes in 8 bits")
+CAN_BE_FLOATS = (BITSANDBYTES_4, BITSANDBYTES_8, GPTQ, AWQ, TORCH_AO, TORCHAO)
 """The layouts that say all that it takes; see checkpoint_release.state_dict.dequantise.
 """
 OPTION = "checkpoint.dequantise"
@@ -61,6 +71,7 @@ def quantisation_in(value: Any) -> str:
     mappings = [value, *(each for each in value.values() if isinstance(each, Mapping))]
     for mapping in mappings[:100]:
         found = quantisation([name for name in mapping if isinstance(name, str)])
+        found = found or next(filter(None, map(kind_of, mapping.values())), "")
         if found:
             return found
     return ""

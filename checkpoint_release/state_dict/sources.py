@@ -22,6 +22,7 @@ from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
 from checkpoint_release.pth.rank_files import rank_files, read_rank_files
 from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
+from checkpoint_release.state_dict.dequantise import QUANTISATION_CONFIG
 from checkpoint_release.state_dict.framework_layouts import refuse_megatron_folder
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
@@ -45,7 +46,7 @@ _NOT_WEIGHTS = frozenset(
     {"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
 )
 """What transformers' and accelerate's trainers save beside the weights."""
-_CONFIGS = ("config.json", f"{ADAPTER_CONFIG}.json")
+_CONFIGS = ("config.json", f"{QUANTISATION_CONFIG}.json", f"{ADAPTER_CONFIG}.json")
 """What libraries say of a model or an adapter beside its weights; kept as facts."""
 
 
@@ -53,7 +54,8 @@ def read_source(path: Path) -> Checkpoint:
     """Read a checkpoint: a file of torch.save or safetensors, an index of shards, or a
     folder with one of these.
 
-    Of a folder, config.json and adapter_config.json are kept as facts.
+    Of a folder, config.json, quantize_config.json and adapter_config.json are kept as
+    facts.
 
     Raises:
         ArtifactError: a safetensors file or an index is damaged.

@@ -13,6 +13,7 @@ import numpy as np
 from checkpoint_release.core.dtypes import DTYPES
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.core.text import printable
+from checkpoint_release.tensors.blocks import Blocks
 from checkpoint_release.tensors.tensor import CHUNK, Tensor, TensorLike
 from checkpoint_release.tensors.wrappers import Cast
 
@@ -202,7 +203,7 @@ class Same:
                 )
 
 
-Composed = Joined | Strung | Same
+Composed = Joined | Strung | Same | Blocks
 """The tensors that are made of others."""
 
 
@@ -210,7 +211,7 @@ def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
     """The tensors in files that a tensor is made of; of one in a file, itself.
 
     Args:
-        tensor: of any kind; of a computed one, nothing.
+        tensor: of any kind; of a computed one, what it is computed from.
     """
     match tensor:
         case Tensor():
@@ -225,6 +226,8 @@ def stored_tensors(tensor: TensorLike) -> Iterator[Tensor]:
                 yield from stored_tensors(copy)
         case Cast():
             yield from stored_tensors(tensor.source)
+        case Blocks():
+            yield from tensor.sources
 
 
 def join(

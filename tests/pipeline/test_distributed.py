@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed._shard.metadata import ShardMetadata
+from torch.distributed._shard.sharded_tensor import Shard as LocalShard
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
@@ -236,6 +239,67 @@ def test_a_missing_rank_s_file_is_named(own_files: Path) -> None:
     )
     with pytest.raises(CheckpointReleaseError, match="lacks the file of rank 0"):
         read_source(own_files)
+
+
+# ShardedTensors, which FSDP's sharded state dicts held before there were DTensors
+
+ROWS, COLUMNS = seeded(7, 4), seeded(3, 6)
+
+
+def block(rank: int, whole: torch.Tensor, start: int, stop: int, along: int) -> Any:
+    """A rank's block of a tensor: [start, stop) along one dimension."""
+    own = whole.narrow(along, start, stop - start).clone()
+    offsets = [0, 0]
+    offsets[along] = start
+    place = ShardMetadata(offsets, list(own.shape), f"rank:{rank}/cpu")
+    return LocalShard(own, place)
+
+
+def save_sharded_tensors(rank: int) -> None:
+    """Rows cut as 4 and 3; columns of which the first rank has two blocks, and the
+    second has none.
+    """
+    rows = [block(0, ROWS, 0, 4, 0)] if rank == 0 else [block(1, ROWS, 4, 7, 0)]
+    columns = [block(0, COLUMNS, 0, 2, 1), block(0, COLUMNS, 2, 6, 1)]
+    if rank:
+        columns = []
+    state = {
+        "columns": ShardedTensor._init_from_local_shards(columns, 3, 6),
+        "rows": ShardedTensor._init_from_local_shards(rows, 7, 4),
+        "plain": seeded(3),
+    }
+    torch.save({"model": state, "epoch": 3}, f"model_rank{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def sharded_tensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_ranks(2, save_sharded_tensors, folder)
+    return folder
+
+
+def test_sharded_tensors_are_clean_and_put_together(sharded_tensors: Path) -> None:
+    read = read_source(sharded_tensors)
+    expected = {"rows": ROWS, "columns": COLUMNS, "plain": seeded(3)}
+    assert_same(read.value["model"], expected)
+    assert not read.left_out["dangerous"] and not read.left_out["unknown"]
+    assert inspect(sharded_tensors).state_dicts["model"]["columns"] == ("F32", (3, 6))
+
+
+def test_sharded_tensors_of_which_a_rank_is_missing_leave_a_hole(
+    sharded_tensors: Path, tmp_path: Path
+) -> None:
+    for rank, copied in ((0, 0), (1, 1), (1, 2)):
+        source = sharded_tensors / f"model_rank{rank}.pt"
+        shutil.copy(source, tmp_path / f"model_rank{copied}.pt")
+    with pytest.raises(CheckpointReleaseError, match="rows has parts that overlap"):
+        read_source(tmp_path)
+    shutil.copy(tmp_path / "model_rank1.pt", tmp_path / "model_rank0.pt")
+    (tmp_path / "model_rank2.pt").unlink()
+    with pytest.raises(CheckpointReleaseError, match="no rank holds a block of model"):
+        read_source(tmp_path)
 
 
 # What is refused

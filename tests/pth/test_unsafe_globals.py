@@ -150,6 +150,7 @@ GADGETS = sorted(
     torch.nn.modules.container:operator.itemgetter
     torch.nn.modules.lazy:itertools.starmap
     torch.nn.modules.linear:Linear.forward.__globals__
+    torch.distributed._shard.sharded_tensor.api:threading.Timer
     torch.nn.modules.module:Module.__getattr__ torch.nn.modules.module:functools.reduce
     torch.nn.modules.module:torch.hub.load torch.nn.modules.module:warnings
     torch.nn.parallel.comm:warnings torch.nn.parallel.distributed:os.system
@@ -256,6 +257,7 @@ INERT = sorted(
     torch.distributed._mesh_layout:_MeshLayout
     torch.distributed._shard.metadata:ShardMetadata
     torch.distributed._shard.sharded_tensor.api:ShardedTensor
+    torch.distributed._shard.sharded_tensor.api:ShardedTensor.ProcessGroupState
     torch.distributed.device_mesh:DeviceMesh
     torch.distributed.tensor._dtensor_spec:DTensorSpec
     torch.distributed.tensor._dtensor_spec:TensorMeta

@@ -46,7 +46,7 @@ def fixture() -> tuple[StateDict, StateDict]:
 def test_the_floats_are_those_of_the_library(
     step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint_release.state_dict.dequantise._STEP", step)
+    monkeypatch.setattr("checkpoint_release.state_dict.bitsandbytes._STEP", step)
     quantised, expected = fixture()
     floats, layout = dequantised(quantised)
     assert layout == "bitsandbytes in 4 bits"
@@ -125,7 +125,7 @@ def test_on_request_a_file_is_read_as_the_floats_and_its_tables_are_no_facts(
 def test_without_the_request_the_message_names_the_parameter() -> None:
     quantised, _ = fixture()
     assert "checkpoint.dequantise to true" in note(quantisation(quantised))
-    assert "dequantise" not in note("GPTQ").replace("model.dequantize", "")
+    assert "dequantise" not in note("HQQ").replace("model.dequantize", "")
 
 
 def test_pieces_are_computed_one_after_the_other() -> None:
