@@ -12,10 +12,14 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.extras import extras_named
+
+if TYPE_CHECKING:
+    from checkpoint_release.core.trust import Trust
+    from checkpoint_release.drafting.draft import Draft
 
 SUMMARY = "draft a model's inputs, outputs and dimensions, by running it"
 
@@ -46,26 +50,57 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             nothing that was tried.
     """
     with extras_named():
-        from checkpoint_release.core.architecture import Architecture
-        from checkpoint_release.core.signature import Signature
         from checkpoint_release.core.trust import Trust
-        from checkpoint_release.runtimes.signature_draft import (
-            draft_signature,
-            signature_yaml,
-        )
+        from checkpoint_release.drafting.text import draft_yaml
 
         _make_importable(asked.factory, asked.source)
-        architecture = Architecture(
-            asked.factory,
-            _read_kwargs(asked.kwargs),
-            Signature((), (), {}),
-            trust=Trust.of([asked.factory]),
-        )
+        kwargs, trust = _read_kwargs(asked.kwargs), Trust.of([asked.factory])
         with redirect_stdout(sys.stderr):  # what the model prints is no YAML
-            draft = draft_signature(architecture)
-        print(f"# drafted by running {asked.factory}: check what the integers mean")
-        print(signature_yaml(draft), end="")
+            stated = _stated_by_the_family(asked.factory, kwargs, trust)
+            draft = stated or _drafted(asked.factory, kwargs, trust)
+        if stated is None:
+            print(f"# drafted by running {asked.factory}: check what the integers mean")
+        else:
+            module = asked.factory.partition(":")[0]
+            print(f"# {module} states it itself: model.signature may stay null")
+        print(draft_yaml(draft), end="")
     return 0
+
+
+def _stated_by_the_family(
+    factory: str, kwargs: dict[str, Any], trust: Trust
+) -> Draft | None:
+    """The signature of a module that describes its models; None: it doesn't.
+
+    Raises:
+        CheckpointReleaseError: the module isn't there, or has no such model.
+    """
+    from checkpoint_release.core.architecture import Architecture, family_module
+    from checkpoint_release.core.signature import Signature
+    from checkpoint_release.drafting.draft import Draft
+
+    family = family_module(factory, trust)
+    if not (hasattr(family, "read_architecture") and hasattr(family, "signature")):
+        return None
+    nothing = Signature((), (), {})
+    module = Architecture(factory, kwargs, nothing, described=True, trust=trust)
+    whole = module.hook("read_architecture")({}, kwargs)
+    return Draft(module.hook("signature")(whole, None))
+
+
+def _drafted(factory: str, kwargs: dict[str, Any], trust: Trust) -> Draft:
+    """The draft of a model that says nothing of itself.
+
+    Raises:
+        CheckpointReleaseError: the factory isn't there or fails, or the model runs on
+            nothing that was tried.
+    """
+    from checkpoint_release.core.architecture import Architecture
+    from checkpoint_release.core.signature import Signature
+    from checkpoint_release.drafting.draft import draft_signature
+
+    nothing = Signature((), (), {})
+    return draft_signature(Architecture(factory, kwargs, nothing, trust=trust))
 
 
 def _make_importable(factory: str, source: str | None) -> None:

@@ -197,7 +197,7 @@ def test_a_release_of_a_unet_is_one_to_diffusers(released: Path, loader: str) ->
     import diffusers
 
     assert len(list(released.glob("model-*.safetensors"))) > 1
-    model = getattr(diffusers, loader).from_pretrained(released).eval()
+    model = getattr(diffusers, loader).from_pretrained(str(released)).eval()
     assert type(model).__name__ == "UNet2DModel"
     inputs = load_file(released / "sample/inputs.safetensors")
     with torch.inference_mode():

@@ -44,8 +44,21 @@ def build_model(values: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: diffusers has no such model.
     """
-    chosen = model_class(import_diffusers(), values)
+    diffusers = import_diffusers()
+    chosen = model_class(diffusers, values)
     from checkpoint_release.models.diffusers.timesteps import with_kept_frequencies
 
     own = {key: value for key, value in values.items() if not key.startswith("_")}
-    return with_kept_frequencies(chosen.from_config(own))
+    model: nn.Module = chosen.from_config(own)
+    if isinstance(model, diffusers.VQModel):
+        model.register_forward_hook(_without_training_loss)
+    return with_kept_frequencies(model)
+
+
+def _without_training_loss(_model: nn.Module, _arguments: Any, returned: Any) -> Any:
+    """What VQModel returns without `commit_loss`, which only its training reads.
+
+    The loss is one number for a whole batch, and a model that runs needs none.
+    """
+    returned.commit_loss = None
+    return returned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,27 @@ from torch import Tensor, nn
 from checkpoint_release.__main__ import main
 from checkpoint_release.core.architecture import Architecture
 from checkpoint_release.core.errors import ModelError, UntrustedCodeError
-from checkpoint_release.core.signature import Signature, sample_inputs
+from checkpoint_release.core.signature import (
+    Signature,
+    TensorSpec,
+    known_shape,
+    sample_inputs,
+)
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.trust import NO_TRUST, OWN_ARTIFACTS
 from checkpoint_release.core.yaml_text import parse_yaml
+from checkpoint_release.drafting.draft import Draft, draft_signature
+from checkpoint_release.drafting.relations import separated
+from checkpoint_release.drafting.text import draft_yaml
+from checkpoint_release.drafting.trials import Trials
 from checkpoint_release.runtimes.model_alone import ModelAlone
 from checkpoint_release.runtimes.model_check import check_model
-from checkpoint_release.runtimes.signature_draft import draft_signature, signature_yaml
+from tests.drafting.models import Choosing, Remembering
 from tests.support.own_repository import own_repository
 
 Printed = pytest.CaptureFixture[str]
 MODELS = "tests.support.models"
+OWN = "tests.drafting.models"
 HERE = __name__
 
 
@@ -98,9 +109,17 @@ class Text(nn.Module):
         return self.head(torch.ones(len(text.split()), 2))
 
 
-def draft(factory: str, **kwargs: Any) -> Signature:
+def whole_draft(factory: str, **kwargs: Any) -> Draft:
     nothing = Signature((), (), {})
     return draft_signature(Architecture(factory, kwargs, nothing, trust=OWN_ARTIFACTS))
+
+
+def draft(factory: str, **kwargs: Any) -> Signature:
+    return whole_draft(factory, **kwargs).signature
+
+
+def shapes(specs: Iterable[TensorSpec]) -> dict[str, Any]:
+    return {spec.name: spec.shape for spec in specs}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +154,34 @@ def draft(factory: str, **kwargs: Any) -> Signature:
         (f"{HERE}:Frames", {}, {"sound": ("batch", 1024)}, {}),
         (f"{HERE}:Normalised", {}, {"x": ("batch", 2, 7)}, {}),
         (f"{HERE}:Recurrent", {}, {"steps": ("sequence", "batch", 6)}, {}),
+        (
+            f"{OWN}:Translating",
+            {},
+            {"source": ("batch", "sequence"), "target": ("batch", "target_sequence")},
+            {"sequence": "1 to any number", "target_sequence": "1 to any number"},
+        ),
+        (
+            f"{OWN}:Aligned",
+            {},
+            {"source": ("batch", "sequence"), "target": ("batch", "sequence")},
+            {},
+        ),
+        (
+            f"{OWN}:Spoken",
+            {},
+            {
+                "tokens": ("batch", "sequence"),
+                "frames": ("batch", "2*sequence + 1", 8),
+            },
+            {"sequence": "1 to any number"},
+        ),
+        (f"{OWN}:Square", {}, {"image": ("batch", 3, "side", "side")}, {}),
+        (
+            f"{OWN}:Merging",
+            {},
+            {"sound": ("batch", 2, "length")},
+            {"length": "4 to any number, multiples of 4"},
+        ),
     ],
 )
 def test_a_draft_is_a_signature_that_the_model_keeps(
@@ -145,15 +192,14 @@ def test_a_draft_is_a_signature_that_the_model_keeps(
     found = {name: each.bounds for name, each in signature.dimensions.items()}
     assert {**found, **dimensions} == found
     # as params.yaml reads it, it stands the check that comes before every export
-    again = read_signature(parse_yaml(signature_yaml(signature).encode()))
+    again = read_signature(parse_yaml(draft_yaml(Draft(signature)).encode()))
     assert again == signature
     architecture = Architecture(factory, kwargs, again, trust=OWN_ARTIFACTS)
     model = architecture.find_factory()(**kwargs).eval()
     sizes = {name: each.example for name, each in again.dimensions.items()}
     outputs = ModelAlone(model, architecture).run(sample_inputs(again, sizes, 0))
     for spec, tensor in zip(again.outputs, outputs, strict=True):
-        assert spec.shape is not None
-        assert [sizes.get(str(axis), axis) for axis in spec.shape] == [*tensor.shape]
+        assert known_shape(spec, sizes) == tuple(tensor.shape)
     check_model(model, architecture)  # widens it
 
 
@@ -178,6 +224,112 @@ def test_what_the_model_prints_is_no_part_of_the_draft(capsys: Printed) -> None:
     printed = capsys.readouterr()
     assert read_signature(parse_yaml(printed.out.encode())) == draft(f"{HERE}:Frames")
     assert printed.err == "built\n"
+
+
+# Outputs
+
+
+@pytest.mark.parametrize(
+    ("factory", "outputs"),
+    [
+        (
+            "Merging",
+            {"merged": ("batch", 3, "length/4"), "again": ("batch", 3, "2*length")},
+        ),
+        ("Rounding", {"output": None}),
+        ("Translating", {"output": ("batch", "target_sequence", 4)}),
+    ],
+)
+def test_outputs_are_what_follows_from_the_inputs(factory: str, outputs: Any) -> None:
+    assert shapes(draft(f"{OWN}:{factory}").outputs) == outputs
+
+
+# Relations
+
+
+def test_a_mask_of_two_texts_has_the_sum_of_their_lengths() -> None:
+    module = Remembering().eval()
+    guess = (
+        TensorSpec("tokens", "int64", ("batch", "sequence"), 0, 30),
+        TensorSpec("memory", shape=("batch", "sequence", 8)),
+        TensorSpec("mask", shape=("batch", "2*sequence")),
+    )
+    specs, sizes = separated(Trials(module), guess, {"batch": 3, "sequence": 12})
+    assert shapes(specs) == {
+        "tokens": ("batch", "sequence"),
+        "memory": ("batch", "memory_sequence", 8),
+        "mask": ("batch", "sequence + memory_sequence"),
+    }
+    assert sizes == {"batch": 3, "sequence": 12, "memory_sequence": 12}
+
+
+# Ranges
+
+
+def test_floats_of_which_there_is_no_logarithm_get_a_range() -> None:
+    power, gain = draft(f"{OWN}:Logarithm").inputs
+    assert (power.low, power.high) == (0.001, 1.0)
+    assert gain.low is None and gain.high is None
+
+
+def test_floats_that_the_model_refuses_are_scaled() -> None:
+    (x,) = draft(f"{OWN}:Strict").inputs
+    assert (x.shape, x.low, x.high) == (("batch", 4), 0.0, 1.0)
+
+
+# Optional inputs
+
+
+def test_an_input_that_forward_can_do_without_is_offered_if_it_changes_something() -> (
+    None
+):
+    found = whole_draft(f"{OWN}:Choosing")
+    assert found.signature.input_names == ["tokens"]
+    assert shapes(found.optional) == {"mask": ("batch", "sequence")}
+    text = draft_yaml(found)
+    assert read_signature(parse_yaml(text.encode())) == found.signature
+    taken = text.replace("#  - {name: mask", "  - {name: mask")
+    assert taken != text
+    both = read_signature(parse_yaml(taken.encode()))
+    assert both.input_names == ["tokens", "mask"]
+    kept = Architecture(f"{OWN}:Choosing", {}, both, trust=OWN_ARTIFACTS)
+    check_model(Choosing().eval(), kept)
+
+
+# The command
+
+
+def test_names_that_yaml_takes_for_something_else_are_quoted() -> None:
+    spec = TensorSpec("on", shape=("batch", "2*no + 1", "no"), description="a: b, c")
+    named = Signature(
+        (spec,), (TensorSpec("null"),), draft(f"{HERE}:Normalised").dimensions
+    )
+    text = draft_yaml(Draft(named))
+    (again,) = read_signature(parse_yaml(text.encode())).inputs
+    assert again == spec
+
+
+def test_a_module_that_describes_its_models_is_asked_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    (tmp_path / "family_of_its_own.py").write_text(
+        "from checkpoint_release.core.stated_signature import read_signature\n"
+        "def read_architecture(tensors, overrides):\n"
+        "    return {'width': 5, **overrides}\n"
+        "def signature(kwargs, inputs):\n"
+        "    return read_signature({\n"
+        "        'inputs': [{'name': 'x', 'shape': ['batch', kwargs['width']]}],\n"
+        "        'outputs': ['y'],\n"
+        "    })\n"
+        "def build(width):\n"
+        "    raise RuntimeError('nothing is built')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["signature", "family_of_its_own:build", "--kwargs", "{width: 7}"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# family_of_its_own states it itself")
+    (x,) = read_signature(parse_yaml(text.encode())).inputs
+    assert x.shape == ("batch", 7)
 
 
 @pytest.mark.slow
