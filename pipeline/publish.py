@@ -107,9 +107,7 @@ def assemble_release(
     params: PublishParams, artifacts: Path, earlier: Earlier | None
 ) -> AssembledRelease:
     """Write artifacts/release; it keeps what people did to an earlier one."""
-    packages = {}
-    if params.sbom or params.signing_key:
-        packages = computing_packages(REQUIREMENTS)
+    packages = computing_packages(REQUIREMENTS)
 
     def making(facts: CheckpointFacts) -> Making:
         return describe_making(read_run_record(), packages, facts)
@@ -122,7 +120,7 @@ def assemble_release(
         signing_key=params.signing_key,
         extra=Path(params.extra),
         earlier=earlier,
-        making=making if params.signing_key else None,
+        making=making,
     )
     release = AssembledRelease.open(folder)
     print(f"assembled {folder}: {len(release.files)} files, {release.size:,} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from huggingface_hub import constants
 from checkpoint_release.core.signature import Arrays
 from tests.support.exports import write_figure
 from tests.support.hub_server import Account, HubServer
-from tests.support.project import Project
+from tests.support.project import ROOT, Project
 from tests.support.publishing import TOKEN, Publisher, fake_artifacts
 from tests.support.stick_figure import stick_figure
 from tests.support.tiny_release import (
@@ -94,6 +95,7 @@ def publisher(
     monkeypatch.setattr(time, "sleep", publisher.slept.append)
     monkeypatch.chdir(tmp_path)  # outside git, whose state commits would name
     (tmp_path / "extra").mkdir()
+    shutil.copy(ROOT / "params.yaml", tmp_path)  # which the record of a release states
     return publisher
 
 

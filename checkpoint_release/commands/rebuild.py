@@ -1,8 +1,10 @@
 """checkpoint-release rebuild: make a release again, and compare it byte for byte.
 
-checkpoint-release rebuild release/ runs/best.pth
+checkpoint-release rebuild release/ runs/best.pth --unsigned
 checkpoint-release rebuild organisation/name runs/best.pth --public-key publisher.pub
 checkpoint-release rebuild release/ runs/best.pth --sign mine.pem
+
+Of a release that isn't signed the record is taken as it is only with --unsigned.
 
 The parameters and versions are those that the release records. A record of a stranger
 can name any code as the model's: only models of this library run, and what --trust
@@ -18,6 +20,10 @@ from pathlib import Path
 from checkpoint_release.commands.arguments import add_release
 from checkpoint_release.core.extras import extras_named
 
+_UNVOUCHED = (
+    "no signature of the record was checked: this shows that the release comes out of"
+    " this checkpoint by what it records, and not who published it"
+)
 SUMMARY = "make a release again from its own record, and compare it byte for byte"
 
 
@@ -62,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the versions that it was made with, for pip, and stop there",
     )
     parser.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="take the record of a release that isn't signed as it is",
+    )
+    parser.add_argument(
         "--sign",
         metavar="KEY",
         help="private key (PEM, or pkcs11: URI), to attest that it is the same",
@@ -96,7 +107,7 @@ def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
     from checkpoint_release.project.rebuild_options import Given
     from checkpoint_release.project.recorded import read_recorded, requirements
 
-    record = read_recorded(folder, asked.public_key)
+    record = read_recorded(folder, asked.public_key, unsigned=asked.unsigned)
     if asked.requirements:
         asked.requirements.write_text(requirements(record.making), encoding="utf-8")
         print(f"{asked.requirements}: {len(record.making.packages)} packages")
@@ -122,6 +133,8 @@ def _rebuild(asked: argparse.Namespace, folder: Path) -> int:
         print(f"not the same: {len(found.differences)} files differ")
         return 1
     print(f"the same: {len(built.files)} built files, sha256 {built.sha256}")
+    if not record.vouched:
+        print(_UNVOUCHED)
     if asked.sign:
         print(f"attested in {attest(found, asked.sign, asked.output)}")
     return 0

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint_release.core.artifacts.attestation import Making
+from checkpoint_release.core.artifacts.attestation import BUILD_SECTIONS, Making
 from checkpoint_release.core.errors import ParamsError, UntrustedCodeError
 from checkpoint_release.core.trust import Trust
 from checkpoint_release.project.one_shot import DEFAULT_FACTORY
 from checkpoint_release.project.recorded import GET_AGAIN
 from checkpoint_release.project.settings import Asked
 
-_OF_THE_BUILD = ("checkpoint", "model", "formats", "safetensors", "onnx", "parity")
-"""The sections of params.yaml that decide what is built; see also publish.page."""
 _OF_ONE_MACHINE = ("checkpoint.path", "checkpoint.adapter", "model.source")
 
 
@@ -51,7 +49,7 @@ def rebuild_options(making: Making, given: Given) -> dict[str, Any]:
         ParamsError: a path leads nowhere, or one is missing.
     """
     options: dict[str, Any] = {}
-    for section in _OF_THE_BUILD:
+    for section in BUILD_SECTIONS:
         values = making.parameters.get(section)
         if not isinstance(values, dict):
             raise ParamsError(f"the record has no section {section}", GET_AGAIN)

@@ -11,16 +11,20 @@ from pathlib import Path
 from checkpoint_release.core.artifacts.attestation import (
     PROVENANCE,
     PROVENANCE_TYPE,
+    RECORD,
     Making,
+    Statement,
     without_attestations,
 )
 from checkpoint_release.core.artifacts.release import Release, read_release
+from checkpoint_release.core.artifacts.typed import as_record
 from checkpoint_release.core.errors import (
     ArtifactError,
     ParamsError,
     PublishError,
     first_few,
 )
+from checkpoint_release.core.files import read_json
 from checkpoint_release.release.attested import require_about
 from checkpoint_release.release.differences import differences
 from checkpoint_release.release.envelopes import read_attestation
@@ -37,18 +41,28 @@ print(json.dumps({name: each.version for name, each in computing_packages().item
 
 @dataclass(frozen=True)
 class Record:
-    """A release, and how it says that it was made."""
+    """A release, and how it says that it was made.
+
+    Attributes:
+        release: its release.json.
+        making: how it was made.
+        vouched: whether the key that was asked for signed the record.
+    """
 
     release: Release
     making: Making
+    vouched: bool = False
 
 
-def read_recorded(folder: Path, public_key: Path | None = None) -> Record:
+def read_recorded(
+    folder: Path, public_key: Path | None = None, *, unsigned: bool = False
+) -> Record:
     """Read a release and its record.
 
     Args:
         folder: the release.
         public_key: PEM file that the record must be signed by; None: anybody's.
+        unsigned: whether a record that nobody signed will do.
 
     Raises:
         ArtifactError: it is no whole release, or records nothing.
@@ -59,11 +73,37 @@ def read_recorded(folder: Path, public_key: Path | None = None) -> Record:
     if problems:
         problem = f"{folder} isn't what it lists: {first_few(problems, 3)}"
         raise ArtifactError(problem, GET_AGAIN)
-    if PROVENANCE not in release.files:
+    if PROVENANCE in release.files:
+        path = folder / PROVENANCE
+        statement = _signed_record(folder, public_key)
+    elif RECORD in release.files:
+        path = folder / RECORD
+        statement = _unsigned_record(folder, public_key, unsigned=unsigned)
+    else:
         raise ArtifactError(
-            f"{folder} doesn't record how it was made: there is no {PROVENANCE}",
-            "take a release that is signed; publish.signing_key adds the record",
+            f"{folder} doesn't record how it was made: there is no {PROVENANCE}, and no"
+            f" {RECORD}",
+            "take a release of a newer version of this pipeline",
         )
+    try:
+        require_about(statement, PROVENANCE_TYPE, without_attestations(release.files))
+    except PublishError as error:
+        raise PublishError(f"{path}: {error.problem}", GET_AGAIN) from None
+    making = Making.from_predicate(statement.predicate, str(path))
+    return Record(release, making, vouched=public_key is not None)
+
+
+def _signed_record(folder: Path, public_key: Path | None) -> Statement:
+    """The record of a signed release.
+
+    Args:
+        folder: the release.
+        public_key: PEM file that it must be signed by; None: anybody's.
+
+    Raises:
+        ArtifactError: it can't be read.
+        PublishError: it is another's.
+    """
     path = folder / PROVENANCE
     keys = []
     if public_key:
@@ -76,13 +116,35 @@ def read_recorded(folder: Path, public_key: Path | None = None) -> Record:
     opened = read_attestation(path, keys)
     if public_key and not opened.signers:
         raise PublishError(f"{path} is not signed by {public_key}", GET_AGAIN)
-    try:
-        require_about(
-            opened.statement, PROVENANCE_TYPE, without_attestations(release.files)
+    return opened.statement
+
+
+def _unsigned_record(
+    folder: Path, public_key: Path | None, *, unsigned: bool
+) -> Statement:
+    """The record of a release that isn't signed.
+
+    Args:
+        folder: the release.
+        public_key: PEM file that it should be signed by.
+        unsigned: whether the user takes it as it is.
+
+    Raises:
+        ArtifactError: it can't be read.
+        PublishError: a signature is asked for, or the user didn't say so.
+    """
+    path = folder / RECORD
+    if public_key is not None:
+        problem = f"{folder} is not signed by {public_key}: it isn't signed at all"
+        raise PublishError(problem, GET_AGAIN)
+    if not unsigned:
+        raise PublishError(
+            f"{folder} isn't signed: anybody who could change it could write its record"
+            " too",
+            "if you trust where it comes from, take its record with {unsigned}",
+            options=["unsigned"],
         )
-    except PublishError as error:
-        raise PublishError(f"{path}: {error.problem}", GET_AGAIN) from None
-    return Record(release, Making.from_predicate(opened.statement.predicate, str(path)))
+    return as_record(read_json(path), Statement, str(path))
 
 
 def requirements(making: Making) -> str:

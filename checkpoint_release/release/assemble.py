@@ -60,7 +60,7 @@ from checkpoint_release.release.earlier_signatures import remembering
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.front_matter import split_card
-from checkpoint_release.release.making import write_attestations
+from checkpoint_release.release.making import write_attestations, write_record
 from checkpoint_release.release.peoples_fields import with_fields
 from checkpoint_release.release.sbom import ModelFacts, write_sbom
 from checkpoint_release.release.signing import sign
@@ -113,7 +113,8 @@ def assemble(
         extra: a folder whose files go along as they are. None: none do.
         earlier: what a Hub holds of earlier versions. None: nothing is known of any.
         making: how the release was made, given what is known of the checkpoint; it goes
-            into a signed release as an attestation. None: there are no attestations.
+            into a signed release as an attestation, and into another as a record. None:
+            the release doesn't say.
 
     Returns:
         The release's folder.
@@ -217,7 +218,8 @@ def _describe(
     making: Making | None,
     key: SigningKey | None,
 ) -> None:
-    """Write release.json, what goes with it, and the attestations of a signed release.
+    """Write release.json, what goes with it, and how the release was made: in
+    attestations, where it is signed.
 
     Args:
         folder: the release.
@@ -226,9 +228,11 @@ def _describe(
         making: how the release was made.
         key: to sign with, if the release is signed.
     """
-    if key and making:
+    if making and key:
         files = write_attestations(folder, release.files, making, report, key)
         release = with_evidence(release, files)
+    elif making:
+        release = with_evidence(release, write_record(folder, release.files, making))
     write_description(folder, release)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from checkpoint_release.core.artifacts.attestation import PROOF, PROVENANCE
+from checkpoint_release.core.artifacts.attestation import PROOF, PROVENANCE, RECORD
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from checkpoint_release.core.artifacts.parity import (
@@ -35,7 +35,8 @@ Kind = Literal["built", "evidence", "extra"]
 CARD_FOLDER = "model-card"
 _EXAMPLE = f"{PICTURES}/{EXAMPLE_PICTURE}"
 _WRITTEN_HERE = frozenset(
-    name.casefold() for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF)
+    name.casefold()
+    for name in (RELEASE, SUMS, SIGNATURE, SBOM, PROVENANCE, PROOF, RECORD)
 )
 
 

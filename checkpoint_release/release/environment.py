@@ -4,8 +4,9 @@ needs in turn. What only tests it, such as pytest, is none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -46,9 +47,14 @@ def computing_packages(requirements: Path | None = None) -> dict[str, Package]:
             extras and what the model's own code needs; None, or missing: the library
             with what the pipeline needs.
     """
-    roots = list(_roots(requirements))
+    return dict(_needed(tuple(_roots(requirements)) or _ROOTS))
+
+
+@cache
+def _needed(roots: Sequence[str]) -> dict[str, Package]:
+    """What distributions need here, with themselves: name → package, sorted."""
     extras: dict[str, set[str]] = {}
-    pending = [Requirement(root) for root in roots or _ROOTS]
+    pending = [Requirement(root) for root in roots]
     while pending:
         requirement = pending.pop()
         name: str = canonicalize_name(requirement.name)

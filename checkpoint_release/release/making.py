@@ -1,5 +1,5 @@
 """The attestations that go with a signed release: how it was made, and that its formats
-were proven to compute what the checkpoint does.
+were proven to compute what the checkpoint does. One that isn't signed has a record.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from checkpoint_release.core.artifacts.attestation import (
     PROOF,
     PROVENANCE,
     PROVENANCE_TYPE,
+    RECORD,
     TEST_RESULT_TYPE,
     Making,
     Statement,
@@ -20,7 +21,7 @@ from checkpoint_release.core.artifacts.attestation import (
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.parity import RELEASED_REPORT, ParityReport
 from checkpoint_release.core.artifacts.release import Sample
-from checkpoint_release.core.files import FileEntry
+from checkpoint_release.core.files import FileEntry, write_json
 from checkpoint_release.core.run_record import RunRecord
 from checkpoint_release.core.signing_keys import SigningKey
 from checkpoint_release.release.checkouts import sources_checkout
@@ -50,13 +51,8 @@ def write_attestations(
     Raises:
         PublishError: the key can't be used.
     """
-    version = making.packages.get(LIBRARY, "")
     statements = {
-        PROVENANCE: Statement(
-            subject=subjects(files),
-            predicate_type=PROVENANCE_TYPE,
-            predicate=making.to_predicate(version),
-        ),
+        PROVENANCE: _provenance(files, making),
         PROOF: Statement(
             subject=subjects(files),
             predicate_type=TEST_RESULT_TYPE,
@@ -68,6 +64,33 @@ def write_attestations(
         write_attestation(folder / name, statement, key)
         entries[name] = FileEntry.of(folder / name)
     return entries
+
+
+def write_record(
+    folder: Path, files: Mapping[str, FileEntry], making: Making
+) -> dict[str, FileEntry]:
+    """Write how a release was made that nobody signs.
+
+    Args:
+        folder: the release.
+        files: what the record is about: path → size and sha256.
+        making: how the release was made.
+
+    Returns:
+        Path in the release → size and sha256 of the record.
+    """
+    statement = _provenance(files, making.of_the_build)
+    write_json(folder / RECORD, statement.to_json())
+    return {RECORD: FileEntry.of(folder / RECORD)}
+
+
+def _provenance(files: Mapping[str, FileEntry], making: Making) -> Statement:
+    """The statement of how files were made."""
+    return Statement(
+        subject=subjects(files),
+        predicate_type=PROVENANCE_TYPE,
+        predicate=making.to_predicate(making.packages.get(LIBRARY, "")),
+    )
 
 
 def _test_result(

@@ -270,8 +270,8 @@ def _notes(survey: Survey, target: Target) -> Iterator[str]:
         )
     if survey.standing:
         yield (
-            f"{target.tag} was built the same, byte for byte, and measured on another"
-            " machine: that evidence stands"
+            f"{target.tag} was built the same, byte for byte, on another machine or"
+            " with other packages: what was published with it stands"
         )
     if survey.release and survey.release.pull_request:
         yield f"pull request {survey.release.pull_request} already holds this release"

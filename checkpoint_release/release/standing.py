@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from checkpoint_release.core.artifacts.attestation import RECORD
 from checkpoint_release.core.artifacts.release import (
     RELEASE,
     SIGNATURE,
@@ -25,22 +26,25 @@ _LISTS = {RELEASE, SUMS, SIGNATURE}
 
 
 def is_same_build(here: Release, there: Release, plan: Plan) -> bool:
-    """Whether two releases differ in what another machine measured, and in nothing
-    else.
+    """Whether two releases differ in what another machine measured, or in the record of
+    how they were made, and in nothing else.
 
-    Measured on one machine, they differ because somebody changed something.
+    Measured on one machine, they differ because somebody changed something. The record
+    of a release that isn't signed names every package; the one that was published first
+    stands, as what was built and measured is the same.
 
     Args:
         here: the release to publish.
         there: the one that is published.
         plan: how the published files differ.
     """
-    evidence = {*here.evidence.files, *there.evidence.files, *_LISTS}
+    may_differ = {RECORD, *_LISTS} if RECORD in plan.differing else set()
+    if there.evidence.machine != here.evidence.machine:
+        may_differ |= {*here.evidence.files, *there.evidence.files, *_LISTS}
     return (
         there.built.sha256 == here.built.sha256
         and there.extra.sha256 == here.extra.sha256
-        and there.evidence.machine != here.evidence.machine
-        and evidence.issuperset(plan.differing)
+        and may_differ.issuperset(plan.differing)
     )
 
 

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from checkpoint_release.__main__ import main
-from checkpoint_release.core.artifacts.attestation import Making
+from checkpoint_release.core.artifacts.attestation import RECORD, Making
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFacts
 from checkpoint_release.core.artifacts.manifest import write_manifest
+from checkpoint_release.core.artifacts.release import digest_of, read_release
 from checkpoint_release.core.errors import PublishError
-from checkpoint_release.core.files import sha256
+from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.key_uri import PIN_VARIABLE
 from checkpoint_release.core.signing_keys import fingerprint, load_public_key
 from checkpoint_release.core.yaml_text import parse_yaml
@@ -27,6 +28,7 @@ from checkpoint_release.project.one_shot import StageFailedError
 from checkpoint_release.project.rebuild_options import Given
 from checkpoint_release.project.recorded import Record, read_recorded
 from checkpoint_release.release.assemble import assemble
+from checkpoint_release.release.describe import write_description
 from checkpoint_release.release.envelopes import read_attestation
 from tests.release.test_assemble import make_keys
 from tests.release.test_attestations import MAKING
@@ -83,7 +85,9 @@ def stages(here: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     return stages
 
 
-def release(here: Path, key: Path, making: Making | None = None, **params: Any) -> Path:
+def release(
+    here: Path, key: Path | None, making: Making | None = None, **params: Any
+) -> Path:
     """A signed release whose record names the demo's parameters, changed."""
     parameters = {**PARAMS}
     for option, value in params.items():
@@ -97,6 +101,10 @@ def release(here: Path, key: Path, making: Making | None = None, **params: Any) 
         return recorded
 
     return assemble(fake_artifacts(here / "first"), signing_key=key, making=made)
+
+
+def a_making(facts: CheckpointFacts) -> Making:
+    return MAKING
 
 
 def test_the_same_bytes_are_the_same_and_can_be_attested(
@@ -250,6 +258,85 @@ def test_adapters_are_those_that_lie_here(
         assert found == named
 
 
+# A release that isn't signed
+
+
+def recorded(here: Path, **params: Any) -> Path:
+    """An unsigned release with a record, as the stage makes it."""
+    return release(here, None, **params)
+
+
+def test_an_unsigned_release_is_made_again_only_where_its_record_is_taken_as_it_is(
+    here: Path, stages: Stages, capsys: Printed
+) -> None:
+    folder = recorded(here, onnx__opset=20)
+    text = error([str(folder), "best.pth"], capsys)
+    assert "isn't signed: anybody who could change it" in text
+    assert "--unsigned" in text and stages.params == {}
+    assert main(["rebuild", str(folder), "best.pth", "--unsigned"]) == 0
+    printed = capsys.readouterr().out
+    assert "the same: 6 built files" in printed
+    assert "and not who published it" in printed
+    assert stages.params["onnx"]["opset"] == 20
+
+
+def test_of_a_signed_release_that_is_said_where_no_key_is_named(
+    here: Path, keys: tuple[Path, Path], stages: Stages, capsys: Printed
+) -> None:
+    folder = release(here, keys[0])
+    assert main(["rebuild", str(folder), "best.pth"]) == 0
+    assert "not who published it" in capsys.readouterr().out
+    named = ["--public-key", str(keys[1])]
+    assert main(["rebuild", str(folder), "best.pth", *named]) == 0
+    assert "not who published it" not in capsys.readouterr().out
+
+
+def test_an_unsigned_record_is_no_substitute_for_a_signature_that_is_asked_for(
+    here: Path, keys: tuple[Path, Path], stages: Stages, capsys: Printed
+) -> None:
+    folder = recorded(here)
+    asked = [str(folder), "best.pth", "--unsigned", "--public-key", str(keys[1])]
+    assert "it isn't signed at all" in error(asked, capsys)
+    assert stages.params == {}
+
+
+def test_an_unsigned_record_runs_no_code_that_is_not_trusted(
+    here: Path, stages: Stages, capsys: Printed
+) -> None:
+    (here / "theirs.py").write_text("def build(): ...\n")
+    folder = recorded(here, model__factory="theirs:build")
+    text = error([str(folder), "best.pth", "--unsigned"], capsys)
+    assert "name theirs:build in --trust" in text and stages.params == {}
+
+
+def test_an_unsigned_record_of_other_files_is_refused(
+    here: Path, stages: Stages, capsys: Printed
+) -> None:
+    """Such as one that was left from another release, in a release.json that fits."""
+    folder = recorded(here)
+    other = assemble(
+        fake_artifacts(here / "other", weights=b"others!"), making=a_making
+    )
+    description = read_release(folder)
+    shutil.copy(other / RECORD, folder / RECORD)
+    files = {**description.evidence.files, RECORD: FileEntry.of(folder / RECORD)}
+    evidence = msgspec.structs.replace(
+        description.evidence, files=files, sha256=digest_of(files)
+    )
+    write_description(folder, msgspec.structs.replace(description, evidence=evidence))
+    text = error([str(folder), "best.pth", "--unsigned"], capsys)
+    assert "is about another model.safetensors" in text and stages.params == {}
+
+
+def test_a_record_holds_what_is_built_with_and_nothing_of_the_card_or_of_git(
+    here: Path,
+) -> None:
+    folder = recorded(here, card__title="A secret", checkpoint__path="/home/ada/a.pth")
+    text = (folder / RECORD).read_text()
+    assert "A secret" not in text and "gitCommit" not in text
+    assert '"opset"' in text and '"torch"' in text
+
+
 def unsigned(here: Path, keys: tuple[Path, Path]) -> Path:
     return assemble(fake_artifacts(here / "first"))
 
@@ -273,7 +360,7 @@ def without_a_section(here: Path, keys: tuple[Path, Path]) -> Path:
 @pytest.mark.parametrize(
     ("make", "message", "remedy"),
     [
-        (unsigned, "doesn't record how it was made", "take a release that is signed"),
+        (unsigned, "doesn't record how it was made", "a newer version"),
         (changed, "config.json is not what was released", "get the release again"),
         (with_an_unknown_option, "onnx.colour", "checkpoint-release==0.2.0"),
         (without_a_section, "the record has no section checkpoint", "get the release"),

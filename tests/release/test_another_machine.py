@@ -5,12 +5,16 @@ there differs, and what was published first stands.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
 
+from checkpoint_release.core.artifacts.attestation import RECORD
 from checkpoint_release.core.artifacts.parity import PARITY_FOLDER, REPORT, read_report
 from checkpoint_release.core.errors import PublishError
+from checkpoint_release.release.environment import computing_packages
 from tests.support.parity_json import store_report
 from tests.support.publishing import CARD, SENDING, Publisher, fake_artifacts
 
@@ -47,6 +51,41 @@ def test_what_was_published_first_stands_and_the_receipt_states_it(
     assert stated == {
         name: hashlib.sha256(content).hexdigest() for name, content in there.items()
     }
+
+
+@pytest.fixture
+def other_packages(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Installs another version of a package that a release is made with."""
+
+    def install() -> None:
+        packages = dict(computing_packages())
+        packages["numpy"] = replace(packages["numpy"], version="9.9")
+        monkeypatch.setattr("pipeline.publish.computing_packages", lambda _: packages)
+
+    return install
+
+
+def test_other_packages_that_build_the_same_make_no_other_version(
+    publisher: Publisher, other_packages: Callable[[], None]
+) -> None:
+    publisher.publish()
+    there, commits = publisher.on_hub(), publisher.titles()
+    other_packages()
+    publisher.publish()
+    assert b"9.9" in publisher.release[RECORD] and b"9.9" not in there[RECORD]
+    assert publisher.on_hub() == there and publisher.titles() == commits
+    stated = publisher.receipt.files[RECORD].sha256
+    assert stated == hashlib.sha256(there[RECORD]).hexdigest()
+
+
+def test_other_packages_excuse_no_other_card(
+    publisher: Publisher, other_packages: Callable[[], None]
+) -> None:
+    publisher.publish()
+    other_packages()
+    fake_artifacts(publisher.artifacts, card=CARD + "More text.\n")
+    with pytest.raises(PublishError, match=r"v1\.0\.0 of ada/stick is already at"):
+        publisher.publish()
 
 
 def test_what_is_built_otherwise_is_another_version(publisher: Publisher) -> None:

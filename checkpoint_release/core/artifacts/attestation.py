@@ -24,6 +24,10 @@ ATTESTATIONS = "attestations"
 SUFFIX = ".intoto.jsonl"
 PROVENANCE = f"{ATTESTATIONS}/provenance{SUFFIX}"
 PROOF = f"{ATTESTATIONS}/parity{SUFFIX}"
+RECORD = "provenance.json"
+"""How a release was made that nobody signed: a statement without an envelope."""
+BUILD_SECTIONS = ("checkpoint", "model", "formats", "safetensors", "onnx", "parity")
+"""The sections of params.yaml that decide what is built; see also publish.page."""
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
@@ -81,8 +85,12 @@ def subjects(files: Mapping[str, FileEntry]) -> list[Subject]:
 
 
 def without_attestations(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """The files that attestations are about: all others."""
-    return {name: entry for name, entry in files.items() if not is_attestation(name)}
+    """The files that attestations, or a record, are about: all others."""
+    return {
+        name: entry
+        for name, entry in files.items()
+        if name != RECORD and not is_attestation(name)
+    }
 
 
 def is_attestation(name: str) -> bool:
@@ -131,6 +139,23 @@ class Making(Record, frozen=True, kw_only=True, omit_defaults=False):
     checkpoint: str
     adapter: str | None
     checkout: Checkout | None
+
+    @property
+    def of_the_build(self) -> Making:
+        """What decides what is built, and nothing that changes without it: no commit,
+        no stage's digests, no option of the card.
+        """
+        parameters = {
+            name: value
+            for name, value in self.parameters.items()
+            if name in BUILD_SECTIONS
+        }
+        publish = self.parameters.get("publish")
+        if isinstance(publish, dict):
+            parameters["publish"] = {"page": publish.get("page")}
+        return msgspec.structs.replace(
+            self, parameters=parameters, stages={}, checkout=None
+        )
 
     def to_predicate(self, version: str) -> dict[str, Any]:
         """As SLSA's provenance v1 has it.
