@@ -49,7 +49,7 @@ def test_the_floats_are_those_of_the_library(
     monkeypatch.setattr("checkpoint_release.state_dict.bitsandbytes._STEP", step)
     quantised, expected = fixture()
     floats, layout = dequantised(quantised)
-    assert layout == "bitsandbytes in 4 bits"
+    assert layout == "bitsandbytes in 4 bits, bitsandbytes in 8 bits"
     assert set(floats) == {"up.weight", "gate.weight", "down.weight", "down.bias"}
     for name, tensor in expected.items():
         found, wanted = floats[name].numpy(), tensor.numpy()
@@ -114,7 +114,7 @@ def test_on_request_a_file_is_read_as_the_floats_and_its_tables_are_no_facts(
     checkpoint = read_source(tmp_path / "model.safetensors")
     selection = Selection(prefix="model.")
     weights = read_model_weights(checkpoint, dequantise=True, selection=selection)
-    assert weights.quantised == "bitsandbytes in 4 bits"
+    assert weights.quantised == "bitsandbytes in 4 bits, bitsandbytes in 8 bits"
     assert set(weights.tensors) == {*expected, "down.bias"}
     facts = training_facts(checkpoint.entries, leave_out=weights.top_keys)
     assert not [name for name in facts if "absmax" in name or "SCB" in name]
