@@ -25,19 +25,20 @@ EXCESS = {
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.config core.artifacts.error_tables
         core.artifacts.further_files core.artifacts.receipt
-        core.artifacts.released_files core.dvc_files core.extras
-        core.file_sharing core.fixed_sizes core.inherited_environment core.large
-        core.run_record core.signing_keys core.training state_dict.advice
-        state_dict.fitting state_dict.inspection state_dict.inspection_report
-        tensors.views
+        core.artifacts.released_files core.dvc_files core.ecdsa core.extras
+        core.file_sharing core.fixed_sizes core.inherited_environment
+        core.key_uri core.large core.run_record core.signing_keys
+        core.token_keys core.training state_dict.advice state_dict.fitting
+        state_dict.inspection state_dict.inspection_report tensors.views
     """,
     "export-safetensors": """
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.further_files
         core.artifacts.receipt core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.inherited_environment core.large
-        core.parity_sizes core.run_record core.selection core.signing_keys
-        core.training exporting.export_dimensions exporting.export_failure
+        core.ecdsa core.extras core.fixed_sizes core.inherited_environment
+        core.key_uri core.large core.parity_sizes core.run_record core.selection
+        core.signing_keys core.token_keys core.training
+        exporting.export_dimensions exporting.export_failure
         exporting.path_leaks exporting.shape_check exporting.torch_archive
         exporting.torch_export exporting.torchscript
         exporting.torchscript_classes exporting.tracing
@@ -49,17 +50,17 @@ EXCESS = {
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.further_files
         core.artifacts.receipt core.artifacts.released_files core.dvc_files
-        core.extras core.file_sharing core.inherited_environment
-        core.parity_sizes core.run_record core.signing_keys core.training
-        exporting.model_code exporting.torch_archive exporting.torch_export
-        exporting.torchscript exporting.torchscript_classes
+        core.ecdsa core.extras core.file_sharing core.inherited_environment
+        core.key_uri core.parity_sizes core.run_record core.signing_keys
+        core.token_keys core.training exporting.model_code
+        exporting.torch_archive exporting.torch_export exporting.torchscript
+        exporting.torchscript_classes
         exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
         runtimes.loader runtimes.model_config runtimes.onnx_runtime
-        runtimes.open runtimes.pth_model runtimes.runtime
-        runtimes.signature_draft runtimes.torch_archive
+        runtimes.open runtimes.pth_model runtimes.runtime runtimes.torch_archive
         runtimes.torch_export_check runtimes.torch_export_expressions
         runtimes.torch_export_program runtimes.torch_files
         runtimes.torch_runtime runtimes.torchscript_check
@@ -70,40 +71,42 @@ EXCESS = {
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.error_tables core.artifacts.further_files
         core.artifacts.receipt core.artifacts.released_files core.dvc_files
-        core.extras core.fixed_sizes core.inherited_environment
-        core.parity_sizes core.run_record core.signing_keys core.training
-        exporting.model_code exporting.transformers_code.configuration_release
+        core.ecdsa core.extras core.fixed_sizes core.inherited_environment
+        core.key_uri core.parity_sizes core.run_record core.signing_keys
+        core.token_keys core.training exporting.model_code
+        exporting.transformers_code.configuration_release
         exporting.transformers_code.modeling_release exporting.weights
         runtimes.archive_trust runtimes.computing_operators runtimes.description
         runtimes.detect runtimes.eager_runtime runtimes.hub_snapshot
         runtimes.loader runtimes.model_config runtimes.onnx_graph
         runtimes.onnx_library runtimes.onnx_runtime runtimes.onnx_session
         runtimes.onnx_skeleton runtimes.open runtimes.pth_model runtimes.runtime
-        runtimes.signature_draft runtimes.torch_archive
-        runtimes.torch_export_check runtimes.torch_export_expressions
-        runtimes.torch_export_program runtimes.torch_files
-        runtimes.torch_runtime runtimes.torchscript_check
+        runtimes.torch_archive runtimes.torch_export_check
+        runtimes.torch_export_expressions runtimes.torch_export_program
+        runtimes.torch_files runtimes.torch_runtime runtimes.torchscript_check
         runtimes.torchscript_words runtimes.training_nodes tensors.blocks
         tensors.joined tensors.statistics tensors.views tensors.wrappers
     """,
     "parity-check": """
         core.artifacts.attestation core.artifacts.benchmark
         core.artifacts.receipt core.artifacts.released_files core.dvc_files
-        core.file_sharing core.run_record core.signing_keys core.training
-        parity.adapters.harness parity.adapters.openvino parity.adapters.tract
-        parity.compare parity.preload pth.arrays pth.builders pth.distributed
-        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
-        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
+        core.ecdsa core.file_sharing core.key_uri core.run_record
+        core.signing_keys core.token_keys core.training parity.adapters.harness
+        parity.adapters.openvino parity.adapters.tract parity.compare
+        parity.preload pth.arrays pth.builders pth.distributed pth.facts
+        pth.json_values pth.nesting pth.rank_files pth.reader pth.storages
+        pth.tensor_builders pth.values pth.zero pth.zero_parts
         runtimes.description runtimes.detect runtimes.hub_snapshot
-        runtimes.loader runtimes.pth_model runtimes.signature_draft
-        tensors.blocks tensors.joined tensors.statistics tensors.wrappers
+        runtimes.loader runtimes.pth_model tensors.blocks tensors.joined
+        tensors.statistics tensors.wrappers
     """,
     "benchmark": """
         core.artifacts.attestation core.artifacts.error_tables
         core.artifacts.receipt core.artifacts.released_files core.dvc_files
-        core.file_sharing core.run_record core.signing_keys core.training
-        parity.adapters.harness parity.adapters.openvino parity.adapters.tract
-        parity.check parity.compare parity.costly_kernel parity.divergence
+        core.ecdsa core.file_sharing core.key_uri core.run_record
+        core.signing_keys core.token_keys core.training parity.adapters.harness
+        parity.adapters.openvino parity.adapters.tract parity.check
+        parity.compare parity.costly_kernel parity.divergence
         parity.eager_values parity.error_stats parity.evidence parity.example
         parity.failure parity.graph_job parity.graph_proof parity.judge
         parity.kernel_cost parity.machine parity.model_first
@@ -114,9 +117,8 @@ EXCESS = {
         pth.values pth.zero pth.zero_parts runtimes.description runtimes.detect
         runtimes.hub_snapshot runtimes.loader runtimes.model_alone
         runtimes.model_check runtimes.model_diagnosis runtimes.model_repeats
-        runtimes.model_watch runtimes.pth_model runtimes.signature_draft
-        runtimes.size_diagnosis tensors.blocks tensors.joined tensors.statistics
-        tensors.wrappers
+        runtimes.model_watch runtimes.pth_model runtimes.size_diagnosis
+        tensors.blocks tensors.joined tensors.statistics tensors.wrappers
     """,
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
