@@ -135,12 +135,12 @@ def _unsigned_record(
     """
     path = folder / RECORD
     if public_key is not None:
-        problem = f"{folder} is not signed by {public_key}: it isn't signed at all"
+        problem = f"the release is not signed by {public_key}: it isn't signed at all"
         raise PublishError(problem, GET_AGAIN)
     if not unsigned:
         raise PublishError(
-            f"{folder} isn't signed: anybody who could change it could write its record"
-            " too",
+            "the release isn't signed: anybody who could change it could write its"
+            " record too",
             "if you trust where it comes from, take its record with {unsigned}",
             options=["unsigned"],
         )

@@ -289,7 +289,6 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
 ) -> None:
     Project(tmp_path).git("init", "-q")
     (tmp_path / "dvc.lock").write_text("")
-    (tmp_path / "params.yaml").write_text("seed: 0\n")
     Project(tmp_path).commit("Sources")
     commit = Project(tmp_path).git("rev-parse", "HEAD").strip()
     (tmp_path / "dvc.lock").write_text("written by the run itself\n")
@@ -302,7 +301,8 @@ def test_the_receipt_and_the_commit_name_the_git_commit_that_it_was_made_from(
         if commit.encode() in content
     ]
 
-    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    with (tmp_path / "params.yaml").open("a") as file:
+        file.write("# changed\n")
     fake_artifacts(publisher.artifacts, weights=b"other weights")
     publisher.publish(version="v1.1.0")
     assert publisher.receipt.git == Checkout(commit=commit, dirty=True)
