@@ -115,12 +115,12 @@ def subclass(name: str) -> Any:
             setattr(made, key, value)
         return made
 
-    members = {
+    names: dict[str, Any] = {
         "__new__": new,
         "__module__": module.__name__,
         "__torch_dispatch__": classmethod(lambda *_: NotImplemented),
     }
-    kind = type(name, (torch.Tensor,), members)
+    kind = type(name, (torch.Tensor,), names)
     setattr(module, name, kind)
     return module, kind
 
