@@ -83,7 +83,7 @@ def _tables(
     return tables
 
 
-class _TableRecorder(Recorder):
+class _TableRecorder(Recorder):  # type: ignore[no-untyped-call]
     """Notes the floats that operations read and give, of some sizes.
 
     Attributes:
