@@ -110,7 +110,7 @@ def check_parity(
         double = DoubleResult.of(results[_double_name(candidate)], plan.in_double)
         verdict = judge(candidate, result, own, limits, double)
         if candidate.is_onnx_graph and verdict.outputs and not verdict.passed:
-            double = evaluate_again(verdict, double, weights, own)
+            double = evaluate_again(verdict, double, weights, own, checkpoint)
             verdict = judge(candidate, result, own, limits, double)
         check.verdicts.append(verdict)
         if candidate.is_onnx_graph:

@@ -9,7 +9,7 @@ computes with the numbers that round to them; see checkpoint_release.parity.cons
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from checkpoint_release.runtimes.onnx_skeleton import (
 )
 from checkpoint_release.tensors.tensor import Tensor
 
-TYPES = ("to", "dtype", "stash_type")
+TYPES = ("to", "dtype", "stash_type", "output_datatype")
 """The attributes by which a node says what type it computes in, or gives."""
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """What is widened."""
@@ -64,6 +64,8 @@ class DoubleGraph:
         file: the ONNX file, in float32.
         weights: of the checkpoint.
         names: what to call the outputs, in order; None: as the graph does.
+        tables: gives a constant in double precision that the model computes as a table;
+            None: it is none. See checkpoint_release.parity.computed_tables.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class DoubleGraph:
         file: Path,
         weights: Weights = NO_WEIGHTS,
         names: Sequence[str] | None = None,
+        tables: Callable[[Array], Array | None] | None = None,
     ) -> None:
         model = read_in_place(file, keep=LARGEST_HELD)
         self._mapped = _take_mapped(file, model.graph)
@@ -83,7 +86,32 @@ class DoubleGraph:
         self._evaluator: Any = ReferenceEvaluator(model, new_ops=OPERATORS)
         self._last_reader = _last_readers(model.graph)
         self._names = names
-        self._places = list(_constant_places(self._evaluator, weights))
+        self._weights = weights
+        known = set() if tables is None else self._set_tables(tables)
+        self._places = list(_constant_places(self._evaluator, weights, known))
+
+    def tensors_beside_weights(self) -> Arrays:
+        """Name → numbers of the constants that are floats and no weights, widened."""
+        found = {}
+        for name, array in self._evaluator.rt_inits_.items():
+            is_float = array.dtype == np.float64
+            if is_float and not self._weights.include(name, array):
+                found[name] = array
+        return found
+
+    def _set_tables(self, tables: Callable[[Array], Array | None]) -> set[str]:
+        """Let the graph compute with tables in double precision.
+
+        Returns:
+            The names of those that are tables.
+        """
+        known = set()
+        for name, array in self.tensors_beside_weights().items():
+            wide = tables(array)
+            if wide is not None:
+                self._evaluator.rt_inits_[name] = wide
+                known.add(name)
+        return known
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """The outputs, by name, in the graph's order.
@@ -294,11 +322,16 @@ def _widen(graph: onnx.GraphProto) -> None:
     for node in walk_nodes(graph):
         if node.op_type == "ConstantOfShape" and not node.attribute:
             node.attribute.append(helper.make_attribute("value", _ZERO))
+        if node.op_type in _WINDOWS and _WINDOW_TYPE not in names(node.attribute):
+            node.attribute.append(helper.make_attribute(_WINDOW_TYPE, _SINGLE))
         for attribute in node.attribute:
             _widen_attribute(attribute)
 
 
 _ZERO = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+_WINDOWS = ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")
+_WINDOW_TYPE = "output_datatype"  # float32 where a node doesn't say
+_SINGLE = int(TensorProto.FLOAT)
 
 
 def _make_initialisers_of_constants(graph: onnx.GraphProto) -> None:
@@ -384,18 +417,21 @@ class _Place:
     set: Callable[[float], None]
 
 
-def _constant_places(evaluator: Any, weights: Weights) -> Iterator[_Place]:
+def _constant_places(
+    evaluator: Any, weights: Weights, known: Collection[str] = ()
+) -> Iterator[_Place]:
     """Every number in the graph and its subgraphs that isn't a weight and may have been
     rounded when the file was written.
 
     Args:
         evaluator: of the graph.
         weights: as of DoubleGraph.
+        known: the names of tensors that stay as they are.
     """
     constants = evaluator.rt_inits_
     for name, array in constants.items():
         small = array.size <= weights.largest_table
-        if small and not weights.include(name, array):
+        if small and name not in known and not weights.include(name, array):
             constants[name] = array.copy()  # which may be written to
             yield from _array_places(constants[name])
     for node in evaluator.rt_nodes_:

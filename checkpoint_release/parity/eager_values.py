@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def record_eager(
         if tensor.is_floating_point():
             tensor = tensor.double()
         tensors.append(tensor)
-    recorder = _Recorder()
+    recorder = Recorder()
     recorder.follow(model)
     with torch.no_grad(), double_precision(), recorder:
         outputs = ExportModule(model, signature)(*tensors)
     return recorder.values, [tensor.numpy() for tensor in outputs]
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
     """Notes the results of operations, and the module that is running.
 
     Operations are those that reach torch's dispatcher, below modules and functions: a
@@ -80,11 +80,26 @@ class _Recorder(TorchDispatchMode):
         """
         result = function(*args, **(kwargs or {}))
         values = result if isinstance(result, tuple | list) else [result]
-        for value in values:
+        self.note(function, args, values)
+        return result
+
+    def note(self, function: Any, args: Any, results: Sequence[Any]) -> None:
+        """Keep what an operation gave.
+
+        Args:
+            function: the overload that was dispatched.
+            args: what it was given.
+            results: what it gave.
+        """
+        for value in results:
             if isinstance(value, Tensor) and value.is_floating_point():
                 array = value.detach().clone().numpy()
-                self.values.append((self._running[-1], array))
-        return result
+                self.values.append((self.running, array))
+
+    @property
+    def running(self) -> str:
+        """The label of the innermost module that is running."""
+        return self._running[-1]
 
     def _enter(self, label: str) -> Callable[..., None]:
         """A hook that notes the start of a module.

@@ -46,19 +46,25 @@ def expected_of(reference: Reference, names: Collection[str]) -> list[Expected]:
 
 
 def evaluate_again(
-    verdict: Verdict, first: DoubleResult, weights: Weights, reference: Reference
+    verdict: Verdict,
+    first: DoubleResult,
+    weights: Weights,
+    reference: Reference,
+    checkpoint: Path,
 ) -> DoubleResult:
     """What more is known of an ONNX graph that doesn't pass as it was evaluated.
 
     Where it isn't the model's with the likely numbers for its constants, others are
-    looked for. Where only its runtime errs beyond the floor, it is what kernels may
-    cost in these cases. Of one that can't be evaluated, nothing more is known.
+    looked for, and tables that the model computes. Where only its runtime errs beyond
+    the floor, it is what kernels may cost in these cases. Of one that can't be
+    evaluated, nothing more is known.
 
     Args:
         verdict: on the graph.
         first: what it computed with the likely numbers.
         weights: of the checkpoint.
         reference: what the model computes.
+        checkpoint: the folder of the checkpoint.
     """
     if first.failure is not None:
         return first
@@ -68,7 +74,7 @@ def evaluate_again(
         found = evaluate_isolated(file, weights, expected, beyond)
         return replace(first, kernel_costs=found.kernel_costs)
     expected = expected_of(reference, first.outputs.keys() | beyond)
-    return evaluate_isolated(file, weights, expected, beyond)
+    return evaluate_isolated(file, weights, expected, beyond, checkpoint)
 
 
 def evaluate_isolated(
@@ -76,6 +82,7 @@ def evaluate_isolated(
     weights: Weights,
     expected: Sequence[Expected],
     beyond_floor: frozenset[str],
+    checkpoint: Path | None = None,
 ) -> DoubleResult:
     """Evaluate a file in a process of its own.
 
@@ -84,13 +91,20 @@ def evaluate_isolated(
         weights: of the checkpoint.
         expected: the cases, and what the model computes in them.
         beyond_floor: names of the cases in which the cost of kernels is wanted.
+        checkpoint: as for evaluate_onnx.
 
     Returns:
         What it computed; a failure, also of the process, is no error here.
     """
     try:
         result: DoubleResult = call_isolated(
-            _evaluate, file, weights, expected, beyond_floor, needs_torch=True
+            _evaluate,
+            file,
+            weights,
+            expected,
+            beyond_floor,
+            checkpoint,
+            needs_torch=True,
         )
     except WorkerError as error:
         return DoubleResult(failure=f"the process that evaluated it {error}")
@@ -102,8 +116,9 @@ def _evaluate(
     weights: Weights,
     expected: Sequence[Expected],
     beyond_floor: frozenset[str],
+    checkpoint: Path | None,
 ) -> DoubleResult:
     """The work behind evaluate_isolated, in a process that has torch."""
     from checkpoint_release.parity.onnx_in_double import evaluate_onnx
 
-    return evaluate_onnx(file, weights, expected, beyond_floor)
+    return evaluate_onnx(file, weights, expected, beyond_floor, checkpoint=checkpoint)

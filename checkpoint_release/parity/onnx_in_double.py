@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.errors import one_line
+from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Array, Arrays
 from checkpoint_release.parity.constants import Constant, Weights, align
 from checkpoint_release.parity.double_graph import DoubleGraph
@@ -31,6 +34,7 @@ def evaluate_onnx(
     expected: Sequence[Expected],
     beyond_floor: frozenset[str] = frozenset(),
     names: Sequence[str] | None = None,
+    checkpoint: Path | None = None,
 ) -> DoubleResult:
     """Evaluate a file on all cases.
 
@@ -40,6 +44,8 @@ def evaluate_onnx(
         expected: the cases, and what the model computes in them.
         beyond_floor: names of the cases in which the cost of kernels is wanted.
         names: what to call the outputs, in order; None: as the graph does.
+        checkpoint: the folder of the checkpoint, whose model is asked which constants
+            are tables that it computes; None: they count as they are. It needs torch.
 
     Returns:
         What it computed; a failure is no error here.
@@ -47,9 +53,38 @@ def evaluate_onnx(
     try:
         with np.errstate(all="ignore"):  # what is not finite is judged
             graph = DoubleGraph(file, weights, names)
+            if checkpoint is not None:
+                tables = _tables(graph, checkpoint, expected)
+                graph = DoubleGraph(file, weights, names, tables) if tables else graph
             return _evaluate_all(graph, expected, beyond_floor)
     except Exception as error:  # a broken graph can fail in any way that libraries know
         return DoubleResult(failure=f"{type(error).__name__}: {one_line(error)}")
+
+
+def _tables(
+    graph: DoubleGraph, checkpoint: Path, expected: Sequence[Expected]
+) -> Callable[[Array], Array | None] | None:
+    """What gives the graph's tables in double precision; None: it has none.
+
+    Nothing is asked of a large model, of which several copies would be held.
+
+    Args:
+        graph: the graph.
+        checkpoint: the folder of the checkpoint.
+        expected: the cases; the two smallest are run.
+    """
+    from checkpoint_release.parity.computed_tables import (
+        computed_tables,
+        in_their_place,
+        sizes_of_tables,
+    )
+
+    sizes = sizes_of_tables(graph.tensors_beside_weights())
+    if not sizes or is_large((checkpoint / WEIGHTS_FILE).stat().st_size):
+        return None
+    few = sorted(expected, key=lambda each: each.case.elements)[:2]
+    tables = computed_tables(checkpoint, [each.case.inputs for each in few], sizes)
+    return partial(in_their_place, tables=tables) if tables and len(few) > 1 else None
 
 
 def _evaluate_all(

@@ -45,6 +45,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
     },
+    "VQModel": {
+        **BLOCKS,
+        "num_vq_embeddings": 16,
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
     "DiTTransformer2DModel": {
         "num_attention_heads": 2,
         "attention_head_dim": 8,
@@ -140,6 +146,11 @@ def test_a_configuration_of_no_model_of_the_library_is_one_error(
         ),
         (
             "AutoencoderKL",
+            {"sample": ("batch", 3, "height", "width")},
+            ("batch", 3, "height", "width"),
+        ),
+        (
+            "VQModel",
             {"sample": ("batch", 3, "height", "width")},
             ("batch", 3, "height", "width"),
         ),

@@ -186,7 +186,10 @@ def test_why_a_graph_cannot_be_evaluated_is_kept_where_something_else_is_wrong(
     first = DoubleResult(failure="the evaluator lacks an operator")
     verdict = Verdict(opened.candidate, problem="a weight differs")
     reference = reference_of(opened.eager, cases)
-    assert evaluate_again(verdict, first, opened.weights, reference) == first
+    again = evaluate_again(
+        verdict, first, opened.weights, reference, tmp_path / "checkpoint"
+    )
+    assert again == first
 
 
 def test_a_file_that_has_several_hard_links_is_evaluated_all_the_same(

@@ -60,5 +60,4 @@ def _without_training_loss(_model: nn.Module, _arguments: Any, returned: Any) ->
 
     The loss is one number for a whole batch, and a model that runs needs none.
     """
-    returned.commit_loss = None
-    return returned
+    return type(returned)(sample=returned.sample)
