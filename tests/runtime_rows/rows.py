@@ -175,6 +175,14 @@ ROWS = [
         expected=FAILS,
     ),
     Row(
+        "executorch-fixed",
+        "ExecuTorch, portable kernels, exported again with sizes fixed",
+        TORCH_EXPORT,
+        EXECUTORCH,
+        OWN / "executorch_fixed.py",
+        fixed=True,
+    ),
+    Row(
         "transformers",
         "transformers, `AutoModel`",
         RELEASE,
