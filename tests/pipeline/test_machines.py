@@ -52,7 +52,11 @@ def test_only_evidence_differs_between_processors_and_it_names_them(
 def test_a_release_lists_each_file_as_built_or_as_evidence(built: Project) -> None:
     release = read_release(built.path / "artifacts/release")
     assert set(release.evidence.files) == {
-        *("parity.json", "README.md", "pictures/proof.svg", "pictures/sizes.svg")
+        "README.md",
+        "parity.json",
+        "pictures/proof.svg",
+        "pictures/sizes.svg",
+        "provenance.json",
     }
     assert not set(release.built.files) & set(release.evidence.files)
     assert release.evidence.machine.libraries.keys() == {

@@ -106,10 +106,10 @@ EXCESS = {
         core.ecdsa core.file_sharing core.key_uri core.run_record
         core.signing_keys core.token_keys core.training parity.adapters.harness
         parity.adapters.openvino parity.adapters.tract parity.check
-        parity.compare parity.costly_kernel parity.divergence
-        parity.eager_values parity.error_stats parity.evidence parity.example
-        parity.failure parity.graph_job parity.graph_proof parity.judge
-        parity.kernel_cost parity.machine parity.model_first
+        parity.compare parity.computed_tables parity.costly_kernel
+        parity.divergence parity.eager_values parity.error_stats parity.evidence
+        parity.example parity.failure parity.graph_job parity.graph_proof
+        parity.judge parity.kernel_cost parity.machine parity.model_first
         parity.onnx_in_double parity.other_runtimes parity.plots parity.preload
         parity.reference parity.report parity.rules parity.sample parity.search
         pth.arrays pth.builders pth.distributed pth.facts pth.json_values
