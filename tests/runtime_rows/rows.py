@@ -172,7 +172,6 @@ ROWS = [
         TORCH_EXPORT,
         EXECUTORCH,
         OWN / "executorch_bounded.py",
-        expected=FAILS,
     ),
     Row(
         "executorch-fixed",

@@ -11,6 +11,8 @@ from executorch.exir import to_edge
 from executorch.runtime import Runtime
 
 PACKAGE = "executorch"
+_ALIVE: list[Any] = []
+"""What a method goes on reading: the buffer that was loaded, and its program."""
 
 
 def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -22,7 +24,9 @@ def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str,
         if spec.kind.name == "USER_INPUT"
     ]
     lowered = to_edge(exported).to_executorch()
-    method = Runtime.get().load_program(lowered.buffer).load_method("forward")
+    program = Runtime.get().load_program(lowered.buffer)
+    _ALIVE.extend((lowered, program))
+    method = program.load_method("forward")
 
     def run(inputs: dict[str, Any]) -> dict[str, Any]:
         found = method.execute([torch.from_numpy(inputs[name]) for name in names])

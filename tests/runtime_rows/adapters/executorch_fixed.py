@@ -11,6 +11,8 @@ from executorch.exir import to_edge
 from executorch.runtime import Runtime
 
 PACKAGE = "executorch"
+_ALIVE: list[Any] = []
+"""What a method goes on reading: the buffer that was loaded, and its program."""
 
 
 def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -23,7 +25,9 @@ def load(file: Path, outputs: list[str]) -> Callable[[dict[str, Any]], dict[str,
         tensors = [torch.from_numpy(inputs[name]) for name in names]
         if not lowered:
             fixed = torch.export.export(exported.module(), tuple(tensors))
-            program = Runtime.get().load_program(to_edge(fixed).to_executorch().buffer)
+            edge = to_edge(fixed).to_executorch()
+            program = Runtime.get().load_program(edge.buffer)
+            _ALIVE.extend((edge, program))
             lowered.append(program.load_method("forward"))
         found = lowered[0].execute(tensors)
         arrays = [tensor.clone().numpy() for tensor in found]
