@@ -448,23 +448,22 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
     Returns:
         A line for each problem: the full key, what was found, what is allowed.
     """
-    types = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    required = {field.name for field in msgspec.structs.fields(kind) if field.required}
-    names = ", ".join(types)
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    names = ", ".join(fields)
     if not isinstance(value, dict):
         return [f"{key}: found {_found(value)}: expected a section with {names}"]
     prefix = f"{key}." if key else ""
     problems = []
-    for name in types | value:
+    for name, field in fields.items():
         full_key = f"{prefix}{name}"
-        if name not in types:
-            problems.append(
-                f"{prefix}{printable(str(name))}: unknown key; allowed here: {names}"
-            )
-        elif name in value:
-            problems += _value_problems(types[name], value[name], full_key)
-        elif name in required:
+        if name in value:
+            problems += _value_problems(field.type, value[name], full_key)
+        elif field.required:
             problems.append(f"{full_key}: missing; every key is required")
+    for name in value:
+        if name not in fields:
+            shown_key = f"{prefix}{printable(str(name))}"
+            problems.append(f"{shown_key}: unknown key; allowed here: {names}")
     if problems:
         return problems
     for name, problem in msgspec.convert(value, kind).validate():

@@ -37,15 +37,16 @@ def with_dimensions(
             fixed.append(name)
         else:
             found[name] = dimension
-    for first, second in combinations(fixed, 2):
-        if first not in fixed or second not in fixed or sizes[first] != sizes[second]:
+    for first, second in combinations(tuple(fixed), 2):
+        if not {first, second} <= {*fixed} or sizes[first] != sizes[second]:
             continue
         name = "side" if {first, second} == _SIDES else first
         one = merged(specs, first, second, name)
         dimension = _dimension(trials, one, sizes | {name: sizes[first]}, name)
         if dimension is not None:
             specs, found[name] = one, dimension
-            fixed = [other for other in fixed if other not in (first, second)]
+            fixed.remove(first)
+            fixed.remove(second)
     numbers = {name: sizes[name] for name in fixed}
     specs = tuple(with_sizes(spec, numbers) for spec in specs)
     return specs, {name: found[name] for name in dimension_names(specs)}

@@ -151,13 +151,16 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         cells = [escape(row.member)]
         if has_points:
             cells.append(escape(row.point))
-        for fact in facts:
-            cells.append(f"{row.training[fact]:.5g}" if fact in row.training else "–")
+        cells += [_fact(row.training.get(fact)) for fact in facts]
         cells += [_proof(row.limits.get(format)) for format in formats]
         cells += [f"{row.size / 1e6:,.1f}", f"<code>{escape(row.built[:12])}</code>"]
         cells.append(_link(row.link))
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table></div>"
+
+
+def _fact(value: float | None) -> str:
+    return "–" if value is None else f"{value:.5g}"
 
 
 def _proof(limit: float | None) -> str:

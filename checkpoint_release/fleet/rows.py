@@ -107,15 +107,22 @@ def axis_of(rows: Sequence[Row]) -> tuple[str, list[float]]:
     """
     for name in rows[0].values:
         positions = [_number(row.values.get(name, "")) for row in rows]
-        known = [each for each in positions if each is not None]
-        if len(known) == len(rows) and len(set(known)) > 1:
-            return name, known
+        if (axis := _as_axis(positions)) is not None:
+            return name, axis
     for name in STEPS:
-        stated = [row.training[name] for row in rows if name in row.training]
-        if len(stated) == len(rows) and len(set(stated)) > 1:
-            return name, stated
+        stated = [row.training.get(name) for row in rows]
+        if (axis := _as_axis(stated)) is not None:
+            return name, axis
     members = list(dict.fromkeys(row.member for row in rows))
     return "checkpoint", [float(members.index(row.member)) for row in rows]
+
+
+def _as_axis(positions: Sequence[float | None]) -> list[float] | None:
+    """The positions, if every row has one and they differ."""
+    known = [each for each in positions if each is not None]
+    if len(known) == len(positions) and len(set(known)) > 1:
+        return known
+    return None
 
 
 def _number(text: str) -> float | None:

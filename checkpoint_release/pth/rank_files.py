@@ -126,7 +126,7 @@ def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
     if not isinstance(first, dict) or depth > _MAX_DEPTH:
         return first
     has_blocks = _has_blocks(first)
-    if not all(_has_keys_of(first, each) for each in values):
+    if not _have_same_keys(values):
         if not has_blocks:
             return first
         place = printable(name) or "their files"
@@ -144,8 +144,10 @@ def _joined(values: Sequence[Any], name: str, depth: int) -> Any:
     return whole
 
 
-def _has_keys_of(first: Mapping[Any, Any], other: Any) -> bool:
-    return isinstance(other, dict) and other.keys() == first.keys()
+def _have_same_keys(values: Sequence[Any]) -> bool:
+    """Whether all are dicts with the keys of the first, which is one."""
+    keys = values[0].keys()
+    return all(isinstance(each, dict) and each.keys() == keys for each in values)
 
 
 def _has_blocks(values: Mapping[Any, Any]) -> bool:
