@@ -36,7 +36,7 @@ ALLOWED_GLOBALS = re.compile(
 """The names that are not reported as left out: they came out as what they mean."""
 
 MAX_DEVICE = 100  # characters in the kind of a device
-_CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]{0,100}")
+_ATTRIBUTE = re.compile(r"(_?[A-Z]|[a-z])[A-Za-z0-9_]{0,100}")
 
 
 def builders(file_size: int) -> dict[str, Builder]:
@@ -244,15 +244,16 @@ def _device(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
     raise Unsupported
 
 
-def _inner_class(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-    """getattr(Outer, "Inner"): the record of a class within a class.
+def _within(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
+    """getattr(Outer, "Inner"): the record of a class within a class, or of a member of
+    an Enum, as Python 3.11.0 to 3.11.3 wrote them.
 
     Raises:
-        Unsupported: the first isn't the record of a global; or the name isn't written
-            as those of classes are, or leads to harm.
+        Unsupported: the first isn't the record of a global; or the name is private, or
+            leads to harm.
     """
     match args:
-        case (Inert(args=None) as outer, str() as name) if _CLASS.fullmatch(name):
+        case (Inert(args=None) as outer, str() as name) if _ATTRIBUTE.fullmatch(name):
             return unpickler.within(outer, name)
     raise Unsupported
 
@@ -318,7 +319,7 @@ _BUILDERS: dict[str, Builder] = {
     "builtins.dict": _ordered_dict,
     "builtins.float": _one_of(float),
     "builtins.frozenset": _tuple,
-    GETATTR: _inner_class,
+    GETATTR: _within,
     "builtins.int": _one_of(int),
     "builtins.list": _list,
     "builtins.set": _list,

@@ -119,11 +119,12 @@ TORCH = re.compile(
     r"|distributed\.(_tensor|tensor)\.(_dtensor_spec|placement_types)"
     r"\.(DTensorSpec|TensorMeta|ShardOrderEntry)"
     r"|distributed\._shard\.((sharded_tensor|sharding_spec|chunk_sharding_spec|api"
-    r"|metadata|shard)\.)*[A-Z]\w*(\.ProcessGroupState)?"
+    r"|metadata|shard)\.)*[A-Z]\w*(\.(ProcessGroupState|TORCH_\w+))?"
     r"|distributed\.remote_device\._remote_device"
     # what a distributed checkpoint says of itself
     r"|distributed\.checkpoint\.metadata\.(Metadata|MetadataIndex|StorageMeta"
-    r"|(Tensor|Bytes|Chunk)StorageMetadata|TensorProperties|_MEM_FORMAT_ENCODING)"
+    r"|(Tensor|Bytes|Chunk)StorageMetadata|TensorProperties"
+    r"|_MEM_FORMAT_ENCODING(\.TORCH_\w+)?)"
     r"|distributed\.checkpoint\.filesystem\._Storage(Info|Prefix)"
     r")"
 )

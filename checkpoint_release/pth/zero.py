@@ -270,17 +270,23 @@ def _optimizer(name: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+_STAGES = {"optimizer_states": 1, "gradients": 2, "weights": 3}
+"""Members of DeepSpeed's ZeroStageEnum."""
+
+
 def _stage_and_count(state: Mapping[str, Any]) -> tuple[int, int]:
     """ZeRO's stage, and the number of ranks.
 
-    The stage is a member of an Enum of DeepSpeed's, which comes as a record of a call.
+    The stage is a member of an Enum of DeepSpeed's, which comes as the record of a call
+    with its number, or as that of its name.
 
     Raises:
         CheckpointError: they aren't what DeepSpeed writes.
     """
     stage, count = state["zero_stage"], state.get("partition_count")
-    if isinstance(stage, Inert) and stage.args:
-        stage = stage.args[0]
+    if isinstance(stage, Inert):
+        member = stage.name.rpartition(".")[2]
+        stage = stage.args[0] if stage.args else _STAGES.get(member, stage)
     if isinstance(count, list) and count and all(type(each) is int for each in count):
         count = max(count)
     if stage not in (1, 2, 3) or type(count) is not int or count < 1:

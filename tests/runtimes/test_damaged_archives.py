@@ -60,7 +60,7 @@ def deflated(content: Members, name: str, chunk: bytes, times: int) -> bytes:
         info.compress_size, info.file_size, info.CRC = len(data), size, 1
         info.header_offset = start
         archive.seek(start)
-        archive.write(info.FileHeader(zip64=False) + data)
+        archive.write(info.FileHeader() + data)
         opened.filelist.append(info)
         opened.NameToInfo[name] = info
         opened.start_dir = archive.tell()
