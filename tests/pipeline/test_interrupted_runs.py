@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +70,22 @@ def test_the_comparison_sees_a_file_that_is_cut_or_left_over(
     opset = OPSETS[0]
     project.set(onnx__opset=opset)
     assert differences(project, opset, expected) == []
-    left = project.path / "artifacts/.release.tmp"
+    left = project.path / "artifacts/.no-artifact.tmp"
     left.write_text("")
-    assert differences(project, opset, expected) == ["artifacts/.release.tmp"[10:]]
+    assert differences(project, opset, expected) == [left.name]
     left.unlink()
+
+
+def test_a_temporary_that_a_kill_left_goes_with_the_next_stage_that_runs(
+    undisturbed: tuple[Project, Undisturbed],
+) -> None:
+    project, expected = undisturbed
+    opset = OPSETS[0]
+    project.set(onnx__opset=opset)
+    (project.path / "artifacts/.release.tmp").mkdir()
+    time.sleep(1.5)  # one that is younger may be about to be locked
+    assert differences(project, opset, expected) == []
+    assert not (project.path / "artifacts/.release.tmp").exists()
 
 
 # Full disks
