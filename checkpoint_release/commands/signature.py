@@ -75,17 +75,16 @@ def _stated_by_the_family(
     Raises:
         CheckpointReleaseError: the module isn't there, or has no such model.
     """
-    from checkpoint_release.core.architecture import Architecture, family_module
+    from checkpoint_release.core.architecture import Architecture
     from checkpoint_release.core.signature import Signature
     from checkpoint_release.drafting.draft import Draft
 
-    family = family_module(factory, trust)
-    if not (hasattr(family, "read_architecture") and hasattr(family, "signature")):
-        return None
     nothing = Signature((), (), {})
-    module = Architecture(factory, kwargs, nothing, described=True, trust=trust)
-    whole = module.hook("read_architecture")({}, kwargs)
-    return Draft(module.hook("signature")(whole, None))
+    family = Architecture(factory, kwargs, nothing, described=True, trust=trust)
+    read, sign = family.hook("read_architecture"), family.hook("signature")
+    if read is None or sign is None:
+        return None
+    return Draft(sign(read({}, kwargs), None))
 
 
 def _drafted(factory: str, kwargs: dict[str, Any], trust: Trust) -> Draft:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         EllipticCurve,
         EllipticCurvePublicKey,
     )
+    from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -25,11 +26,17 @@ def algorithm(curve: EllipticCurve) -> ECDSA:
     Args:
         curve: one of CURVES.
     """
-    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    return ec.ECDSA(hash_of(curve), deterministic_signing=True)
+
+
+def hash_of(curve: EllipticCurve) -> HashAlgorithm:
+    """The hash that goes with a curve, one of CURVES."""
+    from cryptography.hazmat.primitives import hashes
+
     digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
-    return ec.ECDSA(digests[curve.key_size], deterministic_signing=True)
+    return digests[curve.key_size]
 
 
 def is_signed(data: bytes, signature: bytes, key: EllipticCurvePublicKey) -> bool:

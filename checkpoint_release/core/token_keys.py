@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.ecdsa import is_signed
+from checkpoint_release.core.ecdsa import hash_of, is_signed
 from checkpoint_release.core.errors import MissingLibraryError, PublishError, one_line
 from checkpoint_release.core.key_uri import PIN_VARIABLE, KeyUri
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from pkcs11 import Session, Token
 
-_HASHES = {256: "sha256", 384: "sha384", 521: "sha512"}
-"""Bits of a curve → the hash that goes with it."""
 _LIST = "pkcs11-tool --module LIBRARY --list-objects prints what is there"
 
 
@@ -61,7 +59,8 @@ class TokenKey:
                 f"set the environment variable {PIN_VARIABLE}, or name a file that"
                 " holds it with pin-source=file:/path",
             )
-        digest = hashlib.new(_HASHES[self.public_key.key_size], data).digest()
+        name = hash_of(self.public_key.curve).name
+        digest = hashlib.new(name, data).digest()
         with _errors(self.uri):
             numbers = self._signed(digest, pin)
         half = len(numbers) // 2

@@ -72,6 +72,9 @@ def draft_signature(architecture: Architecture) -> Draft:
     return Draft(Signature(specs, outputs, dimensions), optional)
 
 
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def _required_inputs(model: nn.Module) -> list[str]:
     """The arguments of forward that have no default.
 
@@ -79,7 +82,7 @@ def _required_inputs(model: nn.Module) -> list[str]:
         ModelError: it names none.
     """
     parameters = inspect.signature(model.forward).parameters.values()
-    named = [each for each in parameters if each.kind not in (2, 4)]  # no * and **
+    named = [each for each in parameters if each.kind not in _STARRED]
     names = [each.name for each in named if each.default is each.empty]
     if not names:
         names = [each.name for each in named][:1]

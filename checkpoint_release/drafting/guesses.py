@@ -63,9 +63,13 @@ def with_floats_in(
     """The inputs, those of floats in a range."""
     ranged = []
     for spec in specs:
-        is_float = not spec.is_integer and spec.dtype != "bool"
-        ranged.append(replace(spec, low=low, high=high) if is_float else spec)
+        ranged.append(replace(spec, low=low, high=high) if is_float(spec) else spec)
     return tuple(ranged)
+
+
+def is_float(spec: TensorSpec) -> bool:
+    """Whether an input holds floats."""
+    return not spec.is_integer and spec.dtype != "bool"
 
 
 def _kinds(model: nn.Module) -> Iterator[TensorSpec]:

@@ -7,11 +7,9 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from checkpoint_release.core.signature import Dimension, TensorSpec
-from checkpoint_release.core.size_expressions import parse_size, size_text
+from checkpoint_release.core.signature import Dimension, TensorSpec, resolve_size
+from checkpoint_release.core.size_expressions import size_text
 from checkpoint_release.drafting.trials import Outputs, Sizes, Specs, Trials
-
-Shape = tuple[int, ...]
 
 
 def output_specs(
@@ -122,17 +120,10 @@ def _holds(
         if outputs is None:
             continue
         tensor = outputs.get(place)
-        if tensor is None or tuple(tensor.shape) != _resolved(shape, sizes):
+        expected = [resolve_size(size, sizes) for size in shape]
+        if tensor is None or list(tensor.shape) != expected:
             return False
     return True
-
-
-def _resolved(shape: Sequence[int | str], sizes: Sizes) -> Shape:
-    resolved = []
-    for size in shape:
-        expression = None if isinstance(size, int) else parse_size(size)
-        resolved.append(int(size) if expression is None else expression.value(sizes))
-    return tuple(resolved)
 
 
 def _name(place: str, number: int, count: int, taken: set[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from checkpoint_release.core.signature import TensorSpec
+from checkpoint_release.drafting.guesses import is_float
 from checkpoint_release.drafting.trials import (
     Sizes,
     Specs,
@@ -41,11 +42,7 @@ def with_ranges(trials: Trials, specs: Specs, sizes: Sizes) -> Specs:
 
 def _ranged(specs: Specs) -> Iterator[Specs]:
     """The inputs with a range for one of them, and then with one for all."""
-    places = [
-        number
-        for number, spec in enumerate(specs)
-        if not spec.is_integer and spec.dtype != "bool"
-    ]
+    places = [number for number, spec in enumerate(specs) if is_float(spec)]
     chosen = [[place] for place in places]
     if len(places) > 1:
         chosen.append(places)

@@ -51,7 +51,7 @@ def _flow(value: Any) -> str:
 
 def _text(value: str) -> str:
     """A text, in quotes unless it is a name or an expression."""
-    is_plain = all(char.isalnum() or char in "_+-*/ " for char in value)
-    if is_plain and value[0].isalpha() and value.lower() not in _NO_NAMES_IN_YAML:
+    is_bare = all(char.isalnum() or char in "_+-*/ " for char in value)
+    if is_bare and value[0].isalpha() and value.lower() not in _NO_NAMES_IN_YAML:
         return value
     return json.dumps(value, ensure_ascii=False)

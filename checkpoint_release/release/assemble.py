@@ -10,7 +10,7 @@ since then, and the front matter that people added to the card there.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,7 +56,7 @@ from checkpoint_release.release.describe import (
     with_evidence,
     write_description,
 )
-from checkpoint_release.release.earlier_signatures import remembering
+from checkpoint_release.release.earlier_signatures import Elsewhere, remembering
 from checkpoint_release.release.environment import Package
 from checkpoint_release.release.extra import extra_files, require_linked_files
 from checkpoint_release.release.front_matter import split_card
@@ -69,7 +69,7 @@ FOLDER = "release"
 """The release's folder among the artifacts."""
 
 
-class Earlier(Protocol):
+class Earlier(Elsewhere, Protocol):
     """What a Hub holds of earlier versions, as far as it goes into this one."""
 
     def card_fields(self, card: str) -> Mapping[str, Any]:
@@ -82,9 +82,6 @@ class Earlier(Protocol):
             folder: in which the release is made.
             release: its description, without that file.
         """
-
-    def signed_files(self) -> Iterable[bytes]:
-        """The contents of the files there that hold signatures."""
 
 
 def assemble(

@@ -21,6 +21,7 @@ from checkpoint_release.state_dict.candidates import StateDict
 from checkpoint_release.state_dict.quantised_parts import (
     BITSANDBYTES_4,
     BITSANDBYTES_8,
+    STEP,
     Array,
     Floats,
     require,
@@ -29,9 +30,8 @@ from checkpoint_release.state_dict.quantised_parts import (
 from checkpoint_release.tensors.blocks import Blocks
 from checkpoint_release.tensors.tensor import Tensor
 
-_STEP = 1 << 16  # elements that are computed at a time; a multiple of every block
 _MAX_STATE = 1 << 16  # bytes of a quantisation's description
-_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # each divides STEP
 _DTYPES = ("float16", "bfloat16", "float32")
 _INT8_SCALE = 7.874015718698502e-3  # 1/127, as the library writes it
 _STATE = ".quant_state.bitsandbytes__"
@@ -98,7 +98,7 @@ def _eight_bits(weights: StateDict, module: str) -> Blocks:
         floats: Array = product * np.float32(_INT8_SCALE)
         return floats
 
-    return Blocks("F32", weight.shape, _STEP, compute, (weight, scales))
+    return Blocks("F32", weight.shape, STEP, compute, (weight, scales))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _four_bits(weights: StateDict, base: str, state_name: str) -> Blocks:
         rounded: Array = floats.astype(dtype.numpy)
         return rounded
 
-    return Blocks(dtype.name, state.shape, _STEP, compute, (packed,))
+    return Blocks(dtype.name, state.shape, STEP, compute, (packed,))
 
 
 def _magnitudes(weights: StateDict, base: str, state: _State, blocks: int) -> Array:

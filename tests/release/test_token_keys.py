@@ -6,14 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from huggingface_hub import snapshot_download
 from pkcs11 import Attribute, KeyType, ObjectClass
 
@@ -36,6 +33,7 @@ from checkpoint_release.release.verify import verify
 from tests.release.test_assemble import make_keys
 from tests.release.test_attestations import failed, made
 from tests.release.test_verify_order import Opened
+from tests.support.certificates import issued
 from tests.support.project import ROOT, Project, tree
 from tests.support.publishing import REPO, SENDING, TOKEN, Publisher, fake_artifacts
 from tests.support.token import LABEL, NEEDS_SOFTHSM, PIN, SoftToken
@@ -246,43 +244,6 @@ def payload(path: Path) -> bytes:
 # Certificates on the token
 
 
-def certificate(
-    name: str,
-    public_key: ec.EllipticCurvePublicKey,
-    issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    *,
-    is_authority: bool,
-) -> x509.Certificate:
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    now = datetime.now(UTC)
-    usage = x509.KeyUsage(
-        digital_signature=not is_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=is_authority,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return (
-        x509.CertificateBuilder()
-        .subject_name(named(name))
-        .issuer_name(named(issuer))
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(issuer_key, hashes.SHA256())
-    )
-
-
 def test_certificates_on_the_token_go_along_and_their_root_vouches(
     token: SoftToken, artifacts: Path, tmp_path: Path
 ) -> None:
@@ -291,13 +252,11 @@ def test_certificates_on_the_token_go_along_and_their_root_vouches(
     """
     key = load_public_key(token.make_key("card key", object_id=b"\x09"))
     root_key, between_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    between = certificate(
+    between = issued(
         "Between", between_key.public_key(), "Root", root_key, is_authority=True
     )
-    root = certificate(
-        "Root", root_key.public_key(), "Root", root_key, is_authority=True
-    )
-    own = certificate("Models", key, "Between", between_key, is_authority=False)
+    root = issued("Root", root_key.public_key(), "Root", root_key, is_authority=True)
+    own = issued("Models", key, "Between", between_key, is_authority=False)
     token.write_certificate(own, "card certificate", b"\x09")
     token.write_certificate(between, "between")
     token.write_certificate(root, "root")
@@ -307,7 +266,7 @@ def test_certificates_on_the_token_go_along_and_their_root_vouches(
     path = tmp_path / "root.pem"
     path.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     assert failed(verify(release, public_key=path, opener=Opened())) == []
-    other = certificate(
+    other = issued(
         "Root", between_key.public_key(), "Root", between_key, is_authority=True
     )
     path.write_bytes(other.public_bytes(serialization.Encoding.PEM))
@@ -320,7 +279,7 @@ def test_a_card_without_public_keys_is_read_by_its_certificate(
     public = token.make_key("only certified", object_id=b"\x0a")
     root = ec.generate_private_key(ec.SECP256R1())
     key = load_public_key(public)
-    own = certificate("Models", key, "Root", root, is_authority=False)
+    own = issued("Models", key, "Root", root, is_authority=False)
     token.write_certificate(own, "only certified", b"\x0a")
     token.remove(ObjectClass.PUBLIC_KEY, "only certified")
     release = signed_by(token.uri("only%20certified"), artifacts)

@@ -46,7 +46,7 @@ def fixture() -> tuple[StateDict, StateDict]:
 def test_the_floats_are_those_of_the_library(
     step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint_release.state_dict.bitsandbytes._STEP", step)
+    monkeypatch.setattr("checkpoint_release.state_dict.bitsandbytes.STEP", step)
     quantised, expected = fixture()
     floats, layout = dequantised(quantised)
     assert layout == "bitsandbytes in 4 bits, bitsandbytes in 8 bits"

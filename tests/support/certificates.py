@@ -1,4 +1,4 @@
-"""Certificates of an authority of the test's own, as Dask clusters take them."""
+"""Certificates of a test's own, and an authority's as Dask clusters take them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ class Certificates:
         """An authority that exists nowhere else, and a certificate of it."""
         folder.mkdir(parents=True)
         authority_key = ec.generate_private_key(ec.SECP256R1())
-        authority = _signed("authority", authority_key.public_key(), authority_key)
+        by = ("authority", authority_key)
+        public_key = authority_key.public_key()
+        authority = issued("authority", public_key, *by, is_authority=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        own = _signed("cluster", key.public_key(), authority_key)
+        own = issued("cluster", key.public_key(), *by, is_authority=False)
         found = cls(folder / "authority.pem", folder / "own.pem", folder / "key.pem")
         found.authority.write_bytes(_pem(authority))
         found.certificate.write_bytes(_pem(own))
@@ -67,25 +69,51 @@ class Certificates:
         }
 
 
-def _signed(
-    name: str, public: ec.EllipticCurvePublicKey, by: ec.EllipticCurvePrivateKey
+def issued(
+    name: str,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    is_authority: bool,
 ) -> x509.Certificate:
-    """A certificate that the authority signed; its own where the keys are a pair."""
+    """A certificate that holds for a day.
+
+    Args:
+        name: whose it is.
+        public_key: whose it is.
+        issuer, issuer_key: who signs it; the same name and key where it vouches for
+            itself.
+        is_authority: whether it may sign others.
+    """
     now = datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
-    is_authority = name == "authority"
+    usage = x509.KeyUsage(
+        digital_signature=not is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
     return (
         x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public)
+        .subject_name(_named(name))
+        .issuer_name(_named(issuer))
+        .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-        .sign(by, hashes.SHA256())
+        .add_extension(usage, critical=True)
+        .sign(issuer_key, hashes.SHA256())
     )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
