@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 
 from checkpoint_release.core.signature import Arrays
@@ -29,11 +31,20 @@ if TYPE_CHECKING:  # only tests in a browser need it
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A checkout in which `dvc repro` has run once; tests take copies of it."""
-    project = Project.checkout(tmp_path_factory.mktemp("built") / "project")
-    project.dvc("repro")
-    project.commit("Built")
-    return project
+    """A checkout in which `dvc repro` has run once; tests take copies of it.
+
+    The processes of a run share one: the first that needs it builds it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    done = shared / "built/project"
+    with FileLock(shared / "built.lock"):
+        if not done.exists():
+            project = Project.checkout(shared / "being-built/project")
+            project.dvc("repro")
+            project.commit("Built")
+            project.path.parent.rename(done.parent)
+    return Project(done)
 
 
 @pytest.fixture

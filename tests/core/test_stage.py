@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from ruamel.yaml import YAML
 
 from tests.support.project import ROOT, Project, tree
@@ -46,6 +47,10 @@ def run(project: Project, check: bool = True) -> str:
     ).stderr
 
 
+def slow(how: str, message: str) -> ParameterSet:
+    return pytest.param(how, message, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -53,19 +58,20 @@ def run(project: Project, check: bool = True) -> str:
             "raise ExportError('there is no such opset', 'choose another')",
             "exited with 1",
         ),
-        ("open('nowhere/file', 'w')", "exited with 1"),
-        ("raise KeyboardInterrupt", "exited with 130"),
+        slow("raise KeyboardInterrupt", "exited with 130"),
         ("os.kill(os.getpid(), signal.SIGTERM)", "exited with 143"),
         # while a model's code runs, which may exit
-        (
+        slow(
             "try: os.kill(os.getpid(), signal.SIGTERM)\nexcept (Exception, SystemExit):"
             " raise ExportError('the model failed', 'mend it')",
             "exited with 143",
         ),
-        ("sys.exit(3)", "exited with 3"),
+        slow("sys.exit(3)", "exited with 3"),
         ("raise KeyError('a bug')", "KeyError: 'a bug'"),
         # stopped inside an import
-        ("sys.modules['asyncio'] = None; raise KeyboardInterrupt", "exited with 130"),
+        slow(
+            "sys.modules['asyncio'] = None; raise KeyboardInterrupt", "exited with 130"
+        ),
         ("signal.raise_signal(signal.SIGINT)", "exited with 130"),
     ],
 )
@@ -90,6 +96,7 @@ def test_an_error_of_the_system_has_its_place_and_a_remedy(
         "error: [Errno 2] No such file or directory: 'nowhere/file'\n  what to do: "
         in output
     )
+    assert "out restored from the last good run" in output
 
 
 def test_what_can_not_be_restored_is_named(project: Project, tmp_path: Path) -> None:

@@ -107,10 +107,12 @@ def earlier_release(publisher: Publisher) -> None:
     fake_artifacts(publisher.artifacts, weights=bytes(range(200)))
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_error_after_the_server_acted_is_survived_at_any_request(
-    publisher: Publisher,
+    publisher: Publisher, step: int
 ) -> None:
-    for method, path, nth in recorded(publisher, nothing):
+    """At every third one, and at each one in the slow tests."""
+    for method, path, nth in recorded(publisher, nothing)[::step]:
         fault = Fault(
             "status", status=504, after=True, method=method, path=path, nth=nth
         )

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from checkpoint_release.core.artifacts.release import read_release
 from checkpoint_release.core.errors import ArtifactError
@@ -67,6 +65,10 @@ def document(artifacts: Path, packages: dict[str, Package]) -> Any:
 
 def schema_error(document: Any) -> str | None:
     """What CycloneDX's schema 1.7 says against a document; None: nothing."""
+    # here, because each process that collects these tests would pay for the import
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     error = JsonStrictValidator(SchemaVersion.V1_7).validate_str(json.dumps(document))
     return None if error is None else str(error)
 
