@@ -3,6 +3,7 @@
 # make test      the fast tests          make test-all   and the slow ones
 # make bench     speed and memory        make check      ruff, mypy and the layers
 # make test-runtimes   the demo by every runtime that can be had; writes docs/deployment.md
+# make mutants MUTANTS="MODULES --tests FOLDER"   what the fast tests don't notice
 # The slow tests of a release's page need a browser: apt-get install chromium
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: release env test test-slow test-all test-runtimes check bench
+.PHONY: release env test test-slow test-all test-runtimes check bench mutants
 
 release: env
 	python -m checkpoint_release.core.dvc_files
@@ -48,3 +49,8 @@ check: env
 
 bench: env
 	python -m tests.bench
+
+# Without mutmut's own dependencies, which are those of its user interface.
+mutants: env
+	pip install --quiet --no-deps coverage==7.17.5 libcst==1.9.0 mutmut==3.8.1
+	python -m tests.mutants $(MUTANTS)
