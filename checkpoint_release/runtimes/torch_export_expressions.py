@@ -40,7 +40,7 @@ _SYMBOL = re.compile(r"[a-z]{1,4}\d{1,6}", re.ASCII)
 _QUOTED = re.compile(r"'([A-Za-z_]\w{0,60}|-?\d{1,20}(\.\d{1,30})?(e[+-]?\d\d?)?)'")
 _POWER = re.compile(r"\b(?:Pow|PowByNatural|FloatPow|LShift)\(|\*\* ?|<<")
 _EXPONENT = re.compile(
-    r"[ (]*(Integer\(|Rational\(|Float\(')?-?(?P<value>\d{1,2})(\.\d+)?\b|Half\(\)"
+    r"[ (]*((Integer\(|Rational\(|Float\(')?-?(?P<value>\d{1,2})(\.\d+)?\b|Half\(\))"
 )
 
 _GUARD = re.compile(

@@ -146,8 +146,6 @@ def computes(target: str) -> bool:
             if namespace not in _NAMESPACES or not _IDENTIFIER.fullmatch(overload):
                 return False
             return not overload.startswith("__") and name in COMPUTING[namespace]
-        case ["torch", "ops", "quantized_decomposed", _, _]:
-            return all(_IDENTIFIER.fullmatch(part) for part in parts)
         case ["torch", name]:
             return name in _TORCH_FUNCTIONS
         case ["_operator", name]:

@@ -312,15 +312,21 @@ def _is_argument(words: list[Word], at: int, mark: str) -> bool:
 
 
 def _names_up_to(words: list[Word], marks: tuple[str, ...]) -> set[str]:
-    """The names of a list of targets that ends at a mark; none where it isn't one."""
+    """The names of a list of targets that ends at a mark; none where it isn't one.
+
+    A bracket behind a name is that of a call, whose arguments have a mark too.
+    """
     found: set[str] = set()
+    before = ""
     for word in words:
+        is_call = word.text == "(" and before == "name"
         if word.text in marks:
             return found
         if word.kind == "name":
             found.add(word.text)
-        elif word.text not in (",", "(", ")"):
+        elif is_call or word.text not in (",", "(", ")"):
             break
+        before = word.kind
     return set()
 
 
