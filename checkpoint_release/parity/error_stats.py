@@ -139,7 +139,9 @@ def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
     """
     if dtype.kind != "f":
         return np.ones_like(values)
-    nearest = np.minimum(np.abs(values), np.finfo(dtype).max).astype(dtype)
+    # of the largest number, numpy gives infinity: the one before it has the same step
+    largest = np.nextafter(np.finfo(dtype).max, dtype.type(0))
+    nearest = np.minimum(np.abs(values), largest).astype(dtype)
     steps: Array = np.spacing(nearest).astype(np.float64)
     return steps
 
@@ -165,7 +167,8 @@ def _cosine(expected: Array, got: Array) -> float:
         0 where NaN or infinity is in one of them, or the norms overflow. A vector of
         zeros has no direction: 1 where the two are equal, otherwise 0.
     """
-    norms = float(np.linalg.norm(expected) * np.linalg.norm(got))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = float(np.linalg.norm(expected) * np.linalg.norm(got))
     if not math.isfinite(norms):
         return 0.0
     if norms == 0:
