@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.extras import extras_named
 
 if TYPE_CHECKING:
     from checkpoint_release.core.trust import Trust
@@ -49,21 +48,20 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         CheckpointReleaseError: the factory isn't there or fails, or the model runs on
             nothing that was tried.
     """
-    with extras_named():
-        from checkpoint_release.core.trust import Trust
-        from checkpoint_release.drafting.text import draft_yaml
+    from checkpoint_release.core.trust import Trust
+    from checkpoint_release.drafting.text import draft_yaml
 
-        _make_importable(asked.factory, asked.source)
-        kwargs, trust = _read_kwargs(asked.kwargs), Trust.of([asked.factory])
-        with redirect_stdout(sys.stderr):  # what the model prints is no YAML
-            stated = _stated_by_the_family(asked.factory, kwargs, trust)
-            draft = stated or _drafted(asked.factory, kwargs, trust)
-        if stated is None:
-            print(f"# drafted by running {asked.factory}: check what the integers mean")
-        else:
-            module = asked.factory.partition(":")[0]
-            print(f"# {module} states it itself: model.signature may stay null")
-        print(draft_yaml(draft), end="")
+    _make_importable(asked.factory, asked.source)
+    kwargs, trust = _read_kwargs(asked.kwargs), Trust.of([asked.factory])
+    with redirect_stdout(sys.stderr):  # what the model prints is no YAML
+        stated = _stated_by_the_family(asked.factory, kwargs, trust)
+        draft = stated or _drafted(asked.factory, kwargs, trust)
+    if stated is None:
+        print(f"# drafted by running {asked.factory}: check what the integers mean")
+    else:
+        module = asked.factory.partition(":")[0]
+        print(f"# {module} states it itself: model.signature may stay null")
+    print(draft_yaml(draft), end="")
     return 0
 
 
