@@ -36,6 +36,7 @@ from checkpoint_release.commands import (
     verify,
 )
 from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.extras import extras_named
 from checkpoint_release.core.terminal import print_any_text
 from checkpoint_release.core.text import for_terminal
 
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It comes last, and replaces nothing that is installed.
         sys.path.append(str(Path.cwd()))
     try:
-        code: int = asked.command.run(asked, asked.parser)
+        with extras_named():
+            code: int = asked.command.run(asked, asked.parser)
         sys.stdout.flush()
     except CheckpointReleaseError as error:
         print(f"error: {error.message(_spelling(asked))}", file=sys.stderr)

@@ -7,19 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.installed import needed
 from tests.support.project import ROOT, Project
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OWN = canonicalize_name(PROJECT["name"])
 
 
 def pins(name: str) -> dict[str, str]:
@@ -27,39 +22,6 @@ def pins(name: str) -> dict[str, str]:
     lines = (ROOT / name).read_text().splitlines()
     pairs = (line.split("==") for line in lines)
     return {canonicalize_name(package): version for package, version in pairs}
-
-
-def needed(extra: str) -> set[str]:
-    """All distributions that the package needs with an extra, by canonical names."""
-    found: set[str] = set()
-    todo = [Requirement(f"{PROJECT['name']}[{extra}]")]
-    seen: set[str] = set()
-    while todo:
-        requirement = todo.pop()
-        if str(requirement) in seen:
-            continue
-        seen.add(str(requirement))
-        found.add(canonicalize_name(requirement.name))
-        todo += requirements_of(requirement)
-    return found - {OWN}
-
-
-def requirements_of(requirement: Requirement) -> list[Requirement]:
-    """What a distribution needs on this machine, with the extras that are asked for."""
-    if canonicalize_name(requirement.name) == OWN:
-        optional = PROJECT["optional-dependencies"]
-        texts = [*PROJECT["dependencies"]]
-        for extra in requirement.extras:
-            texts += optional[extra]
-        return [Requirement(text) for text in texts]
-    declared = importlib.metadata.requires(requirement.name) or []
-    extras = ["", *requirement.extras]
-    return [each for each in map(Requirement, declared) if applies(each, extras)]
-
-
-def applies(requirement: Requirement, extras: Iterable[str]) -> bool:
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
 
 def test_the_run_time_pins_are_what_the_pipeline_needs_and_nothing_else() -> None:
@@ -163,9 +125,19 @@ def test_a_wheel_alone_reads_a_release_and_says_which_extra_is_missing(
     assert "checkpoint-release[onnx]" in missing.stderr
     assert "Traceback" not in missing.stderr
 
-    without = command("new", "release")
-    assert without.returncode == 1
-    assert "checkpoint-release[pipeline]" in without.stderr
+    release = str(built.path / "artifacts/release")
+    fleet = str(tmp_path / "fleet.yaml")
+    Path(fleet).write_text("checkpoints: runs/*.pth\n")
+    for arguments in (
+        ("new", "release"),
+        ("verify", release),
+        ("diff", release, release),
+        ("fleet", "--file", fleet, "plan"),
+    ):
+        without = command(*arguments)
+        assert without.returncode == 1
+        assert "checkpoint-release[pipeline]" in without.stderr
+        assert "Traceback" not in without.stderr
     assert not (tmp_path / "release").exists()
 
     subprocess.run([*pip, f"{wheel}[onnx]"], check=True)

@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 from checkpoint_release.commands.asking import add_model_arguments, asked_for
-from checkpoint_release.core.extras import extras_named
 
 SUMMARY = "turn a checkpoint into a release, without a repository"
 
@@ -39,8 +38,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     Raises:
         CheckpointReleaseError: an option is wrong, or the folder isn't free.
     """
-    with extras_named():
-        from checkpoint_release.project.one_shot import convert
+    from checkpoint_release.project.one_shot import convert
 
-        options = asked_for(asked, asked.checkpoint)
-        return convert(options, Path(asked.output))
+    options = asked_for(asked, asked.checkpoint)
+    return convert(options, Path(asked.output))

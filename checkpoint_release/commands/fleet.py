@@ -183,13 +183,11 @@ def _stated(outcome: Outcome, path: Path) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    from checkpoint_release.core.extras import extras_named
+    import distributed  # noqa: F401
+
+    from checkpoint_release.fleet.coordinator import Options, run_fleet
     from checkpoint_release.fleet.spec import load_spec
 
-    with extras_named():
-        import distributed  # noqa: F401
-
-        from checkpoint_release.fleet.coordinator import Options, run_fleet
     options = Options(
         cluster=asked.cluster,
         retries=asked.retries,

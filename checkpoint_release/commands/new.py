@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_release.commands.asking import add_model_arguments, asked_for
-from checkpoint_release.core.extras import extras_named
 
 if TYPE_CHECKING:
     from checkpoint_release.project.update import Plan
@@ -48,15 +47,14 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     Raises:
         CheckpointReleaseError: an option is wrong, or files are in the way.
     """
-    with extras_named():
-        from checkpoint_release.project.create import begin, plan_project
+    from checkpoint_release.project.create import begin, plan_project
 
-        folder = Path(os.path.normpath(Path.cwd() / asked.folder))
-        options = asked_for(asked, asked.checkpoint, asked.repo_id)
-        plan, exists = plan_project(folder, options)
-        if exists:
-            return _over_older(plan, asked)
-        notes = begin(plan)
+    folder = Path(os.path.normpath(Path.cwd() / asked.folder))
+    options = asked_for(asked, asked.checkpoint, asked.repo_id)
+    plan, exists = plan_project(folder, options)
+    if exists:
+        return _over_older(plan, asked)
+    notes = begin(plan)
     print(f"{asked.folder}: {len(plan.files)} files")
     for change in plan.changes:
         print(f"  {change.path}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from checkpoint_release.core.extras import extras_named
 from checkpoint_release.release.fetched import local_release
 
 SUMMARY = "serve a release's page on this machine, for the browser to prove it"
@@ -58,7 +57,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             the port is taken, or the Space's folder isn't free.
         PublishError: the Hub doesn't give the release.
     """
-    with extras_named(), local_release(asked.release, asked.revision) as found:
+    with local_release(asked.release, asked.revision) as found:
         if found.note:
             print(found.note)
         if asked.space:

@@ -78,19 +78,16 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         CheckpointReleaseError: one of them can't be opened or fails, or they don't take
             and give the same.
     """
-    from checkpoint_release.core.extras import extras_named
-
     if not asked.noise_multiple > 0 or math.isinf(asked.noise_multiple):
         raise InferenceError(
             f"{{noise_multiple}} is {asked.noise_multiple}",
             "give a number above 0",
             options=["noise_multiple"],
         )
-    with extras_named():
-        from checkpoint_release.parity.compare import compare, draw, given_case
-        from checkpoint_release.parity.machine import this_machine
-        from checkpoint_release.parity.report import parity_report, summary
-        from checkpoint_release.parity.rules import Limits
+    from checkpoint_release.parity.compare import compare, draw, given_case
+    from checkpoint_release.parity.machine import this_machine
+    from checkpoint_release.parity.report import parity_report, summary
+    from checkpoint_release.parity.rules import Limits
 
     reference, other = _open_both(asked)
     if asked.inputs is None:

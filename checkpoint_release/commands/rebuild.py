@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 from checkpoint_release.commands.arguments import add_release
-from checkpoint_release.core.extras import extras_named
 
 _UNVOUCHED = (
     "no signature of the record was checked: this shows that the release comes out of"
@@ -91,13 +90,12 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     Raises:
         CheckpointReleaseError: there is no record, or it can't be followed.
     """
-    with extras_named():
-        from checkpoint_release.release.fetched import local_release
+    from checkpoint_release.release.fetched import local_release
 
-        with local_release(asked.release, asked.revision) as found:
-            if found.note:
-                print(found.note)
-            return _rebuild(asked, found.folder)
+    with local_release(asked.release, asked.revision) as found:
+        if found.note:
+            print(found.note)
+        return _rebuild(asked, found.folder)
 
 
 def _rebuild(asked: argparse.Namespace, folder: Path) -> int:

@@ -40,7 +40,6 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     Raises:
         ArtifactError: there are no artifacts, or one isn't as it was written.
     """
-    from checkpoint_release.core.extras import extras_named
 
     if not asked.artifacts.is_dir():
         raise ArtifactError(
@@ -48,15 +47,14 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             "run this where `dvc repro` runs, or name the folder with {artifacts}",
             options=["artifacts"],
         )
-    with extras_named():
-        from checkpoint_release.report.plots_library import write_plots_library
-        from checkpoint_release.report.write import write_report
+    from checkpoint_release.report.plots_library import write_plots_library
+    from checkpoint_release.report.write import write_report
 
-        out = asked.out or asked.artifacts / FILE
-        size = write_report(out, Path(), asked.artifacts, _checkpoint())
-        print(f"{out}: {size:,} bytes, for a browser; it needs no network")
-        if write_plots_library(Path(".dvc")):
-            print("`dvc plots show` now draws offline")
+    out = asked.out or asked.artifacts / FILE
+    size = write_report(out, Path(), asked.artifacts, _checkpoint())
+    print(f"{out}: {size:,} bytes, for a browser; it needs no network")
+    if write_plots_library(Path(".dvc")):
+        print("`dvc plots show` now draws offline")
     return 0
 
 

@@ -14,13 +14,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.extras import extras_named
+from checkpoint_release.core.errors import CheckpointReleaseError, ParamsError
 
 if TYPE_CHECKING:
     from checkpoint_release.core.trust import Trust
     from checkpoint_release.drafting.draft import Draft
 
+_FLAGS = {"model.kwargs": "kwargs", "model.source": "source"}
 SUMMARY = "draft a model's inputs, outputs and dimensions, by running it"
 
 
@@ -49,21 +49,23 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         CheckpointReleaseError: the factory isn't there or fails, or the model runs on
             nothing that was tried.
     """
-    with extras_named():
-        from checkpoint_release.core.trust import Trust
-        from checkpoint_release.drafting.text import draft_yaml
+    from checkpoint_release.core.trust import Trust
+    from checkpoint_release.drafting.text import draft_yaml
 
-        _make_importable(asked.factory, asked.source)
-        kwargs, trust = _read_kwargs(asked.kwargs), Trust.of([asked.factory])
+    _make_importable(asked.factory, asked.source)
+    kwargs, trust = _read_kwargs(asked.kwargs), Trust.of([asked.factory])
+    try:
         with redirect_stdout(sys.stderr):  # what the model prints is no YAML
             stated = _stated_by_the_family(asked.factory, kwargs, trust)
             draft = stated or _drafted(asked.factory, kwargs, trust)
-        if stated is None:
-            print(f"# drafted by running {asked.factory}: check what the integers mean")
-        else:
-            module = asked.factory.partition(":")[0]
-            print(f"# {module} states it itself: model.signature may stay null")
-        print(draft_yaml(draft), end="")
+    except CheckpointReleaseError as error:
+        raise error.renamed(lambda option: _FLAGS.get(option, option)) from None
+    if stated is None:
+        print(f"# drafted by running {asked.factory}: check what the integers mean")
+    else:
+        module = asked.factory.partition(":")[0]
+        print(f"# {module} states it itself: model.signature may stay null")
+    print(draft_yaml(draft), end="")
     return 0
 
 
@@ -105,12 +107,13 @@ def _drafted(factory: str, kwargs: dict[str, Any], trust: Trust) -> Draft:
 def _make_importable(factory: str, source: str | None) -> None:
     """Let Python import the model's code, after whatever is installed."""
     from checkpoint_release.core.sources import import_root
-    from checkpoint_release.project.place import locate_code, require_there
+    from checkpoint_release.project.place import (
+        locate_code,
+        require_factory,
+        require_there,
+    )
 
-    if ":" not in factory:
-        raise ParamsError(
-            f"{factory!r} names no callable", "name it as package.module:callable"
-        )
+    require_factory(factory)
     if source is not None:
         require_there(source, "--source")
         code: Path | None = Path(source)

@@ -68,6 +68,7 @@ from checkpoint_release.core.errors import (
     CheckpointReleaseError,
     ModelError,
     ParamsError,
+    first_few,
     one_line,
 )
 from checkpoint_release.core.files import REMAKE
@@ -167,11 +168,14 @@ class Architecture:
             ModelError: it isn't there.
         """
         family = family_module(self.factory, self.trust)
-        factory = getattr(family, self.factory.partition(":")[2], None)
+        name = self.factory.partition(":")[2]
+        factory = getattr(family, name, None)
         if not callable(factory):
+            own = first_few(_own_callables(family), 10) or "none of its own"
             raise ModelError(
-                f"{{model.factory}} is {self.factory!r}, and there is no such callable",
-                "check its name",
+                f"{{model.factory}} is {self.factory!r}, and {family.__name__} has no"
+                f" callable {name!r}",
+                f"name one of those that it has: {own}",
                 options=["model.factory"],
             )
         return cast("Callable[..., Any]", factory)
@@ -258,6 +262,16 @@ def family_module(factory: str, trust: Trust) -> ModuleType:
             ) from None
 
 
+def _own_callables(module: ModuleType) -> list[str]:
+    """The names of the functions and classes that a module itself defines."""
+    names = []
+    for name, value in vars(module).items():
+        is_own = getattr(value, "__module__", None) == module.__name__
+        if is_own and callable(value) and not name.startswith("_"):
+            names.append(name)
+    return names
+
+
 def _hook(family: ModuleType, name: str, default: Any = None) -> Any:
     """What the module calls by that name.
 
@@ -307,11 +321,11 @@ def _model_code_errors(module: str, action: str, remedy: str) -> Iterator[None]:
         if message:
             problem += f": {message}"
         if not isinstance(error, SyntaxError):  # whose message has the line
-            problem += _last_own_frame(error, module)
+            problem += last_own_frame(error, module)
         raise ModelError(problem, remedy, options=["model.factory"]) from error
 
 
-def _last_own_frame(error: BaseException, name: str) -> str:
+def last_own_frame(error: BaseException, name: str) -> str:
     """Where the error left the model's package, rather than a library that it calls.
 
     Args:

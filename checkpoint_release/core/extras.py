@@ -8,16 +8,22 @@ from contextlib import contextmanager
 from checkpoint_release.core.errors import MissingLibraryError
 
 EXTRAS = {
+    "configobj": "fleet",
+    "cryptography": "pipeline",
+    "cyclonedx": "pipeline",
     "diffusers": "diffusers",
     "distributed": "fleet",
+    "dvc": "pipeline",
     "huggingface_hub": "hub",
     "jinja2": "pipeline",
+    "markdown_it": "pipeline",
     "model_signing": "pipeline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "onnxscript": "pipeline",
+    "packaging": "pipeline",
     "rich": "fleet",
     "ruamel": "pipeline",
-    "ruamel.yaml": "pipeline",
     "torch": "torch",
     "transformers": "transformers",
     "vl_convert": "pipeline",
@@ -35,7 +41,7 @@ def extras_named() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        library = error.name or ""
+        library = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(library)
         if extra is None:
             raise

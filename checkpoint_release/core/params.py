@@ -58,12 +58,9 @@ Opset = Annotated[
         description=f"an integer from {OPSETS[0]} to {OPSETS[-1]}",
     ),
 ]
+FACTORY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z"
 Factory = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z",
-        description="package.module:callable",
-    ),
+    str, Meta(pattern=FACTORY_PATTERN, description="package.module:callable")
 ]
 Size = Annotated[
     str,

@@ -164,6 +164,9 @@ def _place(path: str, folder: Path) -> Path:
 def _files_below(path: str, place: Path) -> list[str]:
     """The files of a folder that are part of the model, POSIX, sorted.
 
+    Empty ones, such as most __init__.py, are left out: they hold no code, and DVC warns
+    of each before and after every stage. One that is filled is like one that is added.
+
     Args:
         path: of the folder, as params.yaml has it.
         place: where it leads.
@@ -171,7 +174,8 @@ def _files_below(path: str, place: Path) -> list[str]:
     Raises:
         ParamsError: they are too many to name.
     """
-    files = [Path(path, file.relative_to(place)).as_posix() for file in _walk(place)]
+    filled = [file for file in _walk(place) if _is_filled(file)]
+    files = [Path(path, file.relative_to(place)).as_posix() for file in filled]
     if len(files) > _MOST_FILES:
         raise ParamsError(
             f"model.source names {path}, which holds {len(files):,} files, and DVC"
@@ -187,6 +191,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in names:
             if _is_part(name):
                 yield Path(place, name)
+
+
+def _is_filled(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _is_part(name: str) -> bool:

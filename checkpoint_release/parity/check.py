@@ -8,16 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import ModelError
 from checkpoint_release.core.large import is_large
-from checkpoint_release.core.signature import Arrays
 from checkpoint_release.parity.candidates import NOISE, Candidate
 from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.constants import weights_of
+from checkpoint_release.parity.finite import require_finite
 from checkpoint_release.parity.graph_job import evaluate_again
 from checkpoint_release.parity.graph_proof import DoubleResult, proof_cases
 from checkpoint_release.parity.judge import Verdict, judge
@@ -275,7 +273,7 @@ def _reference(results: Mapping[str, JobResult], cases: Sequence[Case]) -> Refer
     for dtype in EAGER:
         _require_success(results[dtype], dtype)
         for case, outputs in zip(cases, results[dtype].outputs, strict=True):
-            _require_finite(outputs, case, dtype)
+            require_finite(outputs, case, _NAMES[dtype])
     float64, own = (results[dtype].outputs for dtype in EAGER)
     return measure_reference(cases, float64, own)
 
@@ -299,28 +297,3 @@ def _require_success(result: JobResult, dtype: str) -> None:
         "correct the bounds in {model.signature} to what the model takes",
         options=["model.signature"],
     )
-
-
-def _require_finite(outputs: Arrays, case: Case, dtype: str) -> None:
-    """Require that an error against the reference can be measured.
-
-    Args:
-        outputs: of the checkpoint's own model in a case.
-        case: the case, for the message.
-        dtype: that the model ran in, for the message.
-
-    Raises:
-        ModelError: an output holds NaN or infinity; the message names each.
-    """
-    broken = []
-    for name, array in outputs.items():
-        if not np.isfinite(array).all():
-            broken.append(name)
-    if broken:
-        raise ModelError(
-            f"the checkpoint's own model, in {_NAMES[dtype]}, gives NaN or infinity for"
-            f" {broken} in the case {case.name!r}",
-            "look at its weights; if only that magnitude is too much for it, take it"
-            " out of {parity.magnitudes}",
-            options=["parity.magnitudes"],
-        )

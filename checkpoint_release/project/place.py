@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from checkpoint_release.core.errors import ParamsError
+from checkpoint_release.core.params import FACTORY_PATTERN
 from checkpoint_release.core.sources import module_file
 
 PATH_OPTIONS = (
@@ -18,6 +20,7 @@ PATH_OPTIONS = (
     "publish.signing_key",
 )
 """Options that are paths, beside model.source."""
+_FACTORY = re.compile(FACTORY_PATTERN)
 
 
 def git_root(folder: Path) -> Path | None:
@@ -78,6 +81,28 @@ def require_there(path: str, option: str) -> None:
             f"{option} is {path}, and there is no such file or folder",
             "correct the path, which is relative to the working folder",
         )
+
+
+def require_factory(factory: str) -> None:
+    """Make sure that what was named as a factory can be one.
+
+    Raises:
+        ParamsError: it is no package.module:callable; the message has what is meant,
+            where that is clear.
+    """
+    if _FACTORY.match(factory):
+        return
+    module, colon, name = factory.partition(":")
+    path = module.removesuffix(".py").replace("/", ".").strip(".")
+    if colon or path != module:
+        meant = f"{path}:{name or 'build'}"
+    else:
+        meant = ":".join(path.rsplit(".", 1))
+    such_as = f", such as {meant}" if _FACTORY.match(meant) else ""
+    raise ParamsError(
+        f"{factory!r} names no callable",
+        f"name it as package.module:callable{such_as}",
+    )
 
 
 def locate_code(factory: str, folder: Path) -> Path | None:

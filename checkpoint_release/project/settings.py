@@ -18,6 +18,7 @@ from checkpoint_release.project.place import (
     PATH_OPTIONS,
     locate_code,
     path_from,
+    require_factory,
     require_there,
 )
 
@@ -82,6 +83,7 @@ class Asked:
         if self.checkpoint is not None:
             options["checkpoint.path"] = self.checkpoint
         if self.factory is not None:
+            require_factory(self.factory)
             options["model.factory"] = self.factory
         if self.repo_id is not None:
             options["publish.repo_id"] = self.repo_id

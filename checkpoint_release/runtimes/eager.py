@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from checkpoint_release.core.architecture import Architecture, family_module
+from checkpoint_release.core.architecture import (
+    Architecture,
+    family_module,
+    last_own_frame,
+)
 from checkpoint_release.core.artifacts.checkpoint import CheckpointFolder
 from checkpoint_release.core.errors import (
     ArchitectureError,
     ModelError,
     ParamsError,
     first_few,
+    one_line,
 )
 from checkpoint_release.core.large import is_large
 from checkpoint_release.core.signature import Signature
+from checkpoint_release.core.text import printable
 from checkpoint_release.core.trust import Trust, is_own_factory
 from checkpoint_release.runtimes.mapped_weights import MappedWeights
 from checkpoint_release.runtimes.weights_loading import load_weights
@@ -81,12 +87,14 @@ def build_model(architecture: Architecture) -> nn.Module:
     try:
         model = factory(**architecture.kwargs)
     except (Exception, SystemExit) as error:  # a factory is anybody's code
+        place = last_own_frame(error, architecture.factory.partition(":")[0])
         raise ModelError(
             f"{architecture.factory} with {architecture.kwargs} failed:"
-            f" {type(error).__name__}: {error}",
-            "state the constructor's arguments that the checkpoint was trained with in"
-            " {model.kwargs}",
-            options=["model.kwargs"],
+            f" {type(error).__name__}: {one_line(error)}{place}",
+            f"state its arguments{_arguments(factory)} in {{model.kwargs}}, as the"
+            " checkpoint was trained with; where YAML can't hold one, such as an object"
+            " of a configuration, let {model.factory} name a function that makes it",
+            options=["model.kwargs", "model.factory"],
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -95,6 +103,16 @@ def build_model(architecture: Architecture) -> nn.Module:
         )
     _check_forward(model, architecture.signature)
     return model.eval()
+
+
+def _arguments(factory: Callable[..., Any]) -> str:
+    """What a factory takes, such as " (hidden, layers=2)"; empty where nobody knows."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # such as a class made in C
+        return ""
+    bare = [each.replace(annotation=each.empty) for each in parameters]
+    return f" {printable(str(inspect.Signature(bare)), 200)}"
 
 
 def _check_forward(model: nn.Module, signature: Signature) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
+import importlib.metadata
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from checkpoint_release.core.errors import MissingLibraryError
 from checkpoint_release.core.extras import EXTRAS, extras_named
-from tests.support.project import ROOT
+from tests.support.installed import needed
 
 
 @pytest.mark.parametrize(("library", "extra"), EXTRAS.items())
@@ -25,9 +26,17 @@ def test_any_other_module_that_is_missing_stays_a_bug() -> None:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
 
-def test_every_extra_exists_and_brings_its_library() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = project["optional-dependencies"]
-    for library, extra in EXTRAS.items():
-        names = [text.replace("-", "_") for text in declared[extra]]
-        assert any(name.startswith(library) for name in names), library
+def test_a_module_within_a_library_is_named_by_the_library() -> None:
+    missing = ModuleNotFoundError("No module named", name="markdown_it.token")
+    with pytest.raises(MissingLibraryError, match="markdown_it is"), extras_named():
+        raise missing
+
+
+@pytest.mark.parametrize("extra", sorted(set(EXTRAS.values())))
+def test_every_extra_exists_and_brings_its_libraries(extra: str) -> None:
+    brought = needed(extra)
+    distributions = importlib.metadata.packages_distributions()
+    for library, named in EXTRAS.items():
+        if named == extra:
+            names = {canonicalize_name(name) for name in distributions[library]}
+            assert names & brought, library

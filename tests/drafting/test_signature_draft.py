@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,46 @@ def test_a_module_that_describes_its_models_is_asked_itself(
     assert text.startswith("# family_of_its_own states it itself")
     (x,) = read_signature(parse_yaml(text.encode())).inputs
     assert x.shape == ("batch", 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["tagger.net.build"], ["names no callable", "such as tagger.net:build"]),
+        (["tagger/net.py:build"], ["such as tagger.net:build"]),
+        (["tagger/net.py"], ["such as tagger.net:build"]),
+        (["5"], ["name it as package.module:callable\n"]),
+        (
+            ["tagger.net:biuld"],
+            ["tagger.net has no callable 'biuld'", "that it has: Tagger, build"],
+        ),
+        (
+            ["tagger.net:Tagger"],
+            ["missing 1 required", "arguments (hidden) in --kwargs", "a function that"],
+        ),
+        (["tagger.net:build", "--kwargs", "{hiden: 8}"], ["(hidden=8) in --kwargs"]),
+        (
+            ["tagger.net:build", "--kwargs", "{hidden: -1}"],
+            ["(tagger.net, line ", "in --kwargs"],
+        ),
+        (["tagger.nut:build"], ["is there a tagger.nut", "--source"]),
+    ],
+)
+def test_a_factory_that_is_none_is_corrected_by_the_message(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+    arguments: list[str],
+    parts: list[str],
+) -> None:
+    own_repository(tmp_path / "house", git=False)
+    monkeypatch.chdir(tmp_path / "house")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["signature", *arguments]) == 1
+    printed = capsys.readouterr().err
+    assert [part for part in parts if part not in printed] == []
+    for name in ("tagger.net", "tagger.layers", "tagger"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.slow

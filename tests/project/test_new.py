@@ -77,7 +77,7 @@ def test_the_stages_are_this_projects_own_and_watch_the_pinned_library(
         assert [dep for dep in stage["deps"] if dep.startswith("checkpoint_rel")] == []
         assert len(stage["deps"]) == len(set(stage["deps"]))
     watched = [dep for dep in own["load"]["deps"] if "src" in dep]
-    files = ("__init__.py", "classes.txt", "layers.py", "net.py")
+    files = ("classes.txt", "layers.py", "net.py")
     assert watched == [f"../src/tagger/{name}" for name in files]
     assert "src" not in str(own["publish"]["deps"])
 
@@ -162,6 +162,7 @@ def test_the_pin_is_one_that_others_can_install(
         (["--factory", "nowhere.net:build"], "is there a nowhere.net"),
         (["--factory", "tagger.net:build", "--source", "lib"], "no such file"),
         (["--factory", "no factory"], "package.module:callable"),
+        (["--factory", "src/tagger/net.py:build"], "such as src.tagger.net:build"),
         (["--set", "onnx.opset=13"], "an integer from 14 to 25"),
         (["--set", "onnx.opst=17"], "has no option onnx.opst"),
         (["--set", "opset"], "sets nothing"),

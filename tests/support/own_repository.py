@@ -14,7 +14,7 @@ from tests.support.project import Project
 FACTORY = "tagger.net:build"
 FILES = {
     "README.md": "The tagger of the house.\n",
-    "src/tagger/__init__.py": '"""The tagger."""\n',
+    "src/tagger/__init__.py": "",
     "src/tagger/classes.txt": "5\n",
     "src/tagger/layers.py": """\
 from pathlib import Path
