@@ -92,9 +92,9 @@ def test_every_release_is_published_once_and_tags_come_last(
     assert hub.requests == []
 
     assert "CHANGELOG.md" not in repo.files("step-1")
-    changes = repo.files("step-2")["CHANGELOG.md"].decode()
+    entries = repo.files("step-2")["CHANGELOG.md"].decode()
     title = "# Changelog\n\n## v-2\n\nSince v-1:\n\n- Weights: "
-    assert changes.startswith(title), changes
+    assert entries.startswith(title), entries
     assert repo.history("step-2")[0].message.startswith("Since v-1:\n\n- Weights: ")
     assert repo.history("step-1")[0].message.startswith("Made from git commit")
     for step in (1, 2):
@@ -133,7 +133,10 @@ def test_what_people_did_on_the_hub_stays_and_the_commit_says_what_changed(
     assert "published: 2; not yet: 0" in done.stdout
     assert "kept of the card on the Hub: extra_gated_prompt" in done.stdout
     files = gated.files()
-    assert files["README.md"].decode() == asking
+    new_card = files["README.md"].decode()
+    assert "\nextra_gated_prompt: Who are you?\n" in new_card
+    body = "\n---\n"
+    assert new_card.partition(body)[2] != asking.partition(body)[2]
     assert files["LICENSE"] == b"own" and "old.txt" not in files
     assert replaced.files()["README.md"] != before
     for repo in (gated, replaced):
