@@ -41,7 +41,7 @@ def main() -> None:
     make_importable(params.model)
     key = params.publish.signing_key
     signer = Signer.of(key) if key else None
-    address = Address.of(params.publish.repo_id, params.publish.version)
+    address = Address.of(params)
     write_card(params.card, stage.ARTIFACTS, signer, address)
 
 

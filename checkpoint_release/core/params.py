@@ -100,12 +100,16 @@ Repository = Annotated[
         " them, without -- or .., 96 characters at most, and not ending in .git",
     ),
 ]
-Branch = Annotated[
+# https://git-scm.com/docs/git-check-ref-format
+_BRANCH = r"(?!.*(\.\.|//|/\.|\.lock(/|\Z)|[./]\Z))[A-Za-z0-9][A-Za-z0-9_.+/-]*"
+Branch = Annotated[str, Meta(pattern=rf"^{_BRANCH}\Z", description="a branch's name")]
+HubAddress = Annotated[
     str,
     Meta(
-        # https://git-scm.com/docs/git-check-ref-format
-        pattern=r"^(?!.*(\.\.|//|/\.|\.lock(/|\Z)|[./]\Z))[A-Za-z0-9][A-Za-z0-9_.+/-]*\Z",
-        description="a branch's name",
+        pattern=r"^(?=[^@]{3,96}(@|\Z))(?![^@]*(--|\.\.|\.git(@|\Z)))"
+        rf"{_REPO_PART}/{_REPO_PART}(@{_BRANCH})?\Z",
+        description="organisation/name or organisation/name@revision, as the Hub has"
+        " them",
     ),
 ]
 Version = Annotated[
@@ -288,6 +292,7 @@ class CardParams(Section, frozen=True):
     pipeline_tag: Text | None
     tags: list[Text]
     evaluated_on: Text | None
+    address: HubAddress | None
     metadata: dict[Text, Any]
 
     def validate(self) -> Iterator[tuple[str, str]]:
@@ -467,6 +472,18 @@ def _section_problems(kind: type[Section], value: Any, key: str) -> list[str]:
         found = f"found {shown(value[name])}: " if name in value else ""
         problems.append(f"{prefix}{name}: {found}{problem}")
     return problems
+
+
+def value_problem(kind: Any, value: Any, key: str) -> str | None:
+    """What is wrong with one value: its key, what was found, what is allowed; None:
+    nothing is.
+
+    Args:
+        kind: the type that it should have; no section.
+        value: what was found.
+        key: its dotted key.
+    """
+    return next(iter(_value_problems(kind, value, key)), None)
 
 
 def _value_problems(kind: Any, value: Any, key: str) -> list[str]:

@@ -149,8 +149,8 @@ def _write_params(point: Point, checkpoint: str) -> None:
     yaml = YAML()
     yaml.width = 1000
     params = yaml.load(PARAMS)
-    overrides = {**point.overrides, **UNPUBLISHED, "checkpoint.path": checkpoint}
-    set_options(params, overrides)
+    of_the_member = {"checkpoint.path": checkpoint, "card.address": point.address}
+    set_options(params, {**point.overrides, **UNPUBLISHED, **of_the_member})
     text = StringIO()
     yaml.dump(params, text)
     PARAMS.write_text(text.getvalue())

@@ -117,10 +117,13 @@ class Publication(Record, frozen=True, kw_only=True):
 
     Attributes:
         target: repository, branch and tag, as one text.
+        release: sha256 of release.json as the point's worker made it; the one on the
+            Hub also lists what was brought in from there.
         receipt: what happened on the Hub.
     """
 
     target: str
+    release: str
     receipt: Receipt
 
 
@@ -144,15 +147,16 @@ class Built(Record, frozen=True, kw_only=True):
     seconds: float
     publications: list[Publication] = msgspec.field(default_factory=list)
 
-    def with_receipt(self, target: str, receipt: Receipt) -> Built:
+    def with_publication(self, target: str, release: str, receipt: Receipt) -> Built:
         """The same member with a publication on record.
 
         Args:
             target: where it went; an earlier publication there is replaced.
+            release: as Publication has it.
             receipt: what happened on the Hub.
         """
         others = [each for each in self.publications if each.target != target]
-        made = Publication(target=target, receipt=receipt)
+        made = Publication(target=target, release=release, receipt=receipt)
         return msgspec.structs.replace(self, publications=[*others, made])
 
 

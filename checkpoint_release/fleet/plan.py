@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from checkpoint_release.core.errors import ArtifactError, ParamsError
+from checkpoint_release.core.params import Branch, Repository, value_problem
 from checkpoint_release.fleet.checkpoints import Checkpoint, identity
 from checkpoint_release.fleet.outcome import Built, Job
 from checkpoint_release.fleet.patterns import fill
@@ -19,7 +20,7 @@ from checkpoint_release.fleet.points import Point, merged, points_of, require_va
 from checkpoint_release.fleet.project import Project
 from checkpoint_release.fleet.refs import MemberRef, member_refs, read_members
 from checkpoint_release.fleet.sources import find_checkpoints
-from checkpoint_release.fleet.spec import FleetSpec, PublishSpec
+from checkpoint_release.fleet.spec import FLEET, REMEDY, FleetSpec, PublishSpec
 
 State = Literal["done", "stale", "new"]
 Digest = str
@@ -40,6 +41,27 @@ class Target:
         """Repository, branch and tag."""
         tag = f" tag {self.tag}" if self.tag else ""
         return f"{self.repository} branch {self.branch}{tag}"
+
+    @property
+    def address(self) -> str:
+        """What the card's examples name, as card.address has it."""
+        return f"{self.repository}@{self.tag or self.branch}"
+
+    def require_valid(self) -> None:
+        """Require names that a Hub takes.
+
+        Raises:
+            ParamsError: one isn't.
+        """
+        names = {
+            "repository": (self.repository, Repository),
+            "branch": (self.branch, Branch),
+            "tag": (self.tag, Branch | None),
+        }
+        for option, (name, kind) in names.items():
+            problem = value_problem(kind, name, f"{FLEET}: publish.{option}")
+            if problem:
+                raise ParamsError(problem, REMEDY)
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,12 @@ class FleetPlan:
         if ref is not None:
             for built in read_members(self.project.root, [ref.commit]):
                 earlier = {point.name: point.earlier for point in built.points}
+        points = [point.filled(member.checkpoint.values) for point in self.points]
+        if member.targets:
+            points = [
+                point.published_to(target.address)
+                for point, target in zip(points, member.targets, strict=True)
+            ]
         return Job(
             name=member.name,
             key=member.key,
@@ -143,7 +171,7 @@ class FleetPlan:
             folder=self.project.folder,
             root=str(self.project.root),
             checkpoint=member.checkpoint,
-            points=[point.filled(member.checkpoint.values) for point in self.points],
+            points=points,
             remote=remote,
             remotes=remotes,
             earlier=earlier,
@@ -239,12 +267,12 @@ def make_plan(root: Path, spec: FleetSpec) -> FleetPlan:
     base = _base(project, points)
     members = []
     for name, checkpoint in checkpoints.items():
-        key = _key(base, checkpoint, points)
+        targets = tuple(_targets(spec.publish, name, checkpoint, points))
+        key = _key(base, checkpoint, points, targets)
         ref = refs.get(name)
         state: State = "new"
         if ref is not None:
             state = "done" if ref.key == key else "stale"
-        targets = tuple(_targets(spec.publish, name, checkpoint, points))
         members.append(Member(name, key, checkpoint, state, targets))
     _require_distinct(members)
     return FleetPlan(spec, project, points, members, refs)
@@ -258,11 +286,18 @@ def _base(project: Project, points: list[Point]) -> Digest:
     return _digest({"pipeline": project.digest, "params": params})
 
 
-def _key(base: Digest, checkpoint: Checkpoint, points: list[Point]) -> Digest:
-    filled = []
+def _key(
+    base: Digest,
+    checkpoint: Checkpoint,
+    points: list[Point],
+    targets: Sequence[Target],
+) -> Digest:
+    decisive: dict[str, Any] = {"base": base, **identity(checkpoint)}
     if points[0].placeholders:
-        filled = [point.filled(checkpoint.values).overrides for point in points]
-    return _digest({"base": base, "filled": filled, **identity(checkpoint)})
+        values = checkpoint.values
+        decisive["filled"] = [point.filled(values).overrides for point in points]
+    decisive["addresses"] = [target.address for target in targets]
+    return _digest(decisive)
 
 
 def _digest(value: Any) -> Digest:
@@ -279,18 +314,21 @@ def _targets(
     """Where each point of a member goes.
 
     Raises:
-        ParamsError: a text names something that has no value.
+        ParamsError: a text names something that has no value, or isn't a name that a
+            Hub takes.
     """
     if publish is None:
         return
     for point in points:
         values = {"name": name, **point.values, **checkpoint.values}
-        yield Target(
+        target = Target(
             repository=fill(publish.repository, values),
             branch=fill(publish.branch, values),
             tag=fill(publish.tag, values) if publish.tag else None,
             private=publish.private,
         )
+        target.require_valid()
+        yield target
 
 
 def _require_distinct(members: list[Member]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from checkpoint_release.core.artifacts.typed import Record
 from checkpoint_release.core.errors import ParamsError
 from checkpoint_release.core.params import Params, parse_section
@@ -24,6 +26,7 @@ OF_THE_FLEET = {
     "publish.private": "publish.private of fleet.yaml, beside repository, sets it",
     "publish.signing_key": "a key doesn't leave its machine: sign what was collected",
     "publish.space": "a Space shows one model",
+    "card.address": "publish.repository, branch and tag of fleet.yaml say it",
     "benchmark.enabled": "members share a machine, on which nothing can be measured",
 }
 """Options that a member can't have, and what there is in their place."""
@@ -36,11 +39,14 @@ class Point(Record, frozen=True, kw_only=True):
         name: such as "onnx.opset=17"; "" where there is no matrix.
         overrides: dotted key → value, the fleet's params among them.
         placeholders: whether the overrides hold names in braces.
+        address: where the release will be on the Hub, as card.address has it; None:
+            nowhere.
     """
 
     name: str
     overrides: dict[str, Any]
     placeholders: bool = False
+    address: str | None = None
 
     def filled(self, values: Mapping[str, str]) -> Point:
         """The point with the names in its overrides replaced.
@@ -55,6 +61,10 @@ class Point(Record, frozen=True, kw_only=True):
             return self
         overrides = {key: _filled(each, values) for key, each in self.overrides.items()}
         return Point(name=self.name, overrides=overrides)
+
+    def published_to(self, address: str | None) -> Point:
+        """The point with the place that its release goes to; None: nowhere."""
+        return msgspec.structs.replace(self, address=address)
 
     @property
     def values(self) -> dict[str, str]:
@@ -111,6 +121,7 @@ UNPUBLISHED: Mapping[str, Any] = {
     "publish.private": True,
     "publish.signing_key": None,
     "publish.space": None,
+    "card.address": None,
     "benchmark.enabled": False,
 }
 """What these options are while a member is built, whatever the project's own are."""

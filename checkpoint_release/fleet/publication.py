@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.core.artifacts.receipt import Checkout
-from checkpoint_release.core.artifacts.release import CARD, RELEASE, read_release
+from checkpoint_release.core.artifacts.release import (
+    CARD,
+    RELEASE,
+    SBOM,
+    read_release,
+)
 from checkpoint_release.core.errors import CheckpointReleaseError, PublishError
 from checkpoint_release.core.files import FileEntry, sha256
 from checkpoint_release.core.yaml_text import parse_yaml
+from checkpoint_release.fleet.order import Order
 from checkpoint_release.fleet.outcome import Built, PointBuilt
 from checkpoint_release.fleet.plan import FleetPlan, Member, Target
 from checkpoint_release.fleet.refs import write_member
 from checkpoint_release.fleet.workspace import scratch_clone
+from checkpoint_release.release.complete import complete
 from checkpoint_release.release.plan import Target as HubTarget
 from checkpoint_release.release.publication import AssembledRelease, make_receipt
 
@@ -38,17 +45,15 @@ class Due:
 
 
 def due(plan: FleetPlan) -> Iterator[Due]:
-    """The releases to publish: those built whose receipt isn't about the same files at
-    the same place.
+    """The releases to publish: those built of which no publication at the same place
+    is on record.
     """
     if plan.spec.publish is None:
         return
     for member, built in plan.built():
-        receipts = {each.target: each.receipt for each in built.publications}
+        published = {each.target: each.release for each in built.publications}
         for point, target in zip(built.points, member.targets, strict=True):
-            receipt = receipts.get(target.text)
-            released = receipt.files.get(RELEASE) if receipt else None
-            if released is None or released.sha256 != point.release:
+            if published.get(target.text) != point.release:
                 yield Due(member, built, point, target)
 
 
@@ -106,6 +111,7 @@ class _Publisher:
 
     def __init__(self, plan: FleetPlan, home: Path, hub: Hub) -> None:
         self._plan, self._home, self._hub = plan, home, hub
+        self._order = Order(plan.members)
         self._latest: dict[str, Built] = {}
 
     def try_to_publish(self, each: Due, *, tag: bool) -> CheckpointReleaseError | None:
@@ -128,7 +134,8 @@ class _Publisher:
         with scratch_clone(self._home, job, each.built.commit) as folder:
             release = _pulled(folder, each.point)
             wants_tag = tag or not each.target.tag
-            target = self._target(each, release, tag=tag)
+            target = self._target(each, release.folder, tag=tag)
+            release = AssembledRelease.open(release.folder)
             state = survey(self._hub, release.local_files, target)
             require_publishable(self._hub, release.local_files, target, state)
             published = upload.publish(self._hub, release.local_files, target, state)
@@ -139,42 +146,41 @@ class _Publisher:
                 published, target, self._hub.address, release.files, checkout
             )
         latest = self._latest.get(each.member.name, each.built)
-        latest = latest.with_receipt(each.target.text, receipt)
+        latest = latest.with_publication(each.target.text, each.point.release, receipt)
         self._latest[each.member.name] = latest
         write_member(plan.project, plan.spec.name, latest)
 
-    def _target(self, each: Due, release: AssembledRelease, *, tag: bool) -> HubTarget:
-        """Where a release goes, what stays of people's there, and what its commit says.
-
-        The release is as its worker proved it: its card can't take up the front matter
-        that people added on the Hub. So their card stays whole where they did.
+    def _target(self, each: Due, folder: Path, *, tag: bool) -> HubTarget:
+        """Bring what the Hub holds of earlier releases into this one, and decide where
+        it goes, what stays of people's there, and what its commit says.
 
         Args:
             each: the release.
-            release: its files.
+            folder: that holds it, as its worker made it.
             tag: whether its branch is published already, and the tag is to be set.
 
         Raises:
             PublishError: the Hub can't be asked.
         """
-        from checkpoint_release.release.history import History
+        from checkpoint_release.fleet.history import MemberHistory
 
         params = parse_yaml(each.point.params.encode())
         options = params["publish"]
-        history = History(
+        history = MemberHistory(
             self._hub,
             each.target.repository,
             each.target.branch,
-            version=None,
+            version=each.target.tag,
             dropped=_dropped(params["card"]["metadata"]),
             report=self._hub.requests.report,
+            earlier=list(self._order.before(each.target)),
         )
-        kept = options["card"] == "keep"
-        if history.has_branch:
-            card = (release.folder / CARD).read_text(encoding="utf-8")
-            kept = bool(history.card_fields(card)) or kept
-            if not tag:
-                history.changes(release.folder, read_release(release.folder))
+        release = read_release(folder)
+        kept = release.card == "keep"
+        if SBOM in release.files:  # it lists the card as it was made
+            card = (folder / CARD).read_text(encoding="utf-8")
+            kept = kept or bool(history.card_fields(card))
+        complete(folder, history, keeps_card=kept)
         origin = f"Made from git commit {each.built.commit}"
         return HubTarget(
             repo_id=each.target.repository,

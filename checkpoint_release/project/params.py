@@ -30,6 +30,7 @@ NEUTRAL: Settings = {
     "card.pipeline_tag": None,
     "card.tags": [],
     "card.evaluated_on": None,
+    "card.address": None,
 }
 """What this project's own params.yaml says of its demo, as of no model."""
 

@@ -27,6 +27,32 @@ from checkpoint_release.release.view import ReleaseView, view_on_hub
 _HEADING = "# Changelog\n\n"
 
 
+@dataclass(frozen=True)
+class Since:
+    """What changed since an earlier release.
+
+    Attributes:
+        text: for people, as Markdown.
+        older: the changes up to that release, as its CHANGELOG.md has them without its
+            heading; empty where it has none.
+    """
+
+    text: str
+    older: str
+
+
+def changelog(title: str, since: str, older: str = "") -> str:
+    """The text of a release's CHANGELOG.md.
+
+    Args:
+        title: of the release, such as its version.
+        since: what changed since the one before.
+        older: the changes before, without a heading.
+    """
+    section = f"## {title}\n\n{since}\n"
+    return _HEADING + "\n".join(filter(None, [section, older]))
+
+
 @dataclass
 class History:
     """What a repository on a Hub holds of earlier versions.
@@ -97,16 +123,19 @@ class History:
             return self._text_of(self.version)
         branch = self._branch_in(refs)
         if self.version is None:
-            self._compare(branch, ReleaseView("this release", release, folder))
+            since = self._since(branch, ReleaseView("this release", release, folder))
+            self.notes = since.text if since else ""
             return None
         before = previous_version(self.version, refs.tags)
         if before is None:
             return None
-        older = self._compare(before, ReleaseView(self.version, release, folder))
-        if older is None or self._is_of_people(branch):
+        since = self._since(before, ReleaseView(self.version, release, folder))
+        if since is None:
             return None
-        section = f"## {self.version}\n\n{self.notes}\n"
-        return _HEADING + "\n".join(filter(None, [section, older]))
+        self.notes = since.text
+        if self._is_of_people(branch):
+            return None
+        return changelog(self.version, since.text, since.older)
 
     def signed_files(self) -> list[bytes]:
         """The files that hold signatures, of the version where it is published, or of
@@ -147,16 +176,18 @@ class History:
         """The branch that is published to, or main, which it will be made from."""
         return self.branch if self.branch in refs.branches else "main"
 
-    def _compare(self, before: str, new: ReleaseView) -> str | None:
-        """Note what changed since a revision.
+    def _since(
+        self, before: str, new: ReleaseView, name: str | None = None
+    ) -> Since | None:
+        """What changed since a revision.
 
         Args:
             before: of the Hub.
             new: the release that is made.
+            name: what to call the revision; None: what it is called.
 
         Returns:
-            The changes up to there, without a heading; None where there is no release,
-            or another version of this pipeline made it.
+            None where there is no release, or another version of this pipeline made it.
 
         Raises:
             PublishError: the Hub can't be asked.
@@ -165,8 +196,8 @@ class History:
             return None
         try:
             with view_on_hub(self.hub, self.repo_id, before) as old:
-                self.notes = f"Since {before}:\n\n{notes(compare(old, new))}"
-                return old.text(CHANGES).removeprefix(_HEADING)
+                text = f"Since {name or before}:\n\n{notes(compare(old, new))}"
+                return Since(text, old.text(CHANGES).removeprefix(_HEADING))
         except ArtifactError as error:
             self.report(f"no release notes: {error.problem}")
             return None

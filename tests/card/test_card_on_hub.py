@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from checkpoint_release.card.address import Address
@@ -19,7 +20,12 @@ from checkpoint_release.core.artifacts.manifest import (
 )
 from checkpoint_release.core.artifacts.release import CARD
 from checkpoint_release.core.errors import ParamsError
-from checkpoint_release.core.params import CardParams
+from checkpoint_release.core.params import (
+    CardParams,
+    HubAddress,
+    load_params,
+    value_problem,
+)
 from checkpoint_release.core.stated_signature import read_signature
 from checkpoint_release.core.training import without_repeats
 from pipeline.model_card import MODEL_CARD, write_card
@@ -32,6 +38,7 @@ from tests.card.test_model_card import (  # noqa: F401  artifacts and author: fi
     front_matter,
     section,
 )
+from tests.support.project import ROOT
 
 
 def addressed(
@@ -58,6 +65,53 @@ def test_examples_name_the_repository_and_the_version(
     called = '    "lab/rabbit", revision="v1.0.0", trust_remote_code=True\n'
     assert f"AutoModel.from_pretrained(\n{called})" in usage
     assert 'model = load("lab/rabbit", revision="v1.0.0")' in usage
+
+
+@pytest.mark.parametrize(
+    ("card_options", "publish_options", "expected"),
+    [
+        ({}, {"repo_id": None, "version": "v1.0.0"}, None),
+        ({}, {"repo_id": "lab/rabbit"}, Address("lab/rabbit", None)),
+        (
+            {},
+            {"repo_id": "lab/rabbit", "revision": "dev"},
+            Address("lab/rabbit", "dev"),
+        ),
+        (
+            {},
+            {"repo_id": "lab/rabbit", "revision": "dev", "version": "v1.0.0"},
+            Address("lab/rabbit", "v1.0.0"),
+        ),
+        ({"address": "lab/hare"}, {}, Address("lab/hare", None)),
+        ({"address": "lab/hare@main"}, {}, Address("lab/hare", None)),
+        (
+            {"address": "lab/hare@step-1"},
+            {"repo_id": "lab/rabbit", "version": "v1.0.0"},
+            Address("lab/hare", "step-1"),
+        ),
+    ],
+)
+def test_the_address_is_where_the_options_put_the_release(
+    card_options: dict[str, str],
+    publish_options: dict[str, str],
+    expected: Address | None,
+) -> None:
+    params = load_params(ROOT / "params.yaml")
+    params = msgspec.structs.replace(
+        params,
+        card=msgspec.structs.replace(params.card, **card_options),
+        publish=msgspec.structs.replace(params.publish, **publish_options),
+    )
+    assert Address.of(params) == expected
+
+
+@pytest.mark.parametrize(
+    "address", ["rabbit", "lab/rabbit@", "lab/rabbit@a b", "lab/a--b@v1", "lab/a@v..1"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    assert value_problem(HubAddress, "lab/rabbit@dev/v1", "card.address") is None
+    found = value_problem(HubAddress, address, "card.address")
+    assert found is not None and "organisation/name@revision" in found
 
 
 @pytest.mark.slow

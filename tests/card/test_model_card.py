@@ -191,6 +191,7 @@ def author(tmp_path: Path) -> Author:
         "pipeline_tag": "other",
         "tags": ["rabbit"],
         "evaluated_on": "Rabbits, held out",
+        "address": None,
         "metadata": {},
     }
     return lambda **changes: parse_section(CardParams, {**everything, **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from checkpoint_release.core.artifacts.receipt import Receipt
-from checkpoint_release.core.errors import CheckpointReleaseError
+from checkpoint_release.core.errors import CheckpointReleaseError, ParamsError
 from checkpoint_release.fleet.coordinator import Options, run_fleet
 from checkpoint_release.fleet.listing import listing
 from checkpoint_release.fleet.plan import FleetPlan, make_plan
@@ -82,9 +83,39 @@ def test_a_key_stands_for_all_that_decides_what_is_built(fleet: Fleet) -> None:
     assert changed[0] != points[0] and changed[1] == points[1]
 
 
-def test_where_releases_go_is_not_part_of_the_key(fleet: Fleet) -> None:
+def test_a_key_covers_where_the_card_says_the_release_is(fleet: Fleet) -> None:
     target = {"repository": "lab/tiny", "branch": "step-{step}"}
-    assert keys(fleet) == keys(fleet, publish=target)
+    nowhere, there = keys(fleet), keys(fleet, publish=target)
+    assert not set(nowhere) & set(there)
+    assert keys(fleet, publish={**target, "private": False}) == there
+    assert not set(keys(fleet, publish={**target, "tag": "v-{step}"})) & set(there)
+
+
+def test_each_member_s_card_gets_its_own_address(fleet: Fleet) -> None:
+    target = {"repository": "lab/tiny", "branch": "{step}-at-{onnx.opset}"}
+    plan = planned(fleet, publish=target, matrix={"onnx.opset": [17, 20]})
+    points = plan.job(plan.members[1]).points
+    assert [point.address for point in points] == [
+        "lab/tiny@2-at-17",
+        "lab/tiny@2-at-20",
+    ]
+    unpublished = planned(fleet, publish=None)
+    assert unpublished.job(unpublished.members[1]).points[0].address is None
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [
+        ({"repository": "lab/tiny--{step}"}, "publish.repository"),
+        ({"repository": "lab/tiny", "branch": "{step}.lock"}, "publish.branch"),
+        ({"repository": "lab/{step}", "tag": "v {step}"}, "publish.tag"),
+    ],
+)
+def test_a_name_that_no_hub_takes_is_found_before_anything_is_built(
+    fleet: Fleet, target: dict[str, str], option: str
+) -> None:
+    with pytest.raises(ParamsError, match=re.escape(option)):
+        planned(fleet, publish=target)
 
 
 def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
@@ -106,7 +137,7 @@ def test_what_is_built_is_done_until_its_key_changes(fleet: Fleet) -> None:
 def test_a_member_reads_back_as_it_was_written(fleet: Fleet) -> None:
     plan = planned(fleet, matrix={"onnx.opset": [17, 20]})
     built = imagined(plan, plan.members[1])
-    built = built.with_receipt("lab/tiny branch main", RECEIPT)
+    built = built.with_publication("lab/tiny branch main", "0" * 64, RECEIPT)
     write_member(plan.project, "tiny", built)
     refs = member_refs(fleet.path, "tiny")
     commit = refs["step-2"].commit

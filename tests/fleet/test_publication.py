@@ -4,12 +4,18 @@ was interrupted.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from checkpoint_release.fleet.plan import make_plan
+from checkpoint_release.fleet.project import Project
 from checkpoint_release.fleet.publication import due
+from checkpoint_release.fleet.refs import write_member
 from checkpoint_release.fleet.spec import load_spec
 from tests.support.fleets import WEIGHTS_ONLY, Fleet, fleet_checkout
 from tests.support.hub_server import HubServer
@@ -22,6 +28,25 @@ TARGET = {"repository": REPO, "branch": "step-{step}", "tag": "v-{step}"}
 def waiting(fleet: Fleet) -> list[str]:
     plan = make_plan(fleet.path, load_spec(fleet.path / "fleet.yaml"))
     return [each.target.branch for each in due(plan)]
+
+
+def verify(
+    fleet: Fleet, environment: Mapping[str, str], revision: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `checkpoint-release verify` on a release on the Hub."""
+    command = [sys.executable, "-P", "-m", "checkpoint_release", "verify", REPO]
+    return fleet.project.run(
+        *command, "--revision", revision, environment=environment, check=False
+    )
+
+
+def forget_publications(fleet: Fleet) -> None:
+    """Take the receipts off the members' refs, as if the coordinator had died before it
+    wrote them.
+    """
+    project = Project.open(fleet.path)
+    for built in fleet.built().values():
+        write_member(project, "tiny", msgspec.structs.replace(built, publications=[]))
 
 
 @pytest.mark.slow
@@ -51,6 +76,9 @@ def test_every_release_is_published_once_and_tags_come_last(
     assert waiting(fleet) == []
     repo = hub.repo(REPO)
     for step in (1, 2):
+        card = repo.files(f"step-{step}")["README.md"].decode()
+        assert f"hf download {REPO} --revision v-{step} --local-dir steps" in card
+        assert f'load("{REPO}", revision="v-{step}")' in card
         receipt = fleet.built()[f"step-{step}"].publications[0].receipt
         assert repo.branches[f"step-{step}"] == repo.tags[f"v-{step}"] == receipt.commit
         files = repo.files(f"step-{step}")
@@ -62,6 +90,22 @@ def test_every_release_is_published_once_and_tags_come_last(
     hub.requests.clear()
     assert "published: 0; not yet: 0" in fleet.command("run").stdout
     assert hub.requests == []
+
+    assert "CHANGELOG.md" not in repo.files("step-1")
+    entries = repo.files("step-2")["CHANGELOG.md"].decode()
+    title = "# Changelog\n\n## v-2\n\nSince v-1:\n\n- Weights: "
+    assert entries.startswith(title), entries
+    assert repo.history("step-2")[0].message.startswith("Since v-1:\n\n- Weights: ")
+    assert repo.history("step-1")[0].message.startswith("Made from git commit")
+    for step in (1, 2):
+        verified = verify(fleet, environment, f"v-{step}")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+
+    forget_publications(fleet)
+    heads = dict(repo.branches)
+    again = fleet.command("run", environment=environment)
+    assert "published: 2; not yet: 0" in again.stdout
+    assert repo.branches == heads
 
 
 @pytest.mark.slow
@@ -89,7 +133,10 @@ def test_what_people_did_on_the_hub_stays_and_the_commit_says_what_changed(
     assert "published: 2; not yet: 0" in done.stdout
     assert "kept of the card on the Hub: extra_gated_prompt" in done.stdout
     files = gated.files()
-    assert files["README.md"].decode() == asking
+    new_card = files["README.md"].decode()
+    assert "\nextra_gated_prompt: Who are you?\n" in new_card
+    body = "\n---\n"
+    assert new_card.partition(body)[2] != asking.partition(body)[2]
     assert files["LICENSE"] == b"own" and "old.txt" not in files
     assert replaced.files()["README.md"] != before
     for repo in (gated, replaced):
