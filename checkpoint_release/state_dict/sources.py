@@ -18,11 +18,13 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
 from checkpoint_release.pth.distributed import is_distributed, read_distributed
-from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
+from checkpoint_release.pth.file_kind import identify_bytes, is_zip
+from checkpoint_release.pth.kinds import Kind
 from checkpoint_release.pth.rank_files import rank_files, read_rank_files
 from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.dequantise import QUANTISATION_CONFIG
+from checkpoint_release.state_dict.folder_without_weights import no_weights
 from checkpoint_release.state_dict.framework_layouts import refuse_megatron_folder
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
@@ -198,12 +200,7 @@ def _read_weights(folder: Path, files: list[Path]) -> Checkpoint:
         found = _read_weights_of_kind(folder, files, suffix)
         if found is not None:
             return found
-    listed = first_few([file.name for file in files], 5) or "nothing"
-    raise CheckpointError(
-        f"{folder} holds no weights that can be read: it holds {listed}",
-        "give the folder or the file that holds the weights in {checkpoint.path}",
-        options=["checkpoint.path"],
-    )
+    raise no_weights(folder, files)
 
 
 def _read_weights_of_kind(
