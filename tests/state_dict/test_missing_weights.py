@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from checkpoint_release import inspect
 from checkpoint_release.core.errors import CheckpointError
@@ -64,6 +65,19 @@ def test_a_checkpoint_of_an_unusual_name_in_a_folder_is_pointed_to(
 ) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "model_best.pth.tar")
     assert "model_best.pth.tar, if that is it" in refusal(tmp_path).remedy
+
+
+def test_blocks_of_ranks_in_safetensors_are_no_whole_weights(tmp_path: Path) -> None:
+    place = {"DCP_SHARDING_INFO": '{"w": {"saved_offsets": [2]}}', "format": "pt"}
+    for rank in (1, 2):
+        path = tmp_path / f"shard-0000{rank}-model-00001-of-00001.safetensors"
+        save_file({"w": torch.ones(2)}, path, place)
+    for given in (path, tmp_path):
+        error = refusal(given)
+        assert "holds one rank's blocks of tensors" in error.problem
+        assert "consolidate_safetensors_files" in error.remedy
+    save_file({"w": torch.ones(4)}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert read_source(tmp_path / "model.safetensors").value.keys() == {"w"}
 
 
 @pytest.mark.parametrize(
