@@ -8,52 +8,26 @@ else with a description of it and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 
 from checkpoint_release.pth.archive import Archive
+from checkpoint_release.pth.kinds import FileKind, Kind, unsupported
+from checkpoint_release.pth.other_formats import (
+    SAVE_STATE_DICT,
+    known_beginning,
+    other_archive,
+    unknown,
+)
 from checkpoint_release.tensors.tensor import MappedFile
 
-
-class Kind(StrEnum):
-    """The formats that a file can be read as; the values are the formats' names."""
-
-    PTH = "pth"
-    SAFETENSORS = "safetensors"
-    ONNX = "onnx"
-    TORCHSCRIPT = "torchscript"
-    TORCH_EXPORT = "torch_export"
-    UNSUPPORTED = "unsupported"
-
-
-@dataclass(frozen=True)
-class FileKind:
-    """What a file is.
-
-    Attributes:
-        kind: the format.
-        description: completes the sentence "it is …".
-        remedy: how to come to a checkpoint from it, as an imperative sentence.
-    """
-
-    kind: Kind
-    description: str
-    remedy: str
-
-
 _ZIP = b"PK\x03\x04"
+_LONGEST_HEADER = 100_000_000  # bytes, by the safetensors library itself
 _READ_LENGTH = 4096  # bytes at the beginning that tell most formats
-_SAVE_STATE_DICT = (
-    "load it in the code that wrote it, and save model.state_dict() with torch.save"
-)
-_CHECK_PATH = "check that the path is that of a checkpoint"
-
 _CHECKPOINT = FileKind(Kind.PTH, "a checkpoint that torch.save wrote", "")
 _SAFETENSORS = FileKind(
     Kind.SAFETENSORS,
-    "safetensors under another name: it needs no loading",
-    "give the file that torch.save wrote; a safetensors file can be released as it is",
+    "a safetensors file",
+    "give the file that torch.save wrote",
 )
 _ONNX = FileKind(
     Kind.ONNX,
@@ -72,69 +46,16 @@ _TORCH_EXPORT = FileKind(
 )
 
 
-def _unsupported(description: str, remedy: str) -> FileKind:
-    """A kind of file that can't be read here; the arguments as in FileKind."""
-    return FileKind(Kind.UNSUPPORTED, description, remedy)
-
-
-# What people have by mistake: pointers and archives in place of the file, and the files
-# of other frameworks. How each begins is its format's own magic number.
-_MAGIC_NUMBERS = {
-    b"version https://git-lfs": _unsupported(
-        "a Git LFS pointer: the file itself was not downloaded",
-        "run git lfs pull, or download the file from its page",
-    ),
-    b"/annex/objects/": _unsupported(
-        "a git-annex pointer: the file itself was not downloaded",
-        "run git annex get on it",
-    ),
-    b"\x1f\x8b": _unsupported(
-        "a gzip file", "unpack it with gunzip, or tar -xzf, first"
-    ),
-    b"BZh": _unsupported("a bzip2 file", "unpack it with bunzip2 first"),
-    b"\xfd7zXZ": _unsupported("an xz file", "unpack it with unxz first"),
-    b"\x28\xb5\x2f\xfd": _unsupported(
-        "a zstandard file", "unpack it with unzstd first"
-    ),
-    b"Rar!": _unsupported("a RAR archive", "unpack it first"),
-    b"7z\xbc\xaf": _unsupported("a 7-Zip archive", "unpack it first"),
-    b"\x89HDF": _unsupported(
-        "an HDF5 file, as Keras writes it", "give a PyTorch checkpoint"
-    ),
-    b"GGUF": _unsupported(
-        "a GGUF file, as llama.cpp reads it",
-        "take the PyTorch checkpoint that it was made from",
-    ),
-    b"\x93NUMPY": _unsupported(
-        "a numpy array", "save a state dict of tensors with torch.save"
-    ),
-    b"PK\x05\x06": _unsupported("an empty zip archive", "save the checkpoint again"),
-    b"\x7fELF": _unsupported("a program", _CHECK_PATH),
-    b"%PDF": _unsupported("a PDF", _CHECK_PATH),
-}
-
-_TAR = _unsupported(
-    "a tar archive, the format of torch before 0.1.10",
-    "load it with the torch that wrote it and save it again, or unpack it if it holds"
-    " a checkpoint",
-)
-_WEB_PAGE = _unsupported(
-    "a web page: the download was answered with a login, a warning or an error",
-    "open it in a browser to see what it says, and download the file again",
-)
-_JSON = _unsupported("JSON, maybe a server's error message", "open it in a text editor")
-_DAMAGED_ONNX = _unsupported(
+_DAMAGED_ONNX = unsupported(
     "an ONNX model that is damaged or cut short",
     "copy or download it again, or take the PyTorch checkpoint that it was exported"
     " from",
 )
-_PACKAGE = _unsupported("a torch.package archive", _SAVE_STATE_DICT)
-_NUMPY_ARRAYS = _unsupported("numpy arrays (.npz)", _SAVE_STATE_DICT)
-_REPACKED = _unsupported(
-    "a checkpoint packed again from another folder: data.pkl is not one folder deep",
-    "pack it so that every name begins with the same single folder, as in"
-    " archive/data.pkl",
+_CUT_SAFETENSORS = unsupported(
+    "a safetensors file that is cut short within its header, or still being written",
+    "copy or download it again, or wait until it is written",
 )
+_PACKAGE = unsupported("a torch.package archive", SAVE_STATE_DICT)
 
 
 def identify(file: MappedFile) -> FileKind:
@@ -173,25 +94,27 @@ def identify_bytes(view: memoryview) -> FileKind:
     """
     head = bytes(view[:_READ_LENGTH])
     if not head:
-        return _unsupported("empty: 0 bytes", "save or download it again")
+        return unsupported("empty: 0 bytes", "save or download it again")
     if _is_safetensors(view):
         return _SAFETENSORS
+    if _is_cut_safetensors(view):
+        return _CUT_SAFETENSORS
     if _is_onnx(view):
         return _ONNX
-    known = _known_beginning(head)
+    known = known_beginning(head)
     if known is not None:
         return known
+    if _begins_as_onnx(head):
+        return _DAMAGED_ONNX
     if _is_zeros(view, head):
-        return _unsupported(
+        return unsupported(
             f"{len(view)} bytes of zeros: a download that was begun and not finished",
             "download it again",
         )
     # PROTO of protocol 2, LONG, INT or MARK: with what pickles of torch.save begin
     if head[0] in b"\x80LI(":
         return _CHECKPOINT
-    return _unsupported(
-        f"of no format that is known here: it begins with {head[:16]!r}", _CHECK_PATH
-    )
+    return unknown(head)
 
 
 def identify_archive(archive: Archive) -> FileKind:
@@ -215,11 +138,11 @@ def identify_archive(archive: Archive) -> FileKind:
     if len(pickles) == 1:
         return _CHECKPOINT
     if pickles:
-        return _unsupported(
+        return unsupported(
             f"a zip archive of {len(pickles)} checkpoints: {', '.join(pickles[:5])}",
-            _SAVE_STATE_DICT,
+            SAVE_STATE_DICT,
         )
-    return _identify_other_archive(sorted(names))
+    return other_archive(sorted(names))
 
 
 def checkpoint_pickles(archive: Archive) -> list[str]:
@@ -235,57 +158,6 @@ def checkpoint_pickles(archive: Archive) -> list[str]:
         if in_folder == "data.pkl":
             pickles.append(name)
     return pickles
-
-
-def _identify_other_archive(names: list[str]) -> FileKind:
-    """What a zip archive is that torch didn't write as it is.
-
-    Args:
-        names: of the entries, sorted; a file's own text, so a message shows only some.
-    """
-    for name in names:
-        if name.endswith(".npy"):
-            return _NUMPY_ARRAYS
-    for name in names:
-        if name.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors")):
-            return _unsupported(
-                f"a zip archive with {name!r} in it", "unpack it and give that file"
-            )
-    for name in names:
-        if name.rpartition("/")[2] == "data.pkl":
-            return _REPACKED
-    shown = ", ".join(names[:3])
-    return _unsupported(
-        f"a zip archive of {len(names)} files ({shown[:200]}) with no data.pkl",
-        _CHECK_PATH,
-    )
-
-
-def _known_beginning(head: bytes) -> FileKind | None:
-    """What a file is that begins as others of its format do.
-
-    Text has no magic number: a byte order mark and white space may come before what
-    shows its format.
-
-    Args:
-        head: its first bytes, up to 4096.
-
-    Returns:
-        None where it begins as no known format does.
-    """
-    for magic, kind in _MAGIC_NUMBERS.items():
-        if head.startswith(magic):
-            return kind
-    if head[257:262] == b"ustar":  # behind the first file's name and sizes
-        return _TAR
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return _WEB_PAGE
-    if text.startswith((b"{", b"[")):
-        return _JSON
-    if _begins_as_onnx(head):
-        return _DAMAGED_ONNX
-    return None
 
 
 def _is_zeros(view: memoryview, head: bytes) -> bool:
@@ -317,6 +189,12 @@ def _is_safetensors(view: memoryview) -> bool:
     if not 2 <= length <= len(view) - 8:  # "{}" is the shortest header
         return False
     return bytes(view[8:9]) == b"{"
+
+
+def _is_cut_safetensors(view: memoryview) -> bool:
+    """Whether a file begins as safetensors and ends within its header."""
+    length = int.from_bytes(view[:8], "little")
+    return len(view) - 8 < length <= _LONGEST_HEADER and bytes(view[8:10]) == b'{"'
 
 
 # https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, message ModelProto: field

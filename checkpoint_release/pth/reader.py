@@ -11,13 +11,12 @@ from checkpoint_release.pth.archive import Archive
 from checkpoint_release.pth.budget import Budget
 from checkpoint_release.pth.builders import ALLOWED_GLOBALS, builders
 from checkpoint_release.pth.file_kind import (
-    FileKind,
-    Kind,
     checkpoint_pickles,
     identify_archive,
     identify_bytes,
     is_zip,
 )
+from checkpoint_release.pth.kinds import FileKind, Kind
 from checkpoint_release.pth.records import Checkpoint
 from checkpoint_release.pth.storages import LegacyStorages, ZipStorages
 from checkpoint_release.pth.unpickler import GETATTR, Unpickler
@@ -48,11 +47,7 @@ def read_checkpoint(path: Path, budget: Budget | None = None) -> Checkpoint:
     try:
         file = MappedFile.of_file(path)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} can't be read: {error.strerror}",
-            "check {checkpoint.path}",
-            options=["checkpoint.path"],
-        ) from None
+        raise _unreadable(path, error) from None
     try:
         zipped = is_zip(file)
         budget = budget or Budget(len(file.view))
@@ -76,6 +71,24 @@ def read_checkpoint(path: Path, budget: Budget | None = None) -> Checkpoint:
         container="zip" if zipped else "legacy",
         left_out=_left_out(unpickler),
         notes=tuple(notes),
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file that the system doesn't open, and the likely cause."""
+    problem = f"{path} can't be read: {error.strerror}"
+    if path.is_symlink():
+        problem += f"; it is a link to {path.readlink()}"
+    elif isinstance(error, FileNotFoundError):
+        for kept in (path, *path.parents):
+            pointer = kept.with_name(f"{kept.name}.dvc") if kept.name else kept
+            if pointer.is_file():
+                return CheckpointError(
+                    f"{path} isn't there, only {pointer}, by which DVC fetches it",
+                    f"run dvc pull {pointer}",
+                )
+    return CheckpointError(
+        problem, "check {checkpoint.path}", options=["checkpoint.path"]
     )
 
 

@@ -3,7 +3,8 @@
 Model states say which parameters there are, in which order and shapes; the ranks'
 optimizer states hold the parameters' elements in a row. ZeRO 1 and 2 cut the row of
 all parameters into equal parts, ZeRO 3 each parameter. What comes out is what
-DeepSpeed's own script zero_to_fp32.py makes; no class of DeepSpeed's is needed.
+DeepSpeed's own script zero_to_fp32.py makes, and the frozen parameters of ZeRO 1, which
+it leaves out; no class of DeepSpeed's is needed.
 https://github.com/deepspeedai/DeepSpeed/blob/v0.16.4/deepspeed/utils/zero_to_fp32.py
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,8 @@ def read_zero(folder: Path) -> Checkpoint:
     try:
         return _Step(folder).read()
     except CheckpointError as error:
+        if error.problem.startswith(str(folder)):  # a file of it, by its own path
+            raise
         raise error.within(str(folder)) from None
 
 
@@ -182,6 +186,7 @@ class _Step:
             weights |= cut_each(shapes, groups, self._budget)
         else:
             weights |= _frozen(first)
+            weights |= _only_in_module(first, {*weights, *chain(*shapes)})
             key = "single_partition_of_fp32_groups"
             paddings = ordered[0].get("param_alignment_paddings")
             groups = flat_groups(ordered, key)
@@ -357,6 +362,24 @@ def _frozen(model: Mapping[str, Any]) -> dict[str, Any]:
             )
         frozen[name] = tensor
     return frozen
+
+
+def _only_in_module(model: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The parameters that weren't trained and that no other entry has.
+
+    ZeRO 1 keeps them in the module alone, and DeepSpeed's own script leaves them out.
+
+    Args:
+        model: the first rank's states; of ZeRO 1 or 2, whose modules are whole.
+        known: names of the buffers and of the parameters that were trained.
+    """
+    shared = _mapping(model, "shared_params")
+    found = {}
+    for name, tensor in _mapping(model, "module").items():
+        others = name in known or name in shared
+        if type(name) is str and isinstance(tensor, Tensor) and not others:
+            found[name] = tensor
+    return found
 
 
 def _frozen_of_ranks(

@@ -18,7 +18,8 @@ from checkpoint_release.core.artifacts.formats import (
 )
 from checkpoint_release.core.artifacts.manifest import MANIFEST
 from checkpoint_release.core.errors import CheckpointError, InferenceError, first_few
-from checkpoint_release.pth.file_kind import Kind, identify
+from checkpoint_release.pth.file_kind import identify
+from checkpoint_release.pth.kinds import Kind
 from checkpoint_release.tensors.tensor import MappedFile
 
 PTH = str(Kind.PTH)

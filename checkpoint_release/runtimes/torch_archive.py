@@ -15,7 +15,8 @@ from typing import Any
 
 from checkpoint_release.core.errors import ArtifactError, CheckpointError
 from checkpoint_release.pth.archive import Archive, Entry
-from checkpoint_release.pth.file_kind import Kind, identify_archive, is_zip
+from checkpoint_release.pth.file_kind import identify_archive, is_zip
+from checkpoint_release.pth.kinds import Kind
 from checkpoint_release.pth.records import Inert
 from checkpoint_release.pth.unpickler import Unpickler
 from checkpoint_release.tensors.tensor import MappedFile

@@ -32,6 +32,12 @@ _MAX_DEPTH = 3
 MAX_STATE_DICTS = 1000  # in a file; trainers save two or three
 # A message stays readable, whatever keys a file has: it shows so many of them, and so
 # many characters of each.
+_MAKE_DENSE = (
+    "make them dense (such as tensor.to_dense() or tensor.dequantize()) before saving"
+)
+_OUTLINE_ONLY = (
+    "save the weights after they were loaded: tensors on the device meta have none"
+)
 _MAX_LISTED = 12
 _MAX_KEY_SHOWN = 60
 
@@ -169,11 +175,11 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
                 " {checkpoint.path}",
                 options=["checkpoint.path"],
             )
+        remedy_for_it = _OUTLINE_ONLY if reason.startswith("a meta") else _MAKE_DENSE
         raise CheckpointError(
             f"{len(unsupported)} of the checkpoint's tensors can't be released, the"
             f" first of them {printable(str(name))}: {printable(reason)}",
-            "make them dense (such as tensor.to_dense() or tensor.dequantize()) before"
-            " saving, or name another state dict in {checkpoint.state_dict}",
+            f"{remedy_for_it}, or name another state dict in {{checkpoint.state_dict}}",
             options=["checkpoint.state_dict"],
         )
     return tensors if len(tensors) > facts else {}
@@ -227,6 +233,10 @@ def outline(value: Any) -> str:
         if value.args is None:
             return f"it is {value.name}"
         return f"it is an object of the class {value.name}"
+    if isinstance(value, list | tuple):
+        parts = [_part(each) for each in islice(value, _MAX_LISTED + 1)]
+        contents = first_few(parts, _MAX_LISTED) or "nothing"
+        return f"it is a {type(value).__name__} ({contents})"
     if not isinstance(value, Mapping):
         return f"it is a {type(value).__name__}"
     if not value:
@@ -235,3 +245,10 @@ def outline(value: Any) -> str:
         key_for_message(key, _MAX_KEY_SHOWN) for key in islice(value, _MAX_LISTED + 1)
     ]
     return f"its keys are {first_few(keys, _MAX_LISTED)}"
+
+
+def _part(value: Any) -> str:
+    """A part of a list or tuple, in a few words."""
+    if isinstance(value, Mapping):
+        return f"dict with {len(value)} keys"
+    return type(value).__name__

@@ -43,6 +43,11 @@ USUAL_KEYS = (
     "params_ema",
 )
 _MAX_LISTED = 20  # state dicts in a message
+_OPTIMIZER = frozenset({"state", "param_groups"})  # torch/optim/optimizer.py
+_SAVE_STATE_DICT = (
+    "save the state dict alone in the code that wrote it, by"
+    " torch.save(model.state_dict(), …)"
+)
 _SAVE_WEIGHTS = (  # instead of an object that holds them
     "save the weights themselves in the code that wrote it, by"
     " torch.save(model.state_dict(), …): no class of the file is run here"
@@ -165,6 +170,15 @@ def _none_found(value: Any, adapters: list[str]) -> CheckpointError:
         )
     if isinstance(value, Inert):
         return CheckpointError(problem, _SAVE_WEIGHTS)
+    if not isinstance(value, Mapping):  # its parts have no keys to name
+        return CheckpointError(problem, _SAVE_STATE_DICT)
+    if value.keys() >= _OPTIMIZER:
+        return CheckpointError(
+            "the checkpoint is the state of an optimizer and holds no weights",
+            "give the file with the model's weights, which lies beside it as a rule, in"
+            " {checkpoint.path}",
+            options=["checkpoint.path"],
+        )
     return CheckpointError(
         problem,
         "name the key of the weights in {checkpoint.state_dict}, or give a file with"

@@ -11,9 +11,9 @@ from typing import Any
 from checkpoint_release.core.errors import CheckpointError
 from checkpoint_release.pth import Checkpoint
 from checkpoint_release.pth.facts import training_facts
-from checkpoint_release.pth.file_kind import Kind
+from checkpoint_release.pth.kinds import Kind
 from checkpoint_release.state_dict.advice import advised_params
-from checkpoint_release.state_dict.candidates import StateDict, candidates
+from checkpoint_release.state_dict.candidates import StateDict, candidates, outline
 from checkpoint_release.state_dict.fitting import Fit, fits
 from checkpoint_release.state_dict.framework_layouts import (
     refuse_flat_parameters,
@@ -130,6 +130,8 @@ def _inspect_checkpoint(checkpoint: Checkpoint, *more_notes: str) -> Inspection:
     layout = quantisation_in(checkpoint.value)
     if layout:
         notes.append(note(layout))
+    if not state_dicts and len(notes) == len(more_notes) + len(checkpoint.notes):
+        notes.append(f"there is no state dict: {outline(checkpoint.value)}")
     # The top-level keys that lead to weights are no facts of the training.
     weights: set[str] = set()
     for key, tensors in state_dicts.items():

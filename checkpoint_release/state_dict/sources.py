@@ -5,6 +5,7 @@ Each is read without torch, and nothing that a file names is imported or called.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,13 @@ from checkpoint_release.core.errors import (
 from checkpoint_release.core.files import read_json
 from checkpoint_release.pth import Checkpoint, read_checkpoint
 from checkpoint_release.pth.distributed import is_distributed, read_distributed
-from checkpoint_release.pth.file_kind import Kind, identify_bytes, is_zip
+from checkpoint_release.pth.file_kind import identify_bytes, is_zip
+from checkpoint_release.pth.kinds import Kind
 from checkpoint_release.pth.rank_files import rank_files, read_rank_files
 from checkpoint_release.pth.zero import is_zero, newest_step, read_zero
 from checkpoint_release.state_dict.adapter_config import ADAPTER_CONFIG
 from checkpoint_release.state_dict.dequantise import QUANTISATION_CONFIG
+from checkpoint_release.state_dict.folder_without_weights import no_weights
 from checkpoint_release.state_dict.framework_layouts import refuse_megatron_folder
 from checkpoint_release.state_dict.shards import (
     INDEX_SUFFIX,
@@ -46,6 +49,11 @@ _NOT_WEIGHTS = frozenset(
     {"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
 )
 """What transformers' and accelerate's trainers save beside the weights."""
+_CUT_OVER_RANKS = "DCP_SHARDING_INFO"
+_BLOCKS_OF_A_RANK = re.compile(r"shard-\d{5}-.+\.safetensors")
+"""What torch.distributed.checkpoint puts into the metadata of safetensors files that
+hold blocks of tensors, and what it calls them.
+"""
 _CONFIGS = ("config.json", f"{QUANTISATION_CONFIG}.json", f"{ADAPTER_CONFIG}.json")
 """What libraries say of a model or an adapter beside its weights; kept as facts."""
 
@@ -116,6 +124,8 @@ def read_file(path: Path) -> Checkpoint:
     """
     if _is_safetensors(path):
         file = open_safetensors(path)
+        if _CUT_OVER_RANKS in file.metadata:
+            raise _cut_over_ranks(path)
         return Checkpoint(
             path=path,
             value=dict(file),
@@ -124,6 +134,20 @@ def read_file(path: Path) -> Checkpoint:
             facts=dict(file.metadata),
         )
     return read_checkpoint(path)
+
+
+def _cut_over_ranks(path: Path) -> CheckpointError:
+    """The error for a rank's blocks, whose files don't say how many ranks there are.
+
+    So a set that lacks the last rank would look like a whole one of smaller tensors.
+    """
+    return CheckpointError(
+        f"{path} holds one rank's blocks of tensors, as the HuggingFaceStorageWriter of"
+        " torch.distributed.checkpoint writes them, and not how many ranks there are",
+        "join them by torch.distributed.checkpoint's consolidate_safetensors_files, and"
+        " give what it makes in {checkpoint.path}",
+        options=["checkpoint.path"],
+    )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -198,12 +222,7 @@ def _read_weights(folder: Path, files: list[Path]) -> Checkpoint:
         found = _read_weights_of_kind(folder, files, suffix)
         if found is not None:
             return found
-    listed = first_few([file.name for file in files], 5) or "nothing"
-    raise CheckpointError(
-        f"{folder} holds no weights that can be read: it holds {listed}",
-        "give the folder or the file that holds the weights in {checkpoint.path}",
-        options=["checkpoint.path"],
-    )
+    raise no_weights(folder, files)
 
 
 def _read_weights_of_kind(
@@ -217,7 +236,7 @@ def _read_weights_of_kind(
         suffix: one of _SUFFIXES.
 
     Raises:
-        CheckpointError: there are several.
+        CheckpointError: there are several, or one for each rank of a training.
     """
     indexes, weights = [], []
     for file in files:
@@ -225,6 +244,9 @@ def _read_weights_of_kind(
             indexes.append(file)
         elif file.suffix == suffix and file.name not in _NOT_WEIGHTS:
             weights.append(file)
+    blocks = [file for file in weights if _BLOCKS_OF_A_RANK.fullmatch(file.name)]
+    if len(blocks) > 1:
+        raise _cut_over_ranks(blocks[0])
     index = _only(folder, indexes)
     if index is not None:
         return _read_shards(indexed_set(index))

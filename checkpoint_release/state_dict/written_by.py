@@ -12,7 +12,7 @@ from typing import Any
 
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Checkpoint
-from checkpoint_release.pth.file_kind import Kind
+from checkpoint_release.pth.kinds import Kind
 
 _LONGEST_VERSION = 40  # characters of a version, which is the file's own text
 

@@ -462,10 +462,10 @@ def _parse(mapping: MappedFile) -> SafetensorsFile:
             )
         end = stop
         tensors[name] = tensor
-    if data + end != len(mapping.view):
-        raise ValueError(
-            f"its tensors end at {data + end}, the file at {len(mapping.view)}"
-        )
+    whole, there = data + end, len(mapping.view)
+    if whole != there:
+        is_cut = "; it is cut short, or still being written" if there < whole else ""
+        raise ValueError(f"its tensors end at {whole}, the file at {there}{is_cut}")
     return SafetensorsFile(dict(sorted(tensors.items())), metadata)
 
 

@@ -626,7 +626,7 @@ SAFETENSORS = b'\x0b\0\0\0\0\0\0\0{"a": "b"} '
         (torchscript, "TorchScript archive"),
         (exported, "torch.export"),
         (npz, "numpy arrays"),
-        (SAFETENSORS, "safetensors under another name"),
+        (SAFETENSORS, "a safetensors file"),
         (b"\x08\x07\x12\x07pytorch\x1a\x052.0.1:", "ONNX model"),
         (b"<!DOCTYPE html><html><title>Sign in", "web page"),
         (b'\n{"error": "Repository not found"}', "JSON"),

@@ -106,7 +106,7 @@ def _model_state(
     frozen: Weights,
     grouped: list[list[str]],
 ) -> dict[str, Any]:
-    halves = {name: tensor.bfloat16() for name, tensor in (trained | frozen).items()}
+    halves = {name: tensor.bfloat16() for name, tensor in trained.items()} | frozen
     if stage == 3:  # placeholders
         halves = {name: torch.empty(0).bfloat16() for name in halves}
     fragments = frozen
@@ -122,14 +122,22 @@ def _model_state(
             OrderedDict((name, trained[name].shape) for name in group)
             for group in grouped
         ],
-        "frozen_param_shapes": OrderedDict(
-            (name, tensor.shape) for name, tensor in frozen.items()
-        ),
-        "frozen_param_fragments": OrderedDict(fragments),
+        **_frozen_state(stage, frozen, fragments),
         "global_steps": 10,
         "ds_version": "0.19.8",
         "ds_config": {"zero_optimization": {"stage": stage}},
         "epoch": 3,
+    }
+
+
+def _frozen_state(stage: int, frozen: Weights, fragments: Weights) -> dict[str, Any]:
+    """What is kept of frozen parameters; of ZeRO 1 nothing beside the module itself."""
+    if stage == 1:
+        return {"frozen_param_shapes": None, "frozen_param_fragments": None}
+    shapes = {name: tensor.shape for name, tensor in frozen.items()}
+    return {
+        "frozen_param_shapes": OrderedDict(shapes),
+        "frozen_param_fragments": OrderedDict(fragments),
     }
 
 
