@@ -43,8 +43,8 @@ from checkpoint_release.tensors.tensor import Tensor
 TYPES = ("to", "dtype", "output_datatype")
 """The attributes by which a node says what type it gives.
 
-Not stash_type, the type that a normalisation computes in: the evaluator computes in that
-of the input, which is widened, and takes no node that states anything but float32.
+Not stash_type, the type that a normalisation computes in: the evaluator computes in
+that of the input, which is widened, and takes no node that states another than float32.
 """
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """What is widened."""
