@@ -40,8 +40,12 @@ from checkpoint_release.runtimes.onnx_skeleton import (
 )
 from checkpoint_release.tensors.tensor import Tensor
 
-TYPES = ("to", "dtype", "stash_type", "output_datatype")
-"""The attributes by which a node says what type it computes in, or gives."""
+TYPES = ("to", "dtype", "output_datatype")
+"""The attributes by which a node says what type it gives.
+
+Not stash_type, the type that a normalisation computes in: the evaluator computes in
+that of the input, which is widened, and takes no node that states another than float32.
+"""
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """What is widened."""
 LARGEST_HELD = 64 << 10

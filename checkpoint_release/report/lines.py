@@ -53,6 +53,7 @@ def line_panel(
     width: int,
     height: int,
     stroke: float,
+    strokes: Mapping[str, float] | None = None,
     **colour: Any,
 ) -> dict[str, Any]:
     """A chart of lines that share their axes.
@@ -64,15 +65,17 @@ def line_panel(
         line: the field that names a point's line.
         colours: line → its colour, in the order of the legend.
         width, height, stroke: in pixels.
+        strokes: line → its own stroke, of lines that have another one.
         colour: what else Vega-Lite is to do with the colours, such as their legend.
     """
     scale = {"domain": list(colours), "range": list(colours.values())}
+    widths = [(strokes or {}).get(name, stroke) for name in colours]
     return {
         "data": {"values": list(rows)},
         "title": {"text": printable(name), "fontSize": 12, "offset": 4},
         "width": width,
         "height": height,
-        "mark": {"type": "line", "strokeWidth": stroke},
+        "mark": {"type": "line"},
         "encoding": {
             "x": x.encoding(grid=False),
             "y": y.encoding(),
@@ -82,6 +85,12 @@ def line_panel(
                 "title": None,
                 "scale": scale,
                 **colour,
+            },
+            "strokeWidth": {
+                "field": line,
+                "type": "nominal",
+                "scale": {"domain": list(colours), "range": widths},
+                "legend": None,
             },
         },
     }

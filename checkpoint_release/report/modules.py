@@ -35,6 +35,11 @@ class NodeError(Record, frozen=True, kw_only=True):
         """What its name says before the first slash."""
         return self.name.partition("/")[0]
 
+    @property
+    def operation(self) -> str:
+        """Which of its module's nodes it is; the whole name where that has no slash."""
+        return self.name.partition("/")[2] or self.name
+
 
 @dataclass(frozen=True)
 class ModuleErrors:

@@ -107,9 +107,10 @@ def report_page(contents: Contents) -> str:
 def _image(picture: Picture) -> Markup:
     """A picture inside the page, apart from its styles and the names in it."""
     data = b64encode(picture.svg.encode()).decode()
-    return Markup('<img src="data:image/svg+xml;base64,{}" alt="{}">').format(
-        data, picture.alt
-    )
+    return Markup(
+        '<div class="scroll picture">'
+        '<img src="data:image/svg+xml;base64,{}" alt="{}"></div>'
+    ).format(data, picture.alt)
 
 
 def _number(value: Any) -> str:

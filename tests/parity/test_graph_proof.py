@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from checkpoint_release.parity.constants import (
     bounded_least_squares,
     likely_number,
 )
+from checkpoint_release.parity.double_graph import DoubleGraph
 from checkpoint_release.parity.failure import parity_error
 from checkpoint_release.parity.graph_job import evaluate_again
 from checkpoint_release.parity.graph_proof import DoubleResult
@@ -201,6 +203,30 @@ def test_a_file_that_has_several_hard_links_is_evaluated_all_the_same(
         path.with_suffix(".link").hardlink_to(path)
     verdict = check(tmp_path, "relu").verdicts[0]
     assert verdict.graph is not None and verdict.graph.evaluated
+
+
+@pytest.mark.parametrize("operator", ["LayerNormalization", "RMSNormalization"])
+def test_a_norm_that_states_the_type_it_computes_in_is_evaluated_in_double(
+    operator: str, tmp_path: Path
+) -> None:
+    """As the dynamo exporter writes LayerNormalization."""
+    x = np.linspace(-1, 2, 8, dtype=np.float32).reshape(1, 8)
+    scale = helper.make_tensor("scale", onnx.TensorProto.FLOAT, [8], [0.1] * 8)
+    norm = helper.make_node(operator, ["x", "scale"], ["y"], stash_type=1)
+    value = partial(helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    graph = helper.make_graph(
+        [norm], "norm", [value("x", shape=[1, 8])], [value("y", shape=[1, 8])], [scale]
+    )
+    opset = helper.make_opsetid("", 23)
+    onnx.save(helper.make_model(graph, opset_imports=[opset]), tmp_path / "norm.onnx")
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean() if operator == "LayerNormalization" else wide
+    expected = 0.1 * centred / np.sqrt((centred**2).mean() + 1e-5)
+
+    (found,) = DoubleGraph(tmp_path / "norm.onnx").run({"x": x}).values()
+
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 def test_how_exact_a_graph_is_is_known(

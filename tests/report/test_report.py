@@ -125,7 +125,8 @@ def test_the_graph_s_nodes_are_shown_by_module(folder: PipelineFolder) -> None:
     folder.write_nodes()
     page = report()
     assert "3 modules in the graph's order" in page.text
-    assert "layers.2 3 Gemm 8.0e-07 8.0e-07 layers.2/step8" in page.text
+    assert "error is 8.0e-07 of the value, at layers.2/step8 (Gemm)" in page.text
+    assert "layers.2 3 Gemm 8.0e-07 8.0e-07 step8" in page.text
     assert [alt for alt in page.alts if alt.startswith("Error of each node")]
 
 

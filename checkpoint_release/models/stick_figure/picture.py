@@ -15,6 +15,7 @@ _MARGIN = 16
 _HEADING = 34  # pixels above a figure
 _STILLS = 6
 _NOTHING = "M0 0"
+_HEAD = 0.1  # metres from its middle, which is where the first segment ends
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _STYLE = (
     ".paper{fill:#ffffff}.ink{fill:#1f2328}.faint{fill:#59636e}"
@@ -80,7 +81,7 @@ def _frames(motion: Array) -> Array:
 
 
 class _View:
-    """Metres to pixels, so that a clip fits its panel.
+    """Metres to pixels, so that a clip and its heads fit their panel.
 
     Args:
         left, top: of what is shown, in metres.
@@ -93,7 +94,8 @@ class _View:
     @classmethod
     def of(cls, clip: Array) -> _View:
         """The view that shows a whole clip."""
-        low, high = clip.min(axis=(0, 1)), clip.max(axis=(0, 1))
+        low = clip.min(axis=(0, 1)) - (_HEAD, 0.0)  # the feet are on the ground
+        high = clip.max(axis=(0, 1)) + _HEAD
         wide, tall = np.maximum(high - low, 0.1)
         room = (_WIDTH - 2 * _MARGIN, _HEIGHT - _HEADING - 2 * _MARGIN)
         scale = min(room[0] / wide, room[1] / tall)
@@ -101,9 +103,10 @@ class _View:
         return cls(float(low[0] - spare), float(high[1]), float(scale))
 
     def paths(self, clip: Array) -> list[str]:
-        """A path for each frame: a stroke for each segment."""
+        """A path for each frame: a stroke for each segment, and a circle, the head."""
         x = (clip[..., 0] - self._left) * self._scale + _MARGIN
         y = (self._top - clip[..., 1]) * self._scale + _MARGIN + _HEADING
+        radius = round(_HEAD * self._scale)
         paths = []
         for xs, ys in zip(x, y, strict=True):
             strokes = []
@@ -112,6 +115,9 @@ class _View:
                     f"M{xs[start]:.0f} {ys[start]:.0f}"
                     f"L{xs[start + 1]:.0f} {ys[start + 1]:.0f}"
                 )
+            arc = f"a{radius} {radius} 0 1 1"
+            head = f"M{xs[1] - radius:.0f} {ys[1]:.0f}{arc} {2 * radius} 0"
+            strokes.append(f"{head}{arc} {-2 * radius} 0")
             paths.append("".join(strokes))
         return paths
 

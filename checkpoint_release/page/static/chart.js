@@ -88,7 +88,8 @@ export function drawChart(place, { unit, limit, reduced }, series, recorded) {
     const worst = found.reduce((one, other) => (other.error > one.error ? other : one));
     add("line", { x1: left, x2: x(worst.error), y1: middle, y2: middle, class: "chart-stem" });
     for (const each of found) svg.append(mark(each.kind, x(each.error), middle));
-    const text = Number.isFinite(worst.error) ? `${short(worst.error)}×` : "∞";
+    const multiple = Number.isFinite(worst.error) ? `${short(worst.error)}×` : "∞";
+    const text = worst.passed && worst.remark ? worst.remark : multiple;
     add(
       "text",
       {

@@ -46,6 +46,8 @@ export function short(value) {
   return String(Number(value.toPrecision(magnitude >= 100 ? 3 : 2)));
 }
 
+export const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
+
 export function bytesText(size) {
   if (size < 1e6) return `${Math.max(1, Math.round(size / 1e3))} kB`;
   if (size < 1e9) return `${(size / 1e6).toFixed(1)} MB`;

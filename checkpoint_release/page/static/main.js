@@ -1,6 +1,15 @@
 // The page: it checks the release, proves its model here, and lets people use it.
 
-import { bytesText, byId, element, labelled, selection, short, timeText } from "./dom.js";
+import {
+  bytesText,
+  byId,
+  counted,
+  element,
+  labelled,
+  selection,
+  short,
+  timeText,
+} from "./dom.js";
 import { judge } from "./judge.js";
 import { showMotion } from "./motion_view.js";
 import { Problem, Refused, textOf } from "./problem.js";
@@ -141,11 +150,9 @@ async function proveOn(backend) {
   running = steps.sample;
   running.set("running", "");
   const { outputs, times } = await engine.run(sample.inputs);
-  const shapes = Object.values(sample.inputs).length;
-  running.set(
-    "done",
-    `${shapes} inputs, ${Object.keys(outputs).length} outputs, in ${timeText(times[0])}`,
-  );
+  const given = counted(Object.keys(sample.inputs).length, "input");
+  const computed = counted(Object.keys(outputs).length, "output");
+  running.set("done", `${given}, ${computed}, in ${timeText(times[0])}`);
 
   running = steps.judged;
   const expected = inOrder(sample.outputs, state.files.config.signature);
@@ -170,9 +177,10 @@ function showResults() {
   const names = (some) => some.map(({ backend }) => BACKENDS[backend]).join(" and ");
   const sentences = [];
   if (right.length) {
+    const worst = worstOf(right);
+    const found = worst.error ? `: the largest error is ${statement(worst)}` : ", to the last bit";
     sentences.push(
-      `On ${names(right)}, in this browser, the model computes what its checkpoint computes:` +
-        ` the largest error is ${statement(worstOf(right))}.`,
+      `On ${names(right)}, in this browser, the model computes what its checkpoint computes${found}.`,
     );
   }
   for (const result of wrong) sentences.push(complaint(result));
@@ -267,7 +275,7 @@ async function showFacts(release) {
   const facts = {
     formats: Object.keys(description.formats).join(", "),
     release: `${Object.keys(release.files).length} files, ${bytesText(total)}`,
-    "what is built": `sha256 ${description.built.sha256.slice(0, 16)}…`,
+    "digest of what is built": `sha256 ${description.built.sha256.slice(0, 16)}…`,
   };
   const rows = Object.entries(facts).map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value)),

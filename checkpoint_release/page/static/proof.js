@@ -51,6 +51,7 @@ export function showFigures(results, recorded) {
   }));
   const place = byId("chart");
   byId("chart-caption").textContent = `Error of each output, in multiples of ${judgement.unit}`;
+  byId("chart-note").textContent = note(judgement);
   byId("chart-figure").hidden = false;
   const draw = () => drawChart(place, judgement, series, recorded);
   draw();
@@ -68,6 +69,15 @@ export function showFigures(results, recorded) {
 }
 
 let observer = null;
+
+// What the unit of the chart is, for those who read of it for the first time.
+function note({ reduced, limit }) {
+  if (reduced) return "In reduced precision, a share of each output’s magnitude is allowed.";
+  return (
+    "The noise floor is how far rounding takes the original model, run in float32, from" +
+    ` double precision. Up to ${short(limit)} times as far passes.`
+  );
+}
 
 function legend(results, recorded) {
   const entries = results.map(({ backend }) => [backend, `${BACKENDS[backend]}, in this browser`]);
@@ -88,9 +98,10 @@ function legend(results, recorded) {
 function table(results) {
   const { judgement } = results[0];
   const head = element("tr", {}, element("th", { scope: "col" }, "output"));
-  const allowed = `${judgement.reduced ? "typical" : "largest"} error allowed`;
-  const errors = ["typical error", "largest error", allowed];
-  const titles = ["on", `error, × ${judgement.unit}`, ...errors, "verdict"];
+  const allowed = `allowed ${judgement.reduced ? "typical" : "largest"}`;
+  const backend = results.length > 1 ? ["on"] : [];
+  const multiple = judgement.reduced ? "× allowed" : "× floor";
+  const titles = [...backend, multiple, "verdict", "typical error", "largest error", allowed];
   for (const title of titles) {
     head.append(element("th", { scope: "col", class: title === "on" ? "text" : null }, title));
   }
@@ -99,7 +110,7 @@ function table(results) {
     for (const result of results) {
       body.append(
         row(
-          result.backend,
+          results.length > 1 ? BACKENDS[result.backend] : null,
           result.judgement.outputs.find((output) => output.name === name),
         ),
       );
@@ -108,6 +119,7 @@ function table(results) {
   return element("table", {}, element("thead", {}, head), body);
 }
 
+// backend: its name, null where there is only one.
 function row(backend, output) {
   const verdict = output.passed ? "passed" : "WRONG";
   const tag = element("span", { class: output.passed ? "tag" : "tag bad" }, verdict);
@@ -116,11 +128,11 @@ function row(backend, output) {
     "tr",
     {},
     element("th", { scope: "row" }, output.name),
-    element("td", { class: "text" }, BACKENDS[backend]),
-    element("td", {}, error),
+    backend && element("td", { class: "text" }, backend),
+    element("td", { class: output.remark ? "remark" : null }, error),
+    element("td", {}, tag),
     element("td", {}, short(output.typical)),
     element("td", {}, short(output.largest)),
     element("td", {}, short(output.allowed)),
-    element("td", {}, tag),
   );
 }

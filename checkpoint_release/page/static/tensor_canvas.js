@@ -3,9 +3,11 @@
 
 import { colour, drawingOn, element, short } from "./dom.js";
 
-const HEIGHT = 170; // of a curve, in pixels
+const HEIGHT = 186; // of a curve, in pixels
 const MARGIN = 14;
+const FOOT = 16; // of a curve, with the name of its axis
 const MOST_LINES = 64;
+const PALE = { few: 0.7, many: 0.25 }; // opacity of the lines that aren't chosen
 const MOST_HEIGHT = { picture: 320, heat: 260 }; // of an image, in pixels
 
 export function drawCurve(view, width) {
@@ -17,11 +19,12 @@ export function drawCurve(view, width) {
     : { least: range.least, most: range.most > range.least ? range.most : range.least + 1 };
   const { least, most } = view.axis;
   const x = (column) => MARGIN + (column / Math.max(view.columns - 1, 1)) * (width - 2 * MARGIN);
-  const y = (value) => HEIGHT - MARGIN - ((value - least) / (most - least)) * (HEIGHT - 2 * MARGIN);
+  const low = HEIGHT - MARGIN - FOOT;
+  const y = (value) => low - ((value - least) / (most - least)) * (low - MARGIN);
   view.fromPointer = (px, py) => [
     clamp(Math.round(((px - MARGIN) / (width - 2 * MARGIN)) * (view.columns - 1)), view.columns),
     view.chosen,
-    least + ((HEIGHT - MARGIN - py) / (HEIGHT - 2 * MARGIN)) * (most - least),
+    least + ((low - py) / (low - MARGIN)) * (most - least),
   ];
   const trace = (line) => {
     context.beginPath();
@@ -30,10 +33,12 @@ export function drawCurve(view, width) {
     }
     context.stroke();
   };
-  context.strokeStyle = colour("line");
+  context.strokeStyle = colour("field");
+  context.globalAlpha = view.lines > 8 ? PALE.many : PALE.few;
   context.lineWidth = 1;
   const step = Math.max(1, Math.ceil(view.lines / MOST_LINES));
   for (let line = 0; line < view.lines; line += step) trace(line);
+  context.globalAlpha = 1;
   context.strokeStyle = colour("accent");
   context.lineWidth = 2.2;
   context.lineJoin = "round";
@@ -41,7 +46,9 @@ export function drawCurve(view, width) {
   context.fillStyle = colour("muted");
   context.font = "12px system-ui, sans-serif";
   context.fillText(short(most), 3, 11);
-  context.fillText(short(least), 3, HEIGHT - 2);
+  context.fillText(short(least), 3, low + MARGIN - 2);
+  context.textAlign = "right";
+  context.fillText(`${view.nameOf(view.x)} →`, width - 4, HEIGHT - 5);
 }
 
 export function drawImage(view, width) {
@@ -93,17 +100,22 @@ export function listen(view, canvas) {
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     view.drawing = true;
+    view.before = view.tensor.data.slice();
     view.previous = null;
     paint(event);
   });
   canvas.addEventListener("pointermove", (event) => view.drawing && paint(event));
-  const end = () => {
+  canvas.addEventListener("pointerup", () => {
     if (!view.drawing) return;
     view.drawing = false;
     view.edited();
-  };
-  canvas.addEventListener("pointerup", end);
-  canvas.addEventListener("pointercancel", end);
+  });
+  // A finger that scrolls the page has drawn nothing.
+  canvas.addEventListener("pointercancel", () => {
+    if (!view.drawing) return;
+    view.drawing = false;
+    view.takeBack(view.before);
+  });
 }
 
 // Values under the pointer, and on a curve also those that it jumped over.

@@ -39,9 +39,16 @@ export function tableOf(view) {
 }
 
 function caption(view, rows, columns) {
-  if (rows === view.columns && columns === view.lines) return null;
-  const text = `the first ${rows} × ${columns} of ${view.columns} × ${view.lines} values`;
-  return element("caption", {}, text);
+  const isWhole = rows === view.columns && columns === view.lines;
+  const part = `; the first ${rows} × ${columns} of ${view.columns} × ${view.lines} values`;
+  return element("caption", {}, `${axesOf(view)}${isWhole ? "" : part}`);
+}
+
+// Which axis runs down, and which one across.
+function axesOf(view) {
+  if (!view.tensor.shape.length) return "one value";
+  const across = view.line === null ? "" : `, across: ${view.nameOf(view.line)}`;
+  return `down: ${view.nameOf(view.x)}${across}`;
 }
 
 function figure(view, column, line) {

@@ -7,7 +7,9 @@ import { limitsOf } from "./inputs.js";
 import { tableOf } from "./tensor_table.js";
 import { halfToNumber, numberToHalf, numbers } from "./tensors.js";
 
-const CURVE_LENGTH = 4; // shorter ones are shown as tables
+// Shorter ones are shown as tables: along a dimension that varies, and along a fixed one,
+// whose places are rather columns of a data set or classes than times.
+const CURVE_LENGTH = { varying: 4, fixed: 16 };
 
 export class TensorView {
   // spec: name, dtype, shape, description; onEdit: called after a person changed the
@@ -52,6 +54,7 @@ export class TensorView {
   lay() {
     const { shape } = this.tensor;
     const names = shape.map((_, axis) => this.spec.shape?.[axis]);
+    this.names = names;
     this.picture = isPicture(shape, names);
     [this.x, this.line] = this.picture
       ? [shape.length - 1, shape.length - 2]
@@ -62,12 +65,19 @@ export class TensorView {
       if (![this.x, this.line, channels].includes(axis)) this.fixed[axis] = 0;
     }
     this.chosen = 0;
-    this.kind = this.columns >= CURVE_LENGTH ? "curve" : "table";
+    const isVarying = isMoving(names[this.x]);
+    const length = isVarying ? CURVE_LENGTH.varying : CURVE_LENGTH.fixed;
+    this.kind = this.columns >= length ? "curve" : "table";
     if (this.picture) this.kind = "image";
-    this.layControls(names);
+    this.layControls();
   }
 
-  layControls(names) {
+  // What people call an axis: its dimension, or its number.
+  nameOf(axis) {
+    return typeof this.names[axis] === "string" ? this.names[axis] : `axis ${axis}`;
+  }
+
+  layControls() {
     const kinds = [
       ["curve", "curve"],
       ["image", "image"],
@@ -76,20 +86,19 @@ export class TensorView {
     const control = selection(
       kinds,
       this.kind,
-      (kind) => ((this.kind = kind), this.layControls(names), this.draw()),
+      (kind) => ((this.kind = kind), this.layControls(), this.draw()),
     );
     this.controls.replaceChildren(labelled("show as", control));
     for (const axis of Object.keys(this.fixed)) {
       this.index(
-        names[axis] ?? `axis ${axis}`,
+        this.nameOf(axis),
         this.tensor.shape[axis],
         (index) => (this.fixed[axis] = index),
       );
     }
     const lines = this.line === null ? 1 : this.tensor.shape[this.line];
     if (this.kind === "curve" && lines > 1) {
-      const name = names[this.line];
-      this.index(typeof name === "string" ? name : "line", lines, (index) => (this.chosen = index));
+      this.index(this.nameOf(this.line), lines, (index) => (this.chosen = index));
     }
     if (this.onEdit && this.kind === "image") {
       const brush = element("input", { type: "number", step: "any", value: "1" });
@@ -106,7 +115,7 @@ export class TensorView {
       set(Math.min(Math.max(Math.trunc(Number(field.value)) || 0, 0), size - 1));
       this.draw();
     });
-    this.controls.append(labelled(`${name} (of ${size})`, field));
+    this.controls.append(labelled(`${name}, 0 to ${size - 1}`, field));
   }
 
   get columns() {
@@ -140,10 +149,11 @@ export class TensorView {
       return;
     }
     if (this.body.firstChild !== this.canvas || !this.canvas) {
-      this.canvas = element("canvas", { role: "img", class: this.onEdit ? "drawable" : null });
+      this.canvas = element("canvas", { role: "img" });
       if (this.onEdit) listen(this, this.canvas);
       this.body.replaceChildren(this.canvas);
     }
+    if (this.onEdit) this.canvas.className = `drawable ${this.kind}`;
     this.canvas.setAttribute("aria-label", this.summary());
     const width = Math.max(this.body.clientWidth, 120);
     if (this.kind === "curve") drawCurve(this, width);
@@ -169,6 +179,13 @@ export class TensorView {
     this.values[index] = dtype === "float16" ? halfToNumber(data[index]) : Number(data[index]);
   }
 
+  // Values as they were before a stroke that is none.
+  takeBack(data) {
+    this.tensor.data.set(data);
+    this.values = numbers(this.tensor);
+    this.draw();
+  }
+
   edited() {
     this.origin = "changed by you";
     this.describe();
@@ -177,12 +194,18 @@ export class TensorView {
   }
 }
 
-// Along x goes a dimension that isn't fixed, such as time, and otherwise the longest.
+// A dimension that isn't fixed, such as time. Examples in a batch are no sequence.
+const isMoving = (name) => typeof name === "string" && name !== "batch";
+
+// Along x goes a dimension that isn't fixed, and otherwise the longest.
 function axesOf(shape, names) {
   const axes = [...shape.keys()];
-  const isMoving = (axis) => typeof names[axis] === "string" && names[axis] !== "batch";
-  const longest = axes.reduce((one, other) => (shape[other] > shape[one] ? other : one), 0);
-  const x = axes.find((axis) => isMoving(axis) && shape[axis] > 1) ?? longest;
+  const own = axes.filter((axis) => names[axis] !== "batch");
+  const longest = own.reduce(
+    (one, other) => (shape[other] > shape[one] ? other : one),
+    own[0] ?? 0,
+  );
+  const x = axes.find((axis) => isMoving(names[axis]) && shape[axis] > 1) ?? longest;
   return [x, axes.findLast((axis) => axis !== x) ?? null];
 }
 

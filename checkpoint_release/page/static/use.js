@@ -47,7 +47,23 @@ class Use {
     );
     place.replaceChildren(element("div", { class: "columns" }, inputs, outputs));
     this.useSample();
+    if (this.isThin()) this.useExampleSizes();
     this.run();
+  }
+
+  // Whether the sample has a size of 1 where people expect more, such as an image that is
+  // a line. It proves the model, and shows little.
+  isThin() {
+    const dimensions = Object.entries(this.signature.dimensions ?? {});
+    return dimensions.some(
+      ([name, { example = 1 }]) => name !== "batch" && this.sizes[name] === 1 && example > 1,
+    );
+  }
+
+  useExampleSizes() {
+    this.sizes = exampleSizes(this.signature);
+    this.randomise();
+    this.showSizes();
   }
 
   controls() {
