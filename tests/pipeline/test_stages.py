@@ -108,17 +108,18 @@ EXCESS = {
         parity.adapters.openvino parity.adapters.tract parity.check
         parity.compare parity.computed_tables parity.costly_kernel
         parity.divergence parity.eager_values parity.error_stats parity.evidence
-        parity.example parity.failure parity.graph_job parity.graph_proof
-        parity.judge parity.kernel_cost parity.machine parity.model_first
-        parity.onnx_in_double parity.other_runtimes parity.plots parity.preload
-        parity.reference parity.report parity.rules parity.sample parity.search
-        pth.arrays pth.builders pth.distributed pth.facts pth.json_values
-        pth.nesting pth.rank_files pth.reader pth.storages pth.tensor_builders
-        pth.values pth.zero pth.zero_parts runtimes.description runtimes.detect
-        runtimes.hub_snapshot runtimes.loader runtimes.model_alone
-        runtimes.model_check runtimes.model_diagnosis runtimes.model_repeats
-        runtimes.model_watch runtimes.pth_model runtimes.size_diagnosis
-        tensors.blocks tensors.joined tensors.statistics tensors.wrappers
+        parity.example parity.failure parity.finite parity.graph_job
+        parity.graph_proof parity.judge parity.kernel_cost parity.machine
+        parity.model_first parity.onnx_in_double parity.other_runtimes
+        parity.plots parity.preload parity.reference parity.report parity.rules
+        parity.sample parity.search pth.arrays pth.builders pth.distributed
+        pth.facts pth.json_values pth.nesting pth.rank_files pth.reader
+        pth.storages pth.tensor_builders pth.values pth.zero pth.zero_parts
+        runtimes.description runtimes.detect runtimes.hub_snapshot
+        runtimes.loader runtimes.model_alone runtimes.model_check
+        runtimes.model_diagnosis runtimes.model_repeats runtimes.model_watch
+        runtimes.pth_model runtimes.size_diagnosis tensors.blocks tensors.joined
+        tensors.statistics tensors.wrappers
     """,
     "model-card": """
         core.artifacts.attestation core.artifacts.error_tables
@@ -130,7 +131,7 @@ EXCESS = {
     "publish": """
         core.artifacts.benchmark core.artifacts.error_tables core.extras
         core.fixed_sizes core.inherited_environment core.large core.parity_sizes
-        core.selection page.npm release.attested release.checks
+        core.selection page.npm release.attested release.checks release.complete
         release.differences release.examples release.fetched release.policy
         release.verify tensors.blocks tensors.joined tensors.statistics
         tensors.views tensors.wrappers
