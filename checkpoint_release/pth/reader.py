@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def read_checkpoint(path: Path, budget: Budget | None = None) -> Checkpoint:
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
     """The error for a file that the system doesn't open, and the likely cause."""
     problem = f"{path} can't be read: {error.strerror}"
-    if path.is_symlink():
+    if os.path.islink(path):  # a path too long to be one has none
         problem += f"; it is a link to {path.readlink()}"
     elif isinstance(error, FileNotFoundError):
         for kept in (path, *path.parents):

@@ -64,6 +64,7 @@ SLOW = {
     "README.md#your-own-checkpoint",
     "docs/pipeline.md#formats-and-the-opset",
     "README.md#publishing",
+    "README.md#using-a-release",
     # whole runs of the pipeline, of which the faster sections hold one each
     "docs/fleet.md#on-this-machine",
     "docs/architecture.md#another-architecture",

@@ -176,7 +176,13 @@ def shapes(specs: Iterable[TensorSpec]) -> dict[str, Any]:
             },
             {"sequence": "1 to any number"},
         ),
-        (f"{OWN}:Square", {}, {"image": ("batch", 3, "side", "side")}, {}),
+        pytest.param(
+            f"{OWN}:Square",
+            {},
+            {"image": ("batch", 3, "side", "side")},
+            {},
+            marks=pytest.mark.slow,  # many sides are tried
+        ),
         (
             f"{OWN}:Merging",
             {},

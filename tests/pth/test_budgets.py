@@ -37,13 +37,15 @@ from tests.support.tricks import READ, Trick, tricks
 ROOT = Path(__file__).parents[2]
 TRICKS = tricks()
 LARGE = 300_000  # bytes from which a trick takes a good part of a second
+LONG = {"keywords_again_and_again"}  # takes seconds, though it isn't large
 
 
 def parameters() -> list[ParameterSet]:
     """The names of the tricks; the large ones are slow."""
     found = []
     for name, (content, _) in TRICKS.items():
-        marks = [pytest.mark.slow] if len(content) >= LARGE else []
+        is_slow = len(content) >= LARGE or name in LONG
+        marks = [pytest.mark.slow] if is_slow else []
         found.append(pytest.param(name, marks=marks))
     return found
 
