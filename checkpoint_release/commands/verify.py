@@ -60,11 +60,13 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         ArtifactError: it is no release, or can't be read.
         PublishError: the Hub doesn't give it.
     """
-    from checkpoint_release.release.policy import parse_policy
+    from checkpoint_release.release.policy import parse_policy, require_unused
     from checkpoint_release.release.verify import passed, report, verify_release
 
     policy = None
-    if asked.require is not None:
+    if asked.require is None:
+        require_unused(asked.rebuilder, asked.attestations)
+    else:
         policy = parse_policy(asked.require, asked.rebuilder, asked.attestations)
     checks = verify_release(
         asked.release,

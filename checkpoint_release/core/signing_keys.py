@@ -175,13 +175,15 @@ def load_public_key(path: Path) -> EllipticCurvePublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(path.read_bytes())
+        content = path.read_bytes()
+        key = load_pem_public_key(content)
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
         raise PublishError(problem, _PUBLIC_HINT) from None
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        problem = f"{path} is no public key: {one_line(error)}"
-        raise PublishError(problem, _PUBLIC_HINT) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        is_private = b"PRIVATE KEY-----" in content
+        what = "a private key" if is_private else "no public key in PEM"
+        raise PublishError(f"{path} is {what}", _PUBLIC_HINT) from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise PublishError(f"{path} is not an ECDSA key", _PUBLIC_HINT)
     if key.curve.name not in CURVES:

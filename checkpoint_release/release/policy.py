@@ -83,11 +83,30 @@ def parse_policy(
             "name the public key of each person whose rebuild counts",
             options=[*_OWN, "rebuilder"],
         )
+    if not count:
+        require_unused(rebuilders, attestations)
     signed_by = Path(stated["signed-by"]) if "signed-by" in stated else None
     return Policy(count, signed_by, tuple(rebuilders), tuple(attestations))
 
 
 _OWN = ("require",)
+
+
+def require_unused(rebuilders: Sequence[Path], attestations: Sequence[Path]) -> None:
+    """Require that nobody names rebuilds where none is asked for: a reader would take
+    them for checked.
+
+    Raises:
+        ParamsError: somebody does.
+    """
+    for option, paths in (("rebuilder", rebuilders), ("attestations", attestations)):
+        if paths:
+            raise ParamsError(
+                f"{{{option}}} is {paths[0]}, and no rebuild is required",
+                "require rebuilt=1, or as many as there shall be; or leave {"
+                f"{option}}} out",
+                options=[option, "require"],
+            )
 
 
 def _count(text: str | None) -> int:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,8 @@ def check_signature(folder: Path, key: Path) -> str | None:
             verifier = config.use_certificate_verifier(certificate_chain=[key])
         elif certified:
             return "it is by a certificate; name the root certificate in place of a key"
+        elif _is_by_another(folder, load_public_key(key)):
+            return f"it is by another key than {key.name}"
         else:
             verifier = config.use_elliptic_key_verifier(public_key=key)
         verifier.verify(folder, folder / SIGNATURE)
@@ -107,8 +110,21 @@ def check_signature(folder: Path, key: Path) -> str | None:
         return error.problem
     except Exception as error:
         # the library raises whatever a broken bundle leads it to
-        return f"{type(error).__name__}: {error}"
+        return one_line(error) or f"it can't be checked ({type(error).__name__})"
     return None
+
+
+def require_public(key: Path) -> None:
+    """Require a file that signatures can be checked with.
+
+    Args:
+        key: PEM file, of a public key or of root certificates.
+
+    Raises:
+        PublishError: it is none.
+    """
+    if not load_certificates(key):
+        load_public_key(key)
 
 
 def signer_key(folder: Path, key: Path) -> EllipticCurvePublicKey:
@@ -141,14 +157,52 @@ def _chain(folder: Path) -> list[bytes]:
     Raises:
         PublishError: the signature isn't a bundle.
     """
-    try:
-        bundle = read_json(folder / SIGNATURE)
-        material = bundle["verificationMaterial"].get("x509CertificateChain") or {}
-        listed = material.get("certificates") or []
+    with _reading_bundle():
+        chain = _material(folder).get("x509CertificateChain") or {}
+        listed = chain.get("certificates") or []
         return [base64.b64decode(each["rawBytes"]) for each in listed]
+
+
+def _is_by_another(folder: Path, key: EllipticCurvePublicKey) -> bool:
+    """Whether a release's signature hints at another key; without a hint, it doesn't.
+
+    Raises:
+        PublishError: the signature isn't a bundle.
+    """
+    with _reading_bundle():
+        public_key = _material(folder).get("publicKey") or {}
+        hint = public_key.get("hint")
+    return bool(hint) and hint != _hint(key)
+
+
+def _material(folder: Path) -> dict[str, Any]:
+    """What a release's signature says of the key that it is by."""
+    material: dict[str, Any] = read_json(folder / SIGNATURE)["verificationMaterial"]
+    return material
+
+
+@contextmanager
+def _reading_bundle() -> Iterator[None]:
+    """Report what can't be read in a signature.
+
+    Raises:
+        PublishError: it isn't a bundle.
+    """
+    try:
+        yield
     except (ArtifactError, KeyError, TypeError, AttributeError, ValueError) as error:
         problem = f"{SIGNATURE} is no signature: {one_line(error)}"
         raise PublishError(problem) from None
+
+
+def _hint(key: EllipticCurvePublicKey) -> str:
+    """What a signature names a key by: the sha256 of its PEM."""
+    from cryptography.hazmat.primitives import serialization
+
+    pem = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(pem).hexdigest()
 
 
 def _statement(manifest: Manifest) -> dict[str, Any]:
@@ -189,10 +243,7 @@ def _signed_bundle(payload: bytes, key: SigningKey) -> dict[str, Any]:
             chain.append({"rawBytes": base64.b64encode(der).decode()})
         material["x509CertificateChain"] = {"certificates": chain}
     else:
-        public_key = key.public_key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        material["publicKey"] = {"hint": hashlib.sha256(public_key).hexdigest()}
+        material["publicKey"] = {"hint": _hint(key.public_key)}
     return {
         "mediaType": BUNDLE_TYPE,
         "verificationMaterial": material,

@@ -53,7 +53,11 @@ from checkpoint_release.release.differences import differences
 from checkpoint_release.release.examples import check_examples
 from checkpoint_release.release.fetched import local_release
 from checkpoint_release.release.policy import Policy, check_rebuilds
-from checkpoint_release.release.signing import check_signature, signer_key
+from checkpoint_release.release.signing import (
+    check_signature,
+    require_public,
+    signer_key,
+)
 from checkpoint_release.tensors.safetensors import open_safetensors
 
 
@@ -148,10 +152,12 @@ def verify(
     Raises:
         ArtifactError: it is no release, or can't be read.
         ParamsError: the policy names another key than public_key.
-        PublishError: a key that the policy names can't be used.
+        PublishError: a key that is named can't be used.
     """
     policy = policy or Policy()
     public_key = _required_key(public_key, policy)
+    if public_key is not None:
+        require_public(public_key)
     release = read_release(folder)
     found = differences(folder, release)
     if found.problems:
