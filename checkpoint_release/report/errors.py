@@ -180,7 +180,7 @@ def _panel(
                 }
             )
     others = theme.colours(line for line in lines if line != FLOOR)
-    colours = {FLOOR: theme.GRID} | others
+    colours = {FLOOR: theme.FAINT_INK} | others
     return line_panel(
         output,
         rows,
@@ -191,7 +191,7 @@ def _panel(
         width=620,
         height=90,
         stroke=1.25,
-        strokes={FLOOR: 6},  # the others lie on top of it
+        beneath=FLOOR,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from checkpoint_release.core.text import printable
 
 _BARE = {"domain": False, "ticks": False}
+_BROAD = {"strokeWidth": 5, "strokeJoin": "round", "opacity": 0.35}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def line_panel(
     width: int,
     height: int,
     stroke: float,
-    strokes: Mapping[str, float] | None = None,
+    beneath: str | None = None,
     **colour: Any,
 ) -> dict[str, Any]:
     """A chart of lines that share their axes.
@@ -65,17 +67,25 @@ def line_panel(
         line: the field that names a point's line.
         colours: line → its colour, in the order of the legend.
         width, height, stroke: in pixels.
-        strokes: line → its own stroke, of lines that have another one.
+        beneath: a line that is broad, and that the others lie on; None: there is none.
         colour: what else Vega-Lite is to do with the colours, such as their legend.
     """
     scale = {"domain": list(colours), "range": list(colours.values())}
-    widths = [(strokes or {}).get(name, stroke) for name in colours]
+    is_beneath = f"datum[{json.dumps(line)}] === {json.dumps(beneath)}"
+    others = {
+        "transform": [{"filter": f"!({is_beneath})"}],
+        "mark": {"type": "line", "strokeWidth": stroke},
+    }
+    broad = {
+        "transform": [{"filter": is_beneath}],
+        "mark": {"type": "line", **_BROAD},
+    }
     return {
         "data": {"values": list(rows)},
         "title": {"text": printable(name), "fontSize": 12, "offset": 4},
         "width": width,
         "height": height,
-        "mark": {"type": "line"},
+        "layer": [broad, others] if beneath else [others],
         "encoding": {
             "x": x.encoding(grid=False),
             "y": y.encoding(),
@@ -85,12 +95,6 @@ def line_panel(
                 "title": None,
                 "scale": scale,
                 **colour,
-            },
-            "strokeWidth": {
-                "field": line,
-                "type": "nominal",
-                "scale": {"domain": list(colours), "range": widths},
-                "legend": None,
             },
         },
     }
