@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, budget: Budget | None = None) -> Checkpoint:
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
     """The error for a file that the system doesn't open, and the likely cause."""
     problem = f"{path} can't be read: {error.strerror}"
-    if os.path.islink(path):  # a path too long to be one has none
+    if error.errno != errno.ENAMETOOLONG and path.is_symlink():
         problem += f"; it is a link to {path.readlink()}"
     elif isinstance(error, FileNotFoundError):
         for kept in (path, *path.parents):
