@@ -151,7 +151,7 @@ def test_a_family_reads_its_architecture_from_the_weights(module: Writer) -> Non
     factory = module(READING)
     found = read_architecture(
         options(factory, kwargs={"size": 3}, image_size=64),
-        {"w": (2,)},
+        {"w": ("F32", (2,))},
     )
     assert found.factory == factory and found.described
     assert found.kwargs == {"size": 3, "image_size": 64, "read": ["w"]}
