@@ -106,7 +106,7 @@ class Trials:
 def main() -> None:
     options = _options()
     os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0")
-    mutants = sample(ROOT, options.modules, options.count, options.seed)
+    mutants = _mutants(options)
     for library in LIBRARIES:
         importlib.import_module(library)
     with TemporaryDirectory(prefix="mutants-") as folder:
@@ -138,8 +138,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each mutant")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--coverage", type=Path, help="file that keeps what tests run")
+    parser.add_argument("--again", type=Path, help="results whose survivors to retry")
     parser.add_argument("--results", type=Path, help="file that gets a JSON line each")
     return parser.parse_args()
+
+
+def _mutants(options: argparse.Namespace) -> list[Mutant]:
+    """A random sample, or what survived an earlier try; as they were then."""
+    if options.again is None:
+        return sample(ROOT, options.modules, options.count, options.seed)
+    survivors = []
+    for line in options.again.read_bytes().splitlines():
+        outcome = msgspec.json.decode(line, type=Outcome)
+        if outcome.status != KILLED:
+            survivors.append(outcome.mutant)
+    return survivors
 
 
 def _coverage(checkout: Checkout, options: argparse.Namespace) -> CoverageMap:

@@ -15,12 +15,11 @@ from checkpoint_release.core.errors import (
 )
 from checkpoint_release.core.trust import NO_TRUST, Trust
 from checkpoint_release.runtimes import open as open_module
-from checkpoint_release.runtimes import torchscript_check
+from checkpoint_release.runtimes import torchscript_check, torchscript_words
 from checkpoint_release.runtimes.runtime import Options
 from checkpoint_release.runtimes.torch_archive import TorchArchive
 from checkpoint_release.runtimes.torch_export_check import torch_export_problems
 from checkpoint_release.runtimes.torch_export_expressions import (
-    MAX_LENGTH,
     is_expression,
     is_guard,
 )
@@ -30,7 +29,7 @@ from checkpoint_release.runtimes.torch_export_program import (
     structure_problems,
 )
 from checkpoint_release.tensors.tensor import MappedFile
-from tests.support.containers import Call, pickled
+from tests.support.containers import Call, Raw, pickled
 from tests.support.hostile_archives import Members, packed
 
 # ------------------------------------------------------------------------------
@@ -92,8 +91,8 @@ def test_other_python_and_large_powers_are_no_expressions(text: str) -> None:
 
 def test_expressions_are_short_and_flat() -> None:
     assert is_expression("(" * 90 + "s0" + ")" * 90)
-    assert is_expression("+s0" * (MAX_LENGTH // 3))
-    assert not is_expression("+s0" * (MAX_LENGTH // 3 + 1))
+    assert is_expression("+" * 20_000)
+    assert not is_expression("+" * 20_001)
     assert is_expression("(s0)" * 91), "one beside the other"
     assert is_expression("2**16*3**16*5**16"), "4096 together"
 
@@ -183,7 +182,10 @@ def default_of(module: str, name: str, context: str = '["a"]') -> str:
         structure("builtins.list", None),
         structure("builtins.dict", "[1, true, 0.5, null]", LEAF),
         structure("collections.namedtuple", "their.Pair", LEAF),
-        default_of("builtins", "list"),
+        *(
+            default_of("builtins", name)
+            for name in ("dict", "float", "int", "list", "set", "str", "tuple")
+        ),
     ],
 )
 def test_containers_of_inputs_need_no_trust(text: str) -> None:
@@ -442,6 +444,157 @@ def test_operators_and_roots_are_held_against_the_lists() -> None:
     ]
     assert of_code("c = __torch__.torch.classes.quantized.Linear") == []
     assert of_code("rpc_sync = 1") == [unknown("rpc_sync")]
+
+
+def test_of_a_dotted_name_every_part_is_shown() -> None:
+    assert of_code("x = torch.a.b.save.c") == ["it names the operator torch.a.b.save.c"]
+    assert of_code("x = 1 + torch.save(2)") == ["it names the operator torch.save"]
+    assert of_code("y = [torch.add, torch.a.save]") == [
+        "it names the operator torch.a.save"
+    ]
+
+
+def read(*lines: str) -> list[list[str]]:
+    """The words of each statement."""
+    found = torchscript_words.statements("\n".join(lines).encode())
+    return [[word.text for word in statement] for statement in found]
+
+
+def test_a_statement_ends_with_its_line_outside_of_brackets() -> None:
+    assert read("x = f(1,", "  2)  # why", "", "y=.5e-3", "  'a # b'  ") == [
+        ["x", "=", "f", "(", "1", ",", "2", ")"],
+        ["y", "=", ".5e-3"],
+        ["'a # b'"],
+    ]
+    assert read("x == y", "a -> b ** c // 1j") == [
+        ["x", "==", "y"],
+        ["a", "->", "b", "**", "c", "//", "1j"],
+    ]
+    assert read("") == [] and read("# alone") == []
+    assert read(") x", "y") == [[")", "x"], ["y"]], "depth isn't below none"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "(" * 200 + ")" * 200,
+        "+ " * 4000,
+        ("+ " * 3999 + ", ") * 3,
+        "x\nelif\n" * 1000,
+        " " * 1000 + "x",
+        "# " + "x" * 3000,
+        "x\n" * 9000,
+    ],
+    ids=lambda code: code[:5],
+)
+def test_what_torch_writes_is_within_the_limits(code: str) -> None:
+    read(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("(" * 201, "it is nested too deeply"),
+        ("+ " * 4001, "it is nested too deeply"),
+        ("elif\n" * 1001, "it is nested too deeply"),
+        (" " * 1001 + "x", "a word has 1001 characters"),
+        ("x = b'a'", "a text has a prefix at character 5"),
+        ("x = $y" + "z" * 99, "'$y" + "z" * 38 + "' is no word of TorchScript"),
+        ("x = 'a", '"\'a" is no word of TorchScript'),
+        ("x = 1a", "'1a' is no word of TorchScript"),
+        ("x = é", "byte 4 is b'\\xc3', which torch doesn't write there"),
+        ("x\ry", "byte 1 is b'\\r', which torch doesn't write there"),
+        ("x = '\\x1b'", "byte 5 is b'\\\\x1b', which torch doesn't write there"),
+        ("x = '\\x1B'", "byte 5 is b'\\\\x1B', which torch doesn't write there"),
+        ("x = '\\033'", "byte 5 is b'\\\\033', which torch doesn't write there"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_what_torch_does_not_write_cannot_be_read(code: str, problem: str) -> None:
+    with pytest.raises(torchscript_words.UnreadableProgramError) as caught:
+        read(code)
+    assert str(caught.value) == problem
+    found = list(torchscript_check.program_problems(code.encode(), OPERATORS))
+    assert found[-1] == f"its code can't be understood without running it: {problem}"
+
+
+def test_a_word_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torchscript_words.MAX_WORD == 1 << 20
+    monkeypatch.setattr(torchscript_words, "MAX_WORD", 9)
+    assert read("'1234567'") == [["'1234567'"]]
+    with pytest.raises(torchscript_words.UnreadableProgramError, match="10 charac"):
+        read("'12345678'")
+
+
+# ------------------------------------------------------------------------------
+# The members of a TorchScript archive
+
+
+def of_torchscript(folder: Path, content: Members) -> list[str]:
+    file = folder / "model.pt"
+    file.write_bytes(packed(content))
+    archive = TorchArchive(MappedFile.of_file(file))
+    return torchscript_check.torchscript_problems(archive, OPERATORS)
+
+
+def test_code_and_pickles_of_torchscript_are_looked_into(tmp_path: Path) -> None:
+    def found(name: str, data: bytes) -> list[str]:
+        return of_torchscript(tmp_path, {"m/version": b"3", f"m/{name}": data})
+
+    assert found("code/a.py", b"x = 1\n") == []
+    assert found("code/a.py", b"x = y\n") == [unknown("y")]
+    assert found("extra/a.py", b"x = y\n") == []
+    assert found("data.pkl", pickled({})) == []
+    for name in ("data.pkl", "code/a.debug_pkl"):
+        assert found(name, HARMFUL) == [f"m/{name} makes os.system"]
+    own = pickled([Call("__torch__.Net"), Call("__torch__.torch.classes.rnn.Cell")])
+    assert found("data.pkl", own) == []
+    foreign = pickled(Call("__torch__.torch.classes.mine.Box"))
+    assert len(found("data.pkl", foreign)) == 1
+    assert found("model.json", b"") == [
+        "it is of torch 1.0, whose archives are read another way"
+    ]
+    many = b"".join(b"y%d\n" % number for number in range(30))
+    assert len(found("code/a.py", many)) == 20
+
+
+def test_the_code_of_an_archive_has_a_largest_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"m/code/a.py": b"x = 1\n", "m/code/b.py": b"y = 1\n"}
+    monkeypatch.setattr(torchscript_check, "MAX_CODE", 12)
+    assert of_torchscript(tmp_path, content) == []
+    monkeypatch.setattr(torchscript_check, "MAX_CODE", 11)
+    assert of_torchscript(tmp_path, content) == ["its code has more than 11 bytes"]
+
+
+def nest(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_a_pickle_that_torch_could_not_read_is_an_error(tmp_path: Path) -> None:
+    def found(value: Any) -> list[str]:
+        return of_torchscript(tmp_path, {"m/data.pkl": pickled(value)})
+
+    assert found([nest(100), 5, {"a": (nest(100),)}]) == []
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        deep = b"]" * 600 + b"a" * 599
+        found([Raw(deep), [], []])
+
+
+def test_an_archive_that_could_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    for content, problem in (
+        ({"a/x": b"", "b/y": b""}, "its entries lie in more than one folder"),
+        ({"a/x": b"", "a/X": b""}, "two of its entries are 'x' to torch"),
+        ({"a/x": b"", "x": b""}, "two of its entries are 'x' to torch"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            of_torchscript(tmp_path, content)
+        assert caught.value.problem == problem
+    assert of_torchscript(tmp_path, {"a/x": b"", "y": b""}) == []
 
 
 # ------------------------------------------------------------------------------
