@@ -59,9 +59,11 @@ def draft_signature(architecture: Architecture) -> Draft:
     if guess is None:
         raise ModelError(
             f"forward of {type(trials.model).__name__} takes {names}, and ran on none"
-            " of the inputs that its layers suggest",
-            "state {model.signature} by hand",
-            options=["model.signature"],
+            " of the inputs that its layers suggest; the likeliest gave"
+            f" {trials.first_failure or 'no tensors'}",
+            "state {model.signature} by hand; where forward takes tuples or dicts, let"
+            " {model.factory} build a subclass whose forward takes the tensors in them",
+            options=["model.signature", "model.factory"],
         )
     specs, sizes = separated(trials, *guess)
     specs, dimensions = with_dimensions(trials, specs, sizes)

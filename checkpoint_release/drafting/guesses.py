@@ -32,6 +32,8 @@ LONG_EXAMPLES = {
 _SPATIAL = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _OF_INTEGERS = ("token", "ids", "index", "indices", "label", "step", "action", "class")
+_OF_COUNTS = ("lengths", "length", "lens", "len")  # of the sequences in a batch
+_OF_STATES = {"h", "c", "h0", "c0", "hx", "cx", "hidden", "cell", "state", "states"}
 _FRAMES = (256, 512, 1024, 2048, 4096)  # samples of a frame of sound
 
 
@@ -40,11 +42,15 @@ def guesses(model: nn.Module, name: str) -> list[TensorSpec]:
 
     Args:
         model: whose input it is.
-        name: of the input; it suggests integers, or a mask.
+        name: of the input; it suggests integers, a mask, lengths or a state.
     """
     kinds = list(dict.fromkeys(_kinds(model)))
     lower = name.lower()
-    if "mask" in lower:
+    if lower.rpartition("_")[2] in _OF_COUNTS:
+        kinds.insert(0, _integers("batch", low=1, high=EXAMPLES["sequence"] + 1))
+    elif _OF_STATES.intersection(lower.split("_")):
+        kinds = list(dict.fromkeys([*_states(model), *kinds]))
+    elif "mask" in lower:
         masks = [
             TensorSpec("", "bool", ("batch", "sequence")),
             _integers("batch", "sequence", high=2),
@@ -77,8 +83,10 @@ def _kinds(model: nn.Module) -> Iterator[TensorSpec]:
     tables = [each.num_embeddings for each in _modules(model, nn.Embedding)]
     for high in sorted(tables, reverse=True):
         yield _integers("batch", "sequence", high=high)
+    order = _order_of_sequences(model)
     for module in model.modules():
-        yield from _of_layer(module)
+        yield from _of_layer(module, order)
+    yield from _states(model)
     for high in sorted(tables, reverse=True):
         yield _integers("batch", high=high)
     for size in parameter_sizes(model):
@@ -96,8 +104,34 @@ def _modules(model: nn.Module, kind: type[nn.Module]) -> Iterator[Any]:
     return (module for module in model.modules() if isinstance(module, kind))
 
 
-def _of_layer(module: Any) -> Iterator[TensorSpec]:
-    """What a layer takes."""
+def _order_of_sequences(model: nn.Module) -> tuple[str, str] | None:
+    """The first two axes of what the model's layers of sequences take; None: it has no
+    such layers.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+            return _order(module)
+    return None
+
+
+def _states(model: nn.Module) -> Iterator[TensorSpec]:
+    """What recurrent layers hand on from one call to the next."""
+    for module in _modules(model, nn.RNNBase):
+        count = module.num_layers * (2 if module.bidirectional else 1)
+        for size in (module.proj_size or module.hidden_size, module.hidden_size):
+            yield _floats(count, "batch", size)
+    for cell in _modules(model, nn.RNNCellBase):
+        yield _floats("batch", cell.hidden_size)
+
+
+def _of_layer(module: Any, order: tuple[str, str] | None) -> Iterator[TensorSpec]:
+    """What a layer takes.
+
+    Args:
+        module: the layer.
+        order: of the model's layers of sequences. These also take a single sequence
+            without a batch, so that a batch of vectors would seem to be right.
+    """
     for kind, axes in _CONVOLUTIONS.items():
         if isinstance(module, kind):
             yield _floats("batch", module.in_channels, *_SPATIAL[axes])
@@ -105,6 +139,8 @@ def _of_layer(module: Any) -> Iterator[TensorSpec]:
     if isinstance(module, nn.RNNBase):
         yield _floats(*_order(module), module.input_size)
     if isinstance(module, nn.Linear):
+        if order is not None:
+            yield _floats(*order, module.in_features)
         yield _floats("batch", module.in_features)
         yield _floats("batch", "sequence", module.in_features)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
@@ -122,5 +158,5 @@ def _floats(*shape: int | str) -> TensorSpec:
     return TensorSpec("", shape=shape)
 
 
-def _integers(*shape: int | str, high: int) -> TensorSpec:
-    return TensorSpec("", "int64", shape, low=0, high=high)
+def _integers(*shape: int | str, high: int, low: int = 0) -> TensorSpec:
+    return TensorSpec("", "int64", shape, low=low, high=high)

@@ -71,7 +71,7 @@ def _replaced(size: int | str, replaced: Mapping[str, int | str]) -> int | str:
 def separated(trials: Trials, specs: Specs, sizes: Sizes) -> tuple[Specs, Sizes]:
     """The inputs, each with dimensions of its own where the model takes other sizes.
 
-    A guess shares dimensions between inputs as far as it can.
+    A guess shares dimensions between inputs as far as it can; the batch stays shared.
 
     Args:
         trials: of the model.
@@ -85,7 +85,7 @@ def separated(trials: Trials, specs: Specs, sizes: Sizes) -> tuple[Specs, Sizes]
         shared: set[str] = set()
         for spec in specs[:number]:
             shared |= spec.dimension_names
-        for name in sorted(shared & specs[number].dimension_names):
+        for name in sorted(shared & specs[number].dimension_names - {"batch"}):
             own = f"{specs[number].name}_{name}"
             for variant in islice(_variants(specs, number, name, own), _MOST_VARIANTS):
                 if _are_independent(trials, variant, sizes, name, own):

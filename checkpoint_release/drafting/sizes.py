@@ -12,8 +12,10 @@ from checkpoint_release.drafting.relations import merged, with_sizes
 from checkpoint_release.drafting.trials import Sizes, Specs, Trials
 
 _FAR = 32  # times an example, up to which a maximum is looked for
+_LONGEST = 8192  # up to which that of a length is, which tables of positions have
+_LENGTHS = ("sequence", "length")
 _SIDES = {"height", "width"}
-_LONG_RUN = 1.0  # seconds
+_LONG_RUN = 1.0  # seconds of the thread's own
 Runs = Callable[[int], bool]
 
 
@@ -57,15 +59,19 @@ def _dimension(
 ) -> Dimension | None:
     """The sizes that a dimension may have; None where there is only one."""
 
+    example = sizes[name]
+
     def runs(size: int) -> bool:
         return trials.runs(specs, {**sizes, name: size})
 
-    example = sizes[name]
     multiple = next((step for step in _divisors(example) if runs(example + step)), None)
     if multiple is None:
         return None
     minimum = _smallest(runs, example, multiple)
-    maximum = _largest(trials, runs, example, multiple)
+    alone = {**sizes, "batch": 1}
+    if name.endswith(_LENGTHS) and trials.runs(specs, alone):
+        sizes = alone  # in which a long one costs the least
+    maximum = _largest(trials, runs, example, multiple, _farthest(name, example))
     return Dimension(name, minimum, maximum, example, multiple)
 
 
@@ -84,15 +90,23 @@ def _smallest(runs: Runs, example: int, multiple: int) -> int:
     return _boundary(runs, works=example, fails=multiple, multiple=multiple)
 
 
-def _largest(trials: Trials, runs: Runs, example: int, multiple: int) -> int | None:
+def _farthest(name: str, example: int) -> int:
+    """The size up to which a maximum is looked for."""
+    far = example * _FAR
+    return max(far, _LONGEST) if name.endswith(_LENGTHS) else far
+
+
+def _largest(
+    trials: Trials, runs: Runs, example: int, multiple: int, farthest: int
+) -> int | None:
     """The largest size; None where none was found that fails, or it takes long."""
     works = example
-    while works < example * _FAR:
-        started = time.monotonic()
+    while works < farthest:
+        started = time.thread_time()
         if not runs(works * 2):
             return _boundary(runs, works, works * 2, multiple)
         works *= 2
-        if trials.is_late or time.monotonic() - started > _LONG_RUN:
+        if trials.is_late or time.thread_time() - started > _LONG_RUN:
             return None
     return None
 

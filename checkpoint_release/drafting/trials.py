@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from checkpoint_release.core.errors import one_line
 from checkpoint_release.core.signature import (
     Arrays,
     Signature,
@@ -20,7 +21,10 @@ from checkpoint_release.core.signature import (
 from checkpoint_release.runtimes.eager import named_leaves
 
 PATIENCE = 60.0
-"""Seconds that a draft may look for what isn't sure to be there."""
+"""Seconds that a draft may look for what isn't sure to be there.
+
+They are the thread's own, so that a draft on a busy machine is the same.
+"""
 Sizes = dict[str, int]
 Specs = tuple[TensorSpec, ...]
 Outputs = dict[str, Tensor]
@@ -32,16 +36,18 @@ class Trials:
 
     Attributes:
         model: in evaluation mode.
-        until: when patience ends, by time.monotonic().
+        until: when patience ends, by time.thread_time().
+        first_failure: what the model raised first; empty: nothing yet.
     """
 
     model: nn.Module
-    until: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
+    until: float = field(default_factory=lambda: time.thread_time() + PATIENCE)
+    first_failure: str = ""
 
     @property
     def is_late(self) -> bool:
         """Whether patience is at its end."""
-        return time.monotonic() > self.until
+        return time.thread_time() > self.until
 
     def outputs(self, specs: Sequence[TensorSpec], sizes: Sizes) -> Outputs | None:
         """What the model returns, by names; None: it fails, or returns no tensors.
@@ -81,7 +87,9 @@ class Trials:
         try:
             with torch.no_grad():
                 return dict(named_leaves(self.model(**tensors)))
-        except (Exception, SystemExit):  # anybody's code, and this is a guess
+        except (Exception, SystemExit) as error:  # anybody's code, and this is a guess
+            if not self.first_failure:
+                self.first_failure = f"{type(error).__name__}: {one_line(error, 200)}"
             return None
 
 

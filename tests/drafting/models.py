@@ -126,3 +126,64 @@ class Choosing(Words):
         if labels is not None:
             found["loss"] = found["logits"].mean() + labels.float().mean()
         return found
+
+
+class Streaming(nn.Module):
+    """Takes the state of its recurrent layer, and hands it on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Linear(5, 6)
+        self.layer = nn.LSTM(6, 7, num_layers=2, batch_first=True)
+
+    def forward(
+        self, frames: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        found: tuple[Tensor, tuple[Tensor, Tensor]] = self.layer(
+            self.features(frames), (h, c)
+        )
+        return found
+
+
+class Paired(Streaming):
+    """Takes the state as a tuple, which no signature has."""
+
+    def forward(
+        self,
+        frames: Tensor,
+        state: tuple[Tensor, Tensor],  # type: ignore[override]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        h, c = state
+        if h.dim() != 3:
+            raise ValueError("the state is that of a batch")
+        return super().forward(frames, h, c)
+
+
+class Starting(Streaming):
+    """Can do without a state, so that frames without a batch would run, too."""
+
+    def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]
+        heard: Tensor = self.layer(self.features(frames))[0]
+        return heard
+
+
+class Recognising(nn.Module):
+    """Takes how long each sequence of the batch is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Conv1d(4, 3, 1)
+
+    def forward(self, sound: Tensor, sound_lengths: Tensor) -> dict[str, Tensor]:
+        return {"heard": self.filter(sound), "lengths": (sound_lengths + 1) // 2}
+
+
+class Placed(Words):
+    """Words at learned positions, of which there are 1000."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(1000, 8))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.words(tokens) + self.places[: tokens.shape[1]]

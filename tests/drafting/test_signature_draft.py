@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,35 @@ def shapes(specs: Iterable[TensorSpec]) -> dict[str, Any]:
             marks=pytest.mark.slow,  # many sides are tried
         ),
         (
+            f"{OWN}:Streaming",
+            {},
+            {
+                "frames": ("batch", "sequence", 5),
+                "h": (2, "batch", 7),
+                "c": (2, "batch", 7),
+            },
+            {"batch": "1 to any number", "sequence": "1 to any number"},
+        ),
+        pytest.param(
+            f"{OWN}:Starting",
+            {},
+            {"frames": ("batch", "sequence", 5)},
+            {"sequence": "1 to any number"},
+            marks=pytest.mark.slow,
+        ),
+        (
+            f"{OWN}:Recognising",
+            {},
+            {"sound": ("batch", 4, "length"), "sound_lengths": ("batch",)},
+            {},
+        ),
+        (
+            f"{OWN}:Placed",
+            {},
+            {"tokens": ("batch", "sequence")},
+            {"sequence": "1 to 1000", "batch": "1 to any number"},
+        ),
+        (
             f"{OWN}:Merging",
             {},
             {"sound": ("batch", 2, "length")},
@@ -216,8 +247,37 @@ def test_the_highest_integers_are_those_of_the_table_that_is_asked() -> None:
 
 
 def test_a_model_that_runs_on_no_guess_is_one_error() -> None:
-    with pytest.raises(ModelError, match=r"takes \['text'\], and ran on none"):
+    with pytest.raises(
+        ModelError, match=r"takes \['text'\], and ran on none"
+    ) as caught:
         draft(f"{HERE}:Text")
+    assert "gave TypeError: Tensor.split() missing" in caught.value.problem
+
+
+def test_a_state_that_is_a_tuple_is_put_right_by_a_subclass() -> None:
+    with pytest.raises(ModelError, match="the state is that of a batch") as caught:
+        draft(f"{OWN}:Paired")
+    assert "a subclass whose forward takes the tensors" in caught.value.remedy
+
+
+def test_lengths_are_integers_of_the_batch() -> None:
+    signature = draft(f"{OWN}:Recognising")
+    lengths = signature.inputs[1]
+    assert (lengths.dtype, lengths.low, lengths.high) == ("int64", 1, 13)
+    assert signature.outputs[1].dtype == "int64"
+
+
+def test_a_draft_on_a_busy_machine_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Time that others take of the processor is none of the draft's patience."""
+    expected = draft(f"{HERE}:Positions")
+    clock = count(step=3600.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert draft(f"{HERE}:Positions") == expected
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+    with pytest.raises(ModelError, match="ran on none"):
+        draft(f"{HERE}:Positions")
 
 
 def test_nobody_else_s_code_runs_for_a_draft() -> None:
