@@ -144,8 +144,10 @@ def _load_private_key(path: Path, option: str) -> EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    content = b""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        content = path.read_bytes()
+        key = load_pem_private_key(content, password=None)
     except FileNotFoundError:
         remedy = "name a private key, or null"
         raise _unusable(path, option, "is missing", remedy) from None
@@ -153,6 +155,8 @@ def _load_private_key(path: Path, option: str) -> EllipticCurvePrivateKey:
         raise _unusable(path, option, f"can't be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         problem = f"can't be used: {one_line(error)}"
+        if b"PUBLIC KEY-----" in content:
+            problem = "is a public key, which can't sign"
         raise _unusable(path, option, problem) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise _unusable(path, option, "is not an ECDSA key")

@@ -169,7 +169,13 @@ def installed_packages(python: str) -> dict[str, str]:
         done = subprocess.run(
             [python, "-c", _LIST_PACKAGES], capture_output=True, text=True, check=True
         )
-    except (OSError, subprocess.CalledProcessError):
+    except OSError as error:
+        raise ParamsError(
+            f"{{python}} is {python}, which can't be run: {error.strerror}",
+            "name the interpreter of the environment to make it in",
+            options=["python"],
+        ) from None
+    except subprocess.CalledProcessError:
         raise ParamsError(
             f"{{python}} is {python}, which doesn't run checkpoint-release",
             f"install it there: {python} -m pip install '{LIBRARY}[pipeline]'",

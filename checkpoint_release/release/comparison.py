@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from checkpoint_release.core.artifacts.attestation import without_attestations
 from checkpoint_release.core.artifacts.config import CONFIG
 from checkpoint_release.core.artifacts.parity import (
     RELEASED_REPORT,
@@ -165,12 +166,15 @@ def _listed(old: Mapping[str, object], new: Mapping[str, object]) -> FilesChange
 
 
 def _files(old: Release, new: Release) -> FilesChange:
-    """The files, without the list of changes, which is other in every version, and a
-    card that either release leaves to people.
+    """The files, without the list of changes and what states how a release was made,
+    which are other in every version and are written after this comparison, and without
+    a card that either release leaves to people.
     """
     passed_over = {CHANGES, *old.unlisted, *new.unlisted}
-    before = {name: old.files[name] for name in old.files if name not in passed_over}
-    after = {name: new.files[name] for name in new.files if name not in passed_over}
+    before, after = (without_attestations(each.files) for each in (old, new))
+    for name in passed_over:
+        before.pop(name, None)
+        after.pop(name, None)
     return _listed(before, after)
 
 

@@ -166,7 +166,7 @@ def _explain_client(
     if isinstance(error, OfflineModeIsEnabled):
         return RequestError(
             f"{doing}: HF_HUB_OFFLINE is set",
-            "unset HF_HUB_OFFLINE to publish",
+            "unset HF_HUB_OFFLINE: this needs the Hub",
             offline=True,
         )
     if isinstance(error, json.JSONDecodeError | KeyError):

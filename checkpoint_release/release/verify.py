@@ -26,6 +26,7 @@ from checkpoint_release.core.artifacts.parity import (
     upper_bound,
 )
 from checkpoint_release.core.artifacts.release import (
+    GET_OR_UPDATE,
     RELEASE,
     SIGNATURE,
     Release,
@@ -335,8 +336,8 @@ def _require_place(release: Release, name: str, runnable: Runnable) -> None:
     if format is None or name_of_format != format.name:
         raise ArtifactError(
             f"{RELEASE} lists {name!r} as of the format {runnable.format!r}, which no"
-            " release has",
-            REMAKE,
+            " release has, as far as this version of checkpoint-release knows",
+            GET_OR_UPDATE,
         )
     place = runnable.path
     if variant and place in release.files:

@@ -407,6 +407,10 @@ def test_an_interpreter_without_the_library_is_one_clear_error(
     arguments = [str(release(here, keys[0])), "best.pth", "--python", "/bin/false"]
     text = error(arguments, capsys)
     assert "--python is /bin/false, which doesn't run checkpoint-release" in text
+    arguments[-1] = "/nowhere/python"
+    text = error(arguments, capsys)
+    assert "--python is /nowhere/python, which can't be run: No such file" in text
+    assert "pip install" not in text
 
 
 def test_the_versions_of_the_record_are_written_for_pip(

@@ -266,6 +266,13 @@ def test_a_key_that_cannot_sign_is_one_clear_error(
     assert caught.value.remedy and not (artifacts / "release").exists()
 
 
+def test_a_public_key_in_place_of_the_private_one_is_reported_as_that(
+    artifacts: Path, keys: tuple[Path, Path]
+) -> None:
+    with pytest.raises(PublishError, match="is a public key, which can't sign"):
+        assemble(artifacts, signing_key=keys[1])
+
+
 @pytest.mark.parametrize("asked", ["keyless", "sigstore"])
 def test_a_signature_without_a_key_is_not_offered_and_names_why(
     artifacts: Path, asked: str

@@ -24,6 +24,7 @@ from checkpoint_release.release.hub import Hub
 from checkpoint_release.release.notes import notes
 from checkpoint_release.release.versions import previous_version
 from checkpoint_release.release.view import view_folder, view_on_hub
+from tests.release.test_assemble import make_keys
 from tests.support.parity_json import store_report, write_parity
 from tests.support.publishing import (
     REPO,
@@ -273,11 +274,24 @@ def test_a_version_states_what_changed_since_the_one_before(
     assert publisher.on_hub() == publisher.release
     message = publisher.repo.history()[0].message
     assert message.startswith("Since v1.0.0:\n\n- Weights: 1 of 1 tensors changed")
+    assert "Files" not in message  # the record is written after the notes
     text = publisher.on_hub()["CHANGELOG.md"].decode()
     assert text == f"# Changelog\n\n## v1.1.0\n\n{message}\n"
     folder = publisher.artifacts / "release"
     found = differences(folder, read_release(folder))
     assert (found.problems, found.people_files) == ([], [])
+
+
+def test_attestations_that_are_yet_to_be_made_are_no_files_that_are_gone(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    key, _ = make_keys(tmp_path)
+    publisher.publish(signing_key=str(key))
+    fake_artifacts(publisher.artifacts, weights=b"weightz", facts=OPSET_17)
+    publisher.publish(version="v1.1.0", signing_key=str(key))
+    assert "attestations/provenance.intoto.jsonl" in publisher.on_hub()
+    message = publisher.repo.history()[0].message
+    assert "Weights: 1 of 1 tensors changed" in message and "attest" not in message
 
 
 @pytest.mark.slow

@@ -392,6 +392,17 @@ def test_a_wrong_value_in_release_json_is_one_clear_error(
         verify(release)
 
 
+def test_a_release_of_a_form_to_come_is_not_taken_for_a_broken_one_alone(
+    release: Path,
+) -> None:
+    path = release / "release.json"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"formats": [{"name": "onnx"}]}))
+    with pytest.raises(ArtifactError) as caught:
+        verify(release)
+    assert "a newer checkpoint-release" in caught.value.remedy
+
+
 def test_a_file_listed_as_built_and_as_evidence_is_an_error(release: Path) -> None:
     described = read_release(release)
     files = described.built.files | described.evidence.files

@@ -36,6 +36,11 @@ EXAMPLE_PICTURE = "example.svg"
 """Among the pictures, that of the family's example: it is built, and not measured."""
 
 
+GET_OR_UPDATE = (
+    "get the release again; or, if a newer checkpoint-release made it, install that one"
+)
+
+
 class Runnable(Record, frozen=True, kw_only=True):
     """Something in a release that computes.
 
@@ -175,7 +180,7 @@ def read_release(folder: Path) -> Release:
             f"{folder} holds no {RELEASE}",
             "name the folder or the repository of a release",
         )
-    release = as_record(read_json(path), Release, str(path))
+    release = _as_release(read_json(path), path)
     paths = [*release.files, release.sample.inputs, release.sample.outputs]
     for runnable in release.formats.values():
         if runnable.path:  # otherwise it lies in the release's root
@@ -190,6 +195,18 @@ def read_release(folder: Path) -> Release:
             )
     _require_digests(release, path)
     return release
+
+
+def _as_release(value: object, source: Path) -> Release:
+    """What release.json holds, as this version of the library has it.
+
+    Raises:
+        ArtifactError: it isn't that.
+    """
+    try:
+        return as_record(value, Release, str(source))
+    except ArtifactError as error:
+        raise ArtifactError(error.problem, GET_OR_UPDATE) from None
 
 
 def _require_digests(release: Release, source: Path) -> None:
