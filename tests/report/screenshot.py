@@ -21,7 +21,7 @@ _FROM, _TO = "#proof", "section[aria-label='Cases of onnx'] table.heat"
 """Where the picture begins and ends."""
 _LEFT_OUT = """
 nav { position: static !important; }  /* it would stay on top of what is shown */
-#proof ~ details, #proof ~ .machine, #proof ~ .scroll { display: none; }
+#proof ~ details, #proof ~ .machine, #proof ~ .scroll:not(.picture) { display: none; }
 section[aria-label='Cases of safetensors'] { display: none; }
 """
 

@@ -220,6 +220,7 @@ def test_a_check_that_stopped_the_pipeline_is_named_first(
     page = report()
     assert "The last parity check stopped the pipeline at onnx." in page.text
     assert "python scratch/parity/onnx/reproduce.py" in page.text
+    assert "Verdict stopped at onnx; before that: passed" in page.text
 
 
 def test_the_changes_since_the_last_release_are_shown(folder: PipelineFolder) -> None:

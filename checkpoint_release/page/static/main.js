@@ -303,7 +303,7 @@ async function attempt(action) {
   try {
     await action();
   } catch (error) {
-    running.set("failed", textOf(error));
+    running.set("failed", ""); // the verdict has the reason
     showVerdict(error instanceof Refused ? "refused" : "failed", textOf(error));
   }
   document.documentElement.dataset.ready = "true";
