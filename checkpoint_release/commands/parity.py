@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from checkpoint_release.core.errors import InferenceError
 
 if TYPE_CHECKING:
     from checkpoint_release.core.signature import Arrays, Signature
-    from checkpoint_release.parity.compare import Side
+    from checkpoint_release.parity.compare import Run, Side
     from checkpoint_release.runtimes.detect import Detected
     from checkpoint_release.runtimes.loader import Model
 
@@ -173,21 +173,28 @@ def _open(
         return open_model(given, found, options, merging, architecture)
 
     own = opened("own")
+    is_onnx = found.format == ONNX.name
+    # ONNX Runtime has packed the weights already: it is opened again when it runs
+    waiting = [] if is_onnx else [own]
     return Side(
         Path(given).name,
         found.format,
         found.path,
         own.signature,
-        _runs(own),
-        None if found.format == ONNX.name else _runs(opened("float64")),
+        _running(lambda: waiting.pop() if waiting else opened("own")),
+        None if is_onnx else _running(lambda: opened("float64")),
     )
 
 
-def _runs(model: Model) -> Callable[[Arrays], Arrays]:
-    """The model as a function of its inputs together."""
+def _running(open_it: Callable[[], Model]) -> Run:
+    """A model that is opened for each series of inputs.
 
-    def run(inputs: Arrays) -> Arrays:
-        return model(**inputs)
+    Several large ones aren't held at once then.
+    """
+
+    def run(series: Sequence[Arrays]) -> list[Arrays]:
+        model = open_it()
+        return [model(**inputs) for inputs in series]
 
     return run
 

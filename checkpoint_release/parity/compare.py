@@ -1,7 +1,8 @@
 """Any two models against each other, by the questions that the pipeline asks.
 
 One is the reference, in double precision; the other is held against it. Either may be
-anything that the loader opens. Both run in this process, one after the other.
+anything that the loader opens. Both run in this process, one after the other, and a
+model that has run is given up before the next one is opened.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ MAGNITUDES = (0.0, 1e-3, 1e3)
 SCALARS = Weights(largest_table=1)
 """Whose checkpoint isn't known: constants are single numbers, all else is weights."""
 
-Run = Callable[[Arrays], Arrays]
+Run = Callable[[Sequence[Arrays]], list[Arrays]]
+"""Opens a model, computes the outputs for each of several inputs, and gives it up."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def _evaluate(
 
 def _run_all(run: Run, cases: Sequence[Case]) -> list[Arrays]:
     """What a model computes in every case."""
-    return [run(dict(case.inputs)) for case in cases]
+    return run([dict(case.inputs) for case in cases])
 
 
 def _named(outputs: Sequence[Arrays], names: Sequence[str], side: Side) -> list[Arrays]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -13,6 +15,7 @@ from onnx import numpy_helper
 from checkpoint_release.__main__ import main
 from checkpoint_release.core.artifacts.parity import read_report
 from checkpoint_release.core.signature import sample_inputs
+from checkpoint_release.runtimes.loader import Model
 from checkpoint_release.tensors.safetensors import write_safetensors
 from checkpoint_release.tensors.tensor import Tensor
 from tests.support.parity_world import World
@@ -71,6 +74,25 @@ def test_an_onnx_file_can_be_the_reference_of_another_format(
     exported: dict[str, Path],
 ) -> None:
     assert main(["parity", str(exported["onnx"]), str(exported["torchscript"])]) == 0
+
+
+def test_a_model_that_has_run_is_given_up_before_another_runs(
+    pth: Path, exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two large models, each in two precisions, would hold their weights four times."""
+    has_run: list[weakref.ref[Model]] = []
+    call = Model.__call__
+
+    def watched_call(model: Model, **inputs: Any) -> Any:
+        alive = [each() for each in has_run]
+        assert all(each is None or each is model for each in alive)
+        if model not in alive:
+            has_run.append(weakref.ref(model))
+        return call(model, **inputs)
+
+    monkeypatch.setattr(Model, "__call__", watched_call)
+    assert main(["parity", str(pth), str(exported["onnx"])]) == 0
+    assert len(has_run) == 3  # the .pth in its own dtypes and in float64, the ONNX file
 
 
 def test_the_model_of_a_pth_can_be_named(
