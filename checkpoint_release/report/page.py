@@ -108,7 +108,7 @@ def _image(picture: Picture) -> Markup:
     """A picture inside the page, apart from its styles and the names in it."""
     data = b64encode(picture.svg.encode()).decode()
     return Markup(
-        '<div class="scroll picture">'
+        '<div class="scroll picture" tabindex="0">'
         '<img src="data:image/svg+xml;base64,{}" alt="{}"></div>'
     ).format(data, picture.alt)
 

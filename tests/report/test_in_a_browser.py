@@ -161,7 +161,9 @@ def faults(page: Page) -> list[str]:
 def test_the_report_has_no_fault_of_accessibility(
     report: Path, browser: Browser, scheme: str
 ) -> None:
-    with opened(browser, report, color_scheme=scheme, bypass_csp=True) as page:
+    phone = {"width": 375, "height": 800}  # where parts of it must be scrolled
+    options = {"color_scheme": scheme, "bypass_csp": True, "viewport": phone}
+    with opened(browser, report, **options) as page:
         page.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
         page.evaluate(axe_script())
         assert faults(page) == []
