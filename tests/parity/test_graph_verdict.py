@@ -163,6 +163,9 @@ def test_of_large_models_the_smallest_cases_are_evaluated_eight_at_least() -> No
     ]
     assert proof_cases(cases, 10**10) == cases
     assert len(proof_cases(cases, 10**10 + 1)) == 9
+    equal = [case(str(number), 11) for number in range(10)]
+    assert len(proof_cases(equal, 9_090_909_090)) == 10
+    assert len(proof_cases(equal, 9_090_909_091)) == 8, "one more than 1e11"
 
 
 def test_noise_is_the_floor_s_or_eager_s_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 from checkpoint_release.core.signature import Array
 from checkpoint_release.parity.costly_kernel import name_costly_kernel
 from checkpoint_release.parity.double_graph import NO_WEIGHTS, DoubleGraph
+from checkpoint_release.parity.graph_proof import Expected
 from checkpoint_release.parity.kernel_cost import (
     FLOAT32_STEP,
     FLOAT64_STEP,
     kernel_costs,
 )
+from checkpoint_release.parity.onnx_in_double import _weighted
+from tests.support.references import case
 
 X: Array = np.array([[-9.0, -0.5, 0.25], [1.5, 2.0, 30.0]], np.float32)
 WEIGHT: Array = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]], np.float32)
@@ -130,11 +134,11 @@ NODES: list[tuple[onnx.NodeProto, Array, Any, dict[str, Array]]] = [
 ]
 
 
-@pytest.mark.parametrize("case", NODES, ids=lambda case: case[0].op_type)
+@pytest.mark.parametrize("example", NODES, ids=lambda example: example[0].op_type)
 def test_an_operator_may_err_by_two_steps_at_the_magnitude_where_it_is_rounded(
-    tmp_path: Path, case: tuple[onnx.NodeProto, Array, Any, dict[str, Array]]
+    tmp_path: Path, example: tuple[onnx.NodeProto, Array, Any, dict[str, Array]]
 ) -> None:
-    only, x, reach, constants = case
+    only, x, reach, constants = example
     opened = DoubleGraph(graph(tmp_path, only, **constants), NO_WEIGHTS)
     cost = kernel_costs(opened, {"x": x})["y"]
     assert cost.worst == pytest.approx(2 * FLOAT32_STEP * np.max(reach), rel=1e-5)
@@ -205,6 +209,16 @@ def test_the_kernel_that_errs_most_is_named(tmp_path: Path) -> None:
     unnamed = [*nodes]
     unnamed[1] = helper.make_node("Sigmoid", ["positive"], ["gated"])
     assert "Sigmoid 'gated'" in name_costly_kernel(graph(tmp_path, *unnamed), {"x": x})
+
+
+def test_kernels_that_read_constants_are_looked_at_too(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["m"], name="scale"),
+        helper.make_node("Sigmoid", ["m"], ["y"], name="gate"),
+    ]
+    file = graph(tmp_path, *nodes, w=np.array(0.5, np.float32))
+    x = np.linspace(0, 18, 1000, dtype=np.float32)
+    assert "Sigmoid 'gate'" in name_costly_kernel(file, {"x": x})
 
 
 @pytest.mark.parametrize(
@@ -355,3 +369,14 @@ def test_only_what_is_read_later_is_kept_unless_all_is_asked_for(
     assert list(opened.run({"x": X})) == ["y"]
     assert set(opened._evaluate({"x": X}, keep=False)) == {"", "y"}
     assert set(opened.every_value({"x": X})) == {"x", "n", "y"}
+
+
+def test_a_graph_may_be_off_by_what_double_precision_costs(tmp_path: Path) -> None:
+    opened = DoubleGraph(graph(tmp_path, node("Sigmoid")), NO_WEIGHTS)
+    drawn = replace(case("a"), inputs={"x": X})
+    scales = []
+    for scale in (1e-30, 7.0):
+        (found,) = _weighted(opened, [Expected(drawn, {"y": X}, {"y": scale})])
+        assert found.case is drawn
+        scales.append(found.scales["y"])
+    assert scales == [pytest.approx(4 * 2 * 2.0**-52 / 1e-12, rel=0.1), 7.0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from checkpoint_release.core.artifacts.checkpoint import WEIGHTS_FILE
 from checkpoint_release.core.artifacts.manifest import Manifest
 from checkpoint_release.core.errors import ModelError
 from checkpoint_release.parity import check as check_module
@@ -24,6 +25,8 @@ from checkpoint_release.parity.cases import Case
 from checkpoint_release.parity.computed_tables import in_their_place, sizes_of_tables
 from checkpoint_release.parity.sample import sample_case
 from checkpoint_release.parity.workers import Job, JobResult
+from checkpoint_release.tensors.safetensors import write_safetensors
+from checkpoint_release.tensors.tensor import Tensor
 from tests.support.references import case, output, reference
 
 FOLDER = Path("artifacts")
@@ -226,3 +229,21 @@ def test_tables_have_a_few_numbers_at_least() -> None:
     arrays = {str(size): np.zeros(size) for size in range(1, 40)}
     sizes = sizes_of_tables(arrays)
     assert sizes == set(range(2, 40))
+
+
+def test_stored_weights_are_held_to_the_checkpoint_s_by_name(tmp_path: Path) -> None:
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "safetensors"
+    numbers = np.array([0.1, 2.0], np.float32)
+    held = {"w": Tensor.of_numpy(numbers), "v": Tensor.of_numpy(numbers + 1)}
+    known = {"w": Tensor.of_numpy(numbers), "v": Tensor.of_numpy(numbers)}
+    for path, tensors in ((checkpoint / WEIGHTS_FILE, known), (folder, held)):
+        file = path if path.suffix else path / "model.safetensors"
+        file.parent.mkdir()
+        write_safetensors(file, tensors, {"format": "pt"})
+    stored = Candidate("safetensors", "safetensors", folder, EXACT)
+    found = check_module._with_stored_weights(ran(1.0), stored, checkpoint)
+    assert found.outputs == ran(1.0).outputs and found.weights is not None
+    assert (found.weights.found, found.weights.total) == (1, 2)
+    assert "v differs in 2 of 2" in found.weights.wrong[0]
+    unchanged = ran(1.0)
+    assert check_module._with_stored_weights(unchanged, ONNX, checkpoint) is unchanged
