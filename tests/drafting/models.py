@@ -148,10 +148,8 @@ class Streaming(nn.Module):
 class Paired(Streaming):
     """Takes the state as a tuple, which no signature has."""
 
-    def forward(
-        self,
-        frames: Tensor,
-        state: tuple[Tensor, Tensor],  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, frames: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         h, c = state
         if h.dim() != 3:
