@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_release.commands.arguments import (
     add_pth_arguments,
@@ -20,7 +21,7 @@ from checkpoint_release.commands.arguments import (
 )
 from checkpoint_release.core.artifacts.formats import FORMATS
 from checkpoint_release.core.errors import InferenceError
-from checkpoint_release.core.text import printable
+from checkpoint_release.core.text import for_terminal, printable
 
 if TYPE_CHECKING:
     from checkpoint_release.runtimes.loader import Model
@@ -101,6 +102,11 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _print_warning(message: Warning | str, *place: Any, **line: Any) -> None:
+    """Print a warning without the place in the code that it is about."""
+    print(f"warning: {for_terminal(str(message))}", file=sys.stderr)
+
+
 def _load(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> Model:
     """Load the model, and show the warning that a .pth is deprecated.
 
@@ -114,6 +120,7 @@ def _load(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> Model:
         warnings.filterwarnings(
             "default", category=DeprecationWarning, module=__name__.replace(".", r"\.")
         )
+        warnings.showwarning = _print_warning
         return load(
             asked.model,
             format=asked.format,
