@@ -57,11 +57,9 @@ class MemberHistory(History):
         refs = self._refs
         if refs is None:
             return None
-        current = self._current_in(refs)
-        if self._holds(current, release):
-            known = self._text_of(current)
-            if known:
-                return known
+        published = self._text_as_published(refs, release)
+        if published:
+            return published
         title = self.version or self.branch
         new = ReleaseView(title, release, folder)
         if self.has_branch:
@@ -75,6 +73,11 @@ class MemberHistory(History):
         if self._is_of_people(self._branch_in(refs)):
             return None
         return changelog(title, since.text, since.older if before.is_version else "")
+
+    def _text_as_published(self, refs: Refs, release: Release) -> str | None:
+        """What the Hub has in CHANGELOG.md beside this very release, if it has it."""
+        current = self._current_in(refs)
+        return self._text_of(current) if self._holds(current, release) else None
 
     def _holds(self, revision: str, release: Release) -> bool:
         """Whether a revision is this release already, as it is published."""

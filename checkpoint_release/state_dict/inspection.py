@@ -164,9 +164,9 @@ def _tied(state_dicts: Mapping[str, StateDict]) -> dict[str, list[list[str]]]:
 
 def _kind(checkpoint: Checkpoint) -> str:
     """What a report calls it: a file's format, or what a folder or an index holds."""
-    if len(checkpoint.files) > 1 or checkpoint.container == Kind.SAFETENSORS:
-        return checkpoint.container
-    return str(Kind.PTH)
+    if checkpoint.container in ("zip", "legacy"):
+        return str(Kind.PTH)
+    return checkpoint.container
 
 
 def _shapes(tensors: Mapping[str, TensorLike]) -> TensorShapes:

@@ -150,10 +150,11 @@ def join_shards(shards: ShardSet, parts: Mapping[Path, Checkpoint]) -> Checkpoin
     if shards.shard_of is not None:
         _require_index(shards, home)
     containers = sorted({part.container for part in parts.values()})
+    count = "1 shard" if len(parts) == 1 else f"{len(parts)} shards"
     return Checkpoint(
         path=shards.path,
         value=dict(sorted(tensors.items())),
-        container=f"{' and '.join(containers)}, {len(parts)} shards",
+        container=f"{' and '.join(containers)}, {count}",
         left_out=left_out,
         notes=tuple(notes),
         files=shards.files,

@@ -144,10 +144,18 @@ def _cut_over_ranks(path: Path) -> CheckpointError:
     return CheckpointError(
         f"{path} holds one rank's blocks of tensors, as the HuggingFaceStorageWriter of"
         " torch.distributed.checkpoint writes them, and not how many ranks there are",
-        "join them by torch.distributed.checkpoint's consolidate_safetensors_files, and"
-        " give what it makes in {checkpoint.path}",
+        "save it with enable_consolidation=True; or have consolidate_safetensors_files"
+        " of torch.distributed.checkpoint._consolidate_hf_safetensors join them, with"
+        " each tensor's name mapped to 1, and give its folder in {checkpoint.path}",
         options=["checkpoint.path"],
     )
+
+
+def _refuse_blocks_of_ranks(weights: list[Path]) -> None:
+    """Refuse files that are named as those of several ranks, before one is read."""
+    blocks = [file for file in weights if _BLOCKS_OF_A_RANK.fullmatch(file.name)]
+    if len(blocks) > 1:
+        raise _cut_over_ranks(blocks[0])
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -244,9 +252,7 @@ def _read_weights_of_kind(
             indexes.append(file)
         elif file.suffix == suffix and file.name not in _NOT_WEIGHTS:
             weights.append(file)
-    blocks = [file for file in weights if _BLOCKS_OF_A_RANK.fullmatch(file.name)]
-    if len(blocks) > 1:
-        raise _cut_over_ranks(blocks[0])
+    _refuse_blocks_of_ranks(weights)
     index = _only(folder, indexes)
     if index is not None:
         return _read_shards(indexed_set(index))

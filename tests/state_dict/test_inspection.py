@@ -51,6 +51,14 @@ def test_safetensors_are_listed_with_their_metadata(tmp_path: Path) -> None:
     assert "bias  F16 [2, 3]" in str(found)
 
 
+def test_a_set_of_one_shard_is_called_by_its_format(tmp_path: Path) -> None:
+    bias = Tensor.of_numpy(np.zeros(3, np.float32))
+    write_safetensors(tmp_path / "model-00001-of-00001.safetensors", {"bias": bias}, {})
+    index = {"weight_map": {"bias": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert inspect(tmp_path).kind == "safetensors, 1 shard"
+
+
 def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path) -> None:
     import torch
 
