@@ -66,7 +66,8 @@ def local_release(release: str, revision: str | None) -> Iterator[Fetched]:
             download(hub, release, revision, downloaded)
         except RequestError as error:
             if not error.offline:
-                raise
+                where = f"{release} is no folder here, so the Hub was asked"
+                raise error.within(where) from None
             yield _cached(release, revision, error)
             return
         yield Fetched(downloaded)

@@ -106,3 +106,4 @@ def test_a_hub_that_answers_with_an_error_is_not_offline(
     assert main(["verify", REPO]) == 1
     text = capsys.readouterr().err
     assert "offline" not in text and "token" in text
+    assert f"error: {REPO} is no folder here, so the Hub was asked: " in text
