@@ -148,15 +148,25 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         yield f"<th>{escape(head)}</th>"
     yield "</tr></thead><tbody>"
     for row in rows:
-        cells = [escape(row.member)]
+        yield "<tr>"
+        yield f"<td>{escape(row.member)}</td>"
         if has_points:
-            cells.append(escape(row.point))
-        cells += [_fact(row.training.get(fact)) for fact in facts]
-        cells += [_proof(row.limits.get(format)) for format in formats]
-        cells += [f"{row.size / 1e6:,.1f}", f"<code>{escape(row.built[:12])}</code>"]
-        cells.append(_link(row.link))
-        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            yield f"<td>{escape(row.point)}</td>"
+        for cell in _cells(row, facts, formats):
+            yield f"<td>{cell}</td>"
+        yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _cells(row: Row, facts: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
+    """What a row has after its names."""
+    for fact in facts:
+        yield _fact(row.training.get(fact))
+    for format in formats:
+        yield _proof(row.limits.get(format))
+    yield f"{row.size / 1e6:,.1f}"
+    yield f"<code>{escape(row.built[:12])}</code>"
+    yield _link(row.link)
 
 
 def _fact(value: float | None) -> str:
