@@ -95,11 +95,7 @@ class _Search:
         tensors = self._of(value)
         if tensors:
             found.append(("", tensors))
-        for name, item in value.items() if depth else ():
-            if not isinstance(item, Mapping):
-                continue
-            if not isinstance(name, str) or _NOT_WEIGHTS.search(name):
-                continue
+        for name, item in _searched(value) if depth else ():
             for key, inner in self.below(item, depth - 1):
                 found.append((f"{name}.{key}" if key else name, inner))
             if len(found) > MAX_STATE_DICTS:
@@ -115,6 +111,15 @@ class _Search:
             except CheckpointError as error:
                 self._tensors[id(mapping)] = error
         return self._tensors[id(mapping)]
+
+
+def _searched(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The mappings in a mapping that may hold a state dict, by their names."""
+    for name, item in mapping.items():
+        if not isinstance(item, Mapping) or not isinstance(name, str):
+            continue
+        if not _NOT_WEIGHTS.search(name):
+            yield name, item
 
 
 def _too_many() -> CheckpointError:
