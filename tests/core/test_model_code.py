@@ -69,14 +69,14 @@ def architecture(factory: str, **more: Any) -> Architecture:
 def test_a_factory_is_found_and_one_that_is_not_there_is_named(module: Writer) -> None:
     factory = module("def build():\n    return 5\n\nnumber = 5\n")
     assert architecture(factory).find_factory()() == 5
-    name = factory.removesuffix("build")
-    for other in (f"{name}number", f"{name}nothing"):
+    code = factory.removesuffix(":build")
+    for name in ("number", "nothing"):
         with pytest.raises(ModelError) as caught:
-            architecture(other).find_factory()
+            architecture(f"{code}:{name}").find_factory()
         assert caught.value.problem == (
-            f"model.factory is {other!r}, and there is no such callable"
+            f"model.factory is '{code}:{name}', and {code} has no callable '{name}'"
         )
-        assert caught.value.remedy == "check its name"
+        assert caught.value.remedy == "name one of those that it has: build"
         assert caught.value.options == ("model.factory",)
 
 
