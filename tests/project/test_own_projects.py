@@ -14,7 +14,7 @@ from tests.support.own_repository import asked_for_tagger, own_repository
 from tests.support.project import ROOT, Project, tree
 
 Printed = pytest.CaptureFixture[str]
-ALL_STAGES = 7
+ALL_STAGES = 8
 OWN_COMMAND = ("python", "-m", "checkpoint_release")
 
 
