@@ -40,7 +40,6 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     Raises:
         ArtifactError: there are no artifacts, or one isn't as it was written.
     """
-
     if not asked.artifacts.is_dir():
         raise ArtifactError(
             f"{asked.artifacts} is no folder",

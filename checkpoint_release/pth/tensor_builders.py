@@ -18,6 +18,9 @@ from checkpoint_release.tensors.tensor import Tensor
 
 BLOCK = "a block of a tensor that is cut over the ranks of a training"
 """Why a DTensor or ShardedTensor of one rank alone can't be released."""
+_NOT_DENSE = "a {} tensor, which safetensors can't hold"
+META = _NOT_DENSE.format("meta")
+"""Why a tensor without a storage can't be released."""
 _BLOCKS = re.compile(
     r"torch\.distributed\.(_tensor|tensor)(\._api|\.api)?\.DTensor"
     r"|torch\.distributed\._shard\.sharded_tensor\.api\.ShardedTensor"
@@ -375,6 +378,6 @@ def _not_dense(kind: str) -> Builder:
     """
 
     def refuse(unpickler: Unpickler, args: tuple[Any, ...]) -> Any:
-        raise Unsupported(f"a {kind} tensor, which safetensors can't hold")
+        raise Unsupported(_NOT_DENSE.format(kind))
 
     return refuse

@@ -10,7 +10,7 @@ from typing import Any
 from checkpoint_release.core.errors import CheckpointError, first_few
 from checkpoint_release.core.text import printable
 from checkpoint_release.pth import Inert
-from checkpoint_release.pth.tensor_builders import BLOCK
+from checkpoint_release.pth.tensor_builders import BLOCK, META
 from checkpoint_release.state_dict.quantised import OPTION, remedy
 from checkpoint_release.state_dict.quantised_records import kind_of
 from checkpoint_release.tensors.joined import Composed
@@ -30,14 +30,14 @@ _NOT_WEIGHTS = re.compile(
 # "model.ema"; further down, mappings of tensors are the state of something else.
 _MAX_DEPTH = 3
 MAX_STATE_DICTS = 1000  # in a file; trainers save two or three
-# A message stays readable, whatever keys a file has: it shows so many of them, and so
-# many characters of each.
 _MAKE_DENSE = (
     "make them dense (such as tensor.to_dense() or tensor.dequantize()) before saving"
 )
 _OUTLINE_ONLY = (
     "save the weights after they were loaded: tensors on the device meta have none"
 )
+# A message stays readable, whatever keys a file has: it shows so many of them, and so
+# many characters of each.
 _MAX_LISTED = 12
 _MAX_KEY_SHOWN = 60
 
@@ -180,11 +180,11 @@ def tensors_in(mapping: Mapping[Any, Any]) -> StateDict:
                 " {checkpoint.path}",
                 options=["checkpoint.path"],
             )
-        remedy_for_it = _OUTLINE_ONLY if reason.startswith("a meta") else _MAKE_DENSE
+        before = _OUTLINE_ONLY if reason == META else _MAKE_DENSE
         raise CheckpointError(
             f"{len(unsupported)} of the checkpoint's tensors can't be released, the"
             f" first of them {printable(str(name))}: {printable(reason)}",
-            f"{remedy_for_it}, or name another state dict in {{checkpoint.state_dict}}",
+            f"{before}, or name another state dict in {{checkpoint.state_dict}}",
             options=["checkpoint.state_dict"],
         )
     return tensors if len(tensors) > facts else {}
